@@ -1,0 +1,1 @@
+"""Adapters: what is inserted into a frozen encoder, one file each."""

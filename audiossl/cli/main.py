@@ -1,0 +1,165 @@
+"""The `audiossl` command: find the verb's file, run it, turn errors into one line.
+
+A verb is a file in this folder with a function `main(...)`; its typed signature and docstring are its command line. Its first
+docstring line is what `audiossl --help` shows. `--section.key value` arguments go to its parameter `overrides`, if it has one.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import inspect
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from audiossl import __version__
+from audiossl.config import split_overrides
+from audiossl.registry import suggestion
+
+_FOLDER = Path(__file__).parent
+_NOT_VERBS = {"main", "__init__"}
+
+
+class MisuseError(ValueError):
+    """The command line itself is wrong: exit status 2."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `audiossl VERB ...` and exit with 0 (done), 1 (failed) or 2 (misuse)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        status = _dispatch(words)
+    except MisuseError as error:
+        status = _complain(error, 2, debug=debug)
+    except (ValueError, OSError) as error:
+        status = _complain(error, 1, debug=debug)
+    except KeyboardInterrupt:
+        print("audiossl: interrupted", file=sys.stderr)
+        status = 130
+    _flush()
+    sys.exit(status)
+
+
+def verbs() -> dict[str, str]:
+    """Name of each verb and its one-line description, read without importing it."""
+    found = {}
+    for path in sorted(_FOLDER.glob("*.py")):
+        if path.stem not in _NOT_VERBS and not path.stem.startswith("_"):
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            found[path.stem] = docstring.partition("\n")[0]
+    return found
+
+
+def _dispatch(words: list[str]) -> int:
+    known = verbs()
+    if not words or words[0] in {"-h", "--help", "help"}:
+        _usage(known)
+        return 0
+    if words[0] == "--version":
+        print(f"audiossl {__version__}")
+        return 0
+    verb, *rest = words
+    if verb not in known:
+        raise MisuseError(f"unknown verb {verb!r}; {suggestion(verb, list(known))}")
+    module = importlib.import_module(f"audiossl.cli.{verb}")
+    if hasattr(module, "SUBVERBS"):
+        return _run_subverb(verb, module.SUBVERBS, rest)
+    return run(module.main, rest, prog=f"audiossl {verb}")
+
+
+def _run_subverb(verb: str, functions: dict[str, Any], words: list[str]) -> int:
+    if not words or words[0] in {"-h", "--help"}:
+        print(f"usage: audiossl {verb} {{{','.join(functions)}}} ...\n")
+        for name, function in functions.items():
+            print(f"  {name:<10} {(inspect.getdoc(function) or '').partition(chr(10))[0]}")
+        print(f"\n`audiossl {verb} {next(iter(functions))} --help` says more.")
+        return 0
+    if words[0] not in functions:
+        raise MisuseError(f"audiossl {verb}: unknown {words[0]!r}; {suggestion(words[0], list(functions))}")
+    return run(functions[words[0]], words[1:], prog=f"audiossl {verb} {words[0]}")
+
+
+def run(function: Any, words: list[str], *, prog: str) -> int:
+    """Call `function` with a command line parsed from its typed signature; returns its exit status (None means 0)."""
+    import tyro
+
+    given: dict[str, Any] = {}
+    if "overrides" in inspect.signature(function).parameters:
+        try:
+            given["overrides"], words = split_overrides(words)
+        except ValueError as error:
+            raise MisuseError(str(error)) from error
+
+    def parse() -> Any:
+        # No types are given for `overrides`: it never comes from tyro.
+        description = (inspect.getdoc(function) or "").partition("\nArgs:")[0]
+        return tyro.cli(_without_overrides(function), args=words, prog=prog, description=description)
+
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            call = parse()
+    except SystemExit as stop:
+        if stop.code in {0, None}:
+            return 0
+        raise MisuseError(f"{prog}: {_one_line(message.getvalue())}") from None
+    status = function(**call, **given)
+    return int(status or 0)
+
+
+def _without_overrides(function: Any) -> Any:
+    """Return a function of the same typed signature that only collects its arguments."""
+    signature = inspect.signature(function, eval_str=True)
+    parameters = [item for name, item in signature.parameters.items() if name != "overrides"]
+
+    def collect(**values: Any) -> dict[str, Any]:
+        return values
+
+    collect.__signature__ = signature.replace(parameters=parameters, return_annotation=dict[str, Any])  # type: ignore[attr-defined]
+    collect.__annotations__ = {item.name: item.annotation for item in parameters} | {"return": dict[str, Any]}
+    collect.__doc__ = function.__doc__
+    return collect
+
+
+def _one_line(box: str) -> str:
+    """Fold the boxed message of the argument parser into one line."""
+    words = []
+    for line in box.splitlines():
+        text = line.strip("╭╮╰╯│─ \t")
+        if text.startswith(("For full helptext", "Argument helptext")):
+            break
+        title = line.startswith("╭")
+        if text and not title:
+            words.append(text)
+    return " ".join(words)
+
+
+def _usage(known: dict[str, str]) -> None:
+    print("usage: audiossl VERB ... [--debug]\n\nSelf-supervised learning on speech and audio.\n")
+    for verb, description in known.items():
+        print(f"  {verb:<11} {description}")
+    print("\n`audiossl VERB --help` says more and gives an example.")
+
+
+def _complain(error: BaseException, status: int, *, debug: bool) -> int:
+    if debug:
+        raise error
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        text = f"{place}{error.strerror}"
+    print(f"audiossl: {text}", file=sys.stderr)
+    return status
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

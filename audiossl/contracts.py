@@ -1,0 +1,91 @@
+"""What the rooms of the house promise each other: the values that pass between encoders, objectives, tasks and the loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from torch import Tensor
+
+Batch: TypeAlias = "dict[str, Any]"
+"""What a loader yields: arrays of all utterances padded and stacked under the names that `views` gave them."""
+
+
+@dataclass
+class Utterance:
+    """One utterance as `views` receives it.
+
+    waveform: (sample,) float32 in [-1, 1], mono, at `sample_rate` Hz. columns: what the data directory says about it, by
+    file name: `text`, `utt2spk` ... as str, `units/<name>` as an int64 array (label,).
+    """
+
+    id: str
+    waveform: np.ndarray
+    sample_rate: int
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EncoderOutput:
+    """What an encoder gives: every layer, the input of the first block first.
+
+    layers: `num_layers + 1` tensors of (batch, frame, dim). lengths: (batch,) int64, valid frames.
+    """
+
+    layers: list[Tensor]
+    lengths: Tensor
+
+
+@dataclass
+class StepOutput:
+    """What a training step gives: sums, so that any split into micro-batches and processes adds up to the same.
+
+    loss_sum: scalar, differentiable. count: scalar, what to divide it by (frames, utterances). metrics: name -> (sum, count),
+    detached scalars, logged as their ratio.
+    """
+
+    loss_sum: Tensor
+    count: Tensor
+    metrics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Waveform to frames. Padding changes nothing; `Config.tiny()` builds one for tests."""
+
+    dim: int
+    stride: int
+    sample_rate: int
+    num_layers: int
+
+    def __call__(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
+        """waveform: (batch, sample) float; lengths: (batch,) int64, valid samples."""
+        ...
+
+    def num_frames(self, samples: int) -> int:
+        """Valid frames of `samples` samples."""
+        ...
+
+
+class Trainable(Protocol):
+    """What the loop trains: a pretraining objective, or an encoder with a task on top. Always an `nn.Module`."""
+
+    needs: tuple[str, ...]
+    """Files that it wants from the data directory: `text`, `utt2spk`, `units/km100` ..."""
+
+    views: Callable[[Utterance, np.random.Generator], Mapping[str, Any]]
+    """In the loader's workers, per utterance: crops, augmentation, aligned labels. Arrays, scalars or strings by name."""
+
+    batch_views: Callable[[Batch, np.random.Generator], Batch]
+    """In the loader's workers, per collated batch: masks, mixing."""
+
+    after_step: Callable[[int], None]
+    """After optimiser step `step` (1-based): EMA, queues, temperatures."""
+
+    def __call__(self, batch: Batch) -> StepOutput:
+        """One micro-batch."""
+        ...

@@ -1,0 +1,1 @@
+"""Data directories, audio, batches, shards and augmentation."""

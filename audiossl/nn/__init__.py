@@ -1,0 +1,1 @@
+"""Building blocks: frontends, transformer, masking, features."""

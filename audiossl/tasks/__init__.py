@@ -1,0 +1,1 @@
+"""Tasks: a head with its loss and its metric, one file each."""

@@ -1,0 +1,1 @@
+"""The loop, optimisers, checkpoints, logging, distributed set-up."""

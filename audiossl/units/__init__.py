@@ -1,0 +1,1 @@
+"""Unit discovery: k-means over features, unit files, their quality."""
