@@ -14,6 +14,6 @@ __version__ = "0.1.0"
 
 def load(source: str | Path) -> SSLEncoder:
     """Load a trained encoder, in eval mode, from an experiment folder, one of its checkpoints, or the name of either."""
-    from audiossl.interop.source import load_encoder
+    from audiossl.interop.encoder import load_encoder
 
     return load_encoder(source)

@@ -1,0 +1,32 @@
+# make demo | test | test-all | lint. Everything goes into .venv; nothing else is installed.
+PYTHON ?= python3
+# Where pip finds torch: for a CPU-only build elsewhere, TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+BIN := .venv/bin
+PIP_TORCH := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: demo test test-all lint clean
+
+demo: .venv/installed
+	cd egs/mini/hubert && ./run.sh
+
+test: .venv/installed lint
+	$(BIN)/python -m pytest -n 2
+
+test-all: .venv/installed lint
+	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/typos
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml constraints.txt
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_TORCH) torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,synth]'
+	touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache egs/*/*/data egs/*/*/exp egs/*/*/smoke

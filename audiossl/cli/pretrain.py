@@ -1,0 +1,53 @@
+"""Pretrain an encoder from a recipe."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+
+def main(
+    recipe: Annotated[str, tyro.conf.Positional],
+    *,
+    out: Path,
+    data: Path | None = None,
+    dev: Path | None = None,
+    init: str | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    json: bool = False,
+    overrides: dict[str, Any] | None = None,
+) -> int:
+    """Pretrain an encoder from a recipe; `--section.key value` overrides any of its keys.
+
+    Example: audiossl pretrain hubert_nano --data data/train --out exp/hubert --train.max_steps 1000
+
+    Several processes: torchrun --nproc-per-node 4 -m audiossl pretrain ...
+
+    Args:
+        recipe: a TOML file or the name of a recipe that ships with the package.
+        out: experiment folder to make.
+        data: Kaldi data directory to train on (a recipe's own `run.data` otherwise).
+        dev: data directory for the loss on unseen audio.
+        init: experiment, checkpoint or name of an encoder to start from.
+        resume: continue from the last checkpoint in `out`, or start there if it has none.
+        device: auto, cpu, cuda or cuda:N.
+        json: print the last step's metrics as JSON.
+    """
+    from audiossl.train.loop import StoppedError
+    from audiossl.train.pretrain import pretrain
+
+    try:
+        last = pretrain(
+            recipe, out=out, data=data, dev=dev, init=init, overrides=overrides, resume=resume, device=device
+        )
+    except StoppedError as stop:
+        print(f"audiossl: {stop}", file=sys.stderr)
+        return 128 + stop.signal_number
+    if json:
+        print(json_module.dumps({"experiment": str(out), **last}))
+    return 0

@@ -1,0 +1,124 @@
+"""Checkpoints: whole or absent, whatever happens while they are written.
+
+`<experiment>/checkpoints/step_00001000/` holds `model.safetensors` (weights) and `state.pt` (optimiser and position, loadable with
+`weights_only=True`). A checkpoint is written beside its place and renamed into it, so a kill leaves the last one untouched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+WEIGHTS = "model.safetensors"
+STATE = "state.pt"
+
+
+def save_checkpoint(
+    experiment: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], *, keep: int
+) -> Path:
+    """Write the checkpoint of `step`, then drop all but the newest `keep` and the best."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder = experiment / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f"step_{step:08d}"
+    partial = folder / f".{place.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial / WEIGHTS)
+        torch.save(state, partial / STATE)
+        for name in (WEIGHTS, STATE):
+            _sync(partial / name)
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError":
+            raise ValueError(f"{place}: cannot be written ({error}); free some disk, then --resume") from error
+        raise
+    shutil.rmtree(place, ignore_errors=True)
+    partial.replace(place)
+    _sync(folder)
+    _drop_old(folder, keep=keep, best=best_step(experiment))
+    return place
+
+
+def list_checkpoints(experiment: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(path.parent for path in (experiment / "checkpoints").glob(f"step_*/{WEIGHTS}"))
+
+
+def latest_checkpoint(experiment: Path) -> Path | None:
+    """Return the newest complete checkpoint."""
+    found = list_checkpoints(experiment)
+    return found[-1] if found else None
+
+
+def chosen_checkpoint(experiment: Path) -> Path:
+    """Return the checkpoint to use: the best on the development data where that was measured, else the newest."""
+    step = best_step(experiment)
+    if step is not None and (experiment / "checkpoints" / f"step_{step:08d}" / WEIGHTS).is_file():
+        return experiment / "checkpoints" / f"step_{step:08d}"
+    newest = latest_checkpoint(experiment)
+    if newest is None:
+        raise ValueError(f"{experiment}: has no checkpoint yet; train it, or choose another experiment")
+    return newest
+
+
+def load_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """Weights of a checkpoint folder, by name."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(checkpoint / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{checkpoint / WEIGHTS}: is damaged ({error}); delete that folder and --resume") from error
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """Optimiser state and position of a checkpoint folder; nothing in it is executed."""
+    import pickle
+
+    import torch
+
+    try:
+        state: dict[str, Any] = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{checkpoint / STATE}: is damaged; delete that folder and --resume") from error
+    return state
+
+
+def best_step(experiment: Path) -> int | None:
+    """Step that scored best on the development data, if that was measured."""
+    path = experiment / "best.json"
+    return int(json.loads(path.read_text())["step"]) if path.is_file() else None
+
+
+def mark_best(experiment: Path, step: int, score: dict[str, float]) -> None:
+    """Record that `step` scored best on the development data."""
+    partial = experiment / "best.json.partial"
+    partial.write_text(json.dumps({"step": step, **score}) + "\n")
+    partial.replace(experiment / "best.json")
+
+
+def _drop_old(folder: Path, *, keep: int, best: int | None) -> None:
+    complete = sorted(path.parent for path in folder.glob(f"step_*/{WEIGHTS}"))
+    for path in complete[:-keep] if keep else []:
+        if best is None or path.name != f"step_{best:08d}":
+            shutil.rmtree(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

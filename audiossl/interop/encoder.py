@@ -1,0 +1,150 @@
+"""Encoders by name or description: built from a recipe's `[encoder]` table, or loaded from where they were trained.
+
+A source is an experiment folder, one of its checkpoint folders, or a name: the path of an experiment below one of `search_roots()`
+(`hubert/it2`, say), among them the `exp` folders of the recipes in a checkout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiossl import config as configuration
+from audiossl import registry
+from audiossl.interop.checkpoint import WEIGHTS, chosen_checkpoint, load_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from audiossl.nn.ssl_encoder import SSLEncoder
+
+CONFIG = "config.toml"
+RANDOM = "random:"
+
+
+def build_encoder(table: dict[str, Any], where: str = "encoder") -> SSLEncoder:
+    """Build an encoder with random weights from its `[encoder]` table (`name` and the keys of its Config)."""
+    cls, config = named_config("encoders", table, where)
+    encoder: SSLEncoder = cls(config)
+    return encoder
+
+
+def named_config(kind: str, table: dict[str, Any], where: str) -> tuple[Any, Any]:
+    """Return the plug-in class that a table names, and its Config built from the table's other keys."""
+    if "name" not in table:
+        raise ValueError(f"{where}: no 'name'; known {kind}: {', '.join(registry.names(kind))}")
+    cls = registry.get(kind, table["name"])
+    values = {key: value for key, value in table.items() if key != "name"}
+    return cls, configuration.build(cls.Config, values, where)
+
+
+def load_encoder(source: str | Path, *, seed: int = 0) -> SSLEncoder:
+    """Load a trained encoder, in eval mode; a fine-tuned experiment comes with its adapters in place.
+
+    `random:SOURCE` is the encoder of SOURCE with random weights drawn from `seed`: what an untrained one knows.
+    """
+    name = str(source)
+    if name.startswith(RANDOM):
+        return _random_like(name.removeprefix(RANDOM), seed)
+    checkpoint, tables = open_source(source)
+    return load_from(checkpoint, tables)
+
+
+def load_from(checkpoint: Path, tables: dict[str, Any]) -> SSLEncoder:
+    """Load the encoder of a checkpoint folder, described by its experiment's tables."""
+    encoder = load_base(tables) if "adapter" in tables else build_encoder(tables["encoder"])
+    if "adapter" in tables:
+        cls, config = named_config("adapters", tables["adapter"], "adapter")
+        cls(config).insert(encoder)
+    fill(encoder, checkpoint, partial="adapter" in tables)
+    encoder.eval()
+    return encoder
+
+
+def load_base(tables: dict[str, Any]) -> SSLEncoder:
+    """Return the encoder that a fine-tuned experiment starts from: `run.init` in the shape that its `[encoder]` table says."""
+    start = load_encoder(tables["run"]["init"], seed=tables["run"]["init_seed"])
+    encoder = build_encoder(tables["encoder"])
+    try:
+        encoder.load_state_dict(start.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            f"encoder: does not fit run.init {tables['run']['init']}: {str(error).splitlines()[-1]}"
+        ) from error
+    return encoder
+
+
+def _random_like(source: str, seed: int) -> SSLEncoder:
+    import torch
+
+    trained = load_encoder(source)
+    torch.manual_seed(seed)
+    encoder = build_encoder(open_source(source)[1]["encoder"])
+    # Buffers are measured on data (the mean and deviation of the filterbank), not learnt.
+    measured = dict(trained.named_buffers())
+    for name, buffer in encoder.named_buffers():
+        buffer.copy_(measured[name])
+    encoder.eval()
+    return encoder
+
+
+def fill(encoder: SSLEncoder, checkpoint: Path, *, partial: bool = False) -> None:
+    """Load the `encoder.` tensors of a checkpoint; `partial` allows it to hold only some of them."""
+    prefix = "encoder."
+    weights = load_weights(checkpoint)
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    try:
+        missing, unexpected = encoder.load_state_dict(own, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint}: does not fit its {CONFIG}: {str(error).splitlines()[-1].strip()}") from error
+    faults = unexpected if partial else [*missing, *unexpected]
+    if faults:
+        raise ValueError(
+            f"{checkpoint}: does not fit its {CONFIG}: {len(faults)} tensors differ, such as {faults[0]!r}"
+        )
+
+
+def open_source(source: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Return the checkpoint folder that a source means and the configuration of its experiment."""
+    path = find_source(source)
+    if (path / CONFIG).is_file():
+        return chosen_checkpoint(path), configuration.load_toml(path / CONFIG)
+    experiment = path.parent.parent
+    if (path / WEIGHTS).is_file() and (experiment / CONFIG).is_file():
+        return path, configuration.load_toml(experiment / CONFIG)
+    raise ValueError(f"{path}: is neither an experiment (no {CONFIG}) nor a checkpoint in one (no {WEIGHTS})")
+
+
+def find_source(source: str | Path) -> Path:
+    """Return the folder of a source: the path itself, or the first one of that name below the search roots."""
+    if Path(source).is_dir():
+        return Path(source)
+    roots = search_roots()
+    for root in roots:
+        if (root / source / CONFIG).is_file():
+            return root / source
+    places = ", ".join(str(root) for root in roots)
+    raise ValueError(f"{source}: no such experiment or checkpoint, nor one of that name in {places}; train it first")
+
+
+def search_roots() -> list[Path]:
+    """Folders in which experiments are found by name: $AUDIOSSL_EXP, ./exp, and the recipes' own in a checkout."""
+    given = [Path(os.environ["AUDIOSSL_EXP"])] if "AUDIOSSL_EXP" in os.environ else []
+    checkout = Path(__file__).parents[2] / "egs"
+    return [*given, Path("exp"), *sorted(checkout.glob("*/*/exp"))]
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of a module's weights, by name and value: the identity of an encoder, wherever it was loaded from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def _bytes(value: Tensor) -> memoryview:
+    array = value.detach().cpu().contiguous()
+    return memoryview(array.float().numpy() if array.is_floating_point() else array.numpy()).cast("B")

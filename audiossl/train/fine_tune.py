@@ -1,0 +1,178 @@
+"""Fine-tuning: a pretrained encoder, what an adapter lets train in it, and a task on top, as one thing for the loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from audiossl.contracts import EncoderOutput
+from audiossl.data.frame_grid import FrameGrid
+from audiossl.nn.masking import span_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    from audiossl.contracts import Batch, StepOutput, Utterance
+    from audiossl.nn.ssl_encoder import SSLEncoder
+
+
+class Adapter(Protocol):
+    """What `adapters/` holds."""
+
+    def insert(self, encoder: Any) -> None:
+        """Choose what trains in the encoder, and fill its slots."""
+
+    def trainable_state(self, encoder: Any) -> dict[str, Tensor]:
+        """Tensors that a checkpoint must hold."""
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """Masks on the local features while training, SpecAugment's way; the defaults are those of 100 labelled hours.
+
+    mask_prob, mask_length: spans of frames that become the mask embedding (Baevski et al., 2020, appendix B). channel_mask_prob,
+    channel_mask_length: spans of channels that become 0 in the whole utterance. A probability of 0 is no mask. same_count: as in pretraining.
+    """
+
+    mask_prob: float = 0.65
+    mask_length: int = 10
+    channel_mask_prob: float = 0.5
+    channel_mask_length: int = 64
+    same_count: bool = True
+
+
+class FineTune(nn.Module):
+    """Follows `contracts.Trainable`. The adapter is inserted here; only what it and the task train is ever in a gradient.
+
+    Parts below the first trained one build no graph, since nothing in them asks for a gradient, and stay in eval mode: without
+    dropout and LayerDrop, they are the functions that were pretrained.
+    """
+
+    def __init__(self, encoder: SSLEncoder, adapter: Adapter, task: Any, config: FineTuneConfig) -> None:
+        super().__init__()
+        adapter.insert(encoder)
+        if not config.mask_prob:  # a parameter outside of the graph would stall distributed training
+            encoder.mask_emb.requires_grad_(requires_grad=False)
+        self.encoder = encoder
+        self.task = task
+        self.adapter = adapter
+        self.config = config
+        self.needs: tuple[str, ...] = tuple(task.needs)
+        light = FineTuneViews(config, FrameGrid.of(encoder), encoder.feature_dim, task.labels)
+        self.views = light.views
+        self.batch_views = light.batch_views
+        self.train()
+
+    def after_step(self, step: int) -> None:
+        """Nothing moves between steps."""
+
+    def train(self, mode: bool = True) -> FineTune:
+        """Switch dropout on and off, but never on below the first trained part."""
+        super().train(mode)
+        for part in _frozen_parts(self.encoder):
+            part.eval()
+        return self
+
+    def encode(self, batch: Batch) -> EncoderOutput:
+        """Run the encoder; masks apply in training only."""
+        local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
+        masks = self.training
+        z = local.z
+        if masks and self.config.channel_mask_prob:
+            z = z.masked_fill(batch["channels_masked"].unsqueeze(1), 0.0)
+        masked = batch["masked"] if masks and self.config.mask_prob else None
+        return self.encoder.contextualise(z, local.lengths, masked=masked)
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """Loss of the task, as it sums and counts it."""
+        result: StepOutput = self.task.loss(self.encode(batch), batch)
+        return result
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> list[str]:
+        """What the task reads in each utterance, without masks; call it in eval mode."""
+        assert not self.training
+        predictions: list[str] = self.task.predict(self.encode(batch))
+        return predictions
+
+    def state_to_save(self) -> dict[str, Tensor]:
+        """Return the task's tensors and those of the encoder that the adapter answers for: a few per cent of all, or all."""
+        own = {f"encoder.{name}": tensor for name, tensor in self.adapter.trainable_state(self.encoder).items()}
+        return own | {f"task.{name}": tensor for name, tensor in self.task.state_dict().items()}
+
+    def load_saved(self, state: Mapping[str, Tensor]) -> None:
+        """Load what `state_to_save` returned; ValueError if it was saved by another adapter or task."""
+        expected = self.state_to_save()
+        differing = sorted(expected.keys() ^ state.keys())
+        differing += [name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape]
+        if differing:
+            raise ValueError(
+                f"saved weights: {len(differing)} tensors do not fit this adapter and task, such as {differing[0]!r}; "
+                "use the configuration that they were saved with"
+            )
+        self.load_state_dict(dict(state), strict=False)
+
+
+@dataclass(frozen=True)
+class FineTuneViews:
+    """What fine-tuning does in the loader's workers: whole utterances with their labels, and masks.
+
+    labels: from an utterance to what the task wants of it, by name.
+    """
+
+    config: FineTuneConfig
+    grid: FrameGrid
+    feature_dim: int
+    labels: Callable[[Utterance], Mapping[str, Any]]
+
+    def views(self, utterance: Utterance, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002 - nothing is random yet
+        """Whole waveform, number of frames, labels."""
+        frames = self.grid.num_frames(len(utterance.waveform))
+        if frames < 1:
+            raise ValueError(f"{utterance.id}: {len(utterance.waveform)} samples give no frame; set data.min_duration")
+        return {"waveform": utterance.waveform, "num_frames": frames, **self.labels(utterance)}
+
+    def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Add masked: (batch, frame) bool, and channels_masked: (batch, channel) bool."""
+        config, num_frames = self.config, np.asarray(batch["num_frames"])
+        made: Batch = {}
+        if config.mask_prob:
+            made["masked"] = span_mask(
+                num_frames,
+                mask_prob=config.mask_prob,
+                mask_length=config.mask_length,
+                generator=rng,
+                same_count=config.same_count,
+            )
+        if config.channel_mask_prob:
+            made["channels_masked"] = span_mask(
+                np.full(len(num_frames), self.feature_dim),
+                mask_prob=config.channel_mask_prob,
+                mask_length=config.channel_mask_length,
+                generator=rng,
+                same_count=config.same_count,
+            )
+        return batch | made
+
+
+def _frozen_parts(encoder: SSLEncoder) -> list[nn.Module]:
+    """Parts below the first trained one: the whole encoder, or its frontend and the layers under the first trained layer."""
+    if not _trains(encoder):
+        return [encoder]
+    parts: list[nn.Module] = [] if _trains(encoder.frontend) else [encoder.frontend]
+    layers = encoder.transformer.layers
+    in_layers = {id(parameter) for parameter in layers.parameters()} | {id(p) for p in encoder.frontend.parameters()}
+    if any(p.requires_grad for p in encoder.parameters() if id(p) not in in_layers):
+        return parts  # the projection or the positions train, and all layers lie above them
+    first = next(index for index, layer in enumerate(layers) if _trains(layer))
+    return [*parts, *layers[:first]]
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())

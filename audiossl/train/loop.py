@@ -1,0 +1,351 @@
+"""The training loop: explicit, without callbacks, the same for pretraining and fine-tuning.
+
+micro-batches -> loss_sum.backward() -> gradients scaled by processes / global count -> clip -> finite check -> step -> after_step ->
+metrics.jsonl -> checkpoint. Since losses are sums divided once by the global count, 1 process with 4 micro-batches equals 4 processes.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from audiossl.interop.checkpoint import latest_checkpoint, load_state, load_weights, mark_best, save_checkpoint
+from audiossl.train.distributed import World
+from audiossl.train.journal import Journal
+from audiossl.train.monitor import CollapseConfig, CollapseMonitor
+from audiossl.train.optim import OptimConfig, learning_rate, make_optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from torch import nn
+
+    from audiossl.contracts import Batch, StepOutput
+_FATAL_BAD_STEPS = 10
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how precisely, how often.
+
+    max_steps: optimiser updates. accumulate: micro-batches per update and process. precision: of autocast. clip_norm: of the gradient, 0 is
+    none. log_every, save_every, eval_every: in steps; eval_every 0 is never. keep_checkpoints: the newest ones; the best one stays too.
+    """
+
+    max_steps: int = 250_000
+    accumulate: int = 1
+    precision: Literal["fp32", "bf16"] = "bf16"
+    clip_norm: float = 10.0
+    seed: int = 0
+    log_every: int = 50
+    save_every: int = 1000
+    eval_every: int = 0
+    keep_checkpoints: int = 2
+    tensorboard: bool = True
+    collapse: CollapseConfig = field(default_factory=CollapseConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "accumulate", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name}: {getattr(self, name)} is not positive")
+
+
+class StoppedError(Exception):
+    """A signal ended the run after a checkpoint was written; `signal_number` says which."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by signal {signal_number}; a checkpoint is saved; continue with --resume")
+        self.signal_number = signal_number
+
+
+class _Sums:
+    """What one optimiser step adds up over micro-batches and processes: one vector on the device, read once per step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._names: list[str] = []
+        self._values = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def add(self, output: StepOutput, samples: torch.Tensor) -> None:
+        self._names = self._names or sorted(output.metrics)
+        pairs = [value for name in self._names for value in output.metrics[name]]
+        values = [output.loss_sum.detach(), output.count, samples, *pairs]
+        row = torch.stack([torch.as_tensor(value, device=self._device).double().reshape(()) for value in values])
+        self._values = row if len(row) != len(self._values) else self._values + row
+
+    def total(self, world: World, stop: int) -> Totals:
+        """Add up over processes in one message. stop: number of the signal that this process caught, or 0."""
+        signalled = torch.tensor([float(stop)], dtype=torch.float64, device=self._device)
+        row = world.add_up(torch.cat([self._values, signalled])).tolist()
+        metrics = {name: row[3 + 2 * i] / row[4 + 2 * i] for i, name in enumerate(self._names) if row[4 + 2 * i]}
+        return Totals(row[0], row[1], row[2], stop=bool(row[-1]), metrics=metrics)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over one optimiser step: loss, its count, audio samples; means of the metrics."""
+
+    loss: float
+    count: float
+    samples: float
+    stop: bool
+    metrics: dict[str, float]
+
+
+def train(
+    module: nn.Module,
+    stream: Callable[[Iterable[int]], Iterator[Batch]],
+    *,
+    experiment: Path,
+    config: TrainConfig,
+    optim: OptimConfig,
+    world: World,
+    sample_rate: int,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    better: tuple[str, Literal["min", "max"]] | None = None,
+    watch_bad: Callable[[Batch], list[str]] | None = None,
+    resume: bool = False,
+) -> dict[str, float]:
+    """Train `module` (see `contracts.Trainable`) and return the metrics of its last step.
+
+    stream: turns global micro-batch numbers into batches of audio at `sample_rate` Hz. evaluate: metrics on the development data; `better` names the one that chooses the
+    best checkpoint. watch_bad: what to say about the bad recordings of a batch. Raises CollapseError, ValueError on diverging
+    losses, StoppedError after SIGINT or SIGTERM.
+    """
+    run = _Run(module, experiment, config, optim, world, resume=resume)
+    position = run.position
+    stride = world.size * config.accumulate
+    own = (position + update * stride + k * world.size + world.rank
+           for update in range(config.max_steps - run.step) for k in range(config.accumulate))  # fmt: skip
+    last: dict[str, float] = {}
+    with _signals() as caught, run.open_journal() as journal:
+        run.greet(journal)
+        batches = stream(own)
+        while run.step < config.max_steps:
+            started = time.monotonic()
+            sums = _Sums(world.device)
+            for k in range(config.accumulate):
+                batch = next(batches)
+                for line in watch_bad(batch) if watch_bad else []:
+                    journal.say(line)
+                run.micro_step(
+                    batch, sums, number=run.position + k * world.size + world.rank, last=k == config.accumulate - 1
+                )
+            totals = sums.total(world, caught[0])
+            last = run.update(totals, stride)
+            last["audio_s_per_s"] = totals.samples / sample_rate / (time.monotonic() - started)
+            journal.record(run.step, "train", {k: v for k, v in last.items() if k != "audio_s_per_s"})
+            announce = run.step % config.log_every == 0 or run.step == config.max_steps
+            journal.advance(run.step, last, announce=announce)
+            run.monitor.watch(run.step, last)
+            at_end = run.step == config.max_steps
+            improved = False
+            if evaluate is not None and (at_end or (config.eval_every and run.step % config.eval_every == 0)):
+                improved = run.evaluate(evaluate, better, journal)
+            if improved or at_end or totals.stop or run.step % config.save_every == 0:
+                run.save(improved=improved)
+            if totals.stop and not at_end:
+                raise StoppedError(caught[0] or signal.SIGTERM)
+    return last
+
+
+def sum_up(module: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+    """Loss and metrics of `module` over all batches, as the loop would report them in one step."""
+    device = next(module.parameters()).device
+    sums = _Sums(device)
+    for batch in batches:
+        if "waveform" in batch:
+            on_device = to_device(batch, device)
+            sums.add(module(on_device), on_device["waveform_lengths"].sum())
+    totals = sums.total(World(0, 1, device), 0)
+    return {"loss": totals.loss / totals.count, **totals.metrics}
+
+
+class _Run:
+    """The state of a run: module, optimiser, step and position in the data."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        experiment: Path,
+        config: TrainConfig,
+        optim: OptimConfig,
+        world: World,
+        *,
+        resume: bool,
+    ) -> None:
+        self.module = module.to(world.device)
+        self.experiment, self.config, self.optim, self.world = experiment, config, optim, world
+        self.step = self.position = self._bad_steps = 0
+        self.best: float | None = None
+        self.optimizer = make_optimizer(module.parameters(), optim)
+        self.monitor = CollapseMonitor(config.collapse)
+        self._scores: dict[str, float] = {}
+        if resume:
+            self._load()
+        self.resumed_at = self.step
+        self._parallel = self.module
+        if world.size > 1:
+            devices = [world.device.index] if world.device.type == "cuda" else None
+            self._parallel = torch.nn.parallel.DistributedDataParallel(
+                self.module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+
+    def open_journal(self) -> Journal:
+        return Journal(
+            self.experiment,
+            total_steps=self.config.max_steps,
+            resumed_at=self.step,
+            tensorboard=self.config.tensorboard,
+            speaks=self.world.main,
+        )
+
+    def greet(self, journal: Journal) -> None:
+        trained = sum(p.numel() for p in self.module.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in self.module.parameters())
+        journal.say(
+            f"{type(self.module).__name__}: {trained:,} of {total:,} parameters train on {self.world.size} x {self.world.device}, "
+            f"{self.config.precision}, steps {self.step} to {self.config.max_steps}"
+        )
+
+    def micro_step(self, batch: Batch, sums: _Sums, *, number: int, last: bool) -> None:
+        """Forward and backward of one micro-batch; gradients add up."""
+        if "waveform" not in batch:
+            if self.world.size > 1:
+                raise ValueError(
+                    "every recording of a batch is unusable; mend the data: `audiossl data validate --check-audio`"
+                )
+            return
+        # Dropout depends on which batch this is, not on the process that got it or on a restart.
+        torch.manual_seed(hash_seed(self.config.seed, number))
+        batch = to_device(batch, self.world.device)
+        waits = isinstance(self._parallel, torch.nn.parallel.DistributedDataParallel) and not last
+        with self._parallel.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with autocast(self.world.device, self.config.precision):
+                output: StepOutput = self._parallel(batch)
+            output.loss_sum.backward()  # type: ignore[no-untyped-call]
+        sums.add(output, batch["waveform_lengths"].sum())
+
+    def update(self, sums: Totals, stride: int) -> dict[str, float]:
+        """Optimiser step from the gradients added up so far; returns the step's metrics."""
+        rate = learning_rate(self.step, self.config.max_steps, self.optim)
+        norm = self._scale_and_clip(sums.count)
+        finite = math.isfinite(sums.loss) and math.isfinite(norm)
+        if finite and sums.count:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+        self._count_bad(finite=finite, loss=sums.loss, norm=norm)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.position += stride
+        self.module.after_step(self.step)  # type: ignore[operator]
+        loss = sums.loss / sums.count if sums.count else math.nan
+        return {"loss": loss, **sums.metrics, "lr": rate, "grad_norm": norm}
+
+    def evaluate(
+        self,
+        function: Callable[[nn.Module], dict[str, float]],
+        better: tuple[str, Literal["min", "max"]] | None,
+        journal: Journal,
+    ) -> bool:
+        """Measure on the development data; returns whether this is the best so far."""
+        self.module.eval()
+        with torch.no_grad(), autocast(self.world.device, self.config.precision):
+            self._scores = function(self.module)
+        self.module.train()
+        journal.record(self.step, "dev", self._scores)
+        journal.say(f"step {self.step}: dev " + " ".join(f"{name} {value:.4g}" for name, value in self._scores.items()))
+        if better is None:
+            return False
+        name, direction = better
+        score = self._scores[name] * (1 if direction == "min" else -1)
+        if self.best is not None and score >= self.best:
+            return False
+        self.best = score
+        return True
+
+    def save(self, *, improved: bool) -> None:
+        """Write a checkpoint of this step."""
+        if self.world.main:
+            weights = getattr(self.module, "state_to_save", self.module.state_dict)()
+            state = {
+                "step": self.step,
+                "position": self.position,
+                "best": self.best,
+                "optimizer": self.optimizer.state_dict(),
+            }
+            save_checkpoint(self.experiment, self.step, weights, state, keep=self.config.keep_checkpoints)
+            if improved:
+                mark_best(self.experiment, self.step, self._scores)
+        self.world.barrier()
+
+    def _load(self) -> None:
+        checkpoint = latest_checkpoint(self.experiment)
+        if checkpoint is None:
+            return
+        weights, state = load_weights(checkpoint), load_state(checkpoint)
+        partial = hasattr(self.module, "state_to_save")
+        result = self.module.load_state_dict(weights, strict=not partial)
+        assert not result.unexpected_keys, result.unexpected_keys
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.position, self.best = state["step"], state["position"], state["best"]
+
+    def _scale_and_clip(self, count: float) -> float:
+        parameters = [p for p in self.module.parameters() if p.grad is not None]
+        # DistributedDataParallel has averaged over processes; the loss is a mean over everything that was counted.
+        torch._foreach_mul_([p.grad for p in parameters], self.world.size / max(count, 1e-12))
+        limit = self.config.clip_norm or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True))
+
+    def _count_bad(self, *, finite: bool, loss: float, norm: float) -> None:
+        self._bad_steps = 0 if finite else self._bad_steps + 1
+        if self._bad_steps >= _FATAL_BAD_STEPS:
+            raise ValueError(
+                f"step {self.step}: loss sum {loss:g} and gradient norm {norm:g} are not finite for {self._bad_steps} steps; "
+                "lower optim.peak_lr, set train.clip_norm, or use train.precision=fp32"
+            )
+
+
+def autocast(device: torch.device, precision: str) -> Any:
+    """bf16 autocast on the device, or nothing for fp32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move the tensors of a batch."""
+    if device.type == "cpu":
+        return batch
+    return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
+
+def hash_seed(*numbers: int) -> int:
+    """A 63-bit seed as a function of some numbers, well mixed."""
+    import numpy as np
+
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Catch SIGINT and SIGTERM: the list's first item becomes the signal's number; a second signal ends the process at once."""
+    caught = [0]
+
+    def note(number: int, _frame: Any) -> None:
+        caught[0] = number
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, before[each])
+
+    before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,0 +1,75 @@
+"""Optimiser and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with a schedule; the defaults are HuBERT base's (Hsu et al., 2021), whose "adam" decouples the weight decay.
+
+    warmup_steps: linear from 0 to `peak_lr`. schedule: what follows, until the last step; `tri_stage` warms up, holds and decays
+    exponentially over the `tri_stage` fractions of the run (Baevski et al., 2020) and ignores nothing: `warmup_steps` must be 0.
+    """
+
+    peak_lr: float = 5e-4
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    weight_decay: float = 0.01
+    schedule: Literal["linear", "cosine", "constant", "tri_stage"] = "linear"
+    warmup_steps: int = 0
+    final_lr_ratio: float = 0.0
+    tri_stage: tuple[float, float, float] = (0.1, 0.4, 0.5)
+
+    def __post_init__(self) -> None:
+        if self.schedule == "tri_stage" and self.warmup_steps:
+            raise ValueError("optim.warmup_steps: the tri_stage schedule has its own warm-up; set optim.tri_stage")
+        if self.schedule == "tri_stage" and not math.isclose(sum(self.tri_stage), 1.0):
+            raise ValueError(f"optim.tri_stage: {self.tri_stage} does not sum to 1")
+        if self.peak_lr <= 0:
+            raise ValueError(f"optim.peak_lr: {self.peak_lr} is not positive")
+
+
+def learning_rate(step: int, total: int, config: OptimConfig) -> float:
+    """Learning rate of update `step` (0-based) out of `total`."""
+    if config.schedule == "tri_stage":
+        return _tri_stage(step, total, config)
+    if step < config.warmup_steps:
+        return config.peak_lr * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
+    floor = config.final_lr_ratio
+    if config.schedule == "linear":
+        return config.peak_lr * (floor + (1 - floor) * (1 - done))
+    if config.schedule == "cosine":
+        return config.peak_lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+    return config.peak_lr
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over the parameters that train, fused where the device has it."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return torch.optim.AdamW(
+        trained, lr=config.peak_lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
+    )
+
+
+def _tri_stage(step: int, total: int, config: OptimConfig) -> float:
+    # fairseq's defaults: start at 1 % of the peak and decay to 5 % (final_lr_scale .05).
+    start, final = 0.01, config.final_lr_ratio or 0.05
+    warm, hold, _ = (fraction * total for fraction in config.tri_stage)
+    if step < warm:
+        return config.peak_lr * (start + (1 - start) * step / warm)
+    if step < warm + hold:
+        return config.peak_lr
+    done = (step - warm - hold) / max(1.0, total - warm - hold)
+    return config.peak_lr * math.exp(math.log(final) * min(1.0, done))

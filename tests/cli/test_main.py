@@ -1,0 +1,66 @@
+"""The command line's manners: help, exit status, one-line errors."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from audiossl.cli.main import main, verbs
+
+
+def run(*words):
+    return subprocess.run([sys.executable, "-m", "audiossl", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("verb", sorted(verbs()))
+def test_every_verb_has_help_with_an_example(verb):
+    result = run(verb, "--help")
+    assert result.returncode == 0, result.stderr
+    assert f"audiossl {verb}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["pretran"], 2, "audiossl: unknown verb 'pretran'; did you mean 'pretrain'?"),
+        (["pretrain"], 2, "--out"),
+        (["pretrain", "hubert_nano", "--out", "x", "--stepz", "3"], 2, "Unrecognized options: --stepz"),
+        (["pretrain", "hubert_nano", "--out", "x", "--train.max_steps"], 2, "--train.max_steps: has no value"),
+        (
+            ["pretrain", "hubert_nanoo", "--out", "x", "--data", "y"],
+            1,
+            "unknown recipe 'hubert_nanoo'; did you mean 'hubert_nano'?",
+        ),
+        (
+            ["pretrain", "hubert_nano", "--out", "x", "--data", "y", "--train.max_step", "1"],
+            1,
+            "did you mean 'max_steps'?",
+        ),
+        (["data", "valdate", "x"], 2, "did you mean 'validate'?"),
+    ],
+)
+def test_errors_are_one_line(words, status, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    error = capsys.readouterr().err
+    assert stop.value.code == status
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="unknown recipe"):
+        main(["pretrain", "nothing", "--out", "x", "--debug"])
+
+
+def test_help_is_fast():
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert run("--help").returncode == 0
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.7

@@ -1,0 +1,173 @@
+"""The loop's promises: micro-batches equal processes, a killed run goes on as if nothing had happened, bad runs stop."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from audiossl.contracts import StepOutput
+from audiossl.interop.checkpoint import latest_checkpoint, list_checkpoints, load_weights
+from audiossl.train.distributed import World
+from audiossl.train.loop import StoppedError, TrainConfig, hash_seed, train
+from audiossl.train.optim import OptimConfig
+
+SCRIPT = Path(__file__).with_name("toy_run.py")
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def run_toy(*words, processes=1, check=True):
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "29653"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*start, str(SCRIPT), *map(str, words)], check=check, capture_output=True, env=environment, text=True
+    )
+
+
+def losses(experiment):
+    lines = [json.loads(line) for line in (experiment / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"], line["absolute_error"]) for line in lines if line["kind"] == "train"]
+
+
+def weights(experiment):
+    return load_weights(latest_checkpoint(experiment))
+
+
+@pytest.mark.slow
+def test_four_processes_equal_four_micro_batches(tmp_path):
+    run_toy(tmp_path / "alone", 4, 12)
+    run_toy(tmp_path / "four", 1, 12, processes=4)
+    for (step, loss, error), (other_step, other_loss, other_error) in zip(
+        losses(tmp_path / "alone"), losses(tmp_path / "four"), strict=True
+    ):
+        assert step == other_step
+        assert loss == pytest.approx(other_loss, abs=1e-6)
+        assert error == pytest.approx(other_error, abs=1e-6)
+    alone, four = weights(tmp_path / "alone"), weights(tmp_path / "four")
+    for name, value in alone.items():
+        torch.testing.assert_close(value, four[name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+def test_resume_on_other_number_of_processes(tmp_path):
+    run_toy(tmp_path / "alone", 4, 12)
+    run_toy(tmp_path / "mixed", 4, 12, "kill-at-7", check=False)
+    run_toy(tmp_path / "mixed", 2, 12, "resume", processes=2)
+    for (_, loss, _), (_, other, _) in zip(losses(tmp_path / "alone"), losses(tmp_path / "mixed"), strict=True):
+        assert loss == pytest.approx(other, abs=1e-6)
+
+
+@pytest.mark.parametrize("kill_at", [1, 5, 9])
+def test_killed_run_resumes_to_the_bit(tmp_path, kill_at):
+    run_toy(tmp_path / "whole", 2, 10)
+    killed = run_toy(tmp_path / "killed", 2, 10, f"kill-at-{kill_at}", check=False)
+    assert killed.returncode == -signal.SIGKILL
+    run_toy(tmp_path / "killed", 2, 10, "resume")
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_sigterm_saves_and_leaves(tmp_path):
+    code = f"import sys; sys.argv = ['', '{tmp_path}/run', '1', '1000000']; import toy_run; toy_run.main()"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "metrics.jsonl").exists() or not losses(tmp_path / "run"):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, message = process.communicate(timeout=20)
+    assert "StoppedError: stopped by signal 15; a checkpoint is saved" in message
+    last = losses(tmp_path / "run")[-1][0]
+    assert latest_checkpoint(tmp_path / "run").name == f"step_{last:08d}"
+
+
+class Broken(nn.Module):
+    """A module whose loss is not finite, or whose representation has collapsed."""
+
+    def __init__(self, loss=1.0, std=1.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.loss, self.std = loss, std
+
+    def after_step(self, step):
+        pass
+
+    def forward(self, batch):
+        one = torch.tensor(1.0)
+        return StepOutput((self.weight * self.loss).sum(), one, {"embedding_std": (torch.tensor(self.std), one)})
+
+
+def batches(positions):
+    for _ in positions:
+        yield {"waveform": torch.ones(1, 5), "waveform_lengths": torch.tensor([5])}
+
+
+def run_broken(tmp_path, module, **changes):
+    config = TrainConfig(max_steps=400, precision="fp32", tensorboard=False, **changes)
+    train(module, batches, experiment=tmp_path, config=config, optim=OptimConfig(), world=ALONE, sample_rate=16000)
+
+
+def test_loss_that_is_not_finite_stops_with_a_cure(tmp_path):
+    with pytest.raises(ValueError, match=r"not finite for 10 steps; lower optim.peak_lr"):
+        run_broken(tmp_path, Broken(loss=math.nan))
+
+
+def test_collapse_stops_with_a_diagnosis(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"step 250: collapsed: embedding_std .* all frames have the same representation"
+    ):
+        run_broken(tmp_path, Broken(std=0.0))
+
+
+def test_checkpoints_are_dropped_but_the_best(tmp_path):
+    scores = iter([3.0, 1.0, 2.0, 2.5])
+    config = TrainConfig(
+        max_steps=8, precision="fp32", tensorboard=False, eval_every=2, save_every=1, keep_checkpoints=2
+    )
+    train(
+        Broken(), batches, experiment=tmp_path, config=config, optim=OptimConfig(), world=ALONE, sample_rate=16000,
+        evaluate=lambda _module: {"wer": next(scores)}, better=("wer", "min"),
+    )  # fmt: skip
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000004", "step_00000007", "step_00000008"]
+
+
+def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    import safetensors.torch
+
+    run_broken_steps = TrainConfig(max_steps=3, precision="fp32", tensorboard=False, save_every=2)
+    real = safetensors.torch.save_file
+    calls = []
+
+    def full(tensors, path):
+        calls.append(path)
+        if len(calls) == 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device", str(path))
+        real(tensors, path)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(ValueError, match=r"step_00000003: cannot be written .*No space left.*free some disk"):
+        train(
+            Broken(), batches, experiment=tmp_path, config=run_broken_steps, optim=OptimConfig(), world=ALONE,
+            sample_rate=16000,
+        )  # fmt: skip
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000002"]
+    assert load_weights(latest_checkpoint(tmp_path))
+
+
+def test_seeds_differ():
+    assert len({hash_seed(a, b) for a in range(20) for b in range(20)}) == 400
+
+
+def test_stopped_error_says_how_to_go_on():
+    assert "--resume" in str(StoppedError(15))
