@@ -39,7 +39,7 @@ def main(
         json: print the last step's metrics as JSON.
     """
     from audiossl.train.loop import StoppedError
-    from audiossl.train.pretrain import pretrain
+    from audiossl.train.run_pretrain import pretrain
 
     try:
         last = pretrain(

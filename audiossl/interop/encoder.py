@@ -16,7 +16,7 @@ from audiossl import registry
 from audiossl.interop.checkpoint import WEIGHTS, chosen_checkpoint, load_weights
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from audiossl.nn.ssl_encoder import SSLEncoder
 
@@ -141,10 +141,6 @@ def weights_hash(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(_bytes(value))
+        exact = value.detach().cpu().float() if value.is_floating_point() else value.detach().cpu()
+        digest.update(exact.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _bytes(value: Tensor) -> memoryview:
-    array = value.detach().cpu().contiguous()
-    return memoryview(array.float().numpy() if array.is_floating_point() else array.numpy()).cast("B")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiossl.contracts import Batch
-    from audiossl.data.loader import LoaderConfig
+    from audiossl.data.loader import LoaderConfig, Source
     from audiossl.data.manifest import Manifest
 
 Tables = dict[str, Any]
@@ -97,16 +97,11 @@ def stream_of(
     return stream
 
 
-def one_epoch(manifest: Manifest, module: Any, config: LoaderConfig, *, sample_rate: int) -> Iterator[Batch]:
-    """Every utterance once, longest first, for evaluation; always the same batches."""
+def one_epoch(source: Source, module: Any, config: LoaderConfig, *, sample_rate: int) -> Iterator[Batch]:
+    """Every utterance once, longest first, without augmentation, for evaluation; always the same batches."""
     from dataclasses import replace
 
     from audiossl.data.loader import make_loader
-    from audiossl.data.sampler import BucketSampler
 
     whole = replace(config, min_duration=0.0, max_duration=None, augment=None)
-    sampler = BucketSampler(
-        manifest.durations, batch_seconds=whole.batch_seconds, seed=0, crop_duration=whole.crop_duration, shuffle=False
-    )
-    positions = range(sampler.batches_per_epoch())
-    return make_loader(manifest, module, whole, sample_rate=sample_rate, seed=0, positions=positions, shuffle=False)
+    return make_loader(source, module, whole, sample_rate=sample_rate, seed=0, shuffle=False)

@@ -9,16 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from audiossl.contracts import EncoderOutput
 from audiossl.data.frame_grid import FrameGrid
-from audiossl.nn.masking import span_mask
+from audiossl.nn.masking import channel_mask, span_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
-    from audiossl.contracts import Batch, StepOutput, Utterance
+    from audiossl.contracts import Batch, EncoderOutput, StepOutput, Utterance
     from audiossl.nn.ssl_encoder import SSLEncoder
 
 
@@ -34,10 +33,12 @@ class Adapter(Protocol):
 
 @dataclass(frozen=True)
 class FineTuneConfig:
-    """Masks on the local features while training, SpecAugment's way; the defaults are those of 100 labelled hours.
+    """Regularisation while training, SpecAugment's way; the defaults are those of 100 labelled hours.
 
     mask_prob, mask_length: spans of frames that become the mask embedding (Baevski et al., 2020, appendix B). channel_mask_prob,
-    channel_mask_length: spans of channels that become 0 in the whole utterance. A probability of 0 is no mask. same_count: as in pretraining.
+    channel_mask_length: spans of channels of the local features that become 0 in the whole utterance (the published implementation zeroes
+    them one linear layer later). A probability of 0 is no mask. same_count: time masks as in pretraining. layer_drop: takes the
+    place of the encoder's own.
     """
 
     mask_prob: float = 0.65
@@ -45,20 +46,22 @@ class FineTuneConfig:
     channel_mask_prob: float = 0.5
     channel_mask_length: int = 64
     same_count: bool = True
+    layer_drop: float = 0.1
 
 
 class FineTune(nn.Module):
     """Follows `contracts.Trainable`. The adapter is inserted here; only what it and the task train is ever in a gradient.
 
     Parts below the first trained one build no graph, since nothing in them asks for a gradient, and stay in eval mode: without
-    dropout and LayerDrop, they are the functions that were pretrained.
+    dropout, they are the functions that were pretrained.
     """
 
     def __init__(self, encoder: SSLEncoder, adapter: Adapter, task: Any, config: FineTuneConfig) -> None:
         super().__init__()
         adapter.insert(encoder)
         if not config.mask_prob:  # a parameter outside of the graph would stall distributed training
-            encoder.mask_emb.requires_grad_(requires_grad=False)
+            encoder.mask_emb.requires_grad_(False)
+        encoder.transformer.layer_drop = config.layer_drop
         self.encoder = encoder
         self.task = task
         self.adapter = adapter
@@ -110,7 +113,7 @@ class FineTune(nn.Module):
         """Load what `state_to_save` returned; ValueError if it was saved by another adapter or task."""
         expected = self.state_to_save()
         differing = sorted(expected.keys() ^ state.keys())
-        differing += [name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape]
+        differing += [name for name in expected if name in state and expected[name].shape != state[name].shape]
         if differing:
             raise ValueError(
                 f"saved weights: {len(differing)} tensors do not fit this adapter and task, such as {differing[0]!r}; "
@@ -151,12 +154,12 @@ class FineTuneViews:
                 same_count=config.same_count,
             )
         if config.channel_mask_prob:
-            made["channels_masked"] = span_mask(
-                np.full(len(num_frames), self.feature_dim),
+            made["channels_masked"] = channel_mask(
+                len(num_frames),
+                self.feature_dim,
                 mask_prob=config.channel_mask_prob,
                 mask_length=config.channel_mask_length,
                 generator=rng,
-                same_count=config.same_count,
             )
         return batch | made
 
@@ -165,13 +168,14 @@ def _frozen_parts(encoder: SSLEncoder) -> list[nn.Module]:
     """Parts below the first trained one: the whole encoder, or its frontend and the layers under the first trained layer."""
     if not _trains(encoder):
         return [encoder]
-    parts: list[nn.Module] = [] if _trains(encoder.frontend) else [encoder.frontend]
-    layers = encoder.transformer.layers
-    in_layers = {id(parameter) for parameter in layers.parameters()} | {id(p) for p in encoder.frontend.parameters()}
-    if any(p.requires_grad for p in encoder.parameters() if id(p) not in in_layers):
-        return parts  # the projection or the positions train, and all layers lie above them
+    frontend, layers = encoder.get_submodule("frontend"), encoder.transformer.layers
+    if _trains(frontend):
+        return []
+    between = {id(p) for p in encoder.parameters()} - {id(p) for p in layers.parameters()}
+    if any(p.requires_grad for p in encoder.parameters() if id(p) in between):
+        return [frontend]
     first = next(index for index, layer in enumerate(layers) if _trains(layer))
-    return [*parts, *layers[:first]]
+    return [frontend, *layers[:first]]
 
 
 def _trains(module: nn.Module) -> bool:

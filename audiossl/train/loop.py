@@ -300,8 +300,9 @@ class _Run:
 
     def _scale_and_clip(self, count: float) -> float:
         parameters = [p for p in self.module.parameters() if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         # DistributedDataParallel has averaged over processes; the loss is a mean over everything that was counted.
-        torch._foreach_mul_([p.grad for p in parameters], self.world.size / max(count, 1e-12))
+        torch._foreach_mul_(gradients, self.world.size / max(count, 1e-12))
         limit = self.config.clip_norm or math.inf
         return float(torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True))
 

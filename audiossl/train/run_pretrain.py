@@ -66,9 +66,11 @@ def _sections() -> Sections:
 
 
 def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resume: bool) -> dict[str, float]:
+    import torch
+
     from audiossl.data.manifest import Manifest
     from audiossl.interop.encoder import load_encoder
-    from audiossl.train.loop import hash_seed, torch, train
+    from audiossl.train.loop import hash_seed, train
 
     directories = [Path(tables["run"][key]) for key in ("data", "dev") if key in tables["run"]]
     if world.main:

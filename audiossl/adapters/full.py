@@ -1,0 +1,38 @@
+"""Full fine-tuning: everything trains, but for the frontend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from audiossl.nn.ssl_encoder import SSLEncoder
+
+
+class Full:
+    """Train the encoder but, as published, not its frontend (Baevski et al., 2020, section 4.3)."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """freeze_frontend: whether the convolutions before the first layer norm stay as they are."""
+
+        freeze_frontend: bool = True
+
+        @classmethod
+        def tiny(cls) -> Full.Config:
+            """Return the smallest one, for tests."""
+            return cls()
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def insert(self, encoder: SSLEncoder) -> None:
+        """Make the parameters trainable; it adds none."""
+        encoder.requires_grad_(requires_grad=True)
+        encoder.get_submodule("frontend").requires_grad_(not self.config.freeze_frontend)
+
+    def trainable_state(self, encoder: SSLEncoder) -> dict[str, Tensor]:
+        """Return the whole encoder, frontend and buffers too, so that a checkpoint needs no other."""
+        return dict(encoder.state_dict())

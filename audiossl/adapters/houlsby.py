@@ -1,0 +1,104 @@
+"""Bottleneck adapters in a frozen encoder: two small networks per layer learn, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from audiossl.nn.ssl_encoder import SSLEncoder
+
+_SLOTS = ("attention_adapter", "ffn_adapter")
+
+
+class Houlsby:
+    """Adapters after the attention and after the feed-forward part of each layer (Houlsby et al., 2019; Thomas et al., 2022).
+
+    At a width of 768 they have 788,480 parameters per layer: 9.1 % of a base encoder with adapters in all 12 layers. The rest of the
+    encoder is frozen. At step 0 they change nothing.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """Thomas et al. (2022): bottleneck 256, all layers; the top 6 of 12 did best in their ablation.
+
+        bottleneck: units between the two maps. num_top_layers: how many layers, counted from the output, get adapters; 0 is all of
+        them. activation: the paper's is not stated; ours is the encoder's own.
+        """
+
+        bottleneck: int = 256
+        num_top_layers: int = 0
+        activation: Literal["gelu", "relu"] = "gelu"
+
+        def __post_init__(self) -> None:
+            if self.bottleneck < 1 or self.num_top_layers < 0:
+                raise ValueError(
+                    f"adapter: bottleneck {self.bottleneck} and num_top_layers {self.num_top_layers} must be at least 1 and 0"
+                )
+
+        @classmethod
+        def tiny(cls) -> Houlsby.Config:
+            """Return the smallest one, for tests."""
+            return cls(bottleneck=4, num_top_layers=1)
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def insert(self, encoder: SSLEncoder) -> None:
+        """Freeze the encoder and fill the slots of its top layers; ValueError if it has too few layers or adapters already."""
+        layers = encoder.transformer.layers
+        if self.config.num_top_layers > len(layers):
+            raise ValueError(
+                f"adapter.num_top_layers: {self.config.num_top_layers} is more than the encoder's {len(layers)} layers; lower it"
+            )
+        encoder.requires_grad_(requires_grad=False)
+        for layer in layers[-(self.config.num_top_layers or len(layers)) :]:
+            for slot in _SLOTS:
+                if not isinstance(getattr(layer, slot), nn.Identity):
+                    raise ValueError(
+                        "adapter: the encoder has adapters already; start from the one that they were put into"
+                    )
+                adapter = Bottleneck(encoder.dim, self.config.bottleneck, self.config.activation)
+                setattr(layer, slot, adapter.to(encoder.mask_emb.device))
+
+    def trainable_state(self, encoder: SSLEncoder) -> dict[str, Tensor]:
+        """Return the tensors of the adapters alone, under their names in the encoder."""
+        return {
+            f"{place}.{name}": tensor
+            for place, adapter in _adapters(encoder)
+            for name, tensor in adapter.state_dict().items()
+        }
+
+
+class Bottleneck(nn.Module):
+    """x + up(activation(down(LayerNorm(x)))), with `up` 0 at the start: the identity.
+
+    The LayerNorm has no scale and shift of its own: `down` can learn both.
+    """
+
+    def __init__(self, dim: int, bottleneck: int, activation: Literal["gelu", "relu"]) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
+        self.down = nn.Linear(dim, bottleneck)
+        self.up = nn.Linear(bottleneck, dim)
+        self.activation = nn.GELU() if activation == "gelu" else nn.ReLU()
+        nn.init.normal_(self.down.weight, std=0.02)
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, frame, dim)."""
+        y: Tensor = x + self.up(self.activation(self.down(self.norm(x))))
+        return y
+
+
+def _adapters(encoder: nn.Module) -> Iterator[tuple[str, Bottleneck]]:
+    for place, module in encoder.named_modules():
+        if isinstance(module, Bottleneck):
+            yield place, module

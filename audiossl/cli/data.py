@@ -1,0 +1,207 @@
+"""Check, mend, cut and join data directories; pack them into shards."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from audiossl.cli.main import MisuseError
+
+
+def validate(
+    directory: Positional[Path], *, check_audio: bool = False, allow_commands: bool = False, json: bool = False
+) -> int:
+    """Name every fault of a data directory, as `FILE:LINE: what is wrong; cure`; exit 0 only if there is none.
+
+    Line 0 stands for a file as a whole.
+
+    Example: audiossl data validate data/train
+
+    Args:
+        directory: the data directory.
+        check_audio: decode every utterance too: finds silence, NaN and damage behind a sound header.
+        allow_commands: programs (`cmd |`) in wav.scp are no fault, and are run to check their audio.
+        json: print the faults as JSON.
+    """
+    from audiossl.data.validate import faults
+
+    found = 0
+    listed: list[dict[str, Any]] = []
+    for fault in faults(directory, allow_commands=allow_commands, check_audio=check_audio):
+        found += 1
+        if json:
+            listed.append({"path": str(fault.path), "line": fault.line, "what": fault.what, "cure": fault.cure})
+        else:
+            print(fault)
+    if json:
+        print(json_module.dumps({"ok": not found, "faults": listed}))
+    print(f"{directory}: {f'faults: {found}' if found else 'sound'}", file=sys.stderr)
+    return 1 if found else 0
+
+
+def fix(
+    directory: Positional[Path], *, check_audio: bool = False, allow_commands: bool = False, json: bool = False
+) -> int:
+    """Mend a data directory in place: order, doubles, lines and utterances that do not fit; originals go to .backup/.
+
+    Exit status 1 if faults remain that only you can mend; they are printed as `audiossl data validate` does.
+
+    Example: audiossl data fix data/train
+
+    Args:
+        directory: the data directory.
+        check_audio: leave out what cannot be decoded or is silent, too.
+        allow_commands: programs (`cmd |`) in wav.scp are no fault, and are run to check their audio.
+        json: print what was done, and what faults remain, as JSON.
+    """
+    from audiossl.data.fix import fix as mend
+    from audiossl.data.validate import faults
+
+    done = mend(directory, allow_commands=allow_commands, check_audio=check_audio)
+    left = [str(fault) for fault in faults(directory, allow_commands=allow_commands)]
+    if json:
+        print(json_module.dumps({"ok": not left, "done": done, "faults": left}))
+    else:
+        for line in [*(done or ["nothing to mend"]), *left]:
+            print(line)
+    return 1 if left else 0
+
+
+def subset(
+    source: Positional[Path],
+    out: Positional[Path],
+    *,
+    list_file: Path | None = None,
+    first: int | None = None,
+    random: int | None = None,
+    per_speaker: int | None = None,
+    max_seconds: float | None = None,
+    seed: int = 0,
+) -> int:
+    """Write some utterances of a data directory as a new one, with every file that it holds.
+
+    Example: audiossl data subset data/train data/train_10min --max-seconds 600
+
+    Args:
+        source: the data directory.
+        out: the new data directory; must not exist.
+        list_file: the utterances whose ids begin the lines of this file.
+        first: the first N utterances.
+        random: N utterances, drawn.
+        per_speaker: N utterances of each speaker, drawn; all where a speaker has fewer.
+        max_seconds: utterances in random order up to this many seconds.
+        seed: what is drawn depends on it alone.
+    """
+    from audiossl.data import edit
+    from audiossl.data.manifest import Manifest
+
+    asked = [item is not None for item in (list_file, first, random, per_speaker, max_seconds)]
+    if sum(asked) != 1:
+        raise MisuseError(
+            "audiossl data subset: give exactly one of --list-file, --first, --random, --per-speaker, --max-seconds"
+        )
+    manifest = Manifest.open(source)
+    if list_file is not None:
+        indices = edit.listed(manifest, list_file)
+    elif first is not None:
+        indices = edit.first(manifest, first)
+    elif random is not None:
+        indices = edit.drawn(manifest, random, seed)
+    elif per_speaker is not None:
+        indices = edit.per_speaker(manifest, per_speaker, seed)
+    else:
+        assert max_seconds is not None
+        indices = edit.seconds_of(manifest, max_seconds, seed)
+    edit.subset(source, indices, out)
+    print(f"{out}: {len(indices)} utterances", file=sys.stderr)
+    return 0
+
+
+def combine(out: Positional[Path], sources: Positional[tuple[Path, ...]]) -> int:
+    """Write several data directories as a new one; their utterances must be disjoint.
+
+    What cannot be carried over, such as a text that only some have, is said on stderr.
+
+    Example: audiossl data combine data/train_960 data/train-clean-100 data/train-clean-360 data/train-other-500
+
+    Args:
+        out: the new data directory; must not exist.
+        sources: the data directories.
+    """
+    from audiossl.data.edit import combine as join
+
+    for line in join(sources, out):
+        print(line, file=sys.stderr)
+    return 0
+
+
+def info(directory: Positional[Path], *, allow_commands: bool = False, json: bool = False) -> int:
+    """Say how many utterances, hours and speakers a data directory holds, how long they are, and which columns there are.
+
+    Example: audiossl data info data/train
+
+    Args:
+        directory: the data directory, or a folder of shards.
+        allow_commands: run the programs (`cmd |`) that wav.scp names where durations need it.
+        json: print the figures as JSON.
+    """
+    import numpy as np
+
+    from audiossl.data.manifest import Manifest
+
+    manifest = Manifest.open(directory, allow_commands=allow_commands)
+    columns = manifest.column_names()
+    durations = np.asarray(manifest.durations)
+    names = ("min", "p10", "median", "p90", "max")
+    quantiles = np.quantile(durations, (0.0, 0.1, 0.5, 0.9, 1.0)) if len(manifest) else np.zeros(5)
+    facts: dict[str, Any] = {
+        "path": str(directory),
+        "utterances": len(manifest),
+        "hours": float(durations.sum()) / 3600.0,
+        "speakers": len(set(manifest.column("utt2spk"))) if "utt2spk" in columns else None,
+        "seconds": dict(zip(names, map(float, quantiles), strict=True)),
+        "columns": columns,
+    }
+    if json:
+        print(json_module.dumps(facts))
+        return 0
+    print(f"utterances  {facts['utterances']}")
+    print(f"hours       {facts['hours']:.3f}")
+    print(f"speakers    {'not known: no utt2spk' if facts['speakers'] is None else facts['speakers']}")
+    print(f"seconds     {', '.join(f'{name} {value:.2f}' for name, value in facts['seconds'].items())}")
+    print(f"columns     {' '.join(columns) or 'none'}")
+    return 0
+
+
+def shard(
+    source: Positional[Path], out: Positional[Path], *, max_bytes: int = 1 << 30, allow_commands: bool = False
+) -> int:
+    """Pack a data directory with its audio into tar files in WebDataset layout, for file systems that dislike small files.
+
+    Example: audiossl data shard data/train data/train_shards
+
+    Args:
+        source: the data directory.
+        out: the new folder of shards; must not exist. It is read like a data directory.
+        max_bytes: size of a shard.
+        allow_commands: run the programs (`cmd |`) that wav.scp names.
+    """
+    from audiossl.data.manifest import Manifest
+    from audiossl.data.shards import write_shards
+
+    write_shards(Manifest.open(source, allow_commands=allow_commands), out, max_bytes=max_bytes)
+    return 0
+
+
+SUBVERBS = {
+    "validate": validate,
+    "fix": fix,
+    "subset": subset,
+    "combine": combine,
+    "info": info,
+    "shard": shard,
+}

@@ -1,0 +1,51 @@
+"""Fine-tune a trained encoder on labelled data: adapters, full or frozen."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+
+def main(
+    recipe: Annotated[str, tyro.conf.Positional],
+    *,
+    out: Path,
+    init: str | None = None,
+    data: Path | None = None,
+    dev: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    json: bool = False,
+    overrides: dict[str, Any] | None = None,
+) -> int:
+    """Fine-tune a trained encoder on labelled data; `--section.key value` overrides any key of the recipe.
+
+    Example: audiossl finetune ctc_adapters --init exp/hubert --data data/train_10min --dev data/dev --out exp/asr
+
+    Args:
+        recipe: a TOML file or the name of a recipe that ships with the package.
+        out: experiment folder to make.
+        init: experiment, checkpoint or name of the encoder; `random:SOURCE` for random weights of the same architecture.
+        data: labelled data directory to train on.
+        dev: data directory that chooses the best checkpoint.
+        resume: continue from the last checkpoint in `out`, or start there if it has none.
+        device: auto, cpu, cuda or cuda:N.
+        json: print the last step's metrics as JSON.
+    """
+    from audiossl.train.loop import StoppedError
+    from audiossl.train.run_finetune import finetune
+
+    try:
+        last = finetune(
+            recipe, out=out, init=init, data=data, dev=dev, overrides=overrides, resume=resume, device=device
+        )
+    except StoppedError as stop:
+        print(f"audiossl: {stop}", file=sys.stderr)
+        return 128 + stop.signal_number
+    if json:
+        print(json_module.dumps({"experiment": str(out), **last}))
+    return 0

@@ -1,0 +1,106 @@
+"""Prepare a corpus: write data directories for it."""
+
+from __future__ import annotations
+
+import ast
+import json as json_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from audiossl import registry
+from audiossl.cli.main import MisuseError
+from audiossl.config import Tables, build
+from audiossl.data.kaldi import UTT2DUR, WAV_SCP, read_table, write_table
+from audiossl.data.writer import new_directory
+
+
+def main(
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS")] = None,
+    *,
+    corpus: Path | None = None,
+    out: Path | None = None,
+    listing: Annotated[bool, tyro.conf.arg(name="list")] = False,
+    json: bool = False,
+    overrides: Tables | None = None,
+) -> None:
+    """Prepare a corpus: write one data directory per split under --out, or nothing at all.
+
+    Example: audiossl prep free_spoken_digits --corpus free-spoken-digit-dataset --out data/digits --prep.passes 2
+
+    Args:
+        name: a corpus, as shown by --list.
+        corpus: the folder it was unpacked to; none for `mini`, which is synthesised.
+        out: the folder to write; it must not exist yet.
+        listing: show the corpora that can be prepared.
+        json: print as JSON what was written, or the list.
+    """
+    if listing:
+        _show_corpora(as_json=json)
+        return
+    if name is None or out is None:
+        raise MisuseError(
+            "audiossl prep: write `audiossl prep CORPUS --out DIR`; `audiossl prep --list` shows the corpora"
+        )
+    written = _prepare(name, corpus, out, overrides or {})
+    rows = [{"path": str(path), "utterances": count, "hours": round(hours, 4)} for path, count, hours in written]
+    if json:
+        print(json_module.dumps({"written": rows}))
+        return
+    for row in rows:
+        print(f"{row['path']}: {row['utterances']} utterances, {row['hours']:.2f} h")
+
+
+def _show_corpora(*, as_json: bool) -> None:
+    corpora = []
+    for name in registry.names("data_prep"):
+        source = (registry.folder("data_prep") / f"{name}.py").read_text(encoding="utf-8")
+        description = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        corpora.append({"name": name, "description": description})
+    if as_json:
+        print(json_module.dumps({"corpora": corpora}))
+        return
+    for corpus in corpora:
+        print(f"{corpus['name']:<24} {corpus['description']}")
+
+
+def _prepare(name: str, corpus: Path | None, out: Path, overrides: Tables) -> list[tuple[Path, int, float]]:
+    module = registry.get("data_prep", name)
+    config = _config(module, name, overrides)
+    out = out.absolute()
+    with new_directory(out) as partial:
+        module.prepare(corpus, partial, *config)
+        tables = sorted(partial.rglob(WAV_SCP))
+        for table in tables:
+            _relocate(table, partial, out)
+    folders = [out / table.parent.relative_to(partial) for table in tables]
+    return [(folder, *_size(folder)) for folder in folders]
+
+
+def _config(module: Any, name: str, overrides: Tables) -> tuple[Any, ...]:
+    """Return the corpus' configuration as the last argument of `prepare`: nothing where it has no `Config`."""
+    for section in overrides:
+        if section != "prep":
+            raise ValueError(f"--{section}.*: {name} takes options as --prep.key value only")
+    values = overrides.get("prep", {})
+    if not hasattr(module, "Config"):
+        if values:
+            raise ValueError(f"--prep.{next(iter(values))}: {name} has no options")
+        return ()
+    return (build(module.Config, values, "prep"),)
+
+
+def _relocate(table: Path, partial: Path, out: Path) -> None:
+    """Make the entries of a `wav.scp` that lie under `partial` say where they will be once it is renamed."""
+    inside = f"{partial}/"
+    rows = [(key, value) for _, key, value in read_table(table)]
+    if any(value.startswith(inside) for _, value in rows):
+        moved = ((key, f"{out}/{v.removeprefix(inside)}" if v.startswith(inside) else v) for key, v in rows)
+        write_table(table, moved)
+
+
+def _size(folder: Path) -> tuple[int, float]:
+    """Number of utterances, and hours."""
+    durations = [float(value) for _, _, value in read_table(folder / UTT2DUR)]
+    return len(durations), sum(durations) / 3600.0

@@ -1,0 +1,219 @@
+"""Ask with a linear probe what an encoder's features know."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from audiossl.cli.main import MisuseError
+
+if TYPE_CHECKING:
+    from audiossl.data.manifest import Manifest
+    from audiossl.diagnostics.linear_probe import ProbeConfig, Split
+    from audiossl.diagnostics.pooled_cache import CacheConfig
+    from audiossl.diagnostics.sources import FeatureSource
+
+_CALIBRATION_SECONDS = 600.0
+
+
+def main(
+    source: Annotated[str, tyro.conf.Positional],
+    *,
+    train: Path,
+    out: Path,
+    task: str | None = None,
+    column: str | None = None,
+    dev: Path | None = None,
+    test: Path | None = None,
+    split: str | None = None,
+    cache: Path | None = None,
+    seed: int = 0,
+    num_workers: int = 2,
+    allow_commands: bool = False,
+    device: str = "auto",
+    json: bool = False,
+    overrides: dict[str, Any] | None = None,
+) -> int:
+    """Ask with a linear probe what an encoder's features know; `--probe.key value` changes how it is trained.
+
+    One pass of the frozen encoder, then all learning rates and seeds at once; learning rate and step are chosen on dev.
+
+    Example: audiossl probe exp/hubert --task keyword --train data/train --dev data/dev --test data/test --out exp/hubert/probe
+
+    Args:
+        source: experiment, checkpoint, `fbank`, `fbank+deltas`, or `random:` and an experiment or recipe for random weights.
+        train: data directory to train on; with --split, the one that is split.
+        out: folder to write probe.json and results.json into.
+        task: keyword or speaker, or another task with one label per utterance.
+        column: file with the labels, if not the task's own; any utt2X.
+        dev: data directory to choose on.
+        test: data directory to report.
+        split: shares of train, dev and test, such as 0.7/0.1/0.2: split --train by utterance, alike in every class.
+        cache: folder for pooled features, to share them between probes (default: OUT/pooled).
+        seed: of random weights and of --split.
+        num_workers: processes that read audio.
+        allow_commands: run the programs that wav.scp names.
+        device: auto, cpu, cuda or cuda:N.
+        json: print the result as JSON.
+    """
+    from audiossl.data.manifest import Manifest
+    from audiossl.diagnostics.linear_probe import train_probe
+    from audiossl.diagnostics.pooled_cache import CacheConfig
+    from audiossl.diagnostics.probing import record, write_probe
+    from audiossl.diagnostics.results import add_result
+
+    column, config = _settings(task, column, overrides or {})
+    places = _places(train, dev, test, split)
+    manifests = [Manifest.open(place, allow_commands=allow_commands) for place in places]
+    chosen = _device(device)
+    features = open_features(source, seed=seed, device=chosen, train=manifests[0])
+    reading = CacheConfig(num_workers=num_workers)
+    splits, classes, forwards = _splits(features, manifests, column, split, seed, cache or out / "pooled", reading)
+    result = train_probe(*splits, num_classes=len(classes), config=config, device=chosen)
+    selection = f"dev accuracy on {f'{train}, split {split} with seed {seed}' if split else dev}"
+    content = record(
+        result, splits, classes,
+        source=source, source_digest=features.digest, task=task, column=column, seed=seed,
+        data={"train": str(train), "dev": str(dev or train), "test": str(test or train), "split": split},
+        selection=selection, projector_dim=config.projector_dim, forwards=forwards,
+    )  # fmt: skip
+    write_probe(out / "probe.json", content)
+    add_result(
+        out, f"probe {column.removeprefix('utt2')} accuracy", result.accuracy, "%",
+        seed=seed, source=source, learning_rate=result.learning_rate, std=result.std, selection=selection,
+    )  # fmt: skip
+    print(json_module.dumps(content) if json else _spoken(content))
+    return 0
+
+
+def open_features(source: str, *, seed: int, device: str, train: Manifest) -> FeatureSource:
+    """Return the features that a source means: a filterbank, a trained encoder, or one with random weights.
+
+    train: where a filterbank encoder built from a recipe, and so never calibrated, measures its mean and deviation.
+    """
+    from audiossl.config import find_recipe, load_toml, recipe_names
+    from audiossl.diagnostics.sources import encoder_source, fbank_source
+    from audiossl.interop.encoder import RANDOM, build_encoder, load_encoder, weights_hash
+
+    if source in {"fbank", "fbank+deltas"}:
+        return fbank_source(deltas="deltas" in source)
+    name = source.removeprefix(RANDOM)
+    if source.startswith(RANDOM) and (name in recipe_names() or name.endswith(".toml")):
+        import torch
+
+        tables = load_toml(find_recipe(name))
+        if "encoder" not in tables:
+            raise ValueError(f"{source}: the recipe has no table [encoder]; name one for pretraining")
+        torch.manual_seed(seed)
+        encoder = build_encoder(tables["encoder"], f"{name}: encoder")
+        if hasattr(encoder, "calibrate"):
+            _calibrate(encoder, train)
+    else:
+        encoder = load_encoder(source, seed=seed)
+    return encoder_source(source, encoder, digest=weights_hash(encoder), device=device)
+
+
+def _calibrate(encoder: Any, train: Manifest) -> None:
+    """Set the filterbank's mean and deviation from utterances evenly spread over the training data."""
+    import numpy as np
+    import torch
+
+    count = int(np.ceil(_CALIBRATION_SECONDS / np.mean(train.durations)))
+    chosen = np.unique(np.linspace(0, len(train) - 1, min(count, len(train))).astype(np.int64))
+    waveforms = (train.audio(int(index), sample_rate=encoder.sample_rate) for index in chosen)
+    encoder.calibrate((torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])) for waveform in waveforms)
+
+
+def _settings(task: str | None, column: str | None, overrides: dict[str, Any]) -> tuple[str, ProbeConfig]:
+    """Return the column and how the probe is trained: the task's defaults under the command line's."""
+    from audiossl import registry
+    from audiossl.config import build, merge
+    from audiossl.diagnostics.linear_probe import ProbeConfig
+
+    strange = next((name for name in overrides if name != "probe"), None)
+    if strange is not None:
+        raise MisuseError(f"--{strange}: unknown table; {registry.suggestion(strange, ['probe'])}")
+    if task is None and column is None:
+        raise MisuseError("audiossl probe: neither --task nor --column is given; add --task keyword, or --column utt2X")
+    defaults: dict[str, Any] = {}
+    if task is not None:
+        cls = registry.get("tasks", task)
+        if not hasattr(cls, "probe"):
+            raise ValueError(
+                f"--task {task}: has no label per utterance to probe; use keyword or speaker, or --column utt2X"
+            )
+        defaults, column = cls.probe, column or cls.Config().column
+    assert column is not None
+    return column, build(ProbeConfig, merge(defaults, overrides.get("probe", {})), "probe")
+
+
+def _places(train: Path, dev: Path | None, test: Path | None, split: str | None) -> list[Path]:
+    if split is None:
+        if dev is None or test is None:
+            raise MisuseError("audiossl probe: --dev and --test are needed; or split --train with --split 0.7/0.1/0.2")
+        return [train, dev, test]
+    if dev is not None or test is not None:
+        raise MisuseError("audiossl probe: --split makes dev and test out of --train; leave out --dev and --test")
+    return [train]
+
+
+def _splits(
+    source: FeatureSource,
+    manifests: list[Manifest],
+    column: str,
+    split: str | None,
+    seed: int,
+    cache: Path,
+    reading: CacheConfig,
+) -> tuple[list[Split], tuple[str, ...], int]:
+    """Return the three splits, their classes, and how many utterances went through the encoder."""
+    from audiossl.diagnostics.pooled_cache import pooled_features
+    from audiossl.diagnostics.probing import Labelled, parse_shares, read_labels, split_one, splits_of
+
+    shares = parse_shares(split) if split is not None else None
+    labels = [read_labels(manifest, column) for manifest in manifests]  # before the long pass: they may be at fault
+    parts = [
+        Labelled(manifest, pooled_features(manifest, source, cache, config=reading, log=_say), named)
+        for manifest, named in zip(manifests, labels, strict=True)
+    ]
+    forwards = sum(part.pooled.forwards for part in parts)
+    if shares is not None:
+        return *split_one(parts[0], shares, seed=seed, column=column), forwards
+    train, dev, test = parts
+    return *splits_of(train, dev, test, column), forwards
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: cannot be used: {str(error).splitlines()[0]}; use auto or cpu") from error
+    return name
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _spoken(content: dict[str, Any]) -> str:
+    weights = " ".join(f"{weight:.3f}" for weight in content["layer_weights"])
+    steps = ", ".join(str(seed["step"]) for seed in content["seeds"])
+    seeds, tested, classes = len(content["seeds"]), content["utterances"]["test"], len(content["classes"])
+    score = f"{content['accuracy']:.2f} % +- {content['accuracy_std']:.2f} over {seeds} seeds"
+    lines = {
+        f"{content['column']} accuracy": f"{score} ({tested} utterances, {classes} classes)",
+        "commonest class": f"{content['majority']:.2f} %",
+        "learning rate": f"{content['learning_rate']:g} at step {steps}, by {content['selection']}",
+        "parameters": content["parameters"],
+        "layer weights": weights,
+        "upstream forwards": content["forwards"],
+    }
+    return "\n".join(f"{name:<22}{value}" for name, value in lines.items())

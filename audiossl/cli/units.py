@@ -1,0 +1,162 @@
+"""Discover units: fit a k-means codebook, label data with it, and measure what the labels are worth."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from audiossl.units.quality import CodeUse, PhoneMatch
+
+
+def fit(
+    data: Path,
+    out: Path,
+    feature: Literal["mfcc", "encoder"] | None = None,
+    encoder: str = "",
+    layer: int = 0,
+    clusters: int = 100,
+    fraction: float | None = None,
+    max_frames: int | None = None,
+    iterations: int = 30,
+    redo: int = 1,
+    seed: int = 0,
+    batch_seconds: float = 100.0,
+    num_workers: int = 2,
+    device: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Fit a codebook to a data directory by k-means.
+
+    Example: audiossl units fit --data data/train --out exp/mfcc_km100 --clusters 100
+    Example: audiossl units fit --data data/train --out exp/l6_km500 --encoder exp/hubert --layer 6 --clusters 500
+
+    Args:
+        data: data directory to draw frames from.
+        out: folder for codebook.safetensors and codebook.json.
+        feature: mfcc (the default), or encoder, which --encoder implies.
+        encoder: experiment folder or checkpoint whose layer is clustered.
+        layer: its block, counted from 1, whose output is clustered; 0 is the input of the first.
+        clusters: number of codes.
+        fraction: share of the utterances to draw frames from; unset, all up to 100 hours and 10 % or 100 hours above.
+        max_frames: frames kept in memory; unset, as many as fill 512 MiB.
+        iterations: Lloyd steps of each start.
+        redo: starts of k-means; the best is kept.
+        seed: of the choice of utterances and frames and of the k-means++ seeds.
+        batch_seconds: seconds of audio read at a time.
+        num_workers: processes that read audio.
+        device: where the encoder runs; unset, the GPU if there is one.
+        overwrite: replace a codebook that is already in `out`.
+    """
+    from audiossl.data.manifest import Manifest
+    from audiossl.units import codebook as codebooks
+    from audiossl.units.features import make_features
+    from audiossl.units.fit import FitConfig, fit_codebook
+    from audiossl.units.stream import StreamConfig
+
+    if codebooks.exists(out) and not overwrite:
+        raise ValueError(f"{out}: holds a codebook already; give another --out, or --overwrite")
+    if encoder and not layer:
+        _log("warning: --layer is 0: the input of the encoder's first block is clustered")
+    config = FitConfig(clusters, fraction, max_frames, iterations, redo, seed)
+    manifest = Manifest.open(data)
+    features = make_features(feature or ("encoder" if encoder else "mfcc"), encoder, layer, device=device)
+    codebook = fit_codebook(manifest, features, config, StreamConfig(batch_seconds, num_workers), log=_log)
+    codebooks.save(codebook, out)
+    card = codebook.card
+    print(f"{out}: {card.size} codes of {card.dim} numbers, {card.frames} frames, inertia {card.inertia:.6g}")
+
+
+def apply(
+    data: tuple[Path, ...],
+    codebook: Path,
+    name: str,
+    batch_seconds: float = 100.0,
+    num_workers: int = 2,
+    device: str = "",
+) -> None:
+    """Label data directories with a codebook: DATA/units/NAME and DATA/units/NAME.json.
+
+    Example: audiossl units apply --data data/train data/dev --codebook exp/mfcc_km100 --name mfcc_km100
+
+    Args:
+        data: data directories.
+        codebook: folder written by `audiossl units fit`.
+        name: of the labels.
+        batch_seconds: seconds of audio read at a time.
+        num_workers: processes that read audio.
+        device: where the encoder runs; unset, the GPU if there is one.
+    """
+    from audiossl.data.manifest import Manifest
+    from audiossl.units import codebook as codebooks
+    from audiossl.units.apply import apply_codebook
+    from audiossl.units.features import make_features
+    from audiossl.units.labels import labels_path
+    from audiossl.units.stream import StreamConfig
+
+    book = codebooks.load(codebook)
+    manifests = [Manifest.open(folder) for folder in data]
+    features = make_features(book.card.feature, book.card.encoder, book.card.layer, device=device)
+    for manifest in manifests:
+        stream = StreamConfig(batch_seconds, num_workers)
+        card = apply_codebook(manifest, book, features, name, stream, log=_log)
+        path = labels_path(manifest.path, name)
+        print(
+            f"{path}: {card.utterances} utterances, {card.labels} labels at {card.rate:g} Hz, {card.left_out} left out"
+        )
+
+
+def quality(data: Path, name: str, json: bool = False) -> None:
+    """Measure units: use of the codes, and purity and PNMI against DATA/phones.ctm where there is one.
+
+    Example: audiossl units quality --data data/dev --name mfcc_km100 --json
+
+    Args:
+        data: data directory with units/NAME.
+        name: of the labels.
+        json: print JSON instead of a table.
+    """
+    from audiossl.data.kaldi import PHONES_CTM
+    from audiossl.data.manifest import Manifest
+    from audiossl.units.guards import check_units
+    from audiossl.units.quality import measure
+
+    check_units(Manifest.open(data), name, log=_log)
+    use, match = measure(data, name)
+    if match is None:
+        _log(f"{data / PHONES_CTM}: no such file; only the use of the codes is measured")
+    if json:
+        row = {"data": str(data), "name": name, "use": asdict(use), "phones": asdict(match) if match else None}
+        print(json_format.dumps(row))
+    else:
+        _print_table(name, use, match)
+
+
+def _print_table(name: str, use: CodeUse, match: PhoneMatch | None) -> None:
+    rows = [
+        ("utterances", f"{use.utterances}"),
+        ("labels", f"{use.labels}"),
+        ("active codes", f"{use.active_codes} of {use.codebook_size}"),
+        ("code entropy", f"{use.entropy:.3f} bits"),
+        ("code perplexity", f"{use.perplexity:.1f}"),
+    ]
+    if match:
+        rows += [
+            ("phones", f"{match.phones}, over {match.frames} labels of {match.utterances} utterances"),
+            ("phone purity", f"{match.phone_purity:.4f}"),
+            ("cluster purity", f"{match.cluster_purity:.4f}"),
+            ("PNMI", f"{match.pnmi:.4f}"),
+        ]
+    print(f"units {name}")
+    for label, value in rows:
+        print(f"  {label:<16} {value}")
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+SUBVERBS = {"fit": fit, "apply": apply, "quality": quality}

@@ -1,0 +1,110 @@
+"""Faults of what is aligned with the audio - `units/<name>`, `phones.ctm` - and of `trials`; lines are streamed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from audiossl.data import kaldi
+from audiossl.data.lines import Fault, parse_phone, parse_trial, scan
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from pathlib import Path
+
+DURATION_TOLERANCE = 0.05
+"""Seconds by which `utt2dur` or an alignment may differ from the audio: both are often rounded to hundredths or frames."""
+
+LABEL_TOLERANCE = 3.0
+"""Labels that may be missing or too many: a 25 ms window at a 10 ms hop ends up to 2.5 labels early."""
+
+LABEL_SHARE = 0.01
+"""The same as a share of the utterance, where that is more: durations of compressed audio are not exact."""
+
+_AGAIN = "run `audiossl units apply` again"
+
+
+class UnitsCheck:
+    """Checks the labels of a units file against its `.json`; `fault` says what is wrong with the card itself, "" if nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.card_path = path.with_name(path.name + ".json")
+        self.rate, self.size, self.fault = 0.0, 0, ""
+        try:
+            card: Any = json.loads(self.card_path.read_text(encoding="utf-8"))
+            self.rate, self.size = float(card["rate"]), int(card["codebook_size"])
+        except FileNotFoundError:
+            self.fault = "missing: rate and codebook of the units are not known"
+        except (ValueError, KeyError, TypeError) as error:
+            self.fault = f"no rate and codebook_size can be read ({type(error).__name__}: {error})"
+        else:
+            if not (self.rate > 0.0 and self.size > 0):
+                self.fault = f"a rate of {self.rate:g} Hz and {self.size} codes"
+
+    def labels(self, value: str, duration: float | None) -> str:
+        """What is wrong with the labels of an utterance of `duration` seconds (None: not known), "" if nothing."""
+        try:
+            labels = [int(label) for label in value.split()]
+        except ValueError as error:
+            return f"not all labels are whole numbers ({error})"
+        if not labels:
+            return "no label"
+        if self.fault:
+            return ""
+        if min(labels) < 0 or max(labels) >= self.size:
+            odd = min(labels) if min(labels) < 0 else max(labels)
+            return f"label {odd}, where the codebook has 0 to {self.size - 1}"
+        expected = self.rate * (duration or 0.0)
+        if duration is not None and abs(len(labels) - expected) > max(LABEL_TOLERANCE, LABEL_SHARE * expected):
+            return (
+                f"{len(labels)} labels, where {kaldi.seconds(duration)} s at {self.rate:g} Hz give about {expected:.0f}"
+            )
+        return ""
+
+
+def unit_faults(path: Path, durations: Mapping[str, float | None]) -> Iterator[Fault]:
+    """Yield the faults of the labels of a units file and of its card; not those of its order and ids."""
+    check = UnitsCheck(path)
+    if check.fault:
+        yield Fault(check.card_path, 0, check.fault, _AGAIN)
+    for line in scan(path):
+        wrong = "" if line.fault else check.labels(line.value, durations.get(line.key))
+        if wrong:
+            yield Fault(path, line.number, f"{line.key!r}: {wrong}", _AGAIN)
+
+
+def phone_faults(path: Path, durations: Mapping[str, float | None], fix: str) -> Iterator[Fault]:
+    """Yield the faults of `phones.ctm`, which may leave utterances out. durations: seconds by utterance; fix: the usual cure."""
+    last, last_start = "", 0.0
+    for line in scan(path):
+        if line.fault or line.key not in durations:
+            yield Fault(path, line.number, line.fault or f"unknown utterance {line.key!r}", fix)
+            continue
+        if line.key < last:
+            yield Fault(path, line.number, f"{line.key!r} comes after {last!r}: not in C order", fix)
+        phone = parse_phone(line.value)
+        if phone is None:
+            what = f"{line.key!r}: {line.value!r} is not `1 start duration phone`, in seconds"
+            yield Fault(path, line.number, what, "align again or correct the line")
+            last = line.key
+            continue
+        if line.key == last and phone.start < last_start:
+            yield Fault(path, line.number, f"{line.key!r}: starts at {phone.start:g} s, before the line above", fix)
+        end, length = phone.start + phone.duration, durations[line.key]
+        if length is not None and end > length + DURATION_TOLERANCE:
+            what = f"{line.key!r}: {phone.phone} ends at {end:g} s, the utterance at {kaldi.seconds(length)} s"
+            yield Fault(path, line.number, what, "align again or correct the line")
+        last, last_start = line.key, phone.start
+
+
+def trial_faults(path: Path, utterances: Collection[str], fix: str) -> Iterator[Fault]:
+    """Yield the faults of `trials`, each line in either of two formats; their order is free."""
+    for line in scan(path):
+        pair = None if line.fault else parse_trial(line.key, line.value)
+        if pair is None:
+            wrong = line.fault or "not `enrol test target|nontarget` or `1|0 enrol test`"
+            yield Fault(path, line.number, wrong, fix)
+            continue
+        for utterance in dict.fromkeys(pair):
+            if utterance not in utterances:
+                yield Fault(path, line.number, f"unknown utterance {utterance!r}", fix)

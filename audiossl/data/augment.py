@@ -1,0 +1,214 @@
+"""Noise, reverberation, speed and gain on waveforms, in the loader's workers.
+
+The four functions are pure and exact; `Augmenter` draws what they are given. Noises and impulse responses are data directories
+like any other: noises cut by a `segments` file are read piece by piece, while a long recording without one is decoded whole
+each time it is drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path  # noqa: TC003 - the configuration resolves the annotations at run time
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from audiossl.data.manifest import Manifest
+from audiossl.data.rooms import impulse_response, random_room
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Waveform: TypeAlias = NDArray[np.float32]
+
+_ROOM_STREAM = 1979  # keeps the rooms' random numbers apart from all others
+_STEPS = ("speed", "reverb", "noise", "gain")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What is done to an utterance, each step with its own probability, in this `order`.
+
+    noise_dirs: data directories, of which one is drawn for each noisy utterance, all with the same probability. noise_snr: dB,
+    uniform; one range for all directories or one for each. noise_counts: how many recordings are summed, likewise (babble
+    takes several speakers). reverb_dir: data directory of impulse responses; without one, `num_rooms` rooms are simulated
+    whose RT60 is uniform in `rt60`, s. speed_factors: one is drawn; 1.1 is a tenth faster and higher. gain_db: uniform.
+    """
+
+    noise_probability: float = 0.0
+    noise_dirs: tuple[Path, ...] = ()
+    noise_snr: tuple[tuple[float, float], ...] = ((0.0, 15.0),)
+    noise_counts: tuple[tuple[int, int], ...] = ((1, 1),)
+    reverb_probability: float = 0.0
+    reverb_dir: Path | None = None
+    rt60: tuple[float, float] = (0.1, 0.5)
+    num_rooms: int = 500
+    speed_probability: float = 0.0
+    speed_factors: tuple[float, ...] = (0.9, 1.0, 1.1)
+    gain_probability: float = 0.0
+    gain_db: tuple[float, float] = (-10.0, 6.0)
+    order: tuple[str, ...] = _STEPS
+
+    def __post_init__(self) -> None:
+        for step in _STEPS:
+            if not 0 <= self.probability(step) <= 1:
+                raise ValueError(f"{step}_probability is {self.probability(step)}; give a number from 0 to 1")
+            if self.probability(step) > 0 and step not in self.order:
+                raise ValueError(f"order {self.order} lacks {step!r}, whose probability is not 0; add it")
+        if len(set(self.order)) < len(self.order) or not set(self.order) <= set(_STEPS):
+            raise ValueError(f"order is {self.order}; give each of {', '.join(_STEPS)} once at the most")
+        if self.noise_probability > 0 and not self.noise_dirs:
+            raise ValueError("noise_probability is not 0, but noise_dirs is empty; name a data directory of noises")
+        for name, ranges in (("noise_snr", self.noise_snr), ("noise_counts", self.noise_counts)):
+            if self.noise_dirs and len(ranges) not in {1, len(self.noise_dirs)}:
+                raise ValueError(
+                    f"{name} has {len(ranges)} ranges for {len(self.noise_dirs)} noise_dirs; give 1 or as many"
+                )
+        ranges = (*self.noise_snr, *self.noise_counts, self.rt60, self.gain_db)
+        for low, high in ranges:
+            if not low <= high:
+                raise ValueError(f"range ({low}, {high}) is empty; write the smaller number first")
+        if min(low for low, _ in self.noise_counts) < 1 or self.rt60[0] <= 0 or self.num_rooms < 1:
+            raise ValueError("noise_counts, rt60 and num_rooms must be above 0; correct the one that is not")
+        if not self.speed_factors or min(self.speed_factors) <= 0:
+            raise ValueError(f"speed_factors is {self.speed_factors}; give one or more numbers above 0")
+
+    def probability(self, step: str) -> float:
+        """Return the probability of `step`, a name in `order`."""
+        return float(getattr(self, f"{step}_probability"))
+
+    @property
+    def keeps_time(self) -> bool:
+        """Whether frame labels made on the plain recording still fit the augmented one."""
+        return self.speed_probability == 0 or set(self.speed_factors) == {1.0}
+
+    @property
+    def longest_stretch(self) -> float:
+        """Largest duration after augmentation, as a multiple of the one before."""
+        return 1.0 if self.keeps_time else max(1.0, 1 / min(self.speed_factors))
+
+
+class Augmenter:
+    """Draws and applies the steps of a configuration; ValueError where a directory cannot be opened."""
+
+    def __init__(self, config: AugmentConfig) -> None:
+        self.config = config
+        self._noises = [_opened(path) for path in config.noise_dirs] if config.noise_probability > 0 else []
+        self._responses = _opened(config.reverb_dir) if config.reverb_probability > 0 and config.reverb_dir else None
+
+    def __call__(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
+        """Augment (sample,) floats at `sample_rate` Hz: (sample,) float32, as long as before unless the speed changed.
+
+        What is drawn is a function of the generator only.
+        """
+        steps = {"speed": self._speed, "reverb": self._reverb, "noise": self._noise, "gain": self._gain}
+        waveform = np.asarray(waveform, dtype=np.float32)
+        for name in self.config.order:
+            if rng.random() < self.config.probability(name):
+                waveform = steps[name](waveform, rng, sample_rate)
+        return waveform
+
+    def _speed(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
+        del sample_rate  # a factor is a factor at any rate
+        return change_speed(waveform, float(rng.choice(self.config.speed_factors)))
+
+    def _gain(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
+        del sample_rate
+        return change_gain(waveform, rng.uniform(*self.config.gain_db))
+
+    def _reverb(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
+        if self._responses is not None:
+            response = self._responses.audio(int(rng.integers(len(self._responses))), sample_rate=sample_rate)
+        else:
+            response = _simulated(int(rng.integers(self.config.num_rooms)), self.config.rt60, sample_rate)
+        return reverberate(waveform, response)
+
+    def _noise(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
+        kind = int(rng.integers(len(self._noises)))
+        snr, counts = self.config.noise_snr, self.config.noise_counts
+        low, high = counts[kind % len(counts)]
+        chosen = rng.integers(len(self._noises[kind]), size=int(rng.integers(low, high + 1)))
+        noise = np.zeros(len(waveform), dtype=np.float32)
+        for index in chosen:
+            noise += _excerpt(self._noises[kind].audio(int(index), sample_rate=sample_rate), len(waveform), rng)
+        return add_noise(waveform, noise, rng.uniform(*snr[kind % len(snr)]))
+
+
+def add_noise(speech: Waveform, noise: Waveform, snr_db: float) -> Waveform:
+    """Add noise scaled so that 10 log10(power of speech / power of noise) is `snr_db`; both (sample,), powers over all of it."""
+    if speech.shape != noise.shape:
+        raise ValueError(f"speech has {speech.shape} samples, noise {noise.shape}; cut the noise to the speech")
+    speech_energy, noise_energy = _energy(speech), _energy(noise)
+    if speech_energy == 0 or noise_energy == 0:
+        silent = "speech" if speech_energy == 0 else "noise"
+        raise ValueError(f"{silent} is silent, so no scale gives {snr_db:g} dB; leave the recording out")
+    scale = np.sqrt(speech_energy / noise_energy) * 10 ** (-snr_db / 20)
+    return speech + np.float32(scale) * noise
+
+
+def reverberate(speech: Waveform, impulse_response: Waveform) -> Waveform:
+    """Convolve with an impulse response; (sample,), as long, as energetic and as early as the speech.
+
+    The direct path, taken to be the largest peak, is moved to time 0, so that frame labels stay right.
+    """
+    direct = int(np.argmax(np.abs(impulse_response)))
+    full = len(speech) + len(impulse_response) - 1
+    size = _fast_size(full)
+    product = np.fft.rfft(speech, size) * np.fft.rfft(impulse_response, size)
+    wet = np.fft.irfft(product, size)[direct : direct + len(speech)].astype(np.float32)
+    energy = _energy(wet)
+    if energy == 0:
+        raise ValueError("reverberated speech is silent; leave the recording or the impulse response out")
+    wet *= np.float32(np.sqrt(_energy(speech) / energy))
+    return wet
+
+
+def change_speed(waveform: Waveform, factor: float) -> Waveform:
+    """Play `factor` times as fast, pitch and all, by resampling: (sample,) -> about (sample / factor,).
+
+    T. Ko et al., "Audio augmentation for speech recognition", Interspeech 2015, section 2.
+    """
+    import soxr
+
+    if factor == 1:
+        return waveform
+    return np.asarray(soxr.resample(waveform, factor, 1.0, quality="HQ"), dtype=np.float32)
+
+
+def change_gain(waveform: Waveform, gain_db: float) -> Waveform:
+    """Multiply by a gain in dB; nothing is clipped."""
+    return waveform * np.float32(10 ** (gain_db / 20))
+
+
+def _opened(path: Path) -> Manifest:
+    manifest = Manifest.open(path)
+    if len(manifest) == 0:
+        raise ValueError(f"{path}: holds no recordings to augment with; prepare it again")
+    return manifest
+
+
+def _excerpt(noise: Waveform, length: int, rng: np.random.Generator) -> Waveform:
+    """Cut `length` samples from a random place, going round a noise that is shorter."""
+    if len(noise) <= length:
+        return np.resize(np.roll(noise, -int(rng.integers(len(noise)))), length)
+    start = int(rng.integers(len(noise) - length + 1))
+    if not noise[start : start + length].any():  # a pause has no power to scale: take the loudest place instead
+        start = min(int(np.argmax(np.abs(noise))), len(noise) - length)
+    return noise[start : start + length]
+
+
+@lru_cache(maxsize=1024)
+def _simulated(number: int, rt60: tuple[float, float], sample_rate: int) -> Waveform:
+    """Room `number`: a function of its number, so that all workers and restarts share the rooms, each made only once."""
+    return impulse_response(random_room(np.random.default_rng([_ROOM_STREAM, number]), rt60=rt60), sample_rate)
+
+
+def _energy(waveform: Waveform) -> float:
+    # Not a dot product: that depends on the number of threads, and batches must not.
+    return float(np.square(waveform, dtype=np.float64).sum())
+
+
+def _fast_size(length: int) -> int:
+    """Smallest 2^a x 1, 3, 5, 9 or 15 that is at least `length`: sizes of fast Fourier transforms."""
+    return min(odd << max(0, -(-length // odd) - 1).bit_length() for odd in (1, 3, 5, 9, 15))

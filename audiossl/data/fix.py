@@ -1,0 +1,260 @@
+"""Mend what can be mended in a data directory: order, doubles, lines that cannot be read, utterances that not all files know.
+
+Nothing is invented: what is mended is put in order, left out, or computed from the audio. Wrong labels, programs in `wav.scp` and
+missing files stay as they are. Each file is replaced whole, and a run that was killed is finished by the next one.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import math
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audiossl.data import kaldi
+from audiossl.data.alignments import DURATION_TOLERANCE
+from audiossl.data.audio import OVERSHOOT, AudioError
+from audiossl.data.lines import Line, parse_phone, parse_trial, scan, value_fault
+from audiossl.data.manifest import Manifest
+from audiossl.data.validate import audio_faults, header_lengths
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+BACKUP = ".backup"
+
+
+def fix(directory: Path | str, *, allow_commands: bool = False, check_audio: bool = False) -> list[str]:
+    """Mend a data directory and say in a line each what was done; an empty list means that nothing had to be.
+
+    Originals of changed files are kept in `.backup/` (`text`, next time `text.1` ...). An utterance stays only if each of `wav.scp`,
+    `segments`, `utt2spk`, `text`, any `utt2X` and `units/<name>` that is there has a sound line for it and its recording opens;
+    `utt2dur` is written anew where it is wrong. check_audio: leave out what cannot be decoded or is silent, too.
+    allow_commands: with it, run the programs that `wav.scp` names. ValueError if no utterance would be left.
+    """
+    directory = Path(directory)
+    if not (directory / kaldi.WAV_SCP).is_file():
+        raise ValueError(
+            f"{directory / kaldi.WAV_SCP}: no such file, so that nothing can be mended; give a data directory"
+        )
+    done = _Fix(directory, set()).run()
+    if check_audio:
+        manifest = Manifest.open(directory, allow_commands=allow_commands)
+        decodable = manifest.ids if allow_commands else _without_commands(manifest, directory)
+        bad = {manifest.ids[index]: error for index, error in audio_faults(manifest, frozenset(decodable))}
+        if bad:
+            done += [f"left out {utterance!r}: {error}" for utterance, error in bad.items()]
+            done += _Fix(directory, set(bad)).run()
+    return done
+
+
+def _without_commands(manifest: Manifest, directory: Path) -> Iterator[str]:
+    commands = {key for _, key, entry in kaldi.read_table(directory / kaldi.WAV_SCP) if kaldi.is_command(entry)}
+    return (utterance for index, utterance in enumerate(manifest.ids) if manifest.recording(index) not in commands)
+
+
+class _Fix:
+    def __init__(self, directory: Path, leave_out: set[str]) -> None:
+        self.directory, self.leave_out = directory, leave_out
+        self.names = kaldi.table_names(directory)
+        self.done: list[str] = []
+        self.lengths: dict[str, float | None] = {}  # by recording; None for a program's output
+        self.segments: dict[str, tuple[str, float, float, int | None]] = {}
+        self.changed: dict[str, dict[str, str]] = {kaldi.SEGMENTS: {}}  # by table and key
+
+    def run(self) -> list[str]:
+        self.recordings()
+        utterances = self.utterances()
+        recordings = {self.segments[name][0] for name in utterances} if self.segments else utterances
+        kept = {"utterance": utterances, "recording": recordings, "speaker": self.speakers(utterances)}
+        for name in self.names:
+            if name not in {kaldi.UTT2DUR, kaldi.SPK2UTT}:
+                self.table(name, kept[kaldi.keyed_by(name) or ""])
+        self.speaker_lists()
+        self.durations(utterances)
+        self.phones(utterances)
+        self.trials(utterances)
+        return self.done
+
+    def recordings(self) -> None:
+        """Find the recordings that open, and their lengths."""
+        rows = {line.key: line.value for line in _sound(self.directory / kaldi.WAV_SCP, kaldi.WAV_SCP)}
+        opaque = {key for key, entry in rows.items() if kaldi.is_command(entry) or kaldi.audio_fault(entry)}
+        self.lengths = dict.fromkeys(opaque)
+        files = {key: entry for key, entry in rows.items() if key not in opaque}
+        for recording, length in header_lengths(self.directory, files):
+            if isinstance(length, AudioError):
+                self.done.append(f"left out recording {recording!r}: {length}")
+            else:
+                self.lengths[recording] = length
+
+    def utterances(self) -> set[str]:
+        """The utterances that every file knows."""
+        utterances = self.clipped_segments() if kaldi.SEGMENTS in self.names else set(self.lengths)
+        before = len(utterances)
+        utterances -= self.leave_out
+        scarce = kaldi.WAV_SCP
+        for name in self.names:
+            if kaldi.keyed_by(name) == "utterance" and name not in {kaldi.SEGMENTS, kaldi.UTT2DUR}:
+                known = {line.key for line in _sound(self.directory / name, name)}
+                scarce = name if utterances and not utterances & known else scarce
+                utterances &= known
+        if not utterances:
+            raise ValueError(
+                f"{self.directory / scarce}: shares no sound utterance with the other files; restore it or remove it"
+            )
+        if before > len(utterances):
+            self.done.append(
+                f"left out {before - len(utterances)} of {before} utterances that not all files know or that failed"
+            )
+        return utterances
+
+    def clipped_segments(self) -> set[str]:
+        """Read the segments of sound recordings; one that ends too late, or at Kaldi's -1, ends with its recording."""
+        for line in scan(self.directory / kaldi.SEGMENTS):
+            parsed = kaldi.parse_segment(line.value)
+            if line.fault or line.key in self.segments or parsed is None or parsed[0] not in self.lengths:
+                continue
+            recording, start, end, channel = parsed
+            length = self.lengths[recording]
+            late = length is not None and (end > length + OVERSHOOT or end == -1.0)
+            end = length if late and length is not None else end
+            if not 0.0 <= start < end < math.inf:
+                continue
+            self.segments[line.key] = (recording, start, end, channel)
+            if late:
+                value = f"{recording} {kaldi.seconds(start)} {kaldi.seconds(end)}"
+                self.changed[kaldi.SEGMENTS][line.key] = value if channel is None else f"{value} {channel}"
+        if self.changed[kaldi.SEGMENTS]:
+            self.done.append(f"{kaldi.SEGMENTS}: {len(self.changed[kaldi.SEGMENTS])} now end with their recording")
+        return set(self.segments)
+
+    def speakers(self, utterances: Collection[str]) -> set[str]:
+        if kaldi.UTT2SPK not in self.names:
+            return set()
+        rows = _sound(self.directory / kaldi.UTT2SPK, kaldi.UTT2SPK)
+        return {line.value for line in rows if line.key in utterances}
+
+    def table(self, name: str, kept: Collection[str]) -> None:
+        """Write a table anew with the first sound line of each of the keys `kept`, sorted."""
+        path, changed = self.directory / name, self.changed.get(name, {})
+        offsets: dict[str, int] = {}
+        dropped = Counter[str]()
+        for line in scan(path):
+            why = line.fault or (line.key not in changed and value_fault(name, line.value))
+            if why or line.key in offsets or line.key not in kept:
+                dropped["unreadable" if why else "double" if line.key in offsets else "unknown or left out"] += 1
+            else:
+                offsets[line.key] = line.offset
+
+        def rows() -> Iterator[tuple[str, str]]:
+            with path.open("rb") as file:
+                for key in sorted(offsets):
+                    file.seek(offsets[key])
+                    yield key, changed.get(key) or kaldi.split_line(file.readline(), path, 0)[1]
+
+        said = ", ".join(f"{count} {why}" for why, count in sorted(dropped.items()))
+        self.replace(name, rows(), f"dropped {said}" if said else "put in order")
+
+    def replace(self, name: str, rows: Iterable[tuple[str, str]], what: str) -> None:
+        """Replace a table if that changes it; its original goes to the backup."""
+        path = self.directory / name
+        new = path.with_name(path.name + ".new.partial")
+        kaldi.write_sorted_table(new, rows)
+        if path.is_file() and filecmp.cmp(new, path, shallow=False):
+            new.unlink()
+            return
+        if path.is_file():
+            self.back_up(name)
+        new.replace(path)
+        self.done.append(f"{name}: {what}")
+
+    def back_up(self, name: str) -> None:
+        target = self.directory / BACKUP / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        number = 0
+        while target.exists():
+            number += 1
+            target = target.with_name(f"{Path(name).name}.{number}")
+        shutil.copy2(self.directory / name, target)
+
+    def speaker_lists(self) -> None:
+        if kaldi.UTT2SPK not in self.names:
+            return
+        lists: dict[str, list[str]] = {}
+        for _, utterance, speaker in kaldi.read_table(self.directory / kaldi.UTT2SPK):
+            lists.setdefault(speaker, []).append(utterance)
+        self.replace(
+            kaldi.SPK2UTT, ((key, " ".join(lists[key])) for key in sorted(lists)), f"made from {kaldi.UTT2SPK}"
+        )
+
+    def durations(self, utterances: Collection[str]) -> None:
+        """Write `utt2dur` from segments and headers; what it says is kept where that is right or cannot be known."""
+        path = self.directory / kaldi.UTT2DUR
+        listed = {line.key: line.value for line in _sound(path, kaldi.UTT2DUR)} if path.is_file() else {}
+        rows: list[tuple[str, str]] = []
+        for utterance in sorted(utterances):
+            _, start, end, _ = self.segments.get(utterance, ("", 0.0, None, None))
+            length = self.lengths[utterance] if end is None else end - start
+            said = listed.get(utterance)
+            if said is not None and (length is None or abs(float(said) - length) <= DURATION_TOLERANCE):
+                rows.append((utterance, said))
+            elif length is not None:
+                rows.append((utterance, kaldi.seconds(length)))
+        if path.is_file() or len(rows) == len(utterances):
+            self.replace(kaldi.UTT2DUR, rows, "made from the audio")
+
+    def phones(self, utterances: Collection[str]) -> None:
+        """Put `phones.ctm` in order of utterance and start, without utterances that are gone."""
+        path = self.directory / kaldi.PHONES_CTM
+        if not path.is_file():
+            return
+        order: list[tuple[str, float, int]] = []
+        last, in_order = ("", 0.0), True
+        for line in scan(path):
+            if not line.fault and line.key in utterances:
+                phone = parse_phone(line.value)
+                place = (line.key, phone.start if phone else -1.0)
+                in_order = in_order and last <= place
+                last = place
+                order.append((*place, line.offset))
+        if not in_order:
+            order.sort()
+
+        def rows() -> Iterator[tuple[str, str]]:
+            with path.open("rb") as file:
+                for _, _, offset in order:
+                    file.seek(offset)
+                    yield kaldi.split_line(file.readline(), path, 0)
+
+        self.replace(kaldi.PHONES_CTM, rows(), "put in order, lines of other utterances dropped")
+
+    def trials(self, utterances: Collection[str]) -> None:
+        path = self.directory / kaldi.TRIALS
+        if not path.is_file():
+            return
+        partial, dropped = path.with_name(path.name + ".partial"), 0
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            for line in scan(path):
+                pair = None if line.fault else parse_trial(line.key, line.value)
+                if pair is None or not set(pair) <= set(utterances):
+                    dropped += 1
+                else:
+                    file.write(f"{line.key} {line.value}\n")
+        if not dropped:
+            partial.unlink()
+            return
+        self.back_up(kaldi.TRIALS)
+        partial.replace(path)
+        self.done.append(f"{kaldi.TRIALS}: dropped {dropped} that name unknown utterances or cannot be read")
+
+
+def _sound(path: Path, name: str) -> Iterator[Line]:
+    """The first line of each key whose value is sound, too."""
+    seen: set[str] = set()
+    for line in scan(path):
+        if not line.fault and line.key not in seen and not value_fault(name, line.value):
+            seen.add(line.key)
+            yield line

@@ -1,0 +1,263 @@
+"""From a manifest to batches: read, augment, `views`, collate, `batch_views`, in worker processes.
+
+A batch is a function of (seed, global batch number) alone. So any worker or process can make it, a restart makes the same ones
+again, and nothing but the batch number needs saving.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from audiossl.contracts import Utterance
+from audiossl.data.augment import AugmentConfig, Augmenter
+from audiossl.data.collate import collate, to_tensors
+from audiossl.data.sampler import BucketSampler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from audiossl.contracts import Batch
+
+_BATCH_STREAM = 2**31 - 1  # stands where utterances have their epoch
+_AUGMENT_STREAM = 1  # a fourth number, which utterances' own streams lack
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """How batches are made.
+
+    batch_seconds: padded audio per batch, s; 87.5 s is what HuBERT and wav2vec 2.0 Base give each GPU. Utterances outside
+    [min_duration, max_duration] s are left out. crop_duration: the longest that `views` leaves of an utterance, s, by which
+    batches are then filled; the cropping itself is done by `views`. prefetch: batches that each worker holds ready. num_workers
+    0: the calling process makes the batches. max_bad_fraction: share of utterances that may be unusable before training stops.
+    """
+
+    batch_seconds: float = 87.5
+    min_duration: float = 0.0
+    max_duration: float | None = None
+    crop_duration: float | None = None
+    num_workers: int = 2
+    prefetch: int = 4
+    max_bad_fraction: float = 0.01
+    augment: AugmentConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 0 or self.prefetch < 1:
+            raise ValueError(
+                f"num_workers is {self.num_workers}, prefetch {self.prefetch}; give at least 0 workers and 1 batch"
+            )
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ValueError(f"max_bad_fraction is {self.max_bad_fraction}; give a number from 0 to 1")
+
+
+class Source(Protocol):
+    """What is read from: a `Manifest` or a `ShardManifest`."""
+
+    @property
+    def path(self) -> Path:
+        """Data directory."""
+        ...
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Utterance ids."""
+        ...
+
+    @property
+    def durations(self) -> np.ndarray:
+        """(utterance,) seconds."""
+        ...
+
+    def audio(self, index: int, *, sample_rate: int) -> np.ndarray:
+        """(sample,) float32."""
+        ...
+
+    def column(self, name: str) -> Sequence[str]:
+        """One value for each utterance."""
+        ...
+
+
+class Viewing(Protocol):
+    """The part of `contracts.Trainable` that works in the loader."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of columns."""
+        ...
+
+    @property
+    def views(self) -> Callable[[Utterance, np.random.Generator], Mapping[str, Any]]:
+        """Work on one utterance."""
+        ...
+
+    @property
+    def batch_views(self) -> Callable[[Batch, np.random.Generator], Batch]:
+        """Work on a collated batch."""
+        ...
+
+
+def make_sampler(manifest: Source, config: LoaderConfig, *, seed: int, shuffle: bool = True) -> BucketSampler:
+    """Return the sampler that `make_loader` uses for the same arguments: it knows the number of batches in an epoch."""
+    stretch = config.augment.longest_stretch if config.augment else 1.0
+    return BucketSampler(
+        manifest.durations,
+        batch_seconds=config.batch_seconds / stretch,
+        seed=seed,
+        min_duration=config.min_duration,
+        max_duration=config.max_duration,
+        crop_duration=config.crop_duration,
+        shuffle=shuffle,
+    )
+
+
+def make_loader(
+    manifest: Source,
+    module: Viewing,
+    config: LoaderConfig,
+    *,
+    sample_rate: int,
+    seed: int,
+    positions: Iterable[int] | None = None,
+    shuffle: bool = True,
+) -> Iterator[Batch]:
+    """Yield the batches with the global numbers `positions`, in that order; None means those of epoch 0.
+
+    `positions` may be endless; it is read ahead by what the workers prefetch. Of `module` only `needs`, `views` and
+    `batch_views` are used; workers are forked where the system can, so nothing is copied. A batch holds tensors, lists of
+    strings, `utt_ids`, and `bad`: a list of (utterance id, message) for those that were left out because a ValueError was raised
+    on the way to their views; a batch that has nothing else left is `{"bad": [...], "utt_ids": []}`. ValueError, before the
+    first batch, for a missing column and for changed speed together with `units/`.
+    """
+    from torch import Generator
+    from torch.utils.data import DataLoader
+
+    maker = BatchMaker(manifest, module, config, sample_rate=sample_rate, seed=seed, shuffle=shuffle)
+    workers: dict[str, Any] = {}
+    if config.num_workers:
+        workers = {"prefetch_factor": config.prefetch, "worker_init_fn": worker_init, "persistent_workers": True}
+    loader: DataLoader[Batch] = DataLoader(
+        maker,  # type: ignore[arg-type]  # a map-style dataset is anything with __getitem__
+        sampler=range(maker.sampler.batches_per_epoch(0)) if positions is None else positions,
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=config.num_workers,
+        generator=Generator().manual_seed(seed),  # or else it would draw from the global one and disturb the training's
+        **workers,
+    )
+    with warnings.catch_warnings():
+        # Python 3.12 warns of forking beside threads; the workers run NumPy and one torch thread, and wait for no lock.
+        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+        return iter(loader)
+
+
+class BatchMaker:
+    """Makes the batch of a global number: `maker[position]`. A map-style dataset for torch's DataLoader."""
+
+    def __init__(
+        self,
+        manifest: Source,
+        module: Viewing,
+        config: LoaderConfig,
+        *,
+        sample_rate: int,
+        seed: int,
+        shuffle: bool = True,
+    ) -> None:
+        units = [name for name in module.needs if name.startswith("units/")]
+        if units and config.augment and not config.augment.keeps_time:
+            raise ValueError(
+                f"augment.speed_probability is {config.augment.speed_probability}, but the labels of {units[0]} are aligned with"
+                " the unchanged recordings; set it to 0"
+            )
+        self.sampler = make_sampler(manifest, config, seed=seed, shuffle=shuffle)
+        self.sample_rate, self.seed = sample_rate, seed
+        self._manifest = manifest
+        self._columns = {name: manifest.column(name) for name in module.needs}
+        self._views, self._batch_views = module.views, module.batch_views
+        self._augmenter = Augmenter(config.augment) if config.augment else None
+
+    def __getitem__(self, position: int) -> Batch:
+        epoch, indices = self.sampler.batch(position)
+        views, utt_ids, bad = [], [], []
+        for index in indices.tolist():
+            try:
+                views.append(self._one(epoch, index))
+                utt_ids.append(self._manifest.ids[index])
+            except ValueError as error:
+                bad.append((self._manifest.ids[index], " ".join(str(error).split())))
+        if not views:
+            return {"bad": bad, "utt_ids": []}
+        rng = np.random.default_rng([self.seed, _BATCH_STREAM, position])
+        batch = to_tensors(self._batch_views(collate(views, utt_ids), rng))
+        batch["bad"] = bad
+        return batch
+
+    def _one(self, epoch: int, index: int) -> Mapping[str, Any]:
+        """Views of one utterance."""
+        waveform = self._manifest.audio(index, sample_rate=self.sample_rate)
+        columns = {name: self._value(name, index) for name in self._columns}
+        if self._augmenter is not None:
+            # Numbers of its own: crops and masks are the same with augmentation as without.
+            rng = np.random.default_rng([self.seed, epoch, index, _AUGMENT_STREAM])
+            waveform = self._augmenter(waveform, rng, self.sample_rate)
+        utterance = Utterance(self._manifest.ids[index], waveform, self.sample_rate, columns)
+        return self._views(utterance, np.random.default_rng([self.seed, epoch, index]))
+
+    def _value(self, name: str, index: int) -> Any:
+        value = self._columns[name][index]
+        if not name.startswith("units/"):
+            return value
+        try:
+            return np.array(value.split(), dtype=np.int64)
+        except ValueError as error:
+            where = f"{self._manifest.path / name}: utterance {self._manifest.ids[index]!r}"
+            raise ValueError(f"{where}: not all labels are whole numbers ({error}); make the units again") from error
+
+
+class BadRecordings:
+    """Names each unusable recording once, and stops training when there are too many.
+
+    max_fraction: share of the `total` utterances that may be unusable.
+    """
+
+    def __init__(self, max_fraction: float, total: int) -> None:
+        self.max_fraction, self.total = max_fraction, total
+        self._messages: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def add(self, bad: Iterable[tuple[str, str]]) -> list[str]:
+        """Take `batch["bad"]`; return a line for the log for each recording not seen before. ValueError when too many are bad."""
+        new = {utterance: message for utterance, message in bad if utterance not in self._messages}
+        self._messages |= new
+        if len(self) > self.max_fraction * self.total:
+            first = "; ".join(f"{utterance}: {message}" for utterance, message in list(self._messages.items())[:_NAMED])
+            raise ValueError(
+                f"{len(self)} of {self.total} utterances cannot be used, more than max_bad_fraction {self.max_fraction:g} allows;"
+                f" mend the data or raise it. The first: {first}"
+            )
+        return [f"left out {utterance}: {message}" for utterance, message in new.items()]
+
+
+def worker_init(worker: int) -> None:
+    """Give a worker one thread: there are as many workers as cores to spare, and threads of threads only queue."""
+    import torch
+
+    del worker
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for what is imported from now on
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(1)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

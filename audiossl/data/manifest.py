@@ -1,0 +1,262 @@
+"""A data directory as training sees it: ids, durations, audio and columns by utterance number, at bytes per utterance.
+
+Nothing of the corpus is held: tables are memory-mapped (`index.py`), and an utterance's row in `segments`, `text` or
+`units/km100` is looked up when it is asked for. Workers get the path and open it anew.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
+
+import numpy as np
+
+from audiossl.data import kaldi
+from audiossl.data.audio import AudioError, audio_info, decode_audio, decoded_info, read_audio
+from audiossl.data.index import Table, cached, signature
+from audiossl.data.threads import in_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Ids(Sequence[str]):
+    """Utterance ids in C order, decoded from the table that lists the utterances when they are asked for."""
+
+    def __init__(self, table: Table, rows: np.ndarray | None) -> None:
+        self._table, self._rows = table, rows
+
+    def __len__(self) -> int:
+        return len(self._table) if self._rows is None else len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._table.key(self.row(index))
+
+    def __contains__(self, utterance: object) -> bool:
+        if not isinstance(utterance, str):
+            return False
+        row = self._table.find(utterance)
+        return row >= 0 and (self._rows is None or bool((self._rows == row).any()))
+
+    def row(self, index: int) -> int:
+        """Row of utterance `index` in the table that lists them."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        return index if self._rows is None else int(self._rows[index])
+
+
+class Column(Sequence[str]):
+    """What one file of a data directory says of each utterance; `column[index]` is a str.
+
+    ValueError names the file and a cure where an utterance has no line.
+    """
+
+    def __init__(self, path: Path, ids: Sequence[str], rows: np.ndarray | None = None) -> None:
+        """rows: where each utterance probably stands in the file, None for the order of `ids`."""
+        self.path = path
+        self._ids, self._rows, self._table = ids, rows, Table(path)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = self._find(index)
+        if row < 0:
+            raise ValueError(
+                f"{self.path}: no line for utterance {self._ids[index]!r}; add it or run `audiossl data fix` on the directory"
+            )
+        return self._table.row(row)[1]
+
+    def has(self, index: int) -> bool:
+        """Whether utterance `index` has a line."""
+        return self._find(index) >= 0
+
+    def _find(self, index: int) -> int:
+        return self._table.find(self._ids[index], index if self._rows is None else int(self._rows[index]))
+
+
+class Manifest:
+    """The utterances of a data directory in C order of their ids.
+
+    `segments` lists them if it is there, else `wav.scp`. path: the directory. ValueError for a directory that is none.
+    """
+
+    def __init__(self, path: Path, *, allow_commands: bool = False, rows: np.ndarray | None = None) -> None:
+        self.path, self.allow_commands = path, allow_commands
+        self._rows = rows
+        self._recordings = Table(path / kaldi.WAV_SCP)
+        has_segments = (path / kaldi.SEGMENTS).is_file()
+        self._segments = Table(path / kaldi.SEGMENTS) if has_segments else None
+        self.ids = Ids(self._recordings if self._segments is None else self._segments, rows)
+
+    @classmethod
+    def open(cls, path: Path | str, *, allow_commands: bool = False) -> Manifest:
+        """Open a Kaldi data directory, or a folder of shards.
+
+        allow_commands: run the programs (`cmd |`) that `wav.scp` names; refused otherwise, when such audio is asked for.
+        """
+        path = Path(path)
+        if not (path / kaldi.WAV_SCP).is_file():
+            if (path / "shards.json").is_file():
+                from audiossl.data.shards import ShardManifest
+
+                return cast("Manifest", ShardManifest.open(path))
+            raise ValueError(f"{path}: no data directory: neither wav.scp nor shards.json is in it; give another path")
+        return cls(path, allow_commands=allow_commands)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
+        return _reopen, (type(self), self.path, self.allow_commands, self._rows)
+
+    @cached_property
+    def durations(self) -> np.ndarray:
+        """(utterance,) float64, seconds: from `utt2dur`, else `segments`, else the recordings' headers, read once."""
+        sources = tuple(self.path / name for name in (kaldi.WAV_SCP, kaldi.SEGMENTS, kaldi.UTT2DUR))
+        whole = self if self._rows is None else Manifest(self.path, allow_commands=self.allow_commands)
+        bits = cached(self.path, "durations", signature(*sources), lambda: _measure(whole).view(np.int64))
+        durations = bits.view(np.float64)
+        return durations if self._rows is None else durations[self._rows]
+
+    def audio(self, index: int, *, sample_rate: int) -> np.ndarray:
+        """Waveform of utterance `index`: (sample,) float32 mono at `sample_rate` Hz; AudioError names the file and cure."""
+        recording, start, duration, channel = self._place(index)
+        entry = self._entry(index, recording)
+        if kaldi.is_command(entry):
+            output = self._output(recording, entry)
+            return decode_audio(output, entry, start=start, duration=duration, sample_rate=sample_rate, channel=channel)
+        path = kaldi.audio_path(entry, self.path)
+        return read_audio(path, start=start, duration=duration, sample_rate=sample_rate, channel=channel)
+
+    def column(self, name: str) -> Column:
+        """What the file `name` says: `text`, `utt2spk`, any `utt2X`, `units/km100`; ValueError if it is not there."""
+        path = self.path / name
+        if kaldi.keyed_by(name) != "utterance" or not path.is_file():
+            known = ", ".join(self.column_names()) or "none"
+            raise ValueError(f"{path}: no such file; the columns of this directory are: {known}")
+        return Column(path, self.ids, self._rows)
+
+    def column_names(self) -> list[str]:
+        """Names of all columns, sorted."""
+        names = kaldi.table_names(self.path)
+        return [name for name in names if kaldi.keyed_by(name) == "utterance" and name != kaldi.SEGMENTS]
+
+    def subset(self, indices: np.ndarray) -> Manifest:
+        """The utterances `indices` alone, in that order."""
+        rows = np.asarray(indices, np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise ValueError(
+                f"{self.path}: utterances {rows.min()} to {rows.max()} of {len(self)}; correct the indices"
+            )
+        return Manifest(
+            self.path, allow_commands=self.allow_commands, rows=rows if self._rows is None else self._rows[rows]
+        )
+
+    def _place(self, index: int) -> tuple[str, float, float | None, int | None]:
+        """Recording, start, duration and channel of an utterance."""
+        row = self.ids.row(index)
+        if self._segments is None:
+            return self._recordings.key(row), 0.0, None, None
+        parsed = kaldi.parse_segment(self._segments.row(row)[1])
+        if parsed is None or not 0.0 <= parsed[1] < parsed[2]:
+            self._malformed(self._segments, row, "not `recording start end` with end after start")
+        recording, start, end, channel = parsed
+        return recording, start, end - start, channel
+
+    def _entry(self, index: int, recording: str) -> str:
+        row = self._recordings.find(recording, self.ids.row(index))
+        if row < 0:
+            raise AudioError(
+                f"{self._recordings.path}: no recording {recording!r} for utterance {self.ids[index]!r}; "
+                f"add it or run `audiossl data fix {self.path}`"
+            )
+        entry = self._recordings.row(row)[1]
+        fault = kaldi.audio_fault(entry)
+        if fault:
+            self._malformed(self._recordings, row, fault[0], fault[1])
+        if kaldi.is_command(entry) and not self.allow_commands:
+            self._malformed(self._recordings, row, f"a program to run ({entry})", "give --allow-commands to run it")
+        return entry
+
+    def _malformed(self, table: Table, row: int, what: str, cure: str = "") -> NoReturn:
+        cure = cure or f"run `audiossl data fix {self.path}`"
+        raise AudioError(f"{table.path}:{table.line(row)}: {table.key(row)!r}: {what}; {cure}")
+
+    def _output(self, recording: str, command: str) -> bytes:
+        # The user allowed the programs of this file by name; a shell is what Kaldi promises them.
+        done = subprocess.run(command[:-1], shell=True, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S602
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            raise AudioError(
+                f"{self._recordings.path}: {recording!r}: `{command[:-1].strip()}` failed with status {done.returncode}"
+                f"{f' ({said[-1]})' if said else ''}; correct the command"
+            )
+        return done.stdout
+
+    def recording(self, index: int) -> str:
+        """Id of the recording that utterance `index` is, or is a part of."""
+        return self._place(index)[0]
+
+    def header_duration(self, index: int) -> float:
+        """Seconds of utterance `index` by its segment or, without segments, by its recording's header."""
+        recording, _, duration, _ = self._place(index)
+        if duration is not None:
+            return duration
+        entry = self._entry(index, recording)
+        try:
+            if kaldi.is_command(entry):
+                return decoded_info(self._output(recording, entry), entry).duration
+            return audio_info(kaldi.audio_path(entry, self.path)).duration
+        except AudioError as error:
+            raise AudioError(f"{error}, or run `audiossl data fix {self.path}`") from None
+
+
+def _measure(manifest: Manifest) -> np.ndarray:
+    """Durations of all utterances of a directory: (utterance,) float64."""
+    path = manifest.path / kaldi.UTT2DUR
+    count = len(manifest)
+    if path.is_file():
+        return _listed_durations(path, manifest)
+    if (manifest.path / kaldi.SEGMENTS).is_file():
+        return np.fromiter(map(manifest.header_duration, range(count)), np.float64, count)
+    measured = in_threads(manifest.header_duration, range(count), count, f"{manifest.path}: reading headers")
+    return np.fromiter((duration for _, duration in measured), np.float64, count)
+
+
+def _listed_durations(path: Path, manifest: Manifest) -> np.ndarray:
+    column = Column(path, manifest.ids)
+    durations = np.empty(len(manifest), np.float64)
+    for index, value in enumerate(column):
+        duration = kaldi.parse_seconds(value)
+        if not 0.0 < duration < np.inf:
+            raise ValueError(
+                f"{path}: utterance {manifest.ids[index]!r} lasts {value!r}, not seconds above 0; "
+                f"run `audiossl data fix {manifest.path}`"
+            )
+        durations[index] = duration
+    return durations
+
+
+def _reopen(cls: type[Manifest], path: Path, allow_commands: bool, rows: np.ndarray | None) -> Manifest:
+    return cls(path, allow_commands=allow_commands, rows=rows)

@@ -1,0 +1,249 @@
+"""Find every fault of a data directory, with file, line and cure.
+
+Ids and the small tables are held (about 300 bytes per utterance); transcripts, units and alignments are streamed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from audiossl.data import kaldi
+from audiossl.data.alignments import DURATION_TOLERANCE, phone_faults, trial_faults, unit_faults
+from audiossl.data.audio import OVERSHOOT, AudioError, audio_info
+from audiossl.data.lines import Fault, scan, value_fault
+from audiossl.data.manifest import Manifest
+from audiossl.data.threads import in_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Iterator, Mapping
+
+
+class Row(NamedTuple):
+    """A sound line of a table that is held."""
+
+    line: int
+    value: str
+
+
+def faults(directory: Path | str, *, allow_commands: bool = False, check_audio: bool = False) -> Iterator[Fault]:
+    """Yield every fault of a data directory.
+
+    allow_commands: entries `cmd |` of `wav.scp` are no fault. check_audio: decode every utterance, which also finds silence,
+    NaN and damage behind a sound header; otherwise headers alone are read.
+    """
+    directory = Path(directory)
+    if not (directory / kaldi.WAV_SCP).is_file():
+        yield Fault(directory / kaldi.WAV_SCP, 0, "missing", "give a data directory, or make one with `audiossl prep`")
+        return
+    yield from _Check(directory, allow_commands=allow_commands).run(check_audio=check_audio)
+
+
+def header_lengths(directory: Path, entries: Mapping[str, str]) -> Iterator[tuple[str, float | AudioError]]:
+    """Yield each recording (id -> file of `wav.scp`) with its seconds, or with what is wrong with it."""
+
+    def measure(recording: str) -> float | AudioError:
+        try:
+            return audio_info(kaldi.audio_path(entries[recording], directory)).duration
+        except AudioError as error:
+            return error
+
+    return in_threads(measure, entries, len(entries), f"{directory}: reading headers")
+
+
+def audio_faults(manifest: Manifest, utterances: Collection[str]) -> Iterator[tuple[int, AudioError]]:
+    """Decode those of a manifest's utterances that are in `utterances`, as training would; yield what cannot be used."""
+
+    def read(index: int) -> AudioError | None:
+        try:
+            manifest.audio(index, sample_rate=16000)
+        except AudioError as error:
+            return error
+        return None
+
+    wanted = (index for index, utterance in enumerate(manifest.ids) if utterance in utterances)
+    for index, error in in_threads(read, wanted, len(utterances), f"{manifest.path}: decoding"):
+        if error is not None:
+            yield index, error
+
+
+class _Check:
+    def __init__(self, directory: Path, *, allow_commands: bool) -> None:
+        self.directory, self.allow_commands = directory, allow_commands
+        self.fix = f"run `audiossl data fix {directory}`"
+        self.lengths: dict[str, float | None] = {}  # by recording, None where unknown
+        self.durations: dict[str, float | None] = {}  # by utterance
+        self.decodable: set[str] = set()  # recordings, then utterances
+
+    def run(self, *, check_audio: bool) -> Iterator[Fault]:
+        names = kaldi.table_names(self.directory)
+        recordings = yield from self.recordings()
+        if kaldi.SEGMENTS in names:
+            yield from self.segments(recordings)
+        else:
+            self.durations = dict(self.lengths)
+        speakers = yield from self.speakers()
+        held = {kaldi.WAV_SCP, kaldi.SEGMENTS, kaldi.UTT2SPK, kaldi.SPK2UTT}
+        known: dict[str, Collection[str]] = {
+            "utterance": self.durations,
+            "recording": recordings,
+            "speaker": set(speakers.values()),
+        }
+        for name in names:
+            if name == kaldi.UTT2DUR:
+                yield from self.utterance_durations()
+            elif name not in held:
+                kind = kaldi.keyed_by(name) or ""
+                rows = yield from self.table(name)
+                yield from self.compare(name, rows, known[kind], kind)
+            if name.startswith(kaldi.UNITS):
+                yield from unit_faults(self.directory / name, self.durations)
+        if (self.directory / kaldi.PHONES_CTM).is_file():
+            yield from phone_faults(self.directory / kaldi.PHONES_CTM, self.durations, self.fix)
+        if (self.directory / kaldi.TRIALS).is_file():
+            yield from trial_faults(self.directory / kaldi.TRIALS, self.durations, self.fix)
+        if check_audio:
+            yield from self.audio(recordings)
+
+    def table(self, name: str, *, keep: bool = False) -> Generator[Fault, None, dict[str, Row]]:
+        """Check a table line by line; returns the rows whose key can be read, with their values only if `keep`."""
+        path, rows, last = self.directory / name, dict[str, Row](), ""
+        for line in scan(path):
+            if line.fault:
+                yield Fault(path, line.number, line.fault, self.fix)
+                continue
+            if line.key in rows:
+                yield Fault(path, line.number, f"{line.key!r} was in line {rows[line.key].line} already", self.fix)
+                continue
+            if line.key < last:
+                yield Fault(path, line.number, f"{line.key!r} comes after {last!r}: not in C order", self.fix)
+            last = line.key
+            wrong = value_fault(name, line.value)
+            if wrong:
+                yield Fault(path, line.number, f"{line.key!r}: {wrong}", self.fix)
+            rows[line.key] = Row(line.number, line.value if keep else "")
+        return rows
+
+    def compare(self, name: str, rows: Mapping[str, Row], known: Collection[str], kind: str) -> Iterator[Fault]:
+        """Name the keys of a table that are too many or missing."""
+        path = self.directory / name
+        for key, row in rows.items():
+            if key not in known:
+                yield Fault(path, row.line, f"unknown {kind} {key!r}", self.fix)
+        for key in known if kind == "utterance" else ():  # what is said of recordings and speakers may leave some out
+            if key not in rows:
+                yield Fault(path, 0, f"no line for {kind} {key!r}", self.fix)
+
+    def recordings(self) -> Generator[Fault, None, dict[str, Row]]:
+        path = self.directory / kaldi.WAV_SCP
+        rows = yield from self.table(kaldi.WAV_SCP, keep=True)
+        if not rows:
+            yield Fault(path, 0, "no recording is listed", "give a data directory that holds some")
+        files: dict[str, str] = {}
+        for recording, (line, entry) in rows.items():
+            self.lengths[recording] = None
+            wrong = kaldi.audio_fault(entry)
+            if wrong:
+                yield Fault(path, line, f"{recording!r}: {wrong[0]}", wrong[1])
+            elif not kaldi.is_command(entry):
+                files[recording] = entry
+            elif self.allow_commands:
+                self.decodable.add(recording)
+            else:
+                yield Fault(path, line, f"{recording!r}: a program to run ({entry})", "give --allow-commands to run it")
+        for recording, length in header_lengths(self.directory, files):
+            if isinstance(length, AudioError):
+                yield self.unusable(path, rows[recording].line, recording, length)
+            else:
+                self.lengths[recording] = length
+                self.decodable.add(recording)
+        return rows
+
+    def unusable(self, path: Path, line: int, name: str, error: AudioError) -> Fault:
+        what, _, cure = str(error).rpartition("; ")
+        return Fault(path, line, f"{name!r}: {what}", f"{cure}, or {self.fix} to leave it out")
+
+    def segments(self, recordings: Mapping[str, Row]) -> Iterator[Fault]:
+        path, used, decodable = self.directory / kaldi.SEGMENTS, set[str](), set[str]()
+        rows = yield from self.table(kaldi.SEGMENTS, keep=True)
+        for utterance, (line, value) in rows.items():
+            parsed = kaldi.parse_segment(value)
+            self.durations[utterance] = None
+            if parsed is None or value_fault(kaldi.SEGMENTS, value):
+                continue
+            recording, start, end, _ = parsed
+            used.add(recording)
+            self.durations[utterance] = end - start
+            length = self.lengths.get(recording)
+            if recording not in recordings:
+                yield Fault(path, line, f"{utterance!r}: unknown recording {recording!r}", self.fix)
+            elif length is not None and end > length + OVERSHOOT:
+                what = f"{utterance!r} ends at {end:g} s, its recording {recording!r} at {kaldi.seconds(length)} s"
+                yield Fault(path, line, what, self.fix)
+            elif recording in self.decodable:
+                decodable.add(utterance)
+        self.decodable = decodable
+        for recording, row in recordings.items():
+            if recording not in used:
+                what = f"recording {recording!r} has no segment"
+                yield Fault(self.directory / kaldi.WAV_SCP, row.line, what, self.fix)
+
+    def speakers(self) -> Generator[Fault, None, dict[str, str]]:
+        """Check `utt2spk` and `spk2utt`; returns the speaker of each utterance."""
+        path = self.directory / kaldi.UTT2SPK
+        if not path.is_file():
+            yield Fault(
+                path, 0, "missing", "write `utterance speaker` lines; unknown speakers are the utterances themselves"
+            )
+            return {}
+        rows = yield from self.table(kaldi.UTT2SPK, keep=True)
+        yield from self.compare(kaldi.UTT2SPK, rows, self.durations, "utterance")
+        for utterance, (line, speaker) in rows.items():
+            if not utterance.startswith(speaker):
+                what = f"{utterance!r} does not start with its speaker {speaker!r}: Kaldi's tools would sort them differently"
+                yield Fault(path, line, what, "rename the utterances")
+        speakers = {utterance: row.value for utterance, row in rows.items()}
+        yield from self.speaker_lists(speakers)
+        return speakers
+
+    def speaker_lists(self, speakers: Mapping[str, str]) -> Iterator[Fault]:
+        path = self.directory / kaldi.SPK2UTT
+        if not path.is_file():
+            yield Fault(path, 0, "missing", self.fix)
+            return
+        expected: dict[str, list[str]] = {}
+        for utterance in sorted(speakers):
+            expected.setdefault(speakers[utterance], []).append(utterance)
+        rows = yield from self.table(kaldi.SPK2UTT, keep=True)
+        yield from self.compare(kaldi.SPK2UTT, rows, expected, "speaker")
+        for speaker in expected.keys() - rows.keys():
+            yield Fault(path, 0, f"no line for speaker {speaker!r}", self.fix)
+        for speaker, (line, value) in rows.items():
+            if speaker in expected and value.split() != expected[speaker]:
+                odd = sorted(set(value.split()) ^ set(expected[speaker]))
+                which = f"about {odd[0]!r}" if odd else "in order or number"
+                yield Fault(path, line, f"{speaker!r}: differs from utt2spk {which}", self.fix)
+
+    def utterance_durations(self) -> Iterator[Fault]:
+        path = self.directory / kaldi.UTT2DUR
+        rows = yield from self.table(kaldi.UTT2DUR, keep=True)
+        yield from self.compare(kaldi.UTT2DUR, rows, self.durations, "utterance")
+        for utterance, (line, value) in rows.items():
+            listed, true = kaldi.parse_seconds(value), self.durations.get(utterance)
+            if true is None:
+                if utterance in self.durations and listed > 0.0:
+                    self.durations[utterance] = listed  # of a program's output, which is not run for this
+            elif abs(listed - true) > DURATION_TOLERANCE:
+                yield Fault(
+                    path, line, f"{utterance!r} is said to last {value} s, but lasts {kaldi.seconds(true)} s", self.fix
+                )
+
+    def audio(self, recordings: Mapping[str, Row]) -> Iterator[Fault]:
+        """Decode the utterances in which no fault was found yet."""
+        try:
+            manifest = Manifest.open(self.directory, allow_commands=self.allow_commands)
+        except ValueError:
+            return  # ids that come twice or lines that cannot be read, all named above
+        for index, error in audio_faults(manifest, self.decodable):
+            line = recordings[manifest.recording(index)].line
+            yield self.unusable(self.directory / kaldi.WAV_SCP, line, manifest.ids[index], error)

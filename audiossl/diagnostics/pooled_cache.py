@@ -1,0 +1,190 @@
+"""One pass of an encoder over a data directory: the time-mean of every layer, kept on disk and used again.
+
+The heads of utterance-level probes are affine in time, so that they lose nothing by starting from the mean over frames; thousands of
+probe steps then cost one upstream pass. A cache is `features.npy` (utterance, layer, dim) float32 with `features.json`; it is
+used again as long as encoder and data directory are the same, and an interrupted pass goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from audiossl.diagnostics.results import read_json, write_json
+from audiossl.nn.pooling import mean_over_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from audiossl.contracts import Batch
+    from audiossl.data.manifest import Manifest
+    from audiossl.diagnostics.sources import FeatureSource
+
+_BATCHES_PER_SAVE = 20
+_AUDIO_TABLES = ("wav.scp", "segments", "shards.json")
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """How the data directory is read.
+
+    batch_seconds: padded audio per batch. num_workers: processes that read audio. max_bad_fraction: share of the recordings
+    that may be unreadable; they are left out.
+    """
+
+    batch_seconds: float = 200.0
+    num_workers: int = 2
+    max_bad_fraction: float = 0.01
+
+
+@dataclass(frozen=True)
+class PooledFeatures:
+    """Time-means of every layer.
+
+    features: (utterance, layer, dim) float32, memory-mapped, in the order of the manifest. usable: (utterance,) bool, False for recordings
+    that could not be used. forwards: utterances that went through the encoder in this call, 0 when the cache was used.
+    """
+
+    path: Path
+    features: np.ndarray
+    usable: np.ndarray
+    forwards: int
+
+
+def pooled_features(
+    manifest: Manifest, source: FeatureSource, folder: Path, *, config: CacheConfig, log: Callable[[str], None]
+) -> PooledFeatures:
+    """Return the pooled features of a data directory from below `folder`, computing what is not there yet.
+
+    Unusable recordings are named through `log`; ValueError when they are too many.
+    """
+    data = data_digest(manifest)
+    facts = {
+        "source": source.name,
+        "source_digest": source.digest,
+        "data_digest": data,
+        "utterances": len(manifest),
+        "layers": source.num_layers,
+        "dim": source.dim,
+    }
+    place = folder / f"{manifest.path.name}-{data[:8]}-{source.digest[:8]}"
+    path = place / "features.npy"
+    forwards = 0
+    if not (path.is_file() and _reusable(place / "features.json", facts)):
+        place.mkdir(parents=True, exist_ok=True)
+        forwards = _compute(manifest, source, place, facts, config, log)
+    features = np.load(path, mmap_mode="r")
+    return PooledFeatures(path, features, ~np.isnan(features[:, 0, 0]), forwards)
+
+
+def data_digest(manifest: Manifest) -> str:
+    """SHA-256 of what says which audio a data directory holds: ids, durations, wav.scp and segments.
+
+    A recording replaced by another one of the same name and length goes unnoticed.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(manifest.durations, dtype=np.float64).tobytes())
+    for start in range(0, len(manifest), 4096):
+        stop = min(start + 4096, len(manifest))
+        digest.update("\n".join(manifest.ids[index] for index in range(start, stop)).encode())
+    for name in _AUDIO_TABLES:
+        path = manifest.path / name
+        if path.is_file():
+            with path.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _compute(
+    manifest: Manifest,
+    source: FeatureSource,
+    place: Path,
+    facts: dict[str, Any],
+    config: CacheConfig,
+    log: Callable[[str], None],
+) -> int:
+    """Fill features.npy.partial batch by batch and rename it at the end; returns how many utterances were forwarded."""
+    from audiossl.data.loader import BadRecordings
+
+    partial, journal = place / "features.npy.partial", place / "progress.json"
+    # Batches are numbered by their size limit: with another one the old numbers mean other utterances.
+    state: dict[str, Any] = {**facts, "batch_seconds": config.batch_seconds}
+    earlier = read_json(journal) if partial.is_file() and journal.is_file() else {}
+    done, faults = 0, []
+    if {key: earlier.get(key) for key in state} == state:
+        done, faults = earlier["batches"], earlier["bad"]
+        features = np.lib.format.open_memmap(partial, mode="r+")
+    else:
+        shape = (len(manifest), source.num_layers, source.dim)
+        features = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+    bad = BadRecordings(config.max_bad_fraction, len(manifest))
+    bad.add([(utterance, message) for utterance, message in faults])
+    forwards = 0
+    for number, rows, batch in _batches(manifest, source, config, done):
+        new = batch.get("bad", [])
+        for line in bad.add(new):
+            log(line)
+        faults += [[utterance, message] for utterance, message in new]
+        features[list(rows.values())] = np.nan
+        if batch["utt_ids"]:
+            features[[rows[utterance] for utterance in batch["utt_ids"]]] = _pool(source, batch)
+        forwards += len(batch["utt_ids"])
+        if (number + 1) % _BATCHES_PER_SAVE == 0:
+            features.flush()
+            write_json(journal, {**state, "batches": number + 1, "bad": faults})
+    features.flush()
+    del features
+    # The description goes last: where it stands, the array is whole.
+    partial.replace(place / "features.npy")
+    write_json(place / "features.json", {**facts, "bad": faults})
+    journal.unlink(missing_ok=True)
+    return forwards
+
+
+def _batches(
+    manifest: Manifest, source: FeatureSource, config: CacheConfig, first: int
+) -> Iterator[tuple[int, dict[str, int], Batch]]:
+    """Yield (number, row of each utterance of the batch, batch), every utterance once, from batch number `first` on."""
+    from audiossl.data.loader import LoaderConfig, make_loader
+    from audiossl.data.progress import progress
+    from audiossl.data.sampler import BucketSampler
+    from audiossl.data.whole import WholeUtterances
+
+    sampler = BucketSampler(manifest.durations, batch_seconds=config.batch_seconds, seed=0, shuffle=False)
+    numbers = range(first, sampler.batches_per_epoch())
+    loader = make_loader(
+        manifest,
+        WholeUtterances(source.min_samples),
+        LoaderConfig(batch_seconds=config.batch_seconds, num_workers=config.num_workers),
+        sample_rate=source.sample_rate,
+        seed=0,
+        positions=numbers,
+        shuffle=False,
+    )
+    label = f"{source.name} on {manifest.path.name}"
+    for number, batch in zip(numbers, progress(loader, len(numbers), label), strict=True):
+        _, rows = sampler.batch(number)
+        yield number, {manifest.ids[int(row)]: int(row) for row in rows}, batch
+
+
+def _pool(source: FeatureSource, batch: Batch) -> np.ndarray:
+    """Return the time-means of a batch: (utterance, layer, dim)."""
+    output = source.extract(batch["waveform"], batch["waveform_lengths"])
+    assert len(output.layers) == source.num_layers
+    pooled = torch.stack([mean_over_frames(layer, output.lengths) for layer in output.layers], dim=1)
+    finite = torch.isfinite(pooled).flatten(1).all(dim=1)
+    if not finite.all():
+        odd = batch["utt_ids"][int(torch.argmin(finite.int()))]
+        raise ValueError(f"{odd}: {source.name} gives nan or infinity; check this recording and the encoder")
+    return pooled.float().cpu().numpy()
+
+
+def _reusable(path: Path, facts: dict[str, Any]) -> bool:
+    if not path.is_file():
+        return False
+    found = read_json(path)
+    return all(found.get(key) == value for key, value in facts.items())

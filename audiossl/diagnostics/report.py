@@ -1,0 +1,280 @@
+"""Experiments on one page: a single HTML file with tables and plots that needs nothing beside it.
+
+Whatever an experiment folder does not hold is left out and named, section by section; no missing or broken file stops a report.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from audiossl.diagnostics import figures
+from audiossl.diagnostics.results import FILE_NAME, Result, read_json, read_results, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from audiossl.diagnostics.figures import Curve, Picture
+
+_PROBE_KEYS = ("source", "column", "accuracy", "accuracy_std", "majority", "learning_rate", "parameters", "selection")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a report shows beside the experiments. data, units: a data directory and the units in it; utterance: its id, "" the first."""
+
+    title: str = "Experiments"
+    compare: bool = False
+    data: Path | None = None
+    units: str = ""
+    utterance: str = ""
+
+
+@dataclass
+class Section:
+    """A part of the page: HTML, and what is missing from it."""
+
+    title: str
+    body: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def write_report(experiments: Sequence[Path], out: Path, options: Options) -> list[str]:
+    """Write the page, atomically; returns a line for each thing that is missing from it."""
+    named = name_experiments(experiments)
+    makers: dict[str, Callable[[Section], None]] = {
+        "Results": lambda section: _results(section, named, compare=options.compare),
+        "Training": lambda section: _training(section, named),
+        "Probes": lambda section: _probes(section, named),
+        "Units": lambda section: _units(section, options),
+        "Utterance": lambda section: _utterance(section, options),
+    }
+    sections = []
+    for title, make in makers.items():
+        section = Section(title)
+        try:
+            make(section)
+        except (ValueError, OSError) as error:
+            section.missing.append(" ".join(str(error).split()))
+        sections.append(section)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(_page(options.title, list(named), sections), encoding="utf-8")
+    partial.replace(out)
+    return [f"{section.title}: {line}" for section in sections for line in section.missing]
+
+
+def name_experiments(experiments: Sequence[Path]) -> dict[str, Path]:
+    """Name each folder as shortly as keeps them apart; ValueError for one that does not exist."""
+    for path in experiments:
+        if not path.is_dir():
+            raise ValueError(f"{path}: no such experiment folder; give folders that training or scoring wrote")
+    last = [path.resolve().name for path in experiments]
+    return {name if last.count(name) == 1 else str(path): path for name, path in zip(last, experiments, strict=True)}
+
+
+def gather_results(experiments: dict[str, Path]) -> tuple[list[tuple[str, Result]], list[str]]:
+    """Return every result below the experiments, and a line for each that has none or cannot be read."""
+    rows: list[tuple[str, Result]] = []
+    missing = []
+    for name, folder in experiments.items():
+        files = sorted(folder.rglob(FILE_NAME))
+        if not files:
+            missing.append(f"{name} has no {FILE_NAME}; score it first")
+        for path in files:
+            try:
+                rows += [(name, result) for result in read_results(path)]
+            except ValueError as error:
+                missing.append(str(error))
+    return rows, missing
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Read the losses of metrics.jsonl by kind (`train`, `dev`); ValueError names the line at fault.
+
+    The last line may be cut short, as a killed run leaves it.
+    """
+    points: dict[str, list[tuple[float, float]]] = {}
+    for number, line in _whole_lines(path):
+        try:
+            row = json.loads(line)
+            if "loss" in row and np.isfinite(row["loss"]):
+                points.setdefault(str(row["kind"]), []).append((row["step"], row["loss"]))
+        except (json.JSONDecodeError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}:{number}: no step, kind and loss in it ({error}); remove the line") from error
+    arrays = {kind: np.array(values, dtype=np.float64) for kind, values in points.items()}
+    return {kind: figures.Curve(values[:, 0], values[:, 1]) for kind, values in arrays.items()}
+
+
+def _results(section: Section, experiments: dict[str, Path], *, compare: bool) -> None:
+    rows, missing = gather_results(experiments)
+    section.missing += missing
+    if rows:
+        section.body.append(_comparison(rows, list(experiments)) if compare else _listing(rows))
+
+
+def _listing(rows: list[tuple[str, Result]]) -> str:
+    cells = [
+        [
+            name, result.name, f"{shown(result.value)} {result.unit}".strip(),
+            "" if result.seed is None else str(result.seed), result.date[:10], result.machine, result.command,
+        ]
+        for name, result in rows
+    ]  # fmt: skip
+    return _table(["experiment", "result", "value", "seed", "date", "machine", "command"], cells, code=6)
+
+
+def _comparison(rows: list[tuple[str, Result]], experiments: list[str]) -> str:
+    """One row per result, one column per experiment; of repeated ones the latest."""
+    latest: dict[tuple[str, str], dict[str, str]] = {}
+    for name, result in sorted(rows, key=lambda row: row[1].date):
+        latest.setdefault((result.name, result.unit), {})[name] = shown(result.value)
+    cells = [[*key, *(values.get(name, "") for name in experiments)] for key, values in sorted(latest.items())]
+    return _table(["result", "unit", *experiments], cells)
+
+
+def _training(section: Section, experiments: dict[str, Path]) -> None:
+    curves: dict[str, dict[str, Curve]] = {}
+    for name, folder in experiments.items():
+        path = folder / "metrics.jsonl"
+        try:
+            found = read_curves(path) if path.is_file() else {}
+        except ValueError as error:
+            section.missing.append(str(error))
+            continue
+        if found:
+            curves[name] = found
+        else:
+            section.missing.append(f"{name} has no losses in metrics.jsonl; train it first")
+    if curves:
+        section.body.append(
+            _figure(figures.render(lambda figure: figures.draw_losses(figure, curves)), "Loss over steps")
+        )
+        last = [
+            [name, kind, f"{curve.steps[-1]:.0f}", shown(float(curve.losses[-1]))]
+            for name, kinds in curves.items()
+            for kind, curve in kinds.items()
+        ]
+        section.body.append(_table(["experiment", "data", "last step", "loss"], last))
+
+
+def _probes(section: Section, experiments: dict[str, Path]) -> None:
+    weights: dict[str, np.ndarray] = {}
+    cells = []
+    for name, folder in experiments.items():
+        files = sorted(folder.rglob("probe.json"))
+        if not files:
+            section.missing.append(f"{name} has no probe.json; run `audiossl probe` with --out inside of it")
+        for path in files:
+            try:
+                probe = _probe(path)
+            except ValueError as error:
+                section.missing.append(str(error))
+                continue
+            label = f"{probe['source']}, {probe['column'].removeprefix('utt2')}"
+            if len(probe["layer_weights"]) > 1:
+                weights[label if label not in weights else f"{label} ({path.parent})"] = np.array(
+                    probe["layer_weights"]
+                )
+            score = f"{probe['accuracy']:.2f} ± {probe['accuracy_std']:.2f} %"
+            cells.append([
+                name, label, score, f"{probe['majority']:.2f} %", f"{probe['learning_rate']:g}",
+                str(probe["parameters"]), probe["selection"],
+            ])  # fmt: skip
+    if weights:
+        picture = figures.render(lambda figure: figures.draw_layer_weights(figure, weights))
+        section.body.append(_figure(picture, "Weight of each layer in the probes"))
+    if cells:
+        headings = ["experiment", "probe", "accuracy", "commonest class", "learning rate", "parameters", "chosen by"]
+        section.body.append(_table(headings, cells))
+
+
+def _probe(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    absent = [key for key in (*_PROBE_KEYS, "layer_weights") if not isinstance(found, dict) or key not in found]
+    if absent:
+        raise ValueError(f"{path}: does not say {absent[0]!r}; run the probe again")
+    probe: dict[str, Any] = found
+    return probe
+
+
+def _units(section: Section, options: Options) -> None:
+    from audiossl.diagnostics.shown_data import unit_counts
+
+    if options.data is None or not options.units:
+        section.missing.append("no units are named; give --data DIR --units NAME")
+        return
+    counts = unit_counts(options.data, options.units)
+    picture = figures.render(lambda figure: figures.draw_units(figure, counts))
+    section.body.append(_figure(picture, f"Use of {options.units} in {options.data}"))
+
+
+def _utterance(section: Section, options: Options) -> None:
+    from audiossl.diagnostics.shown_data import utterance_to_show
+
+    if options.data is None or not options.units:
+        section.missing.append(
+            "no utterance can be shown; give --data DIR --units NAME, and --utterance ID to choose it"
+        )
+        return
+    shown_one, missing = utterance_to_show(options.data, options.units, options.utterance)
+    section.missing += missing
+    picture = figures.render(lambda figure: figures.draw_utterance(figure, shown_one), size=(11.0, 4.4))
+    section.body.append(
+        _figure(picture, f"Log-mel energies, {options.units} and phones; white lines are phone boundaries")
+    )
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.endswith("\n") and line.strip():
+                yield number, line
+
+
+def _table(headings: list[str], rows: list[list[str]], *, code: int = -1) -> str:
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    body = []
+    for row in rows:
+        cells = (f"<code>{escape(cell)}</code>" if place == code else escape(cell) for place, cell in enumerate(row))
+        body.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def _figure(picture: Picture, caption: str) -> str:
+    light, dark = (f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (picture.light, picture.dark))
+    source = f'<source srcset="{dark}" media="(prefers-color-scheme: dark)">'
+    image = f'<img src="{light}" alt="{escape(caption, quote=True)}">'
+    return f"<figure><picture>{source}{image}</picture><figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _page(title: str, experiments: list[str], sections: list[Section]) -> str:
+    parts = []
+    for section in sections:
+        notes = "".join(f'<p class="missing">Not shown: {escape(line)}</p>' for line in section.missing)
+        parts.append(f"<section><h2>{escape(section.title)}</h2>{''.join(section.body)}{notes}</section>")
+    heading = f"<h1>{escape(title)}</h1><p>{escape(', '.join(experiments))}</p>"
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n'
+        f"<body><main>{heading}\n" + "\n".join(parts) + "\n</main></body></html>\n"
+    )
+
+
+_STYLE = """
+:root { color-scheme: light dark; --ground: #ffffff; --ink: #24292f; --faint: #d8dee4; --soft: #57606a; }
+@media (prefers-color-scheme: dark) { :root { --ground: #161b22; --ink: #d8dee4; --faint: #363d47; --soft: #9aa4af; } }
+body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid var(--faint); }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 0.3rem 0.9rem 0.3rem 0; border-bottom: 1px solid var(--faint); vertical-align: top; }
+th { color: var(--soft); font-weight: 600; } code { font-size: 0.8rem; }
+figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption, .missing { color: var(--soft); font-size: 0.9rem; }
+"""

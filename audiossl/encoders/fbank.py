@@ -1,0 +1,93 @@
+"""Log-mel frontend and the Transformer of HuBERT: several times cheaper than the raw waveform (Fast-HuBERT, Yang et al., 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from audiossl.nn.fbank_frontend import FbankFrontend
+from audiossl.nn.masking import valid_frames
+from audiossl.nn.ssl_encoder import EncoderConfig, SSLEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+
+class FBank(SSLEncoder):
+    """80 log-mel filters, two convolutions, Transformer; call `calibrate` once before training."""
+
+    frontend: FbankFrontend
+
+    @dataclass(frozen=True)
+    class Config(EncoderConfig):
+        """Defaults: the Transformer of base at 50 Hz."""
+
+        feature_grad_mult: float = 1.0
+        num_mels: int = 80
+        conv_dim: int = 512
+        """Channels after each gate."""
+        strides: tuple[int, ...] = (2, 1)
+        """Of the convolutions, from 100 Hz."""
+        activation: Literal["glu", "gelu"] = "glu"
+
+        @classmethod
+        def fast_hubert(cls) -> FBank.Config:
+            """Base at 25 Hz."""
+            return cls(strides=(2, 2))
+
+        @classmethod
+        def nano(cls) -> FBank.Config:
+            """4 layers of 256: trains on a laptop's processor.
+
+            Its dropouts are 0: a model this small underfits, and random numbers are dear on a processor.
+            """
+            return cls(
+                num_layers=4,
+                dim=256,
+                ffn_dim=1024,
+                num_heads=4,
+                dropout=0.0,
+                attention_dropout=0.0,
+                layer_drop=0.0,
+                position_kernel=32,
+                dropout_input=0.0,
+                dropout_features=0.0,
+                conv_dim=256,
+            )
+
+        @classmethod
+        def tiny(cls) -> FBank.Config:
+            """The smallest with all parts, for tests."""
+            return cls(
+                num_layers=2, dim=32, ffn_dim=64, num_heads=4, position_kernel=16, position_groups=4, conv_dim=16
+            )
+
+    def __init__(self, config: Config | None = None) -> None:
+        config = FBank.Config() if config is None else config
+        frontend = FbankFrontend(
+            num_mels=config.num_mels, conv_dim=config.conv_dim, strides=config.strides, activation=config.activation
+        )
+        super().__init__(frontend, config)
+
+    @torch.no_grad()
+    def calibrate(self, waveforms: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Set the mean and variance of each mel filter from batches (waveform, lengths), read once and not kept.
+
+        ValueError where they hold fewer than two frames, or a filter that never changes.
+        """
+        mels = self.frontend.num_mels
+        count, total, squares = 0, torch.zeros(mels, dtype=torch.float64), torch.zeros(mels, dtype=torch.float64)
+        for waveform, lengths in waveforms:
+            features, frames = self.frontend.log_mels(waveform, lengths)
+            valid = features[valid_frames(frames, features.shape[1])].double().cpu()
+            count += len(valid)
+            total += valid.sum(0)
+            squares += valid.square().sum(0)
+        if count < 2:
+            raise ValueError(f"calibration: {count} frames of speech; give recordings with at least two frames")
+        mean = total / count
+        self.frontend.calibrate(mean, (squares / count - mean.square()).clamp(min=0).sqrt())

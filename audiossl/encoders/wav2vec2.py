@@ -1,0 +1,71 @@
+"""wav2vec 2.0 and HuBERT: convolutions on the raw waveform, 50 Hz (Baevski et al., 2020; Hsu et al., 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from audiossl.nn.conv_frontend import ConvFrontend
+from audiossl.nn.ssl_encoder import EncoderConfig, SSLEncoder
+
+
+class Wav2Vec2(SSLEncoder):
+    """The encoder that wav2vec 2.0, HuBERT and most of their successors share; only the way it is pretrained differs."""
+
+    @dataclass(frozen=True)
+    class Config(EncoderConfig):
+        """Defaults: base, 94.4 million parameters."""
+
+        conv_dim: int = 512
+        conv_norm: Literal["group", "layer"] = "group"
+        conv_bias: bool = False
+        legacy_norm: bool = False
+        """Padding counts in the group norm's statistics, as published: an utterance then depends on its batch."""
+
+        @classmethod
+        def base(cls) -> Wav2Vec2.Config:
+            """12 layers, 94.4 million parameters."""
+            return cls()
+
+        @classmethod
+        def large(cls) -> Wav2Vec2.Config:
+            """24 pre-LN layers, 315 million parameters, with the regularisation of the 60 000 hour models."""
+            return cls._pre_norm(num_layers=24, dim=1024, ffn_dim=4096)
+
+        @classmethod
+        def xlarge(cls) -> Wav2Vec2.Config:
+            """48 pre-LN layers, 963 million parameters."""
+            return cls._pre_norm(num_layers=48, dim=1280, ffn_dim=5120)
+
+        @classmethod
+        def tiny(cls) -> Wav2Vec2.Config:
+            """The smallest with all parts, for tests; the hop is still 320 samples."""
+            return cls(
+                num_layers=2, dim=32, ffn_dim=64, num_heads=4, position_kernel=16, position_groups=4, conv_dim=16
+            )
+
+        @classmethod
+        def _pre_norm(cls, *, num_layers: int, dim: int, ffn_dim: int) -> Wav2Vec2.Config:
+            return cls(
+                num_layers=num_layers,
+                dim=dim,
+                ffn_dim=ffn_dim,
+                num_heads=16,
+                pre_norm=True,
+                dropout=0.0,
+                attention_dropout=0.0,
+                layer_drop=0.0,
+                feature_grad_mult=1.0,
+                dropout_input=0.0,
+                dropout_features=0.0,
+                normalise_waveform=True,
+                conv_norm="layer",
+                conv_bias=True,
+            )
+
+    def __init__(self, config: Config | None = None) -> None:
+        config = Wav2Vec2.Config() if config is None else config
+        frontend = ConvFrontend(
+            conv_dim=config.conv_dim, norm=config.conv_norm, conv_bias=config.conv_bias, legacy_norm=config.legacy_norm
+        )
+        super().__init__(frontend, config)

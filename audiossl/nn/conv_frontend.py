@@ -1,0 +1,96 @@
+"""The convolutional feature encoder of wav2vec 2.0: raw waveform to 512 features every 20 ms.
+
+Activations are (batch, frame, channel) in memory all the way, so that norms over channels, the Transformer's layout and channels-last
+convolution kernels meet without a transposition.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiossl.nn.masked_norm import MaskedGroupNorm
+
+CONV_KERNELS = (10, 3, 3, 3, 3, 2, 2)
+CONV_STRIDES = (5, 2, 2, 2, 2, 2, 2)
+
+
+class ConvFrontend(nn.Module):
+    """Seven convolutions without padding, receptive field 400 samples, hop 320 (Baevski et al., 2020, sections 2 and 4.2).
+
+    norm "group": group norm per channel over time after the first convolution alone; "layer": layer norm over channels after each.
+    conv_bias: biases in the convolutions; the one before a group norm has none, as the norm would take it away.
+    legacy_norm: see `MaskedGroupNorm`; without it, padding changes nothing. Kernels are Kaiming-normal.
+    """
+
+    def __init__(
+        self,
+        *,
+        conv_dim: int = 512,
+        norm: Literal["group", "layer"] = "group",
+        conv_bias: bool = False,
+        legacy_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if legacy_norm and norm == "layer":
+            raise ValueError(
+                "legacy_norm true has no meaning with norm 'layer', which never sees padding; leave it out"
+            )
+        self.feature_dim = conv_dim
+        self.stride = 320
+        self.sample_rate = 16000
+        self.group_norm = MaskedGroupNorm(conv_dim, legacy=legacy_norm) if norm == "group" else None
+        self.convs = nn.ModuleList(
+            nn.Conv1d(
+                1 if i == 0 else conv_dim, conv_dim, kernel, stride, bias=conv_bias and (norm == "layer" or i > 0)
+            )
+            for i, (kernel, stride) in enumerate(zip(CONV_KERNELS, CONV_STRIDES, strict=True))
+        )
+        self.layer_norms = nn.ModuleList(nn.LayerNorm(conv_dim) for _ in self.convs if norm == "layer")
+        for conv in self.convs:
+            nn.init.kaiming_normal_(conv.weight)  # type: ignore[arg-type]
+
+    @overload
+    def num_frames(self, samples: int) -> int: ...
+    @overload
+    def num_frames(self, samples: Tensor) -> Tensor: ...
+    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+        """Frames of `samples` samples: floor((n - kernel) / stride) + 1, seven times over."""
+        count = samples
+        for kernel, stride in zip(CONV_KERNELS, CONV_STRIDES, strict=True):
+            count = (count - kernel) // stride + 1
+        return count.clamp(min=0) if isinstance(count, Tensor) else max(count, 0)
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """waveform: (batch, sample). Returns (batch, frame, conv_dim), undefined at padding, and (batch,) valid frames.
+
+        ValueError where the batch has not even one frame.
+        """
+        if self.num_frames(waveform.shape[1]) == 0:
+            raise ValueError(f"waveform of {waveform.shape[1]} samples has no frame of 400; leave out what is shorter")
+        x = waveform.unsqueeze(-1)  # (batch, sample, channel)
+        for i, conv in enumerate(self.convs):
+            assert isinstance(conv, nn.Conv1d)
+            if i == 0 and self.group_norm is not None:
+                windows = waveform.unfold(1, CONV_KERNELS[0], CONV_STRIDES[0])
+                valid = (lengths - CONV_KERNELS[0]) // CONV_STRIDES[0] + 1
+                x = self.group_norm(windows, conv.weight.squeeze(1), valid.clamp(min=0))
+            else:
+                x = conv_over_time(x, conv)
+            if self.layer_norms:
+                x = self.layer_norms[i](x)
+            x = F.gelu(x)
+        return x, self.num_frames(lengths)
+
+
+def conv_over_time(x: Tensor, conv: nn.Conv1d) -> Tensor:
+    """Convolve (batch, frame, channel) over time, as a channels-last 2-D convolution of height 1."""
+    image = x.transpose(1, 2).unsqueeze(2)  # (batch, channel, 1, frame), channels last in memory
+    kernel = conv.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    padding = conv.padding[0]
+    assert isinstance(padding, int)
+    y = F.conv2d(image, kernel, conv.bias, (1, conv.stride[0]), (0, padding), groups=conv.groups)
+    return y.squeeze(2).transpose(1, 2)

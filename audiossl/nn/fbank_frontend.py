@@ -1,0 +1,103 @@
+"""A cheap frontend: 80 log-mel filters at 100 Hz and two strided convolutions, as in Fast-HuBERT (Yang et al., 2023)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiossl.nn.conv_frontend import conv_over_time
+from audiossl.nn.features import fbank, num_windows
+from audiossl.nn.masking import valid_frames
+
+_KERNEL = 5
+
+
+class FbankFrontend(nn.Module):
+    """Log-mel filterbank, global mean and variance normalisation, convolutions of kernel 5 with a gate.
+
+    strides: (2, 1) gives 50 Hz, (2, 2) the 25 Hz of Fast-HuBERT. With strides (2, 1), frame t is centred on the window of 400 samples
+    that starts at sample 320 t and there are as many frames as wav2vec 2.0 has; it also hears two filterbank frames to each side, and
+    two more frames through the second convolution. conv_dim: channels after each gate.
+    mean, std: (num_mels,) buffers; 0 and 1 until `calibrate` is given those of the training data (they are saved with the weights).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_mels: int = 80,
+        conv_dim: int = 512,
+        strides: tuple[int, ...] = (2, 1),
+        activation: Literal["glu", "gelu"] = "glu",
+    ) -> None:
+        super().__init__()
+        if not strides or min(strides) < 1:
+            raise ValueError(f"strides {strides} are no strides; give one whole number per convolution, such as (2, 1)")
+        self.feature_dim = conv_dim
+        self.stride = 160 * math.prod(strides)
+        self.sample_rate = 16000
+        self.num_mels = num_mels
+        self.activation = activation
+        width = 2 * conv_dim if activation == "glu" else conv_dim
+        self.convs = nn.ModuleList(
+            nn.Conv1d(num_mels if i == 0 else conv_dim, width, _KERNEL, stride, padding=_KERNEL // 2)
+            for i, stride in enumerate(strides)
+        )
+        self.register_buffer("mean", torch.zeros(num_mels))
+        self.register_buffer("std", torch.ones(num_mels))
+
+    def calibrate(self, mean: Tensor, std: Tensor) -> None:
+        """Set the mean and standard deviation, (num_mels,), by which the filterbank is normalised."""
+        if mean.shape != self.mean.shape or std.shape != self.std.shape or not bool((std > 0).all()):
+            raise ValueError(f"mean and std must be {self.num_mels} values each, std above 0; compute them from speech")
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+
+    def log_mels(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Filterbank before normalisation: (batch, frame, num_mels) at 100 Hz, and (batch,) valid frames."""
+        with torch.no_grad():
+            return fbank(waveform, lengths, num_mels=self.num_mels, sample_rate=self.sample_rate)
+
+    @overload
+    def num_frames(self, samples: int) -> int: ...
+    @overload
+    def num_frames(self, samples: Tensor) -> Tensor: ...
+    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+        """Frames of `samples` samples: the whole windows, divided by each stride and rounded up."""
+        count = num_windows(samples, sample_rate=self.sample_rate)
+        for stride in self._strides():
+            count = _strided(count, stride)
+        return count
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """waveform: (batch, sample). Returns (batch, frame, conv_dim), zero at padding, and (batch,) valid frames."""
+        x, frames = self.log_mels(waveform, lengths)
+        x = _zero_padding((x - self.mean) / self.std, frames)
+        for conv, stride in zip(self.convs, self._strides(), strict=True):
+            assert isinstance(conv, nn.Conv1d)
+            x = conv_over_time(x, conv)
+            x = F.glu(x, dim=-1) if self.activation == "glu" else F.gelu(x)
+            frames = _strided(frames, stride)
+            x = _zero_padding(x, frames)
+        return x, frames
+
+    def _strides(self) -> list[int]:
+        return [conv.stride[0] for conv in self.convs if isinstance(conv, nn.Conv1d)]
+
+
+@overload
+def _strided(count: int, stride: int) -> int: ...
+@overload
+def _strided(count: Tensor, stride: int) -> Tensor: ...
+def _strided(count: int | Tensor, stride: int) -> int | Tensor:
+    return (count + stride - 1) // stride
+
+
+def _zero_padding(x: Tensor, lengths: Tensor) -> Tensor:
+    return x.masked_fill(~valid_frames(lengths, x.shape[1]).unsqueeze(-1), 0.0)

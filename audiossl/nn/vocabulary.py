@@ -1,0 +1,115 @@
+"""What a recogniser can write: the tokens of a task and the text that they stand for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from audiossl.data.manifest import Manifest
+
+TokenKind: TypeAlias = Literal["characters", "words", "phones"]
+
+BLANK, UNKNOWN, BOUNDARY = "<blank>", "<unk>", "|"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens by index: `<blank>` is 0, `<unk>` is 1, the rest is sorted.
+
+    characters: text is spelt, with `|` between words. words, phones: text is split at whitespace. What training did not hold
+    becomes `<unk>`, which no training text contains and which is always an error when scored; `unknown_index` lets callers count it.
+    """
+
+    kind: TokenKind
+    tokens: tuple[str, ...]
+    _index: dict[str, int] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    blank_index = 0
+    unknown_index = 1
+
+    def __post_init__(self) -> None:
+        if self.tokens[:2] != (BLANK, UNKNOWN):
+            raise ValueError(f"vocabulary begins with {self.tokens[:2]}; it must begin with {BLANK}, {UNKNOWN}")
+        self._index.update({token: index for index, token in enumerate(self.tokens)})
+        if len(self._index) != len(self.tokens):
+            raise ValueError("vocabulary holds a token twice; build it again")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str], kind: TokenKind) -> Vocabulary:
+        """Collect the tokens of some texts, in one pass that holds only the tokens."""
+        found: set[str] = set()
+        for text in texts:
+            found.update(_split(text, kind))
+        if not found:
+            raise ValueError("the texts hold no tokens, so there is nothing to recognise; give transcribed utterances")
+        reserved = found & {BLANK, UNKNOWN}
+        if reserved:
+            raise ValueError(f"the texts hold the reserved token {min(reserved)!r}; replace it in the data directory")
+        return cls(kind, (BLANK, UNKNOWN, *sorted(found)))
+
+    @classmethod
+    def from_manifest(cls, manifest: Manifest, column: str, kind: TokenKind) -> Vocabulary:
+        """Collect the tokens of a column of a data directory; ValueError names the directory and the column."""
+        texts = manifest.column(column)
+        try:
+            return cls.from_texts((texts[index] for index in range(len(manifest))), kind)
+        except ValueError as error:
+            raise ValueError(f"{manifest.path}/{column}: {error}") from error
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        """Read what `save` wrote."""
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return cls(content["kind"], tuple(content["tokens"]))
+        except FileNotFoundError:
+            raise ValueError(f"{path}: no such vocabulary; fine-tune first, or copy it from the experiment") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not a vocabulary: {error}; copy it again from the experiment") from error
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, atomically."""
+        partial = path.with_name(path.name + ".partial")
+        content = {"kind": self.kind, "tokens": list(self.tokens)}
+        partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """Token indices of a text: (label,)."""
+        return np.array(
+            [self._index.get(token, self.unknown_index) for token in _split(text, self.kind)], dtype=np.int64
+        )
+
+    def decode(self, indices: Iterable[int]) -> str:
+        """Text of token indices; blanks write nothing."""
+        tokens = [self.tokens[index] for index in indices if index != self.blank_index]
+        if self.kind == "characters":
+            return " ".join("".join(tokens).replace(BOUNDARY, " ").split())
+        return " ".join(tokens)
+
+
+def _split(text: str, kind: TokenKind) -> Iterator[str]:
+    words = text.split()
+    if kind != "characters":
+        yield from words
+        return
+    for position, word in enumerate(words):
+        if BOUNDARY in word:
+            raise ValueError(
+                f"{text!r} holds {BOUNDARY!r}, which stands for the space; replace it in the data directory"
+            )
+        if position:
+            yield BOUNDARY
+        yield from word

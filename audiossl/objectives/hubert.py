@@ -1,0 +1,259 @@
+"""HuBERT: predict the unit of each masked frame (Hsu et al., 2021)."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from audiossl.contracts import StepOutput
+from audiossl.data.frame_grid import FrameGrid
+from audiossl.losses.codeword_cross_entropy import codeword_cross_entropy
+from audiossl.nn.masking import span_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from audiossl.contracts import Batch, Utterance
+    from audiossl.nn.ssl_encoder import SSLEncoder
+
+# Labels may be this many fewer or more than duration x rate: analysis windows lose up to three at the end.
+_LABEL_TOLERANCE = 4
+
+
+class HuBERT(nn.Module):
+    """Masked prediction of units: an encoder, one projection and one table of codewords per label set.
+
+    num_codes: codebook size of each label set. `views` and `batch_views` are those of a small object without the weights. An encoder
+    that normalises waveforms is relieved of it: the views do it, over the whole utterance, before they crop.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """The published base model, first iteration.
+
+        labels: names of files in `units/`. label_rate: of all of them, Hz. crop_duration: seconds; longer utterances give a random
+        piece. same_count: every row of a batch loses masked frames until it has as few as the poorest one, as published.
+        special_rows: unused codewords before the first, so that label k is row k + special_rows; published heads have 4.
+        """
+
+        labels: tuple[str, ...] = ("mfcc_km100",)
+        label_rate: float = 100.0
+        crop_duration: float = 15.6
+        mask_prob: float = 0.8
+        mask_length: int = 10
+        same_count: bool = True
+        final_dim: int = 256
+        temperature: float = 0.1
+        masked_weight: float = 1.0
+        unmasked_weight: float = 0.0
+        penalty_weight: float = 10.0
+        special_rows: int = 4
+
+        def __post_init__(self) -> None:
+            if not self.labels or len(set(self.labels)) < len(self.labels):
+                raise ValueError(f"objective.labels: {list(self.labels)} must name at least one label set, each once")
+            for name in ("label_rate", "crop_duration", "final_dim", "temperature", "masked_weight"):
+                if getattr(self, name) <= 0:
+                    raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
+            for name in ("unmasked_weight", "penalty_weight", "special_rows"):
+                if getattr(self, name) < 0:
+                    raise ValueError(f"objective.{name}: {getattr(self, name)} is negative")
+
+        @classmethod
+        def tiny(cls) -> HuBERT.Config:
+            """Return the smallest one that exercises everything, for tests."""
+            return cls(crop_duration=0.5, mask_length=3, final_dim=8, unmasked_weight=0.5, special_rows=1)
+
+    def __init__(self, encoder: SSLEncoder, config: Config, num_codes: tuple[int, ...]) -> None:
+        super().__init__()
+        assert len(num_codes) == len(config.labels)
+        self.encoder = encoder
+        self.config = config
+        self.num_codes = num_codes
+        self.needs = tuple(f"units/{label}" for label in config.labels)
+        self.projections = nn.ModuleList(nn.Linear(encoder.dim, config.final_dim) for _ in num_codes)
+        self.codewords = nn.ParameterList(
+            nn.init.uniform_(torch.empty(codes + config.special_rows, config.final_dim)) for codes in num_codes
+        )
+        light = HuBERTViews(config, FrameGrid.of(encoder), num_codes, normalise=encoder.normalise_waveform)
+        encoder.normalise_waveform = False
+        self.views = light.views
+        self.batch_views = light.batch_views
+
+    @classmethod
+    def from_data(cls, encoder: SSLEncoder, config: Config, data_dir: Path) -> HuBERT:
+        """Build it for the units of a data directory, whose JSON says their rate and the size of their codebook."""
+        sizes = tuple(
+            _codebook_size(data_dir / "units" / f"{label}.json", config.label_rate) for label in config.labels
+        )
+        return cls(encoder, config, sizes)
+
+    def after_step(self, step: int) -> None:
+        """Nothing moves between steps."""
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """Sum the loss over masked frames (section II-B, eq. 1 to 3) and over label sets, and count the frames.
+
+        L = masked_weight CE(masked) + unmasked_weight CE(unmasked) + penalty_weight N mean(z^2); unmasked frames are not even
+        projected when their weight is 0. N counts the frames that enter the loss, once for all label sets.
+        """
+        local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
+        masked: Tensor = batch["masked"]
+        assert masked.shape == local.z.shape[:2], (masked.shape, local.z.shape)
+        top = self.encoder.contextualise(local.z, local.lengths, masked=masked).layers[-1].flatten(0, 1)
+        seen = top[batch["masked_frames"]]  # (masked frame, dim)
+        metrics = _spread(seen)
+        nats = self._cross_entropy(seen, batch["masked_targets"], metrics, "masked")
+        loss, count = self.config.masked_weight * nats, len(seen)
+        if self.config.unmasked_weight:
+            seen = top[batch["unmasked_frames"]]
+            loss = loss + self.config.unmasked_weight * self._cross_entropy(
+                seen, batch["unmasked_targets"], metrics, "unmasked"
+            )
+            count += len(seen)
+        loss = loss + self.config.penalty_weight * count * local.penalty.float()
+        total = torch.full((), count, dtype=torch.float32, device=top.device)
+        metrics["penalty"] = (local.penalty.detach().float() * total, total)
+        metrics["loss_bits"] = (loss.detach() / math.log(2), total)
+        return StepOutput(loss, total, metrics)
+
+    def _cross_entropy(
+        self, frames: Tensor, targets: Tensor, metrics: dict[str, tuple[Tensor, Tensor]], which: str
+    ) -> Tensor:
+        """Sum of the cross-entropy over label sets. frames: (frame, dim). targets: (frame, label set)."""
+        total = frames.new_zeros((), dtype=torch.float32)
+        right, predicted, wanted = total.clone(), total.clone(), total.clone()
+        heads = zip(self.projections, self.codewords, targets.unbind(1), strict=True)
+        for projection, codewords, label in heads:
+            row = label + self.config.special_rows
+            result = codeword_cross_entropy(projection(frames), codewords, row, temperature=self.config.temperature)
+            total = total + result.loss.sum()
+            right += (result.prediction == row).sum()
+            predicted += _perplexity(result.prediction, len(codewords))
+            wanted += _perplexity(row, len(codewords))
+        count = torch.full((), targets.numel(), dtype=torch.float32, device=frames.device)
+        metrics[f"{which}_accuracy"] = (right, count)
+        metrics[f"{which}_bits"] = (total.detach() / math.log(2), count)
+        if which == "masked":  # perplexities of a batch are averaged over batches by their frames
+            metrics["prediction_perplexity"] = (predicted * len(frames), count)
+            metrics["target_perplexity"] = (wanted * len(frames), count)
+        return total
+
+
+@dataclass(frozen=True)
+class HuBERTViews:
+    """What HuBERT does in the loader's workers. normalise: whether waveforms get zero mean and unit variance."""
+
+    config: HuBERT.Config
+    grid: FrameGrid
+    num_codes: tuple[int, ...]
+    normalise: bool
+
+    def views(self, utterance: Utterance, rng: np.random.Generator) -> Mapping[str, Any]:
+        """Crop an utterance at any sample. waveform: (sample,); labels: (frame, label set) int64, -1 where there is none."""
+        samples = len(utterance.waveform)
+        size = min(samples, round(self.config.crop_duration * self.grid.sample_rate))
+        start = int(rng.integers(0, samples - size + 1))
+        if self.grid.num_frames(size) < 1:
+            raise ValueError(f"{utterance.id}: {size} samples give no frame; set data.min_duration")
+        labels = [
+            self.grid.align(
+                self._checked(utterance, name, codes), start=start, num_samples=size, label_rate=self.config.label_rate
+            )
+            for name, codes in zip(self.config.labels, self.num_codes, strict=True)
+        ]
+        waveform = utterance.waveform
+        if self.normalise:
+            waveform = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-5)
+        return {"waveform": waveform[start : start + size], "labels": np.stack(labels, axis=1)}
+
+    def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Mask spans and find the frames that the loss is about, so that no device has to search for them.
+
+        Adds masked: (batch, frame) bool; masked_frames: (masked frame,) int64, their places in the flattened batch; and masked_targets:
+        (masked frame, label set) int64. Only frames that have a label in every set count. Where unmasked frames weigh something,
+        also unmasked_frames and unmasked_targets.
+        """
+        labels = np.asarray(batch["labels"])
+        masked = span_mask(
+            np.asarray(batch["labels_lengths"]),
+            mask_prob=self.config.mask_prob,
+            mask_length=self.config.mask_length,
+            generator=rng,
+            same_count=self.config.same_count,
+        )
+        labelled = (labels >= 0).all(axis=2)
+        chosen = {"masked": masked & labelled}
+        if self.config.unmasked_weight:
+            chosen["unmasked"] = ~masked & labelled
+        made: Batch = {"masked": masked}
+        for which, frames in chosen.items():
+            made[f"{which}_frames"] = np.flatnonzero(frames)
+            made[f"{which}_targets"] = labels[frames]
+        return {name: value for name, value in batch.items() if not name.startswith("labels")} | made
+
+    def _checked(self, utterance: Utterance, name: str, codes: int) -> NDArray[np.int64]:
+        labels: NDArray[np.int64] = utterance.columns[f"units/{name}"]
+        expected = len(utterance.waveform) / self.grid.sample_rate * self.config.label_rate
+        if abs(len(labels) - expected) > _LABEL_TOLERANCE:
+            raise ValueError(
+                f"{utterance.id}: units/{name} has {len(labels)} labels where {self.config.label_rate:g} Hz give {expected:.0f}; "
+                "correct objective.label_rate or apply the units again"
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < codes:
+            raise ValueError(
+                f"{utterance.id}: units/{name} has labels from {labels.min()} to {labels.max()}, but its codebook {codes} codes; "
+                "apply the units again"
+            )
+        return labels
+
+
+def _codebook_size(path: Path, label_rate: float) -> int:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        size, rate = int(facts["codebook_size"]), float(facts["rate"])
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; make the units with `audiossl units apply`") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: does not tell codebook_size and rate ({error}); apply the units again") from error
+    if rate != label_rate:
+        raise ValueError(f"{path}: the units have {rate:g} Hz, objective.label_rate is {label_rate:g}; make them agree")
+    return size
+
+
+def _perplexity(codes: Tensor, size: int) -> Tensor:
+    """Perplexity of the histogram of some codes: 1 for a single code, `size` for all alike. codes: (frame,) int64."""
+    share = torch.zeros(size, device=codes.device).index_add_(0, codes, torch.ones(len(codes), device=codes.device))
+    share /= max(1, len(codes))
+    entropy: Tensor = torch.special.entr(share).sum()
+    return entropy.exp()
+
+
+def _spread(frames: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """How much frames differ, to see a collapse coming. frames: (frame, dim).
+
+    embedding_std: standard deviation over frames, mean over dimensions. effective_rank: the participation ratio of the correlation
+    matrix R, (trace R)^2 / (sum of squares of R): 1 where all dimensions move together, dim where none do, 0 where nothing moves. It
+    costs one matrix product; a few loud dimensions, which healthy encoders have, do not drown the others.
+    """
+    count = len(frames)
+    total = torch.full((), count, dtype=torch.float32, device=frames.device)
+    if count == 0:
+        return {"embedding_std": (total, total), "effective_rank": (total, total)}
+    with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+        centred = frames.float() - frames.float().mean(dim=0)
+        std = centred.square().mean(dim=0).sqrt()
+        unit = centred / std.clamp_min(1e-6)
+        correlation = unit.T @ unit / count
+        rank = correlation.trace() ** 2 / correlation.square().sum().clamp_min(1e-12)
+    return {"embedding_std": (std.mean() * total, total), "effective_rank": (rank * total, total)}

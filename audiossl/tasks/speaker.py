@@ -1,0 +1,34 @@
+"""Speaker identification: which of the speakers of the training set it is.
+
+The speakers of train, dev and test are the same people; a corpus that keeps them apart is split by utterance
+(`audiossl probe --split 0.7/0.1/0.2`). For speakers that training never heard there is verification.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from audiossl.nn.utterance_classifier import ClassifierConfig, UtteranceClassifier
+
+
+class Speaker(UtteranceClassifier):
+    """The task SID of SUPERB (Yang et al., 2021, section 3.2), with its head and metric.
+
+    Differs from the paper: whole utterances, where it trains on random crops of 8 s.
+    """
+
+    @dataclass(frozen=True)
+    class Config(ClassifierConfig):
+        """Labels come from `utt2spk`."""
+
+        column: str = "utt2spk"
+
+        @classmethod
+        def tiny(cls) -> Speaker.Config:
+            """Return the smallest one that exercises everything, for tests."""
+            return cls(projector_dim=4)
+
+    # Speakers are many and have few utterances each: more steps than for words.
+    probe: ClassVar[dict[str, Any]] = {"steps": 4000, "batch": 256}
+    """What `audiossl probe` starts from: keys of its `[probe]` table."""

@@ -1,0 +1,192 @@
+"""Fine-tuning from a recipe: a trained encoder + adapter + task + labelled data, into an experiment folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiossl import config as configuration
+from audiossl.train.experiment import (
+    Sections,
+    gather_tables,
+    one_epoch,
+    require_files,
+    resolve,
+    stream_of,
+    write_config,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from audiossl.data.loader import LoaderConfig, Source
+    from audiossl.data.manifest import Manifest
+    from audiossl.train.distributed import World
+    from audiossl.train.fine_tune import FineTune
+
+Tables = dict[str, Any]
+
+
+def finetune(
+    recipe: str,
+    *,
+    out: Path,
+    init: str | None = None,
+    data: Path | None = None,
+    dev: Path | None = None,
+    overrides: Tables | None = None,
+    resume: bool = False,
+    device: str = "auto",
+) -> dict[str, float]:
+    """Fine-tune an encoder on labelled data and return the scores of the best checkpoint on `dev`, or the last step's metrics.
+
+    init: experiment, checkpoint or name of the encoder; `random:SOURCE` starts from random weights of the same architecture, drawn from
+    train.seed. Raises ValueError for everything that a user can mend.
+    """
+    from audiossl.train.distributed import join_world
+
+    run = {"data": data, "dev": dev, "init": init}
+    tables = gather_tables(recipe, out, overrides or {}, run, resume=resume)
+    for key in ("data", "init"):
+        if key not in tables["run"]:
+            raise ValueError(f"{recipe}: no {key} is given; add --{key}")
+    tables = _with_encoder(tables)
+    tables, parts = resolve(tables, sections(), recipe)
+    with join_world(device) as world:
+        return _run(tables, parts, out, world, resume=resume)
+
+
+def sections() -> Sections:
+    """Return the tables of a fine-tuning recipe."""
+    from audiossl.data.loader import LoaderConfig
+    from audiossl.train.fine_tune import FineTuneConfig
+    from audiossl.train.loop import TrainConfig
+    from audiossl.train.optim import OptimConfig
+
+    plain = {"finetune": FineTuneConfig, "data": LoaderConfig, "optim": OptimConfig, "train": TrainConfig}
+    return Sections({"encoder": "encoders", "adapter": "adapters", "task": "tasks"}, plain)
+
+
+def load_finetuned(source: str | Path) -> tuple[FineTune, Tables]:
+    """Load a fine-tuned experiment, ready to predict, with its resolved recipe."""
+    from audiossl.interop.checkpoint import load_weights
+    from audiossl.interop.encoder import load_base, open_source
+
+    checkpoint, tables = open_source(source)
+    if "task" not in tables:
+        raise ValueError(
+            f"{source}: is a pretrained encoder, which has no task; give an experiment of `audiossl finetune`"
+        )
+    _, parts = resolve(tables, sections(), str(source))
+    encoder = load_base(tables)
+    task_class, task_config = parts["task"]
+    task = task_class.from_experiment(encoder, task_config, checkpoint.parent.parent)
+    module = _assemble(encoder, task, parts)
+    module.load_saved(load_weights(checkpoint))
+    module.eval()
+    return module, tables
+
+
+def predict_all(
+    module: FineTune,
+    source: Source,
+    config: LoaderConfig,
+    *,
+    on_bad: Callable[[str], None] | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """Yield (utterance, prediction) over a data directory, longest utterances first.
+
+    on_bad: called with a line for each recording that cannot be used; without it, the first one raises ValueError.
+    """
+    import torch
+
+    from audiossl.data.frame_grid import FrameGrid
+    from audiossl.data.whole import WholeUtterances
+    from audiossl.train.loop import to_device
+
+    device = next(module.parameters()).device
+    reader = WholeUtterances(FrameGrid.of(module.encoder).first)
+    for batch in one_epoch(source, reader, config, sample_rate=module.encoder.sample_rate):
+        for _, message in batch.get("bad", []):
+            if on_bad is None:
+                raise ValueError(message)
+            on_bad(message)
+        if "waveform" in batch:
+            with torch.no_grad():
+                predictions = module.predict(to_device(batch, device))
+            yield from zip(batch["utt_ids"], predictions, strict=True)
+
+
+def _with_encoder(tables: Tables) -> Tables:
+    """Lay the recipe's [encoder] table over that of the encoder to start from."""
+    from audiossl.interop.encoder import RANDOM, load_encoder, open_source, weights_hash
+
+    init = tables["run"]["init"]
+    _, source = open_source(init.removeprefix(RANDOM))
+    encoder = configuration.merge(source["encoder"], tables.get("encoder", {}))
+    seed = tables.get("train", {}).get("seed", 0)
+    run = {"init_seed": seed, **tables["run"]}
+    run["init_hash"] = weights_hash(load_encoder(init, seed=run["init_seed"]))
+    before = tables["run"].get("init_hash", run["init_hash"])
+    if before != run["init_hash"]:
+        raise ValueError(f"run.init: the weights of {init} have changed since this experiment began; start a new one")
+    return {**tables, "encoder": encoder, "run": run}
+
+
+def _assemble(encoder: Any, task: Any, parts: dict[str, Any]) -> FineTune:
+    from audiossl.train.fine_tune import FineTune
+
+    adapter_class, adapter_config = parts["adapter"]
+    return FineTune(encoder, adapter_class(adapter_config), task, parts["finetune"])
+
+
+def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resume: bool) -> dict[str, float]:
+    import torch
+
+    from audiossl.data.manifest import Manifest
+    from audiossl.interop.encoder import load_base
+    from audiossl.train.loop import hash_seed, train
+
+    manifests = [Manifest.open(Path(tables["run"][key])) for key in ("data", "dev") if key in tables["run"]]
+    config = parts["train"]
+    encoder = load_base(tables)
+    torch.manual_seed(hash_seed(config.seed))
+    task_class, task_config = parts["task"]
+    task = task_class.from_data(encoder, task_config, manifests[0])
+    module = _assemble(encoder, task, parts)
+    for manifest in manifests:
+        require_files(manifest, module.needs)
+    if world.main:
+        write_config(out, tables)
+        task.save_labels(out)
+    world.barrier()
+    return train(
+        module,
+        stream_of(manifests[0], module, parts["data"], sample_rate=encoder.sample_rate, seed=config.seed),
+        experiment=out,
+        config=config,
+        optim=parts["optim"],
+        world=world,
+        sample_rate=encoder.sample_rate,
+        evaluate=_scorer(manifests[1], parts) if len(manifests) > 1 else None,
+        better=task.metric if len(manifests) > 1 else None,
+        resume=resume,
+    )
+
+
+def _scorer(manifest: Manifest, parts: dict[str, Any]) -> Callable[[Any], dict[str, float]]:
+    """Return a function that scores the module on development data."""
+
+    def measure(module: Any) -> dict[str, float]:
+        return score(module, manifest, parts["data"])
+
+    return measure
+
+
+def score(module: FineTune, manifest: Manifest, config: LoaderConfig) -> dict[str, float]:
+    """Score the predictions of a whole data directory against its labels."""
+    references = manifest.column(module.task.config.column)
+    where = {utterance: index for index, utterance in enumerate(manifest.ids)}
+    pairs = [(said, references[where[utterance]]) for utterance, said in predict_all(module, manifest, config)]
+    scores: dict[str, float] = module.task.score([said for said, _ in pairs], [wanted for _, wanted in pairs])
+    return scores

@@ -1,0 +1,134 @@
+"""A codebook on disk: `codebook.safetensors` holds the centroids, `codebook.json` what they are centroids of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from audiossl.config import build, to_table
+from audiossl.units.features import FeatureKind  # noqa: TC001 - `build` reads the annotations
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from audiossl.units.features import Features
+
+CENTROIDS = "codebook.safetensors"
+CARD = "codebook.json"
+
+
+@dataclass(frozen=True)
+class CodebookCard:
+    """What is known of a codebook.
+
+    feature, encoder, layer, encoder_hash, rate (Hz), sample_rate (Hz), dim: see `units.features.Features`. size: codes.
+    seed, iterations, inertia (mean squared distance of a frame), frames (that it was fitted on), utterances (that they
+    came from), unused: codes that took no frame of these.
+    """
+
+    feature: FeatureKind
+    encoder: str
+    layer: int
+    encoder_hash: str
+    rate: float
+    sample_rate: int
+    dim: int
+    size: int
+    seed: int
+    iterations: int
+    inertia: float
+    frames: int
+    utterances: int
+    unused: int
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Centroids, (code, dim) float32, and their card."""
+
+    centroids: np.ndarray
+    card: CodebookCard
+
+    @property
+    def hash(self) -> str:
+        """The sha256 of the centroids and of the features that they live among: what makes labels comparable."""
+        card = self.card
+        among = f"{card.feature} {card.layer} {card.rate} {card.encoder_hash} {self.centroids.shape}\n"
+        return hashlib.sha256(among.encode() + self.centroids.astype("<f4").tobytes()).hexdigest()
+
+    def check_features(self, features: Features) -> None:
+        """ValueError where `features` are not those that the codebook was fitted on."""
+        for name in ("rate", "dim", "encoder_hash"):
+            mine, theirs = getattr(self.card, name), getattr(features, name)
+            if mine != theirs:
+                raise ValueError(
+                    f"{self.card.encoder or self.card.feature}: its {name} is {theirs}, but the codebook was fitted with "
+                    f"{mine}; fit a new codebook or give the old encoder back"
+                )
+
+
+def exists(folder: Path) -> bool:
+    """Tell whether `folder` holds a finished codebook."""
+    return (folder / CARD).is_file()
+
+
+def save(codebook: Codebook, folder: Path) -> None:
+    """Write a codebook; the card comes last, so that a folder with a card is whole."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CARD).unlink(missing_ok=True)
+    partial = folder / (CENTROIDS + ".partial")
+    save_file({"centroids": codebook.centroids}, str(partial))
+    partial.replace(folder / CENTROIDS)
+    write_json(folder / CARD, {**to_table(codebook.card), "hash": codebook.hash})
+
+
+def load(folder: Path) -> Codebook:
+    """Read a codebook; ValueError where it is missing, damaged or its two files do not belong together."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / CARD
+    table = read_json(path, "give a folder written by `audiossl units fit`")
+    stated = table.pop("hash", None)
+    card = build(CodebookCard, table, str(path))
+    try:
+        centroids = load_file(str(folder / CENTROIDS))["centroids"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ValueError(f"{folder / CENTROIDS}: cannot be read: {error}; fit the codebook again") from error
+    if centroids.shape != (card.size, card.dim) or not np.isfinite(centroids).all():
+        raise ValueError(
+            f"{folder / CENTROIDS}: centroids {centroids.shape}, {card.size} x {card.dim} finite numbers are stated; "
+            "fit the codebook again"
+        )
+    codebook = Codebook(centroids, card)
+    if codebook.hash != stated:
+        raise ValueError(
+            f"{path}: its hash is not that of {CENTROIDS}; the files were mixed up, fit the codebook again"
+        )
+    return codebook
+
+
+def read_json(path: Path, cure: str) -> dict[str, Any]:
+    """Read a JSON object; ValueError with `cure` where there is none."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; {cure}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid JSON: {error}; {cure}") from error
+    if not isinstance(table, dict):
+        raise ValueError(f"{path}: not a JSON object; {cure}")
+    return table
+
+
+def write_json(path: Path, table: dict[str, Any]) -> None:
+    """Write a JSON object, atomically."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,141 @@
+"""What units are clusters of: MFCC, or a layer of an encoder. Both turn a batch of recordings into frames."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+import torch
+
+from audiossl.data.frame_grid import FrameGrid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from audiossl.contracts import EncoderOutput
+    from audiossl.nn.ssl_encoder import SSLEncoder
+
+FeatureKind: TypeAlias = Literal["mfcc", "encoder"]
+
+_BATCH_TOLERANCE = 1e-2
+"""Relative to the largest feature: rounding is 1e-6, and 1e-3 with TF32; padding in a group norm is above 1e-1."""
+
+
+class Features(Protocol):
+    """Frames of a batch of recordings, and what must be known to compute the same again.
+
+    encoder: where the encoder was loaded from; layer: 1-based block whose output is taken (0: the first block's input);
+    encoder_hash: sha256 of its weights. rate: frames per second. min_samples: the shortest recording that has a frame.
+    in_workers: cheap enough for the loader's worker processes.
+    """
+
+    kind: FeatureKind
+    encoder: str
+    layer: int
+    encoder_hash: str
+    rate: float
+    dim: int
+    sample_rate: int
+    min_samples: int
+    in_workers: bool
+
+    def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """waveform: (batch, sample), lengths: (batch,). Returns (batch, frame, dim) float32 and (batch,) frames."""
+        ...
+
+
+class MFCCFeatures:
+    """13 cepstra with first and second differences, 39 numbers at 100 Hz (Hsu et al., 2021, section IV-B)."""
+
+    kind: FeatureKind = "mfcc"
+    encoder = ""
+    layer = 0
+    encoder_hash = ""
+    rate = 100.0
+    dim = 39
+    sample_rate = 16_000
+    min_samples = 400
+    in_workers = True
+
+    def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Features`."""
+        from audiossl.nn.features import mfcc39
+
+        return mfcc39(waveform, lengths)
+
+
+class EncoderFeatures:
+    """One layer of an encoder, in eval mode and float32; blocks above it are not run.
+
+    An encoder whose features depend on what shares the batch (a published group norm counts padding) is run on one
+    recording at a time, so that labels never depend on how utterances were batched.
+    """
+
+    kind: FeatureKind = "encoder"
+    in_workers = False
+
+    def __init__(self, encoder: SSLEncoder, *, source: str, layer: int, device: str = "cpu") -> None:
+        if not 0 <= layer <= encoder.num_layers:
+            raise ValueError(f"layer {layer}: {source} has layers 0 to {encoder.num_layers}; choose one of them")
+        self._model = encoder.float().eval().to(device)
+        self._device = device
+        self.encoder, self.layer = source, layer
+        self.encoder_hash = weights_hash(encoder)
+        self.rate = encoder.sample_rate / encoder.stride
+        self.dim, self.sample_rate = encoder.dim, encoder.sample_rate
+        self.min_samples = FrameGrid.of(encoder).first
+        self.one_by_one = not self._ignores_batch_mates()
+
+    def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Features`."""
+        if not self.one_by_one:
+            output = self._run(waveform, lengths)
+            return output.layers[self.layer], output.lengths
+        alone = [self._run(row[None, :length], length[None]) for row, length in zip(waveform, lengths, strict=True)]
+        padded = torch.nn.utils.rnn.pad_sequence([output.layers[self.layer][0] for output in alone], batch_first=True)
+        return padded, torch.cat([output.lengths for output in alone])
+
+    @torch.no_grad()
+    def _run(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
+        output: EncoderOutput = self._model(waveform.to(self._device), lengths.to(self._device), num_layers=self.layer)
+        return output
+
+    def _ignores_batch_mates(self) -> bool:
+        """Compare half a second of noise alone and beside a second of it."""
+        noise = 0.1 * torch.randn(2, self.sample_rate, generator=torch.Generator().manual_seed(0))
+        short = torch.tensor([max(self.sample_rate // 2, self.min_samples)])
+        noise[1, int(short) :] = 0
+        alone = self._run(noise[1:, : int(short)], short).layers[self.layer][0]
+        together = self._run(noise, torch.tensor([self.sample_rate, int(short)])).layers[self.layer][1, : len(alone)]
+        return bool((alone - together).abs().max() <= _BATCH_TOLERANCE * alone.abs().max())
+
+
+def weights_hash(module: torch.nn.Module) -> str:
+    """Return the sha256 of all weights of `module`: names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        plain = value.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def make_features(kind: FeatureKind, encoder: str, layer: int, *, device: str = "") -> Features:
+    """Return the features of that kind; ValueError where the three do not go together.
+
+    encoder: anything `audiossl.load` takes. device: "" is the GPU where there is one.
+    """
+    if kind == "mfcc":
+        if encoder or layer:
+            raise ValueError(f"feature 'mfcc' takes no encoder ({encoder!r}) and no layer ({layer}); leave them out")
+        return MFCCFeatures()
+    if not encoder:
+        raise ValueError("feature 'encoder': no encoder is given; name an experiment folder or checkpoint")
+    import audiossl
+
+    return EncoderFeatures(audiossl.load(encoder), source=encoder, layer=layer, device=device or default_device())
+
+
+def default_device() -> str:
+    """Return "cuda" where a GPU can be used, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

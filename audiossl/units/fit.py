@@ -1,0 +1,133 @@
+"""Fit a codebook to a corpus of any size in bounded memory: a uniform sample of frames, then k-means on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiossl.units.codebook import Codebook, CodebookCard
+from audiossl.units.guards import check_usage
+from audiossl.units.kmeans import kmeans
+from audiossl.units.stream import stream_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from audiossl.data.manifest import Manifest
+    from audiossl.units.features import Features
+    from audiossl.units.stream import StreamConfig
+
+SAMPLE_BYTES = 512 * 2**20
+"""Size of the frame sample unless `max_frames` is given: 3.4 million MFCC frames, 170 thousand of 768 numbers."""
+
+ALL_HOURS = 100.0
+LARGE_FRACTION = 0.1
+FEW_FRAMES_PER_CODE = 40
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a codebook is fitted.
+
+    clusters: number of codes (HuBERT: 100 on MFCC, 500 on an encoder; Hsu et al., 2021, section IV-B). fraction: share of
+    the utterances; None takes all of a corpus of up to 100 hours, and of a larger one as many as make 100 hours but no
+    less than the paper's 10 %. max_frames: frames kept in memory; None fills 512 MiB. iterations: Lloyd steps. redo:
+    starts of k-means, of which the best is kept.
+    """
+
+    clusters: int = 100
+    fraction: float | None = None
+    max_frames: int | None = None
+    iterations: int = 30
+    redo: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name, least in (("clusters", 2), ("iterations", 1), ("redo", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)}; give at least {least}")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction = {self.fraction}; give a share of the utterances in (0, 1]")
+        if self.max_frames is not None and self.max_frames < self.clusters:
+            raise ValueError(f"max_frames = {self.max_frames}, fewer than the {self.clusters} clusters; give more")
+
+
+class Reservoir:
+    """A uniform sample of `capacity` frames of a stream of unknown length (Vitter, 1985, algorithm R), a batch at a time."""
+
+    def __init__(self, capacity: int, dim: int, rng: np.random.Generator) -> None:
+        self._frames = np.empty((capacity, dim), dtype=np.float32)
+        self._rng = rng
+        self.seen = 0
+
+    def add(self, frames: np.ndarray) -> None:
+        """frames: (frame, dim)."""
+        capacity = len(self._frames)
+        head = max(0, min(capacity - self.seen, len(frames)))
+        self._frames[self.seen : self.seen + head] = frames[:head]
+        rest = frames[head:]
+        if len(rest):
+            # Frame number n takes a slot drawn from 0..n and is dropped beyond the capacity. Where two frames draw one
+            # slot NumPy keeps the later, as one after the other would.
+            numbers = np.arange(self.seen + head, self.seen + len(frames))
+            slots = self._rng.integers(0, numbers, endpoint=True)
+            kept = slots < capacity
+            self._frames[slots[kept]] = rest[kept]
+        self.seen += len(frames)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """(min(seen, capacity), dim) float32."""
+        return self._frames[: self.seen]
+
+
+def fit_codebook(
+    manifest: Manifest, features: Features, config: FitConfig, stream: StreamConfig, *, log: Callable[[str], None]
+) -> Codebook:
+    """Sample frames of a corpus and cluster them. Memory: the sample and one batch, whatever the corpus' size.
+
+    The codebook is a function of the data, the configuration and `stream.batch_seconds`: same bytes on every run.
+    """
+    chosen = choose_utterances(manifest.durations, config.fraction, np.random.default_rng([config.seed, 2**31 - 1]))
+    part = manifest if len(chosen) == len(manifest) else manifest.subset(chosen)
+    capacity = config.max_frames or SAMPLE_BYTES // (4 * features.dim)
+    reservoir = Reservoir(capacity, features.dim, np.random.default_rng([config.seed, 2**31 - 2]))
+    utterances = 0
+    for batch in stream_frames(part, features, stream, label="reading features", log=log):
+        reservoir.add(batch.frames.cpu().numpy())
+        utterances += len(batch.ids)
+    frames = reservoir.frames
+    log(f"k-means: {config.clusters} clusters on {len(frames)} of {reservoir.seen} frames, {utterances} utterances")
+    if len(frames) < FEW_FRAMES_PER_CODE * config.clusters:
+        log(f"warning: {len(frames)} frames are few for {config.clusters} clusters; expect units that are noise")
+    found = kmeans(frames, config.clusters, iterations=config.iterations, redo=config.redo, seed=config.seed)
+    check_usage(found.counts, f"codebook of {manifest.path}", log=log)
+    card = CodebookCard(
+        feature=features.kind,
+        encoder=features.encoder,
+        layer=features.layer,
+        encoder_hash=features.encoder_hash,
+        rate=features.rate,
+        sample_rate=features.sample_rate,
+        dim=features.dim,
+        size=config.clusters,
+        seed=config.seed,
+        iterations=config.iterations,
+        inertia=found.inertia,
+        frames=len(frames),
+        utterances=utterances,
+        unused=int((found.counts == 0).sum()),
+    )
+    return Codebook(found.centroids, card)
+
+
+def choose_utterances(durations: np.ndarray, fraction: float | None, rng: np.random.Generator) -> np.ndarray:
+    """Draw the utterances to fit on; see `FitConfig.fraction`. Returns sorted indices, at least one."""
+    if fraction is None:
+        hours = float(durations.sum()) / 3600
+        fraction = 1.0 if hours <= ALL_HOURS else max(LARGE_FRACTION, ALL_HOURS / hours)
+    count = max(1, round(fraction * len(durations)))
+    return np.sort(rng.choice(len(durations), count, replace=False))

@@ -1,0 +1,106 @@
+"""The `[units]` table of a recipe: make sure that all data directories hold labels of one codebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from audiossl.units import codebook as codebooks
+from audiossl.units.apply import apply_codebook
+from audiossl.units.features import FeatureKind, Features, make_features
+from audiossl.units.fit import FitConfig, fit_codebook
+from audiossl.units.guards import check_units
+from audiossl.units.labels import has_labels, labels_path, read_card
+from audiossl.units.stream import StreamConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from audiossl.data.manifest import Manifest
+    from audiossl.units.codebook import Codebook
+
+
+@dataclass(frozen=True)
+class UnitsConfig:
+    """Which units a recipe wants; the defaults are HuBERT's first iteration (Hsu et al., 2021, section IV-B).
+
+    name: of the labels, `units/<name>`. feature, encoder (anything `audiossl.load` takes), layer (1-based): what is
+    clustered. The rest: see `units.fit.FitConfig` and `units.stream.StreamConfig`.
+    """
+
+    name: str = "mfcc_km100"
+    feature: FeatureKind = "mfcc"
+    encoder: str = ""
+    layer: int = 0
+    clusters: int = 100
+    fraction: float | None = None
+    max_frames: int | None = None
+    iterations: int = 30
+    redo: int = 1
+    seed: int = 0
+    batch_seconds: float = 100.0
+    num_workers: int = 2
+
+    @property
+    def fit(self) -> FitConfig:
+        """What concerns the fit."""
+        return FitConfig(self.clusters, self.fraction, self.max_frames, self.iterations, self.redo, self.seed)
+
+    @property
+    def stream(self) -> StreamConfig:
+        """What concerns the reading of data."""
+        return StreamConfig(self.batch_seconds, self.num_workers)
+
+
+def ensure_units(data_dirs: list[Path], config: UnitsConfig, out: Path, *, log: Callable[[str], None]) -> None:
+    """Fit a codebook on the first directory unless `out` holds one, and label every directory that lacks its labels.
+
+    Labels of another codebook, or of fewer utterances than the directory has now, are made again; those that are kept
+    are checked (`units.guards`). ValueError where the codebook in `out` is not the one that `config` asks for.
+    """
+    from audiossl.data.manifest import Manifest
+
+    manifests = [Manifest.open(folder) for folder in data_dirs]
+    features: Features | None = None
+    if codebooks.exists(out):
+        codebook = codebooks.load(out)
+        _check_config(codebook, config, out)
+    else:
+        features = make_features(config.feature, config.encoder, config.layer)
+        codebook = fit_codebook(manifests[0], features, config.fit, config.stream, log=log)
+        codebooks.save(codebook, out)
+        log(f"codebook: {out}, {codebook.card.size} codes, inertia {codebook.card.inertia:.4g}")
+    for manifest in manifests:
+        reason = _why_label(manifest, config.name, codebook)
+        if not reason:
+            check_units(manifest, config.name, log=log)
+            continue
+        log(f"{labels_path(manifest.path, config.name)}: {reason}")
+        if features is None:  # an encoder is loaded only when there is something to label
+            features = make_features(config.feature, config.encoder, config.layer)
+        apply_codebook(manifest, codebook, features, config.name, config.stream, log=log)
+
+
+def _why_label(manifest: Manifest, name: str, codebook: Codebook) -> str:
+    """Say why the labels of a directory must be made; "" where they are those of `codebook`."""
+    if not has_labels(manifest.path, name):
+        return "not there, labelling"
+    card = read_card(manifest.path, name)
+    if card.codebook_hash != codebook.hash:
+        return f"made by another codebook ({card.codebook_hash[:12]}), labelling again"
+    if card.utterances + card.left_out != len(manifest):
+        return f"made for {card.utterances + card.left_out} utterances, there are {len(manifest)} now, labelling again"
+    return ""
+
+
+def _check_config(codebook: Codebook, config: UnitsConfig, out: Path) -> None:
+    card = codebook.card
+    asked = {"feature": config.feature, "layer": config.layer, "size": config.clusters, "seed": config.seed}
+    for name, wanted in asked.items():
+        found = getattr(card, name)
+        if found != wanted:
+            raise ValueError(
+                f"{out / codebooks.CARD}: {name} is {found!r}, the recipe asks for {wanted!r}; "
+                "remove the folder to fit again, or change the recipe"
+            )

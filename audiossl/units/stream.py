@@ -1,0 +1,110 @@
+"""Read a data directory as a stream of frames: length buckets, worker processes, one batch in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from audiossl.data.loader import BadRecordings, LoaderConfig, make_loader, make_sampler
+from audiossl.data.progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from torch import Tensor
+
+    from audiossl.contracts import Batch, Utterance
+    from audiossl.data.manifest import Manifest
+    from audiossl.units.features import Features
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How a data directory is read.
+
+    batch_seconds: seconds of audio per batch, padding included. num_workers: processes that read audio (and compute
+    MFCC); 0 reads in this one. max_bad_fraction: share of the utterances that may be unreadable.
+    """
+
+    batch_seconds: float = 100.0
+    num_workers: int = 2
+    max_bad_fraction: float = 0.01
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Frames of some utterances, without padding.
+
+    ids: utterances. frames: (frame, dim) float32, one utterance after the other. lengths: (utterance,) int64 frames of each.
+    """
+
+    ids: list[str]
+    frames: Tensor
+    lengths: np.ndarray
+
+
+class _Reader:
+    """What the loader's workers run: light to send, and with the MFCC in it."""
+
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, features: Features) -> None:
+        self._in_workers = features if features.in_workers else None
+        self._min_samples = features.min_samples
+        self._sample_rate = features.sample_rate
+
+    def views(self, utterance: Utterance, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002 - the loader's contract
+        samples = len(utterance.waveform)
+        if samples < self._min_samples:
+            shortest = self._min_samples / self._sample_rate
+            raise ValueError(f"{samples / utterance.sample_rate:.3f} s is too short for one frame ({shortest:.3f} s)")
+        return {"waveform": utterance.waveform}
+
+    def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the loader's contract
+        if self._in_workers is None or "waveform" not in batch:
+            return batch
+        waveform, lengths = torch.as_tensor(batch.pop("waveform")), torch.as_tensor(batch.pop("waveform_lengths"))
+        frames, num_frames = self._in_workers(waveform, lengths)
+        return {**batch, "frames": _packed(frames, num_frames), "num_frames": num_frames}
+
+
+def stream_frames(
+    manifest: Manifest, features: Features, config: StreamConfig, *, label: str, log: Callable[[str], None]
+) -> Iterator[FrameBatch]:
+    """Yield the frames of every utterance once, in batches of similar length.
+
+    Unreadable utterances are named through `log`; ValueError when more than their allowed share are. label: what the
+    progress display calls this pass.
+    """
+    loading = LoaderConfig(batch_seconds=config.batch_seconds, num_workers=config.num_workers)
+    num_batches = make_sampler(manifest, loading, seed=0, shuffle=False).batches_per_epoch(0)
+    loader = make_loader(manifest, _Reader(features), loading, sample_rate=features.sample_rate, seed=0, shuffle=False)
+    bad = BadRecordings(config.max_bad_fraction, len(manifest))
+    for batch in progress(loader, num_batches, label):
+        for line in bad.add(batch["bad"]):
+            log(line)
+        if batch["utt_ids"]:
+            yield _frame_batch(batch, features)
+
+
+def _frame_batch(batch: Batch, features: Features) -> FrameBatch:
+    ids = list(batch["utt_ids"])
+    if "frames" in batch:
+        frames, lengths = batch["frames"], batch["num_frames"]
+    else:
+        padded, lengths = features(batch["waveform"], batch["waveform_lengths"])
+        frames = _packed(padded, lengths)
+    if not torch.isfinite(frames).all():
+        raise ValueError(
+            f"features of {ids[0]} ... {ids[-1]} hold nan or infinity; check these recordings and the encoder"
+        )
+    return FrameBatch(ids, frames, lengths.cpu().numpy())
+
+
+def _packed(padded: Tensor, lengths: Tensor) -> Tensor:
+    """Drop padding: (batch, frame, dim) -> (frame, dim)."""
+    valid = torch.arange(padded.shape[1], device=padded.device) < lengths.to(padded.device)[:, None]
+    return padded[valid]

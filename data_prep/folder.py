@@ -1,0 +1,110 @@
+"""Any folder of recordings: every audio file below it becomes an utterance, without transcripts.
+
+Layout: anything; files are taken by suffix (`wav`, `flac`, `ogg`, `opus`, `mp3`, `sph` ...) and hidden ones are passed over. The id is the
+relative path without suffix, `/` as `-` and white space as `_`. Licence and source: the user's own.
+
+Writes one data directory, `out/all`. By default each file is its own speaker, Kaldi's way of saying that speakers are not known; with
+`--prep.speaker_from_folder true` the speaker is the name of a folder on the path, and the id starts with it, so that utterances
+sort by speaker. A file whose header cannot be used is named and left out; more of them than `--prep.max_bad_fraction` is an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiossl.data.audio import SUFFIXES, AudioError, audio_info
+from audiossl.data.corpus import identifier, published, write_imitation
+from audiossl.data.progress import progress
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config:
+    """speaker_level: which folder below --corpus names the speaker, 0 the outermost, -1 the one that holds the file."""
+
+    speaker_from_folder: bool = False
+    speaker_level: int = -1
+    max_bad_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.max_bad_fraction <= 1.0:
+            raise ValueError(f"prep.max_bad_fraction: {self.max_bad_fraction} is no fraction; give 0 to 1")
+
+
+def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> None:
+    """Write `out/all`; nothing is copied."""
+    config = config or Config()
+    corpus = published(corpus)
+    write_data_dir(_utterances(corpus, config), out / "all")
+
+
+def fake(root: Path) -> None:
+    """Write a tiny imitation: two speakers' folders, two sessions, two formats, a note that is no audio."""
+    rng = np.random.default_rng(0)
+    for speaker in ("ann", "bob lee"):
+        for session in ("one", "two"):
+            for name, rate in (("a.wav", 8000), ("b.flac", 16000)):
+                write_imitation(root / speaker / session / name, rng, duration=0.2, sample_rate=rate)
+    (root / "readme.txt").write_text("Not a recording.\n", encoding="utf-8")
+
+
+def _utterances(corpus: Path, config: Config) -> Iterator[CorpusUtterance]:
+    paths = list(_recordings(corpus))
+    if not paths:
+        raise ValueError(f"{corpus}: no audio file below it; known suffixes: {' '.join(sorted(SUFFIXES))}")
+    bad = 0
+    seen: dict[str, Path] = {}
+    for path in progress(paths, len(paths), corpus.name):
+        try:
+            audio_info(path)
+        except AudioError as error:
+            _log.warning("left out: %s", error)
+            bad += 1
+            continue
+        utterance = _utterance(path, corpus, config)
+        if utterance.id in seen:
+            raise ValueError(f"{path}: gives the id {utterance.id!r}, as does {seen[utterance.id]}; rename one of them")
+        seen[utterance.id] = path
+        yield utterance
+    if bad == len(paths) or bad > config.max_bad_fraction * len(paths):
+        raise ValueError(
+            f"{corpus}: {bad} of {len(paths)} recordings cannot be used (named above); "
+            "restore them or raise --prep.max_bad_fraction"
+        )
+
+
+def _recordings(corpus: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(corpus, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield Path(folder, name)
+
+
+def _utterance(path: Path, corpus: Path, config: Config) -> CorpusUtterance:
+    relative = path.relative_to(corpus)
+    name = identifier(relative.with_suffix("").as_posix())
+    if not config.speaker_from_folder:
+        return CorpusUtterance(name, name, path, name, columns={})
+    folders = relative.parent.parts
+    try:
+        speaker = identifier(folders[config.speaker_level])
+    except IndexError:
+        raise ValueError(
+            f"{path}: no folder at level {config.speaker_level} names its speaker; "
+            "move it or change --prep.speaker_level"
+        ) from None
+    if not name.startswith(f"{speaker}-"):
+        name = f"{speaker}-{name}"
+    return CorpusUtterance(name, name, path, speaker, columns={})

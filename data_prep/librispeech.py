@@ -1,0 +1,119 @@
+"""LibriSpeech: 1,000 h of English audiobooks read by 2,484 speakers, 16 kHz, with transcripts.
+
+Layout: `SPEAKERS.TXT` and `<part>/<speaker>/<chapter>/<speaker>-<chapter>-<utterance>.flac` with one
+`<speaker>-<chapter>.trans.txt` per chapter, in the folder `LibriSpeech` (give it or the folder above). Parts: `train-clean-100`,
+`train-clean-360`, `train-other-500`, `dev-clean`, `dev-other`, `test-clean`, `test-other`; those that are there are prepared. Licence:
+CC BY 4.0. Source: Panayotov, Chen, Povey, Khudanpur: "LibriSpeech: an ASR corpus based on public domain audio books", ICASSP 2015;
+openslr.org/12.
+
+Writes one data directory per part and, if all three training parts are there, `train-960`: `text` and `utt2gender` (`f`, `m`). A
+speaker is a reader; for Kaldi's habit of one speaker per chapter, cut the utterance id at its last `-`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiossl.data.corpus import published, write_imitation
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_TRAINING = ("train-clean-100", "train-clean-360", "train-other-500")
+_PARTS = (*_TRAINING, "dev-clean", "dev-other", "test-clean", "test-other")
+
+
+@dataclass(frozen=True)
+class Config:
+    """parts: which to prepare; none named, all that are there."""
+
+    parts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            if part not in _PARTS:
+                raise ValueError(f"prep.parts: {part!r} is no part of LibriSpeech; known: {', '.join(_PARTS)}")
+
+
+def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> None:
+    """Write a data directory per part under `out`; nothing is copied."""
+    config = config or Config()
+    if corpus is not None and (corpus / "LibriSpeech").is_dir():
+        corpus = corpus / "LibriSpeech"
+    corpus = published(corpus, "SPEAKERS.TXT", *config.parts)
+    parts = config.parts or tuple(part for part in _PARTS if (corpus / part).is_dir())
+    if not parts:
+        raise ValueError(f"{corpus}: holds none of {', '.join(_PARTS)}; --corpus must be the folder LibriSpeech")
+    genders = _genders(corpus / "SPEAKERS.TXT")
+    for part in parts:
+        write_data_dir(_utterances(corpus / part, genders), out / part)
+    if set(_TRAINING) <= set(parts):
+        write_data_dir(
+            chain.from_iterable(_utterances(corpus / part, genders) for part in _TRAINING), out / "train-960"
+        )
+
+
+def fake(root: Path) -> None:
+    """Write a tiny imitation: two readers in each of the three training parts, `dev-clean` and `test-clean`."""
+    rng = np.random.default_rng(0)
+    speakers = [";ID  |SEX| SUBSET           |MINUTES| NAME"]
+    for number, part in enumerate((*_TRAINING, "dev-clean", "test-clean")):
+        for speaker, sex in ((10 * number + 9, "F"), (100 * number + 10, "M")):
+            speakers.append(f"{speaker:<5}| {sex} | {part:<17}| 25.03 | A Reader | Esq.")
+            chapter = f"{speaker}-{1000 + number}"
+            folder = root / "LibriSpeech" / part / chapter.replace("-", "/")
+            for utterance in range(2):
+                write_imitation(folder / f"{chapter}-{utterance:04d}.flac", rng, duration=0.3, sample_rate=16000)
+            lines = f"{chapter}-0000 HE HOPED THERE WOULD BE STEW\n{chapter}-0001 IT'S LATE\n"
+            (folder / f"{chapter}.trans.txt").write_text(lines, encoding="utf-8")
+    (root / "LibriSpeech" / "SPEAKERS.TXT").write_text("\n".join(speakers) + "\n", encoding="utf-8")
+
+
+def _genders(path: Path) -> dict[str, str]:
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.startswith(";") or not line.strip():
+            continue
+        fields = [field.strip() for field in line.split("|")]
+        if len(fields) < 5 or fields[1] not in {"F", "M"}:
+            raise ValueError(f"{path}:{number}: not `speaker | F or M | part | minutes | name`; restore the file")
+        found[fields[0]] = fields[1].lower()
+    return found
+
+
+def _utterances(part: Path, genders: dict[str, str]) -> Iterator[CorpusUtterance]:
+    chapters = sorted(part.glob("*/*/"))
+    if not chapters:
+        raise ValueError(f"{part}: holds no <speaker>/<chapter> folder; unpack {part.name} again")
+    for chapter in chapters:
+        speaker = chapter.parent.name
+        if speaker not in genders:
+            raise ValueError(f"{chapter}: speaker {speaker} is not in SPEAKERS.TXT; restore that file")
+        for name, words in _transcripts(chapter):
+            columns = {"text": words, "utt2gender": genders[speaker]}
+            yield CorpusUtterance(name, name, chapter / f"{name}.flac", speaker, columns=columns)
+
+
+def _transcripts(chapter: Path) -> Iterator[tuple[str, str]]:
+    """(utterance, words) of a chapter, after checking that recordings and transcripts are the same."""
+    path = chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt"
+    if not path.is_file():
+        raise ValueError(f"{path}: not found; unpack {chapter.parent.parent.name} again")
+    recorded = {recording.stem for recording in chapter.glob("*.flac")}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        name, _, words = line.partition(" ")
+        if name not in recorded:
+            raise ValueError(
+                f"{path}:{number}: {name}.flac is not beside it; unpack {chapter.parent.parent.name} again"
+            )
+        recorded.remove(name)
+        yield name, words.strip()
+    if recorded:
+        raise ValueError(f"{path}: has no line for {min(recorded)}.flac; unpack {chapter.parent.parent.name} again")

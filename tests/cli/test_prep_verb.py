@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from audiossl import registry
+from audiossl.cli.main import main
+from audiossl.data.manifest import Manifest
+
+
+def call(*words):
+    with pytest.raises(SystemExit) as stop:
+        main(["prep", *map(str, words)])
+    return stop.value.code
+
+
+@pytest.fixture
+def digits(tmp_path):
+    registry.get("data_prep", "free_spoken_digits").fake(tmp_path / "corpus")
+    return tmp_path / "corpus"
+
+
+def test_list_names_every_corpus(capsys):
+    assert call("--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == registry.names("data_prep")
+    assert all(len(line.split()) > 3 for line in lines)
+    assert call("--list", "--json") == 0
+    corpora = json.loads(capsys.readouterr().out)["corpora"]
+    assert [corpus["name"] for corpus in corpora] == registry.names("data_prep")
+
+
+def test_writes_directories_that_say_where_their_audio_is(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ("free_spoken_digits", "--corpus", "corpus", "--out", "made/digits", "--prep.passes", "2", "--json")
+    assert call(*words) == 0
+    written = json.loads(capsys.readouterr().out)["written"]
+    names = ["dev", "dev_strings", "test", "test_strings", "train", "train_strings"]
+    assert [row["path"] for row in written] == [str(tmp_path / "made/digits" / name) for name in names]
+    assert not (tmp_path / "made/digits.partial").exists()
+    monkeypatch.chdir("/")
+    for row in written:
+        manifest = Manifest.open(row["path"])
+        assert len(manifest) == row["utterances"]
+        assert len(manifest.audio(0, sample_rate=8000)) == round(8000 * manifest.durations[0])
+    assert written[4]["utterances"] == 40
+    strings = Manifest.open(tmp_path / "made/digits/train_strings")
+    assert sum(len(text.split()) for text in strings.column("text")) == 2 * 40
+
+
+def test_an_existing_folder_is_left_alone(digits, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").write_text("kept", encoding="utf-8")
+    assert call("free_spoken_digits", "--corpus", digits, "--out", out) == 1
+    assert "exists" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["mine"]
+
+
+def test_a_failure_leaves_nothing(digits, tmp_path, capsys):
+    next((digits / "recordings").glob("*_11.wav")).write_bytes(b"no audio")
+    assert call("free_spoken_digits", "--corpus", digits, "--out", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "_11.wav" in error
+    assert {path.name for path in tmp_path.iterdir()} == {"corpus"}
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        ((), 2, "audiossl prep --list"),
+        (("mini",), 2, "audiossl prep --list"),
+        (("minni", "--out", "out"), 1, "did you mean 'mini'"),
+        (("librispeech", "--out", "out"), 1, "SPEAKERS.TXT"),
+        (("librispeech", "--out", "out", "--corpus", "nowhere"), 1, "nowhere: no such folder"),
+        (("mini", "--out", "out", "--prep.voice", "3"), 1, "did you mean 'voices'"),
+        (("mini", "--out", "out", "--train.steps", "3"), 1, "--prep.key value only"),
+        (("mini", "--out", "out", "--corpus", "."), 1, "leave out --corpus"),
+        (("speech_commands", "--out", "out", "--prep.version", "v3"), 1, "'v3' is not one of"),
+    ],
+)
+def test_misuse_and_errors_in_one_line(words, status, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call(*words) == status
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_gives_an_example(capsys):
+    assert call("--help") == 0
+    assert "Example: audiossl prep free_spoken_digits" in " ".join(capsys.readouterr().out.split())

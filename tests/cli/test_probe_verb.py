@@ -1,0 +1,127 @@
+"""`audiossl probe` from recordings to probe.json: filterbank and random encoder, three directories and one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from audiossl.cli.main import main
+from audiossl.data.audio import write_audio
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.diagnostics.results import read_results
+
+WORDS = {"low": 300.0, "mid": 900.0, "high": 2500.0}
+QUICK = ["--probe.steps", "150", "--probe.batch", "16", "--num-workers", "0", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Chords in noise: the word is their pitch, the speaker the loudness of the noise."""
+    root = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 30), ("dev", 12), ("test", 12)):
+        (root / "audio" / part).mkdir(parents=True)
+        rows = []
+        for index in range(count):
+            word, speaker = list(WORDS)[index % 3], f"spk{index % 2}"
+            time = np.arange(rng.integers(4000, 6000)) / 16_000
+            # Five tones an octave wide: a good third of the mel bands tells the word.
+            tones = WORDS[word] * np.linspace(1, 2, 5)[:, None]
+            wave = 0.1 * np.sin(2 * np.pi * tones * time + rng.random((5, 1))).sum(axis=0)
+            wave += (0.003, 0.01)[index % 2] * rng.standard_normal(len(time))
+            path = root / "audio" / part / f"{index:02}.wav"
+            write_audio(path, wave.astype(np.float32), 16_000)
+            utterance = f"{speaker}-{index:02}"
+            rows.append(CorpusUtterance(utterance, utterance, path, speaker, columns={"utt2keyword": word}))
+        write_data_dir(rows, root / part)
+    return root
+
+
+def run(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["probe", *map(str, words)])
+    out, err = capsys.readouterr()
+    return stop.value.code, out, err
+
+
+def three(corpus):
+    return ["--train", corpus / "train", "--dev", corpus / "dev", "--test", corpus / "test"]
+
+
+def test_keyword_on_filterbank(corpus, tmp_path, capsys):
+    words = ["fbank", "--task", "keyword", *three(corpus), "--out", tmp_path / "p", *QUICK]
+    code, out, _ = run(words, capsys)
+    assert code == 0
+    probe = json.loads((tmp_path / "p" / "probe.json").read_text())
+    assert probe["accuracy"] > 90
+    assert probe["majority"] == pytest.approx(100 / 3)
+    assert probe["classes"] == ["high", "low", "mid"]
+    assert probe["forwards"] == 54
+    assert [seed["seed"] for seed in probe["seeds"]] == [0, 1, 2]
+    assert probe["selection"] == f"dev accuracy on {corpus / 'dev'}"
+    assert probe["learning_rate"] in [rate for rate, _ in probe["dev_accuracy_by_learning_rate"]]
+    assert "utt2keyword accuracy" in out
+    assert f"{probe['accuracy']:.2f} %" in out
+    [row] = read_results(tmp_path / "p")
+    assert (row.name, row.value, row.unit, row.seed) == ("probe keyword accuracy", probe["accuracy"], "%", 0)
+    # The same again reads the cache and finds the same.
+    code, out, _ = run([*words, "--json"], capsys)
+    again = json.loads(out)
+    assert again["forwards"] == 0
+    assert again["accuracy"] == probe["accuracy"]
+    assert again["layer_weights"] == probe["layer_weights"]
+
+
+def test_speakers_of_one_directory_on_a_random_encoder(corpus, tmp_path, capsys):
+    recipe = tmp_path / "tiny.toml"
+    from audiossl.config import to_table, write_toml
+    from audiossl.encoders.fbank import FBank
+
+    write_toml(recipe, {"encoder": {"name": "fbank", **to_table(FBank.Config.tiny())}})
+    words = [f"random:{recipe}", "--task", "speaker", "--train", corpus / "train", "--split", "0.6/0.2/0.2"]
+    code, out, _ = run([*words, "--out", tmp_path / "p", "--json", *QUICK], capsys)
+    assert code == 0
+    probe = json.loads(out)
+    assert probe["utterances"] == {"train": 18, "dev": 6, "test": 6}
+    assert probe["forwards"] == 30
+    assert len(probe["layer_weights"]) == FBank.Config.tiny().num_layers + 1
+    assert "split 0.6/0.2/0.2 with seed 0" in probe["selection"]
+    # Other random weights are another encoder, with features of its own.
+    code, out, _ = run([*words, "--out", tmp_path / "p", "--json", "--seed", "1", *QUICK], capsys)
+    assert json.loads(out)["forwards"] == 30
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--dev", "DEV", "--test", "TEST"], 2, "neither --task nor --column"),
+        (["--task", "keyword"], 2, "--dev and --test are needed"),
+        (["--task", "keyword", "--split", "0.5/0.3/0.2", "--dev", "DEV"], 2, "leave out --dev"),
+        (["--task", "keyword", "--split", "0.5/0.5"], 1, "--split 0.5/0.5: not three numbers"),
+        (["--task", "keywrd", "--split", "0.6/0.2/0.2"], 1, "did you mean 'keyword'"),
+        (["--task", "ctc", "--split", "0.6/0.2/0.2"], 1, "no label per utterance"),
+        (["--column", "utt2mood", "--split", "0.6/0.2/0.2"], 1, "utt2mood"),
+        (["--task", "keyword", "--dev", "DEV", "--test", "TEST", "--probe.stps", "3"], 1, "did you mean 'steps'"),
+        (["--task", "keyword", "--dev", "DEV", "--test", "TEST", "--prob.steps", "3"], 2, "did you mean 'probe'"),
+        (["--task", "keyword", "--split", "0.6/0.2/0.2", "--device", "abacus"], 1, "--device abacus"),
+    ],
+)
+def test_misuse_is_one_line_and_writes_nothing(corpus, tmp_path, capsys, words, status, message):
+    places = {"DEV": corpus / "dev", "TEST": corpus / "test"}
+    given = [places.get(word, word) for word in words]
+    code, out, err = run(["fbank", "--train", corpus / "train", "--out", tmp_path / "p", *given], capsys)
+    assert code == status
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not (tmp_path / "p").exists()
+
+
+def test_any_column_can_be_asked_for(corpus, tmp_path, capsys):
+    words = ["fbank", "--column", "utt2spk", *three(corpus), "--out", tmp_path / "p", "--json", *QUICK]
+    code, out, _ = run(words, capsys)
+    assert code == 0
+    assert json.loads(out)["column"] == "utt2spk"
+    assert json.loads(out)["accuracy"] > 90

@@ -1,0 +1,44 @@
+"""`audiossl report`: the page, the table, the JSON, and one line for each misuse."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from audiossl.cli.main import main
+from audiossl.diagnostics.results import add_result
+
+
+def run(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["report", *map(str, words)])
+    out, err = capsys.readouterr()
+    return stop.value.code, out, err
+
+
+def test_table_json_and_page(tmp_path, capsys):
+    folder = tmp_path / "exp"
+    add_result(folder, "test WER", 12.5, "%", seed=3)
+    code, out, _ = run([folder], capsys)
+    assert code == 0
+    assert "test WER" in out
+    assert "12.50" in out
+    code, out, _ = run([folder, "--json"], capsys)
+    [row] = json.loads(out)
+    assert (row["experiment"], row["name"], row["value"], row["seed"]) == ("exp", "test WER", 12.5, 3)
+    code, out, err = run([folder, "--out", tmp_path / "r.html", "--title", "Mine", "--compare"], capsys)
+    assert code == 0
+    assert "<h1>Mine</h1>" in (tmp_path / "r.html").read_text()
+    assert "not shown: Training: exp has no losses" in err
+
+
+def test_misuse(tmp_path, capsys):
+    assert run([], capsys)[0] == 2
+    code, _, err = run([tmp_path, "--compare"], capsys)
+    assert code == 2
+    assert "add --out" in err
+    code, _, err = run([tmp_path / "nowhere"], capsys)
+    assert code == 1
+    assert "no such experiment folder" in err
+    assert err.count("\n") == 1

@@ -1,0 +1,95 @@
+"""`audiossl units fit | apply | quality` from the command line to the files."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from audiossl.cli.main import main
+from audiossl.data.audio import write_audio
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Six utterances of a low and a high sound by turns."""
+    folder = tmp_path_factory.mktemp("units_verb")
+    rng, times, rows = np.random.default_rng(0), np.arange(3200) / 16000, []
+    for number in range(6):
+        parts = [
+            0.1 * np.sin(2 * np.pi * hertz * times) + 0.01 * rng.standard_normal(3200) for hertz in (300, 4000) * 2
+        ]
+        path = folder / f"{number}.wav"
+        write_audio(path, np.concatenate(parts).astype(np.float32), 16000)
+        phones = [(0.2 * n, 0.2, ("low", "high")[n % 2]) for n in range(4)]
+        rows.append(CorpusUtterance(f"s-{number}", f"s-{number}", path, "s", phones=phones))
+    write_data_dir(rows, folder / "data")
+    return folder / "data"
+
+
+def run(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        main(["units", *map(str, words)])
+    shown = capsys.readouterr()
+    return stop.value.code, shown.out, shown.err
+
+
+def test_fit_apply_quality(data, tmp_path, capsys):
+    book = tmp_path / "book"
+    fit = ("fit", "--data", data, "--out", book, "--clusters", 4, "--num-workers", 0)
+    status, out, err = run(capsys, *fit)
+    assert status == 0
+    assert out.startswith(f"{book}: 4 codes of 39 numbers, 468 frames, inertia ")
+    assert "k-means: 4 clusters on 468 of 468 frames, 6 utterances" in err
+    status, out, _ = run(capsys, "apply", "--data", data, data, "--codebook", book, "--name", "km4", "--num-workers", 0)
+    assert (status, out) == (0, 2 * f"{data}/units/km4: 6 utterances, 468 labels at 100 Hz, 0 left out\n")
+    status, out, _ = run(capsys, "quality", "--data", data, "--name", "km4")
+    assert status == 0
+    assert "PNMI" in out
+    assert "active codes     4 of 4" in out
+    status, out, _ = run(capsys, "quality", "--data", data, "--name", "km4", "--json")
+    row = json.loads(out)
+    assert row["use"]["labels"] == row["phones"]["frames"] == 468
+    assert row["phones"]["phone_purity"] > 0.9
+    status, _, err = run(capsys, *fit)
+    assert (status, err) == (1, f"audiossl: {book}: holds a codebook already; give another --out, or --overwrite\n")
+    before = (book / "codebook.safetensors").read_bytes()
+    assert run(capsys, *fit, "--overwrite")[0] == 0
+    assert (book / "codebook.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--feature", "encoder"), "feature 'encoder': no encoder is given"),
+        (("--feature", "mfcc", "--encoder", "exp/a"), "feature 'mfcc' takes no encoder ('exp/a')"),
+        (("--layer", "6"), "feature 'mfcc' takes no encoder ('') and no layer (6)"),
+        (("--clusters", "1"), "clusters = 1; give at least 2"),
+        (("--clusters", "1000", "--num-workers", "0"), "468 frames for 1000 clusters"),
+    ],
+)
+def test_fit_refuses(data, tmp_path, capsys, words, message):
+    status, out, err = run(capsys, "fit", "--data", data, "--out", tmp_path / "book", *words)
+    assert (status, out) == (1, "")
+    assert message in err.splitlines()[-1]
+    assert not (tmp_path / "book").exists()
+
+
+def test_quality_without_units(data, capsys):
+    status, _, err = run(capsys, "quality", "--data", data, "--name", "km7")
+    assert status == 1
+    assert "km7.json: no such file; make it with `audiossl units apply`" in err
+
+
+def test_misuse(capsys):
+    assert run(capsys, "fit", "--out", "x")[0] == 2
+    assert run(capsys, "label")[0] == 2
+
+
+@pytest.mark.parametrize("verb", ["fit", "apply", "quality"])
+def test_help_has_an_example(verb, capsys):
+    status, out, _ = run(capsys, verb, "--help")
+    assert status == 0
+    assert f"audiossl units {verb} --data" in " ".join(out.split())

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiossl.config import build, to_table
+from audiossl.data.audio import write_audio
+from audiossl.data.augment import (
+    AugmentConfig,
+    Augmenter,
+    add_noise,
+    change_gain,
+    change_speed,
+    reverberate,
+)
+
+RATE = 16_000
+
+
+def noise(length, seed=0):
+    return np.random.default_rng(seed).standard_normal(length).astype(np.float32) * np.float32(0.1)
+
+
+def data_dir(path, waveforms):
+    path.mkdir()
+    for name, waveform in waveforms.items():
+        write_audio(path / f"{name}.flac", waveform, RATE)
+    (path / "wav.scp").write_text("".join(f"{name} {path / name}.flac\n" for name in sorted(waveforms)))
+    return path
+
+
+def db(ratio):
+    return 10 * np.log10(ratio)
+
+
+@pytest.mark.parametrize("snr", [-5.0, 0.0, 17.3])
+def test_noise_is_added_at_exactly_the_snr(snr):
+    speech, other = noise(16_000), noise(16_000, 1) * 7
+    noisy = add_noise(speech, other, snr)
+    assert noisy.dtype == np.float32
+    added = noisy.astype(np.float64) - speech
+    assert db(np.mean(speech.astype(np.float64) ** 2) / np.mean(added**2)) == pytest.approx(snr, abs=1e-3)
+    assert np.corrcoef(added, other)[0, 1] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_silence_and_unequal_lengths_have_no_snr():
+    with pytest.raises(ValueError, match="noise is silent"):
+        add_noise(noise(10), np.zeros(10, np.float32), 0.0)
+    with pytest.raises(ValueError, match="speech is silent"):
+        add_noise(np.zeros(10, np.float32), noise(10), 0.0)
+    with pytest.raises(ValueError, match="cut the noise"):
+        add_noise(noise(10), noise(11), 0.0)
+
+
+def test_reverberation_is_a_convolution_from_the_direct_path_on_with_the_energy_of_the_speech():
+    speech, response = noise(5000), noise(700, 2)
+    response[40] = -2.0
+    wet = reverberate(speech, response)
+    expected = np.convolve(speech.astype(np.float64), response.astype(np.float64))[40:5040]
+    expected *= np.sqrt(np.sum(speech.astype(np.float64) ** 2) / np.sum(expected**2))
+    assert wet.dtype == np.float32
+    assert wet.shape == speech.shape
+    np.testing.assert_allclose(wet, expected, atol=1e-6)
+
+
+def test_an_echo_free_room_changes_nothing():
+    response = np.zeros(300, np.float32)
+    response[123] = 0.01
+    np.testing.assert_allclose(reverberate(noise(4000), response), noise(4000), atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_speed_scales_length_and_pitch(factor):
+    tone = np.sin(2 * np.pi * 500 * np.arange(RATE) / RATE).astype(np.float32)
+    fast = change_speed(tone, factor)
+    assert len(fast) == pytest.approx(RATE / factor, abs=2)
+    middle = np.arange(1000, len(fast) - 1000)
+    np.testing.assert_allclose(fast[middle], np.sin(2 * np.pi * 500 * factor * middle / RATE), atol=1e-3)
+    assert change_speed(tone, 1.0) is tone
+
+
+def test_gain_is_in_db():
+    np.testing.assert_allclose(change_gain(noise(10), 20.0), 10 * noise(10), rtol=1e-6)
+
+
+def test_augmenter_is_a_function_of_the_generator(tmp_path):
+    noises = data_dir(tmp_path / "noise", {"a": noise(8000, 3), "b": noise(90_000, 4)})
+    config = AugmentConfig(
+        noise_probability=0.8,
+        noise_dirs=(noises,),
+        noise_counts=((1, 3),),
+        reverb_probability=0.5,
+        speed_probability=0.5,
+        gain_probability=0.5,
+        num_rooms=3,
+    )
+    augmenter, speech = Augmenter(config), noise(20_000)
+    copy = pickle.loads(pickle.dumps(augmenter))
+    results = []
+    for seed in range(8):
+        result = augmenter(speech, np.random.default_rng(seed), RATE)
+        assert result.dtype == np.float32
+        assert np.isfinite(result).all()
+        np.testing.assert_array_equal(copy(speech, np.random.default_rng(seed), RATE), result)
+        results.append(result.tobytes())
+    assert len(set(results)) > 5
+    np.testing.assert_array_equal(speech, noise(20_000))  # the argument is left as it was
+
+
+def test_the_snr_of_the_drawn_noise_is_within_its_directory_s_range(tmp_path):
+    dirs = (data_dir(tmp_path / "n", {"a": noise(8000, 3)}), data_dir(tmp_path / "m", {"b": noise(90_000, 4)}))
+    ranges = ((0.0, 3.0), (20.0, 23.0))
+    augmenter = Augmenter(AugmentConfig(noise_probability=1.0, noise_dirs=dirs, noise_snr=ranges))
+    speech, found = noise(20_000), []
+    for seed in range(40):
+        added = augmenter(speech, np.random.default_rng(seed), RATE).astype(np.float64) - speech
+        found.append(db(np.mean(speech.astype(np.float64) ** 2) / np.mean(added**2)))
+    low, high = [x for x in found if x < 10], [x for x in found if x > 10]
+    assert min(len(low), len(high)) > 8
+    assert -0.01 < min(low) < max(low) < 3.01
+    assert 19.99 < min(high) < max(high) < 23.01
+
+
+def test_a_pause_in_the_noise_is_not_used(tmp_path):
+    mostly_silent = np.zeros(200_000, np.float32)
+    mostly_silent[100_000:100_050] = 0.5
+    dirs = (data_dir(tmp_path / "n", {"a": mostly_silent}),)
+    augmenter = Augmenter(AugmentConfig(noise_probability=1.0, noise_dirs=dirs))
+    for seed in range(10):
+        assert not np.array_equal(augmenter(noise(1000), np.random.default_rng(seed), RATE), noise(1000))
+
+
+def test_impulse_responses_come_from_their_directory(tmp_path):
+    response = np.zeros(400, np.float32)
+    response[[100, 350]] = 0.5, 0.25
+    config = AugmentConfig(reverb_probability=1.0, reverb_dir=data_dir(tmp_path / "rir", {"r": response}))
+    wet = Augmenter(config)(noise(4000), np.random.default_rng(0), RATE)
+    np.testing.assert_allclose(wet, reverberate(noise(4000), response), atol=1e-6)
+
+
+def test_steps_follow_the_order():
+    config = AugmentConfig(
+        gain_probability=1.0, gain_db=(6.0, 6.0), speed_probability=1.0, speed_factors=(2.0,), order=("gain", "speed")
+    )
+    expected = change_speed(change_gain(noise(4000), 6.0), 2.0)
+    np.testing.assert_array_equal(Augmenter(config)(noise(4000), np.random.default_rng(0), RATE), expected)
+
+
+def test_probability_is_kept():
+    augmenter = Augmenter(AugmentConfig(gain_probability=0.3, gain_db=(6.0, 6.0)))
+    speech = noise(10)
+    changed = [not np.array_equal(augmenter(speech, np.random.default_rng(seed), RATE), speech) for seed in range(2000)]
+    assert np.mean(changed) == pytest.approx(0.3, abs=0.04)
+
+
+def test_time_is_kept_unless_speed_changes():
+    assert AugmentConfig(noise_probability=0.0, reverb_probability=0.5).keeps_time
+    assert not AugmentConfig(speed_probability=0.1).keeps_time
+    assert AugmentConfig(speed_probability=0.1, speed_factors=(1.0,)).keeps_time
+    assert AugmentConfig(speed_probability=0.1, speed_factors=(0.8, 1.0)).longest_stretch == 1.25
+    assert AugmentConfig(speed_probability=0.0, speed_factors=(0.8,)).longest_stretch == 1.0
+
+
+def test_toml_round_trip():
+    config = AugmentConfig(noise_probability=0.5, noise_dirs=(Path("musan/noise"),), noise_snr=((0.0, 5.0),))
+    assert build(AugmentConfig, to_table(config), "augment") == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gain_probability": 1.5}, "gain_probability is 1.5"),
+        ({"noise_probability": 0.5}, "noise_dirs is empty"),
+        ({"noise_dirs": (Path("a"), Path("b"), Path("c")), "noise_snr": ((0, 1), (0, 1))}, "2 ranges for 3"),
+        ({"gain_db": (3.0, 1.0)}, r"range \(3.0, 1.0\) is empty"),
+        ({"speed_factors": (0.0,)}, "speed_factors"),
+        ({"order": ("gain", "gain")}, "once at the most"),
+        ({"order": ("echo",)}, "once at the most"),
+        ({"gain_probability": 0.1, "order": ("noise",)}, "lacks 'gain'"),
+        ({"rt60": (0.0, 0.1)}, "above 0"),
+        ({"noise_counts": ((0, 1),)}, "above 0"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        AugmentConfig(**settings)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from audiossl import registry
+from audiossl.data.corpus import write_imitation
+from audiossl.data.manifest import Manifest
+
+folder = registry.get("data_prep", "folder")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder.fake(tmp_path / "corpus")
+    return tmp_path / "corpus"
+
+
+def test_each_file_is_its_own_speaker_by_default(corpus, tmp_path):
+    folder.prepare(corpus, tmp_path / "out")
+    made = Manifest.open(tmp_path / "out/all")
+    assert list(made.ids) == sorted(
+        f"{speaker}-{session}-{name}" for speaker in ("ann", "bob_lee") for session in ("one", "two") for name in "ab"
+    )
+    assert list(made.column("utt2spk")) == list(made.ids)
+    assert len(made.audio(0, sample_rate=16000)) == 3200
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [(0, {"ann-one-a": "ann", "bob_lee-two-b": "bob_lee"}), (-1, {"one-ann-one-a": "one", "two-bob_lee-two-b": "two"})],
+)
+def test_speakers_from_folders(corpus, tmp_path, level, expected):
+    folder.prepare(corpus, tmp_path / "out", folder.Config(speaker_from_folder=True, speaker_level=level))
+    made = Manifest.open(tmp_path / "out/all")
+    speakers = dict(zip(made.ids, made.column("utt2spk"), strict=True))
+    assert len(speakers) == 8
+    assert expected.items() <= speakers.items()
+
+
+def test_broken_files_are_named_up_to_a_share(corpus, tmp_path, caplog):
+    (corpus / "ann" / "broken.wav").write_bytes(b"RIFF")
+    with pytest.raises(ValueError, match=r"1 of 9 recordings cannot be used .* raise --prep\.max_bad_fraction"):
+        folder.prepare(corpus, tmp_path / "strict")
+    assert not (tmp_path / "strict" / "all").exists()
+    caplog.clear()
+    folder.prepare(corpus, tmp_path / "out", folder.Config(max_bad_fraction=0.2))
+    assert len(Manifest.open(tmp_path / "out/all")) == 8
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "broken.wav" in caplog.text
+
+
+def test_faults_are_named(tmp_path):
+    with pytest.raises(ValueError, match="holds the recordings"):
+        folder.prepare(None, tmp_path / "out")
+    with pytest.raises(ValueError, match="no such folder"):
+        folder.prepare(tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(ValueError, match="no audio file below it"):
+        folder.prepare(tmp_path, tmp_path / "out")
+    rng = np.random.default_rng(0)
+    for name in ("a.wav", "a.flac"):
+        write_imitation(tmp_path / name, rng, duration=0.1, sample_rate=8000)
+    with pytest.raises(ValueError, match=r"a\.wav: gives the id 'a', as does .*a\.flac"):
+        folder.prepare(tmp_path, tmp_path / "out")
+    (tmp_path / "a.wav").unlink()
+    with pytest.raises(ValueError, match="no folder at level -1 names its speaker"):
+        folder.prepare(tmp_path, tmp_path / "out", folder.Config(speaker_from_folder=True))
+    with pytest.raises(ValueError, match="max_bad_fraction: 2"):
+        folder.Config(max_bad_fraction=2.0)

@@ -1,0 +1,156 @@
+"""The cache against one forward per utterance, and what makes it go on, be used again, or be made anew."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from audiossl.contracts import EncoderOutput
+from audiossl.data.audio import write_audio
+from audiossl.data.manifest import Manifest
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.diagnostics import pooled_cache
+from audiossl.diagnostics.pooled_cache import CacheConfig, data_digest, pooled_features
+from audiossl.diagnostics.sources import FeatureSource, fbank_source
+
+ONE_EACH = CacheConfig(batch_seconds=0.3, num_workers=0)
+
+
+def corpus(folder, count=6, *, shortest=4000):
+    rng = np.random.default_rng(0)
+    (folder / "audio").mkdir(parents=True)
+    rows = []
+    for index in range(count):
+        path = folder / "audio" / f"{index}.wav"
+        write_audio(path, 0.1 * rng.standard_normal(shortest + 900 * index).astype(np.float32), 16_000)
+        rows.append(
+            CorpusUtterance(f"s{index % 2}-{index}", f"s{index % 2}-{index}", path, f"s{index % 2}", columns={})
+        )
+    write_data_dir(rows, folder / "data")
+    return Manifest.open(folder / "data")
+
+
+def counting_source(*, fail_after=None, digest="d" * 64):
+    """Two layers; frame t of layer k is the mean and the energy of 400 samples, times k + 1."""
+    calls = []
+
+    def extract(waveform, lengths):
+        calls.append(len(waveform))
+        if fail_after is not None and len(calls) > fail_after:
+            raise KeyboardInterrupt
+        frames = waveform[:, : waveform.shape[1] // 400 * 400].reshape(len(waveform), -1, 400)
+        first = torch.stack([frames.mean(-1), frames.square().mean(-1)], dim=-1)
+        return EncoderOutput([first, 2 * first], lengths // 400)
+
+    return FeatureSource("counting", digest, 16_000, 2, 2, 400, extract), calls
+
+
+def by_hand(manifest, index):
+    waveform = manifest.audio(index, sample_rate=16_000)
+    frames = waveform[: len(waveform) // 400 * 400].reshape(-1, 400)
+    first = np.stack([frames.mean(-1), np.square(frames).mean(-1)], axis=-1).mean(axis=0)
+    return np.stack([first, 2 * first])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_features_are_time_means_in_manifest_order(tmp_path, workers):
+    manifest = corpus(tmp_path)
+    source, calls = counting_source()
+    found = pooled_features(manifest, source, tmp_path / "c", config=CacheConfig(1.0, workers), log=print)
+    assert found.forwards == sum(calls) == 6
+    assert len(calls) < 6  # utterances share batches
+    assert found.features.shape == (6, 2, 2)
+    assert found.features.dtype == np.float32
+    assert isinstance(found.features, np.memmap)
+    for index in range(6):
+        np.testing.assert_allclose(found.features[index], by_hand(manifest, index), atol=1e-6)
+    facts = json.loads((found.path.parent / "features.json").read_text())
+    assert (facts["layers"], facts["dim"], facts["source_digest"]) == (2, 2, "d" * 64)
+    assert sorted(path.name for path in found.path.parent.iterdir()) == ["features.json", "features.npy"]
+
+
+def test_second_call_makes_no_forward_and_another_encoder_makes_all(tmp_path):
+    manifest = corpus(tmp_path)
+    pooled_features(manifest, counting_source()[0], tmp_path / "c", config=ONE_EACH, log=print)
+    source, calls = counting_source()
+    assert pooled_features(manifest, source, tmp_path / "c", config=ONE_EACH, log=print).forwards == 0
+    assert calls == []
+    other, _ = counting_source(digest="e" * 64)
+    assert pooled_features(manifest, other, tmp_path / "c", config=ONE_EACH, log=print).forwards == 6
+
+
+def test_an_interrupted_pass_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(pooled_cache, "_BATCHES_PER_SAVE", 2)
+    manifest = corpus(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        pooled_features(manifest, counting_source(fail_after=5)[0], tmp_path / "c", config=ONE_EACH, log=print)
+    source, _ = counting_source()
+    found = pooled_features(manifest, source, tmp_path / "c", config=ONE_EACH, log=print)
+    assert found.forwards == 2  # four of six were saved
+    whole = pooled_features(manifest, source, tmp_path / "d", config=ONE_EACH, log=print)
+    np.testing.assert_array_equal(found.features, whole.features)
+
+
+def test_other_batches_do_not_continue_a_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr(pooled_cache, "_BATCHES_PER_SAVE", 1)
+    manifest = corpus(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        pooled_features(manifest, counting_source(fail_after=3)[0], tmp_path / "c", config=ONE_EACH, log=print)
+    found = pooled_features(manifest, counting_source()[0], tmp_path / "c", config=CacheConfig(1.0, 0), log=print)
+    assert found.forwards == 6
+    assert found.usable.all()
+
+
+def test_unusable_recordings_are_named_and_left_out(tmp_path):
+    manifest = corpus(tmp_path, shortest=300)
+    (tmp_path / "audio" / "3.wav").write_bytes(b"RIFF but nothing else")
+    said = []
+    config = CacheConfig(1.0, 0, max_bad_fraction=0.5)
+    found = pooled_features(manifest, counting_source()[0], tmp_path / "c", config=config, log=said.append)
+    bad = [manifest.ids[index] for index in np.flatnonzero(~found.usable)]
+    assert sorted(bad) == ["s0-0", "s1-3"]
+    assert len(said) == 2
+    assert any("too short for one frame" in line for line in said)
+    with pytest.raises(ValueError, match="max_bad_fraction"):
+        pooled_features(manifest, counting_source()[0], tmp_path / "e", config=CacheConfig(1.0, 0), log=print)
+
+
+def test_infinite_features_are_an_error_that_names_the_recording(tmp_path):
+    manifest = corpus(tmp_path)
+    good, _ = counting_source()
+
+    def extract(waveform, lengths):
+        output = good.extract(waveform, lengths)
+        output.layers[1][0] = torch.inf
+        return output
+
+    source = FeatureSource("broken", "f" * 64, 16_000, 2, 2, 400, extract)
+    with pytest.raises(ValueError, match="s1-5: broken gives nan or infinity"):
+        pooled_features(manifest, source, tmp_path / "c", config=ONE_EACH, log=print)
+
+
+def test_digest_follows_the_audio_tables(tmp_path):
+    manifest = corpus(tmp_path)
+    before = data_digest(manifest)
+    assert data_digest(Manifest.open(manifest.path)) == before
+    assert data_digest(manifest.subset(np.arange(5))) != before
+    table = manifest.path / "wav.scp"
+    table.write_text(table.read_text().replace("/0.wav", "/1.wav"))
+    assert data_digest(Manifest.open(manifest.path)) != before
+
+
+@pytest.mark.parametrize("deltas", [False, True])
+def test_filterbank_means(tmp_path, deltas):
+    from audiossl.nn.features import fbank
+
+    manifest = corpus(tmp_path)
+    found = pooled_features(
+        manifest, fbank_source(deltas=deltas), tmp_path / "c", config=CacheConfig(1.0, 0), log=print
+    )
+    assert found.features.shape == (6, 1, 240 if deltas else 80)
+    waveform = torch.from_numpy(manifest.audio(2, sample_rate=16_000))[None]
+    frames, _ = fbank(waveform, torch.tensor([waveform.shape[1]]))
+    np.testing.assert_allclose(found.features[2, 0, :80], frames[0].mean(dim=0).numpy(), atol=1e-4)

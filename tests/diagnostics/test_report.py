@@ -1,0 +1,205 @@
+"""Reports of whole, bare and broken experiment folders: one file, everything in it, everything missing named."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from audiossl.data.audio import write_audio
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.diagnostics.report import Options, read_curves, write_report
+from audiossl.diagnostics.results import add_result
+from audiossl.diagnostics.shown_data import unit_counts, utterance_to_show
+
+
+class Wellformed(HTMLParser):
+    """Checks that every tag is closed in turn."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in {"meta", "img", "source"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def experiment(folder, *, value=90.0, loss=2.0):
+    (folder / "probe").mkdir(parents=True)
+    rows = [{"step": step, "kind": "train", "loss": loss + 1 / step, "lr": 1e-3} for step in range(1, 30)]
+    rows += [{"step": 29, "kind": "dev", "loss": loss + 0.5}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 30, "ki')
+    probe = {
+        "source": "exp/<a>", "column": "utt2keyword", "accuracy": value, "accuracy_std": 0.5, "majority": 5.0,
+        "learning_rate": 0.01, "parameters": 77, "selection": "dev accuracy on data/dev", "layer_weights": [0.25, 0.75],
+    }  # fmt: skip
+    (folder / "probe" / "probe.json").write_text(json.dumps(probe))
+    add_result(
+        folder,
+        "test WER & more",
+        value / 10,
+        "%",
+        seed=1,
+        command="audiossl transcribe <x>",
+        date="2024-01-01T00:00:00",
+    )
+    add_result(folder / "probe", "keyword accuracy", value, "%", seed=0, command="audiossl probe")
+    return folder
+
+
+def corpus(folder):
+    folder.mkdir()
+    rng, rows = np.random.default_rng(0), []
+    for index in range(2):
+        path = folder / f"{index}.wav"
+        write_audio(path, 0.1 * rng.standard_normal(16_000).astype(np.float32), 16_000)
+        phones = [(0.0, 0.4, "SIL"), (0.4, 0.6, "a")] if index else None
+        rows.append(CorpusUtterance(f"s-{index}", f"s-{index}", path, "s", columns={}, phones=phones))
+    write_data_dir(rows, folder / "data")
+    units = folder / "data" / "units"
+    units.mkdir()
+    (units / "km5").write_text("s-0 0 0 1 3\ns-1 3 3 3 0\n")
+    (units / "km5.json").write_text(json.dumps({"codebook_size": 5, "rate": 4.0}))
+    return folder / "data"
+
+
+def page(path):
+    text = path.read_text()
+    parser = Wellformed()
+    parser.feed(text)
+    assert parser.open == []
+    return text, " ".join(parser.text)
+
+
+def test_a_whole_report_is_one_file_with_everything(tmp_path):
+    first, second = experiment(tmp_path / "one"), experiment(tmp_path / "two", value=92.0)
+    data = corpus(tmp_path / "corpus")
+    options = Options(title="A < B", data=data, units="km5", utterance="s-1")
+    assert write_report([first, second], tmp_path / "out" / "r.html", options) == []
+    text, words = page(tmp_path / "out" / "r.html")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["r.html"]
+    assert "http" not in text  # nothing is loaded from elsewhere
+    pictures = re.findall(r'"data:image/png;base64,([^"]+)"', text)
+    assert len(pictures) == 8
+    assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
+    for wanted in (
+        "A < B",
+        "test WER & more",
+        "9.20 %",
+        "audiossl transcribe <x>",
+        "exp/<a>, keyword",
+        "90.00 ± 0.50 %",
+    ):
+        assert wanted in words
+    assert "Not shown" not in words
+
+
+def test_comparison_has_a_column_per_experiment_and_the_latest_number(tmp_path):
+    first, second = experiment(tmp_path / "one"), experiment(tmp_path / "two", value=92.0)
+    add_result(first, "test WER & more", 7.0, "%", seed=1)
+    add_result(second, "only here", 1.0, "h")
+    write_report([first, second], tmp_path / "r.html", Options(compare=True))
+    text, _ = page(tmp_path / "r.html")
+    rows = re.findall(r"<tr>(.*?)</tr>", text.split("<h2>Training")[0])
+    cells = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in rows]
+    assert cells == [
+        ["result", "unit", "one", "two"],
+        ["keyword accuracy", "%", "90.00", "92.00"],
+        ["only here", "h", "", "1.00"],
+        ["test WER &amp; more", "%", "7.00", "9.20"],
+    ]
+
+
+def test_an_empty_experiment_makes_a_page_that_says_so(tmp_path):
+    (tmp_path / "bare").mkdir()
+    missing = write_report([tmp_path / "bare"], tmp_path / "r.html", Options())
+    assert [line.split(":")[0] for line in missing] == ["Results", "Training", "Probes", "Units", "Utterance"]
+    text, words = page(tmp_path / "r.html")
+    assert "<img" not in text
+    assert words.count("Not shown") == 5
+    assert "bare has no results.json" in words
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("results.json", "{", "results.json:1: not valid JSON"),
+        ("metrics.jsonl", '{"step": 1, "kind": "train", "loss": 1}\nnonsense\n', "metrics.jsonl:2: no step"),
+        ("metrics.jsonl", '{"kind": "train", "loss": 1}\n', "metrics.jsonl:1: no step"),
+        ("metrics.jsonl", "[1]\n", "no losses in metrics.jsonl"),
+        ("probe/probe.json", "[]", "probe.json: does not say 'source'"),
+        ("probe/probe.json", '{"source": "x", "column": 3}', "probe.json: does not say 'accuracy'"),
+    ],
+)
+def test_broken_files_are_named_and_the_rest_is_shown(tmp_path, name, content, message):
+    good, broken = experiment(tmp_path / "good"), experiment(tmp_path / "broken")
+    (broken / name).write_text(content)
+    missing = write_report([good, broken], tmp_path / "r.html", Options())
+    assert sum(message in line for line in missing) == 1
+    assert page(tmp_path / "r.html")[0].count("<img") == 2
+
+
+def test_curves_leave_out_a_cut_last_line_and_losses_that_are_no_numbers(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"step": 1, "kind": "train", "loss": 3.5}\n{"step": 2, "kind": "train", "loss": NaN}\n'
+        '{"step": 2, "kind": "dev", "loss": 4}\n{"step": 3, "kind": "train", "accuracy": 1}\n{"step": 4, "kind"'
+    )
+    curves = read_curves(path)
+    assert {kind: (c.steps.tolist(), c.losses.tolist()) for kind, c in curves.items()} == {
+        "train": ([1.0], [3.5]),
+        "dev": ([2.0], [4.0]),
+    }
+
+
+def test_missing_experiment_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="none: no such experiment folder"):
+        write_report([tmp_path / "none"], tmp_path / "r.html", Options())
+
+
+def test_unit_counts_and_utterance(tmp_path):
+    data = corpus(tmp_path / "corpus")
+    assert unit_counts(data, "km5").tolist() == [3, 1, 0, 4, 0]
+    shown, missing = utterance_to_show(data, "km5")
+    assert (shown.name, shown.units.tolist(), shown.rate) == ("s-0", [0, 0, 1, 3], 4.0)
+    assert missing == [f"{data / 'phones.ctm'} has no phones of s-0; the picture is without them"]
+    shown, missing = utterance_to_show(data, "km5", "s-1")
+    assert shown.phones == [(0.0, 0.4, "SIL"), (0.4, 0.6, "a")]
+    assert shown.log_mel.shape == (98, 80)
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("units", "about", "message"),
+    [
+        ("s-0 1 x\n", None, r"units/km5:1: s-0: not whole numbers"),
+        ("s-0 5\n", None, r"units/km5:1: s-0: unit 5 is not below 5"),
+        ("s-0 -1\n", None, r"units/km5:1: s-0: has a negative unit"),
+        ("s-0\n", None, "holds no units"),
+        ("s-0 1\n", "{}", r"km5.json: does not say 'codebook_size'"),
+    ],
+)
+def test_malformed_units_are_named(tmp_path, units, about, message):
+    data = corpus(tmp_path / "corpus")
+    (data / "units" / "km5").write_text(units)
+    if about:
+        (data / "units" / "km5.json").write_text(about)
+    with pytest.raises(ValueError, match=message):
+        unit_counts(data, "km5")
+
+
+def test_unknown_utterance_is_named(tmp_path):
+    data = corpus(tmp_path / "corpus")
+    with pytest.raises(ValueError, match="has no utterance 'zzz'"):
+        utterance_to_show(data, "km5", "zzz")

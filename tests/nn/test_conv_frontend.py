@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES, ConvFrontend, conv_over_time
+
+
+def test_frame_counts_are_those_of_the_convolutions():
+    frontend = ConvFrontend(conv_dim=4)
+    for samples in (400, 719, 720, 16000, 16123, 250000):
+        frames, _ = frontend(torch.zeros(1, samples), torch.tensor([samples]))
+        assert frames.shape[1] == frontend.num_frames(samples) == (samples - 400) // 320 + 1
+    assert frontend.num_frames(399) == frontend.num_frames(0) == 0
+    assert frontend.num_frames(torch.tensor([0, 399, 400, 16000])).tolist() == [0, 0, 1, 49]
+    assert frontend.num_frames(249_600) == 779
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_against_plain_convolutions(norm, bias):
+    torch.manual_seed(0)
+    frontend = ConvFrontend(conv_dim=8, norm=norm, conv_bias=bias)
+    wave = torch.randn(2, 4000)
+    x = wave.unsqueeze(1)
+    for i, (conv, stride) in enumerate(zip(frontend.convs, CONV_STRIDES, strict=True)):
+        x = F.conv1d(x, conv.weight, conv.bias, stride=stride)
+        if norm == "layer":
+            x = F.layer_norm(x.transpose(1, 2), (8,)).transpose(1, 2)
+        elif i == 0:
+            x = F.group_norm(x, 8)
+        x = F.gelu(x)
+    found, _ = frontend(wave, torch.tensor([4000, 4000]))
+    torch.testing.assert_close(found, x.transpose(1, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_conv_over_time_is_conv1d():
+    torch.manual_seed(0)
+    conv = torch.nn.Conv1d(6, 4, 5, stride=2, padding=2, groups=2)
+    x = torch.randn(3, 21, 6)
+    torch.testing.assert_close(conv_over_time(x, conv), conv(x.transpose(1, 2)).transpose(1, 2))
+    assert conv_over_time(x, conv).is_contiguous()
+
+
+def test_kaiming_normal_start():
+    frontend = ConvFrontend(conv_dim=256)
+    for conv, kernel in zip(frontend.convs, CONV_KERNELS, strict=True):
+        expected = (2 / (conv.in_channels * kernel)) ** 0.5
+        assert conv.weight.std().item() == pytest.approx(expected, rel=0.05)
+        assert conv.bias is None
+
+
+def test_no_bias_before_the_group_norm():
+    biases = [conv.bias is not None for conv in ConvFrontend(conv_dim=4, conv_bias=True).convs]
+    assert biases == [False] + [True] * 6
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="waveform of 399 samples"):
+        ConvFrontend(conv_dim=4)(torch.zeros(1, 399), torch.tensor([399]))
+    with pytest.raises(ValueError, match="legacy_norm"):
+        ConvFrontend(conv_dim=4, norm="layer", legacy_norm=True)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from audiossl.nn.masking import channel_mask, span_mask, valid_frames
+
+
+def slow_mask(frames, prob, length, least, rng):
+    """The definition, one utterance, one span and one frame at a time."""
+    count = max(least, int(prob * frames / length + rng.random()))
+    places = list(range(frames - length))
+    mask = [False] * frames
+    for start in rng.sample(places, min(count, len(places))):
+        for frame in range(start, start + length):
+            mask[frame] = True
+    return mask
+
+
+def masks(frames, seed=0, **options):
+    options = {"mask_prob": 0.65, "mask_length": 10} | options
+    return span_mask(frames, generator=np.random.default_rng(seed), **options)
+
+
+@pytest.mark.parametrize(("prob", "share"), [(0.65, 0.491), (0.80, 0.567)])
+def test_masked_share_of_a_long_utterance(prob, share):
+    found = masks(np.full(4000, 781), mask_prob=prob).mean(1)
+    # The given shares are rounded to 0.0005; the mean of 4000 draws adds four standard errors.
+    assert abs(found.mean() - share) < 0.0005 + 4 * found.std() / np.sqrt(4000)
+
+
+@pytest.mark.parametrize(("frames", "prob", "length"), [(60, 0.65, 10), (23, 0.8, 5), (14, 0.9, 3), (11, 0.3, 10)])
+def test_same_distribution_as_the_slow_loop(frames, prob, length):
+    draws = 4000
+    rng = random.Random(1)
+    slow = np.array([slow_mask(frames, prob, length, 2, rng) for _ in range(draws)])
+    fast = masks(np.full(draws, frames), mask_prob=prob, mask_length=length)
+    # Share of each frame, joint share of each pair of frames, and mean and spread of the count: five standard errors of a share.
+    tolerance = 5 * np.sqrt(2 * 0.25 / draws)
+    assert np.abs(slow.mean(0) - fast.mean(0)).max() < tolerance
+    pairs = [m.astype(float).T @ m / draws for m in (slow, fast)]
+    assert np.abs(pairs[0] - pairs[1]).max() < tolerance
+    counts = [m.sum(1) for m in (slow, fast)]
+    levels = range(frames + 1)
+    shares = [np.array([(c <= level).mean() for level in levels]) for c in counts]
+    assert np.abs(shares[0] - shares[1]).max() < tolerance
+
+
+def test_sets_of_starts_are_uniform():
+    # Length 1 shows the starts themselves: 2 of {0, 1, 2, 3}, six sets; and 3 of 4, which is drawn by its complement.
+    for prob, sets in ((0.4, 6), (0.6, 4)):
+        found = masks(np.full(12000, 5), mask_prob=prob, mask_length=1, min_masks=int(5 * prob))
+        exact = found[found.sum(1) == int(5 * prob)]
+        _, counts = np.unique(exact, axis=0, return_counts=True)
+        assert len(counts) == sets
+        expected = len(exact) / sets
+        assert ((counts - expected) ** 2 / expected).sum() < 25  # chi square with 5 degrees of freedom: p = 1e-4
+
+
+def test_never_the_last_frame_and_never_padding():
+    frames = np.random.default_rng(0).integers(12, 200, size=300)
+    mask = masks(frames, mask_prob=0.9)
+    assert mask.shape == (300, frames.max())
+    for row, count in zip(mask, frames, strict=True):
+        assert not row[count - 1 :].any()
+        assert row[: count - 1].any()
+
+
+def test_utterances_too_short_for_a_span():
+    mask = masks([0, 1, 2, 10, 11, 12])
+    assert mask.sum(1).tolist()[:5] == [0, 0, 1, 9, 10]
+    assert mask[3, :9].all()
+    assert mask[4, :10].all()
+    assert masks([3, 5]).sum(1).tolist() == [2, 4]
+    assert masks([]).shape == (0, 0)
+    assert masks([1, 1]).tolist() == [[False], [False]]
+
+
+@pytest.mark.parametrize("frames", [[781] * 6, [150, 90, 60, 140], [1, 40, 50]])
+def test_same_count_only_unmasks_down_to_the_least(frames):
+    free, same = masks(frames), masks(frames, same_count=True)
+    assert not (same & ~free).any()
+    maskable = np.array(frames) > 1
+    assert set(same.sum(1)[maskable]) == {free.sum(1)[maskable].min()}
+
+
+def test_same_count_unmasks_uniformly():
+    shares = []
+    for seed in range(400):
+        free, same = masks([40, 400], seed=seed), masks([40, 400], seed=seed, same_count=True)
+        removed = (free & ~same)[1]
+        ranks = np.flatnonzero(removed[free[1]]) / free[1].sum()
+        shares.append(ranks.mean())
+    assert abs(np.mean(shares) - 0.5) < 0.01
+
+
+def test_same_seed_same_mask():
+    assert (masks([100, 200], seed=3) == masks([100, 200], seed=3)).all()
+    assert (masks([100, 200], seed=3) != masks([100, 200], seed=4)).any()
+
+
+def test_accepts_torch_lengths():
+    assert (masks(torch.tensor([50, 60])) == masks([50, 60])).all()
+
+
+def test_channel_mask():
+    mask = channel_mask(3, 768, mask_prob=0.5, mask_length=64, generator=np.random.default_rng(0))
+    assert mask.shape == (3, 768)
+    assert mask.any(1).all()
+    runs = np.diff(np.flatnonzero(np.diff(np.pad(mask[0], 1).astype(int))))[::2]
+    assert runs.min() >= 64
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "words"),
+    [
+        ([10], {"mask_prob": 1.5}, "mask_prob 1.5"),
+        ([10], {"mask_length": 0}, "mask_length 0"),
+        ([[10]], {}, "num_frames"),
+        ([-1], {}, "num_frames"),
+    ],
+)
+def test_errors(frames, options, words):
+    with pytest.raises(ValueError, match=words):
+        masks(frames, **options)
+
+
+def test_valid_frames():
+    assert valid_frames(torch.tensor([2, 0, 3]), 3).tolist() == [[True, True, False], [False] * 3, [True] * 3]

@@ -1,0 +1,86 @@
+"""`[units]`: labelled once, kept while they hold, made again when they do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from audiossl.config import build, to_table
+from audiossl.data.manifest import Manifest
+from audiossl.units import codebook as codebooks
+from audiossl.units.guards import check_same_codebook
+from audiossl.units.labels import read_card
+from audiossl.units.recipe import UnitsConfig, ensure_units
+
+CONFIG = UnitsConfig(name="km8", clusters=8, iterations=5, batch_seconds=5.0, num_workers=0)
+
+
+@pytest.fixture
+def folders(new_corpus, tmp_path):
+    return [new_corpus(tmp_path / "train"), new_corpus(tmp_path / "dev", num_utterances=6, seed=1)]
+
+
+def run(folders, out, config=CONFIG):
+    lines = []
+    ensure_units(folders, config, out, log=lines.append)
+    return lines
+
+
+def test_fits_on_the_first_and_labels_all(folders, tmp_path):
+    out = tmp_path / "codebook"
+    assert sum("not there, labelling" in line for line in run(folders, out)) == 2
+    assert codebooks.load(out).card.utterances == 12
+    check_same_codebook(*map(Manifest.open, folders), "km8")
+    times = [(folder / "units/km8").stat().st_mtime_ns for folder in folders]
+    assert run(folders, out) == []
+    assert [(folder / "units/km8").stat().st_mtime_ns for folder in folders] == times
+
+
+def test_labels_of_another_codebook_are_made_again(folders, tmp_path):
+    run(folders, tmp_path / "one", UnitsConfig(**{**vars(CONFIG), "seed": 1}))
+    old = read_card(folders[1], "km8").codebook_hash
+    lines = run(folders, tmp_path / "two")
+    assert sum(f"made by another codebook ({old[:12]}), labelling again" in line for line in lines) == 2
+    assert read_card(folders[1], "km8").codebook_hash == codebooks.load(tmp_path / "two").hash != old
+
+
+def test_data_that_grew_is_labelled_again(folders, new_corpus, tmp_path):
+    out = tmp_path / "codebook"
+    run(folders, out)
+    grown = new_corpus(tmp_path / "grown", num_utterances=14)
+    (grown / "units").mkdir()
+    for name in ("km8", "km8.json"):
+        (grown / "units" / name).write_bytes((folders[0] / "units" / name).read_bytes())
+    lines = run([grown], out)
+    assert any("made for 12 utterances, there are 14 now" in line for line in lines)
+    assert read_card(grown, "km8").utterances == 14
+
+
+def test_table_without_its_card_is_made_again(folders, tmp_path):
+    out = tmp_path / "codebook"
+    run(folders, out)
+    (folders[0] / "units/km8.json").unlink()
+    assert any("not there, labelling" in line for line in run(folders, out))
+
+
+def test_kept_labels_are_checked(folders, tmp_path):
+    out = tmp_path / "codebook"
+    run(folders, out)
+    path = folders[1] / "units/km8"
+    path.write_text(path.read_text().replace(" 3", " 8"))
+    with pytest.raises(ValueError, match=r"label 8 is not in the codebook of 8"):
+        run(folders, out)
+
+
+@pytest.mark.parametrize(
+    "change", [{"clusters": 9}, {"seed": 1}, {"feature": "encoder", "encoder": "exp/a", "layer": 6}]
+)
+def test_codebook_is_not_the_one_asked_for(folders, tmp_path, change):
+    out = tmp_path / "codebook"
+    run(folders, out)
+    with pytest.raises(ValueError, match=r"codebook\.json: .* the recipe asks for .*remove the folder"):
+        run(folders, out, UnitsConfig(**{**vars(CONFIG), **change}))
+
+
+def test_toml_round_trip():
+    config = UnitsConfig(feature="encoder", encoder="exp/it1", layer=6, clusters=500, fraction=0.1)
+    assert build(UnitsConfig, to_table(config), "units") == config
