@@ -53,6 +53,8 @@ def first(manifest: Manifest, count: int) -> np.ndarray:
 
 def per_speaker(manifest: Manifest, count: int, seed: int) -> np.ndarray:
     """Indices of `count` utterances drawn from each speaker, all of them where a speaker has fewer."""
+    if count < 1:
+        raise ValueError(f"{manifest.path}: {count} utterances of each speaker cannot be chosen; ask for at least 1")
     speakers = np.unique(np.array(list(manifest.column(kaldi.UTT2SPK))), return_inverse=True)[1]
     order = np.random.default_rng(seed).permutation(len(manifest))
     order = order[np.argsort(speakers[order], kind="stable")]  # (utterance,), by speaker, in random order within each

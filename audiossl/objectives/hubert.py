@@ -83,7 +83,7 @@ class HuBERT(nn.Module):
         self.needs = tuple(f"units/{label}" for label in config.labels)
         self.projections = nn.ModuleList(nn.Linear(encoder.dim, config.final_dim) for _ in num_codes)
         self.codewords = nn.ParameterList(
-            nn.init.uniform_(torch.empty(codes + config.special_rows, config.final_dim)) for codes in num_codes
+            nn.init.normal_(torch.empty(codes + config.special_rows, config.final_dim)) for codes in num_codes
         )
         light = HuBERTViews(config, FrameGrid.of(encoder), num_codes, normalise=encoder.normalise_waveform)
         encoder.normalise_waveform = False

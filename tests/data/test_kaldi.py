@@ -20,7 +20,9 @@ def test_tabs_crlf_and_any_script(tmp_path):
     assert list(kaldi.read_table(path)) == [(1, "b", "ONE  TWO"), (2, "a", ""), (3, "c", "x\u00a0y\u3000z")]
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"a x\n\nb y\n", "text:2: an empty line"), (b"a x\nb \xff\n", "text:2: not UTF-8")])
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"a x\n\nb y\n", "text:2: an empty line"), (b"a x\nb \xff\n", "text:2: not UTF-8")]
+)
 def test_faulty_lines_are_named(tmp_path, content, words):
     (tmp_path / "text").write_bytes(content)
     with pytest.raises(ValueError, match=words):

@@ -1,0 +1,221 @@
+"""After `fix`, a directory has no fault that `fix` can mend, and nothing sound was lost."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from kaldi_dirs import RATE, make, tone
+
+from audiossl.data.fix import fix
+from audiossl.data.manifest import Manifest
+from audiossl.data.validate import faults
+
+IDS = ["s0-0", "s0-1", "s0-2", "s1-0", "s1-1", "s1-2"]
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make(tmp_path)
+
+
+def files(folder):
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and ".index" not in p.parts
+    }
+
+
+def edit(path, old, new):
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+
+
+@pytest.mark.parametrize("segments", [True, False])
+def test_a_sound_directory_is_not_touched(tmp_path, segments):
+    data = make(tmp_path, segments=segments)
+    before = files(data)
+    assert fix(data) == []
+    assert files(data) == before
+
+
+def test_order_and_line_ends(data):
+    before = files(data)
+    for name in ("wav.scp", "segments", "utt2spk", "spk2utt", "utt2dur", "text", "utt2lang", "units/km4"):
+        lines = (data / name).read_bytes().splitlines()
+        (data / name).write_bytes(b"\r\n".join(lines[::-1]).replace(b" ", b"\t", 1) + b"\r\n")
+    phones = (data / "phones.ctm").read_bytes().splitlines(keepends=True)
+    (data / "phones.ctm").write_bytes(b"".join(phones[::-1]))
+    damaged = files(data)
+    done = fix(data)
+    after = files(data)
+    assert {line.partition(":")[0] for line in done} == set(before) - {"trials", "units/km4.json"}
+    assert {name: content for name, content in after.items() if not name.startswith(".backup")} == before
+    backup = {name.removeprefix(".backup/"): content for name, content in after.items() if name.startswith(".backup/")}
+    assert backup == {name: damaged[name] for name in backup}
+    assert len(backup) == len(done)
+    assert list(faults(data)) == []
+
+
+CASES = [
+    ("text", b"s0-1 WORD 1\n", b"s0-1 WORD 1\ns0-1 OTHER\n", IDS),
+    ("text", b"s0-1 WORD 1\n", b"s0-1\ns0-1 WORD 1\n", IDS),
+    ("text", b"s0-1 WORD 1\n", b"", ["s0-0", *IDS[2:]]),
+    ("text", b"s0-1 WORD 1\n", b"s0-1\n", ["s0-0", *IDS[2:]]),
+    ("text", b"s0-1 WORD 1\n", b"s0-1 \xff\n", ["s0-0", *IDS[2:]]),
+    ("text", b"s0-1 WORD 1\n", b"\n\ns0-1 WORD 1\nx X\n", IDS),
+    ("text", b"s0-0", b"\xef\xbb\xbfs0-0", IDS[1:]),
+    ("utt2lang", b"s1-0 xx\n", b"", [*IDS[:3], *IDS[4:]]),
+    ("utt2spk", b"s1-0 s1\n", b"s1-0 s1 s2\n", [*IDS[:3], *IDS[4:]]),
+    ("utt2spk", b"s0-0 s0\ns0-1 s0\ns0-2 s0\n", b"", IDS[3:]),
+    ("units/km4", b"s1-2 0 1 2 3 0 1 2 3 0 1\n", b"", IDS[:5]),
+    ("spk2utt", b"s0-0 ", b"", IDS),
+    ("spk2utt", b"s1 s1-0 s1-1 s1-2\n", b"", IDS),
+    ("utt2dur", b"s0-1 1", b"s0-1 0", IDS),
+    ("utt2dur", b"s0-1 1", b"s0-1 7", IDS),
+    ("utt2dur", b"s0-1 1\n", b"", IDS),
+    ("segments", b"s0 2 3\n", b"s0 2 9\n", IDS),
+    ("segments", b"s0 2 3\n", b"s0 2 -1\n", IDS),
+    ("segments", b"s0 2 3\n", b"s0 3 9\n", [*IDS[:2], *IDS[3:]]),
+    ("segments", b"s0 2 3\n", b"s0 2\n", [*IDS[:2], *IDS[3:]]),
+    ("segments", b"s0 2 3\n", b"s9 2 3\n", [*IDS[:2], *IDS[3:]]),
+    ("wav.scp", b"s0 ", b"s9 ", IDS[3:]),
+    ("wav.scp", b"s0.wav", b"none.wav", IDS[3:]),
+    ("wav.scp", b"s1 ", b"s00 /none.wav\ns1 ", IDS),
+    ("trials", b"s0-1 target", b"s9-1 target", IDS),
+    ("trials", b"s0-1 target", b"s0-1 perhaps", IDS),
+    ("phones.ctm", b"s0-0 1 0.4 0.6 B\n", b"x 1 0.4 0.6 B\n", IDS),
+    ("phones.ctm", b"s0-0 1 0.4 0.6 B\n", b"\n\xff\n", IDS),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "left"), CASES)
+def test_each_fault_is_mended_once(data, name, old, new, left):
+    original = (data / name).read_bytes()
+    edit(data / name, old, new)
+    damaged = (data / name).read_bytes()
+    assert list(faults(data))
+    assert fix(data)
+    assert [str(fault) for fault in faults(data)] == []
+    assert list(Manifest.open(data).ids) == left
+    backup = data / ".backup" / name
+    assert (backup if backup.exists() else data / name).read_bytes() == damaged  # no copy of what was not changed
+    if left == IDS and name not in {"trials", "phones.ctm"}:
+        assert (data / name).read_bytes() == original
+    after = files(data)
+    assert fix(data) == []
+    assert files(data) == after
+
+
+def test_what_was_done_is_said(data):
+    edit(data / "text", b"s0-1 WORD 1\n", b"s0-1\n\nx Y\n")
+    edit(data / "segments", b"s1 2 3\n", b"s1 2 9\n")
+    done = fix(data)
+    assert "segments: 1 now end with their recording" in done
+    assert "left out 1 of 6 utterances that not all files know or that failed" in done
+    assert "text: dropped 1 unknown or left out, 2 unreadable" in done
+    assert "units/km4: dropped 1 unknown or left out" in done
+    assert "trials: dropped 1 that name unknown utterances or cannot be read" in done
+
+
+def test_backups_are_not_overwritten(data):
+    original = (data / "text").read_bytes()
+    for number in range(3):
+        (data / "text").write_bytes(original + b"x %d\n" % number)
+        fix(data)
+    assert [(data / ".backup" / f"text{end}").read_bytes()[-4:] for end in ("", ".1", ".2")] == [
+        b"x 0\n",
+        b"x 1\n",
+        b"x 2\n",
+    ]
+
+
+def test_a_channel_survives_clipping(data, tmp_path):
+    soundfile.write(tmp_path / "audio" / "s0.wav", np.stack([tone(3.0), tone(3.0)], 1), RATE)
+    edit(data / "segments", b"s0 2 3\n", b"s0 2 9 1\n")
+    fix(data)
+    assert "s0-2 s0 2 3 1\n" in (data / "segments").read_text()
+
+
+def test_speakers_of_utterances_that_go_go_too(data):
+    (data / "spk2gender").write_text("s1 f\ns0 m\n")
+    edit(data / "wav.scp", b"s0.wav", b"none.wav")
+    fix(data)
+    assert (data / "spk2gender").read_text() == "s1 f\n"
+    assert (data / "spk2utt").read_text() == "s1 s1-0 s1-1 s1-2\n"
+    assert list(faults(data)) == []
+
+
+def test_durations_are_written_where_there_are_none_and_rounded_ones_kept(data):
+    (data / "utt2dur").unlink()
+    assert fix(data) == ["utt2dur: made from the audio"]
+    assert (data / "utt2dur").read_text() == "".join(f"{name} 1\n" for name in IDS)
+    edit(data / "utt2dur", b"s0-0 1\n", b"s0-0 1.01\n")
+    assert fix(data) == []
+
+
+def test_only_decoding_leaves_silence_out(tmp_path):
+    data = make(tmp_path, segments=False)
+    soundfile.write(tmp_path / "audio" / "s0-1.wav", np.zeros(RATE), RATE)
+    assert fix(data) == []
+    done = fix(data, check_audio=True)
+    assert "left out 's0-1': " in done[0]
+    assert "silent" in done[0]
+    assert list(Manifest.open(data).ids) == ["s0-0", *IDS[2:]]
+    assert list(faults(data, check_audio=True)) == []
+
+
+def test_programs_are_kept_and_run_only_if_allowed(data, tmp_path):
+    (data / "wav.scp").write_text(f"s0 {tmp_path}/audio/s0.wav\ns1 echo >{tmp_path}/ran |\n")
+    assert fix(data) == []
+    assert fix(data, check_audio=True) == []
+    assert not (tmp_path / "ran").exists()
+    fix(data, check_audio=True, allow_commands=True)
+    assert (tmp_path / "ran").exists()
+    assert list(Manifest.open(data).ids) == IDS[:3]
+
+
+def test_what_cannot_be_mended_stays(data):
+    (data / "units" / "km4.json").write_text(json.dumps({"rate": 10.0, "codebook_size": 2}))
+    edit(data / "phones.ctm", b"s0-0 1 0.4 0.6 B\n", b"s0-0 1 0.4 9 B\n")
+    (data / "utt2spk").unlink()
+    before = files(data)
+    assert fix(data) == []
+    assert files(data) == before
+    assert not any("data fix" in fault.cure for fault in faults(data))
+
+
+def test_nothing_left_and_no_directory(data, tmp_path):
+    (data / "text").write_text("x Y\n")
+    before = files(data)
+    with pytest.raises(ValueError, match="text: shares no sound utterance"):
+        fix(data)
+    assert files(data) == before
+    with pytest.raises(ValueError, match=r"wav\.scp: no such file"):
+        fix(tmp_path)
+
+
+def test_a_killed_run_is_finished_by_the_next(data, monkeypatch):
+    from audiossl.data import kaldi
+
+    edit(data / "text", b"s0-1 WORD 1\n", b"")
+    written = []
+    original = kaldi.write_sorted_table
+
+    def stop_at_third(path, rows):
+        written.append(path)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        original(path, rows)
+
+    monkeypatch.setattr(kaldi, "write_sorted_table", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        fix(data)
+    monkeypatch.setattr(kaldi, "write_sorted_table", original)
+    fix(data)
+    assert list(faults(data)) == []
+    assert list(Manifest.open(data).ids) == ["s0-0", *IDS[2:]]
