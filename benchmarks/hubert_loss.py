@@ -9,6 +9,7 @@ Example: python benchmarks/hubert_loss.py
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 import torch
+from _machine import add_check, describe, finish, matmul_gflops
 from torch import nn
 from torch.nn import functional as F
 
@@ -94,9 +96,16 @@ def peak_bytes(profile: torch.profiler.profile) -> int:
 
 def main() -> None:
     """Print a line per form."""
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "form", nargs="?", choices=FORMS, help="measure this one alone, in this process, and print JSON"
+    )
+    add_check(parser)
+    options = parser.parse_args()
+    if options.form:
+        print(json.dumps(measure(options.form)))
         return
+    print(f"{describe()}; peak: {matmul_gflops():.0f} GFLOP/s")
     results = {}
     for name in FORMS:
         output = subprocess.run([sys.executable, __file__, name], check=True, capture_output=True, text=True).stdout
@@ -108,7 +117,7 @@ def main() -> None:
             f"{name:<32} {result['mb']:9.1f} {result['mb'] / ours['mb']:6.0f} {result['ms']:7.0f} "
             f"{result['ms'] / ours['ms']:6.1f}  {result['loss']:.6f}"
         )
-    print(f"goal: at most {GOAL_MB} MB; {'met' if ours['mb'] <= GOAL_MB else 'missed'}")
+    finish({f"{ours['mb']:.1f} of at most {GOAL_MB} MB": ours["mb"] <= GOAL_MB}, check=options.check)
 
 
 if __name__ == "__main__":

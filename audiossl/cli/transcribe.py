@@ -14,8 +14,8 @@ from audiossl.data.kaldi import write_table
 from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
 from audiossl.data.whole import FileList
-from audiossl.train.distributed import join_world
-from audiossl.train.run_finetune import load_finetuned, predict_all
+from audiossl.diagnostics.results import add_result
+from audiossl.interop.encoder import open_source
 
 if TYPE_CHECKING:
     from audiossl.train.fine_tune import FineTune
@@ -33,7 +33,8 @@ def main(
 ) -> int:
     """Transcribe recordings or data directories with a fine-tuned model.
 
-    Prints `utterance text` lines; a data directory that holds the reference text is scored as well.
+    Prints `utterance text` lines; a data directory that holds the reference text is scored as well, and the scores are kept
+    in the experiment's results.json.
 
     Example: audiossl transcribe exp/asr data/test recording.wav
 
@@ -46,6 +47,9 @@ def main(
         device: auto, cpu, cuda or cuda:N.
         json: print one JSON object with the texts and the scores.
     """
+    from audiossl.train.distributed import join_world
+    from audiossl.train.run_finetune import load_finetuned
+
     if not paths:
         raise ValueError("no recordings are given; add audio files or data directories")
     for path in paths:
@@ -54,7 +58,7 @@ def main(
     config = LoaderConfig(batch_seconds=batch_seconds, num_workers=num_workers)
     bad: list[str] = []
     with join_world(device) as world:
-        module, _ = load_finetuned(experiment)
+        module, tables = load_finetuned(experiment)
         module.to(world.device)
         texts, scores = _transcribe(module, paths, config, bad)
     if out is not None:
@@ -68,6 +72,11 @@ def main(
             print(f"{place}: " + ", ".join(f"{name} {value:.2f} %" for name, value in values.items()), file=sys.stderr)
     for line in bad:
         print(f"audiossl: {line}", file=sys.stderr)
+    folder = open_source(experiment)[0].parent.parent
+    try:
+        _keep(folder, scores, seed=tables["train"]["seed"], left_out=len(bad))
+    except OSError as error:
+        print(f"audiossl: {folder}: the scores are not kept: {error.strerror}", file=sys.stderr)
     return 1 if bad else 0
 
 
@@ -75,6 +84,11 @@ def _transcribe(
     module: FineTune, paths: tuple[Path, ...], config: LoaderConfig, bad: list[str]
 ) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
     """Return the texts by utterance and the scores by data directory; unusable recordings are added to `bad`."""
+    from audiossl.train.run_finetune import predict_all
+
+    def note(utterance: str, message: str) -> None:
+        bad.append(message if utterance in message else f"{utterance}: {message}")
+
     texts: dict[str, str] = {}
     scores: dict[str, dict[str, float]] = {}
     files = [path for path in paths if not path.is_dir()]
@@ -86,13 +100,23 @@ def _transcribe(
                 sound.append(path)
             except AudioError as error:
                 bad.append(str(error))
-        texts |= dict(predict_all(module, FileList(tuple(sound)), config, on_bad=bad.append)) if sound else {}
+        texts |= dict(predict_all(module, FileList(tuple(sound)), config, on_bad=note)) if sound else {}
     for directory in (path for path in paths if path.is_dir()):
         manifest = Manifest.open(directory)
-        own = dict(sorted(predict_all(module, manifest, config, on_bad=bad.append)))
+        own = dict(sorted(predict_all(module, manifest, config, on_bad=note)))
         texts |= own
         column = module.task.config.column
         if (directory / column).is_file():
             references = dict(zip(manifest.ids, manifest.column(column), strict=True))
             scores[str(directory)] = module.task.score(list(own.values()), [references[utterance] for utterance in own])
     return texts, scores
+
+
+def _keep(folder: Path, scores: dict[str, dict[str, float]], *, seed: int, left_out: int) -> None:
+    """Append the scores to the experiment's results, named like `WER test`. left_out: recordings that could not be used."""
+    for place, values in scores.items():
+        for name, value in values.items():
+            shown = name.upper() if name in {"wer", "cer"} else name
+            add_result(
+                folder, f"{shown} {Path(place).resolve().name}", value, "%", seed=seed, data=place, left_out=left_out
+            )

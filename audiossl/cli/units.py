@@ -109,7 +109,7 @@ def apply(
         )
 
 
-def quality(data: Path, name: str, json: bool = False) -> None:
+def quality(data: Path, name: str, out: Path | None = None, label: str = "", json: bool = False) -> None:
     """Measure units: use of the codes, and purity and PNMI against DATA/phones.ctm where there is one.
 
     Example: audiossl units quality --data data/dev --name mfcc_km100 --json
@@ -117,6 +117,8 @@ def quality(data: Path, name: str, json: bool = False) -> None:
     Args:
         data: data directory with units/NAME.
         name: of the labels.
+        out: experiment whose results.json the numbers are added to, for `audiossl report`.
+        label: added to their names there, as in `PNMI layer 6`.
         json: print JSON instead of a table.
     """
     from audiossl.data.kaldi import PHONES_CTM
@@ -124,6 +126,8 @@ def quality(data: Path, name: str, json: bool = False) -> None:
     from audiossl.units.guards import check_units
     from audiossl.units.quality import measure
 
+    if label and out is None:
+        raise ValueError(f"--label {label}: names results that are kept; add --out EXPERIMENT")
     check_units(Manifest.open(data), name, log=_log)
     use, match = measure(data, name)
     if match is None:
@@ -133,6 +137,23 @@ def quality(data: Path, name: str, json: bool = False) -> None:
         print(json_format.dumps(row))
     else:
         _print_table(name, use, match)
+    if out is not None:
+        _keep(out, use, match, label=label, units=name, data=str(data))
+
+
+def _keep(out: Path, use: CodeUse, match: PhoneMatch | None, *, label: str, units: str, data: str) -> None:
+    """Append the numbers to an experiment's results."""
+    from audiossl.diagnostics.results import add_result
+
+    numbers = {"code perplexity": use.perplexity}
+    if match:
+        numbers |= {
+            "PNMI": match.pnmi,
+            "phone purity": match.phone_purity,
+            "cluster purity": match.cluster_purity,
+        }
+    for name, value in numbers.items():
+        add_result(out, f"{name} {label}".strip(), value, "", units=units, data=data)
 
 
 def _print_table(name: str, use: CodeUse, match: PhoneMatch | None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from audiossl.data import kaldi
 from audiossl.data.lines import Fault, parse_phone, parse_trial, scan
 
@@ -16,12 +18,19 @@ DURATION_TOLERANCE = 0.05
 """Seconds by which `utt2dur` or an alignment may differ from the audio: both are often rounded to hundredths or frames."""
 
 LABEL_TOLERANCE = 3.0
-"""Labels that may be missing or too many: a 25 ms window at a 10 ms hop ends up to 2.5 labels early."""
+"""Labels that may be missing or too many: a 25 ms window at a 10 ms hop ends up to 2.5 labels early, and rounded durations
+add half of one."""
 
 LABEL_SHARE = 0.01
 """The same as a share of the utterance, where that is more: durations of compressed audio are not exact."""
 
 _AGAIN = "run `audiossl units apply` again"
+
+
+def labels_fit(count: Any, duration: Any, rate: float) -> Any:
+    """Tell whether so many labels may be those of `duration` seconds at `rate` Hz; numbers, or arrays of them alike."""
+    expected = rate * duration
+    return np.abs(count - expected) <= np.maximum(LABEL_TOLERANCE, LABEL_SHARE * expected) + 1e-6
 
 
 class UnitsCheck:
@@ -54,11 +63,9 @@ class UnitsCheck:
         if min(labels) < 0 or max(labels) >= self.size:
             odd = min(labels) if min(labels) < 0 else max(labels)
             return f"label {odd}, where the codebook has 0 to {self.size - 1}"
-        expected = self.rate * (duration or 0.0)
-        if duration is not None and abs(len(labels) - expected) > max(LABEL_TOLERANCE, LABEL_SHARE * expected):
-            return (
-                f"{len(labels)} labels, where {kaldi.seconds(duration)} s at {self.rate:g} Hz give about {expected:.0f}"
-            )
+        if duration is not None and not labels_fit(len(labels), duration, self.rate):
+            about = f"{kaldi.seconds(duration)} s at {self.rate:g} Hz give about {self.rate * duration:.0f}"
+            return f"{len(labels)} labels, where {about}"
         return ""
 
 

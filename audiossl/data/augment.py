@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from audiossl.data.manifest import Manifest
-from audiossl.data.rooms import impulse_response, random_room
+from audiossl.data.rooms import fast_size, impulse_response, random_room
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Waveform: TypeAlias = NDArray[np.float32]
 
 _ROOM_STREAM = 1979  # keeps the rooms' random numbers apart from all others
+_BLOCK = 1 << 15  # samples per Fourier transform of a convolution: fastest among 2^14, 2^15 and 2^16
 _STEPS = ("speed", "reverb", "noise", "gain")
 
 
@@ -153,10 +154,7 @@ def reverberate(speech: Waveform, impulse_response: Waveform) -> Waveform:
     The direct path, taken to be the largest peak, is moved to time 0, so that frame labels stay right.
     """
     direct = int(np.argmax(np.abs(impulse_response)))
-    full = len(speech) + len(impulse_response) - 1
-    size = _fast_size(full)
-    product = np.fft.rfft(speech, size) * np.fft.rfft(impulse_response, size)
-    wet = np.fft.irfft(product, size)[direct : direct + len(speech)].astype(np.float32)
+    wet = _convolve(speech, impulse_response)[direct : direct + len(speech)]
     energy = _energy(wet)
     if energy == 0:
         raise ValueError("reverberated speech is silent; leave the recording or the impulse response out")
@@ -209,6 +207,20 @@ def _energy(waveform: Waveform) -> float:
     return float(np.square(waveform, dtype=np.float64).sum())
 
 
-def _fast_size(length: int) -> int:
-    """Smallest 2^a x 1, 3, 5, 9 or 15 that is at least `length`: sizes of fast Fourier transforms."""
-    return min(odd << max(0, -(-length // odd) - 1).bit_length() for odd in (1, 3, 5, 9, 15))
+def _convolve(signal: Waveform, response: Waveform) -> Waveform:
+    """Full convolution, (sample + tap - 1,) float32, block by block (overlap-add): one long transform leaves the cache."""
+    if len(signal) < len(response):
+        signal, response = response, signal
+    full = len(signal) + len(response) - 1
+    size = min(fast_size(full), max(_BLOCK, fast_size(4 * len(response))))
+    step = size - len(response) + 1
+    num_blocks = -(-len(signal) // step)
+    padded = np.zeros(num_blocks * step, dtype=np.float32)
+    padded[: len(signal)] = signal
+    spectra = np.fft.rfft(padded.reshape(num_blocks, step), size)
+    blocks = np.fft.irfft(spectra * np.fft.rfft(response, size), size)
+    # A block's tail reaches into the next one only, for the response is no longer than a step.
+    result = np.zeros((num_blocks + 1, step), dtype=np.float32)
+    result[:-1] = blocks[:, :step]
+    result[1:, : size - step] += blocks[:, step:]
+    return result.reshape(-1)[:full]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _BATCH_STREAM = 2**31 - 1  # stands where utterances have their epoch
 _AUGMENT_STREAM = 1  # a fourth number, which utterances' own streams lack
-_NAMED = 3
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -240,12 +240,26 @@ class BadRecordings:
         new = {utterance: message for utterance, message in bad if utterance not in self._messages}
         self._messages |= new
         if len(self) > self.max_fraction * self.total:
-            first = "; ".join(f"{utterance}: {message}" for utterance, message in list(self._messages.items())[:_NAMED])
+            first = "; ".join(map(_named, list(self._messages.items())[:_SHOWN]))
             raise ValueError(
                 f"{len(self)} of {self.total} utterances cannot be used, more than max_bad_fraction {self.max_fraction:g} allows;"
                 f" mend the data or raise it. The first: {first}"
             )
-        return [f"left out {utterance}: {message}" for utterance, message in new.items()]
+        return [f"left out {message}" for message in map(_named, new.items())]
+
+    @property
+    def messages(self) -> dict[str, str]:
+        """What is wrong, by utterance, in the order of discovery."""
+        return dict(self._messages)
+
+
+def usable(batches: Iterable[Batch], bad: BadRecordings, log: Callable[[str], None]) -> Iterator[Batch]:
+    """Yield the batches that have anything left; name the recordings left out through `log`. ValueError when too many are bad."""
+    for batch in batches:
+        for line in bad.add(batch["bad"]):
+            log(line)
+        if batch["utt_ids"]:
+            yield batch
 
 
 def worker_init(worker: int) -> None:
@@ -257,6 +271,11 @@ def worker_init(worker: int) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # for what is imported from now on
     if "faiss" in sys.modules:
         sys.modules["faiss"].omp_set_num_threads(1)
+
+
+def _named(fault: tuple[str, str]) -> str:
+    utterance, message = fault
+    return message if message.startswith(f"{utterance}: ") else f"{utterance}: {message}"
 
 
 def _as_it_is(batch: Any) -> Any:

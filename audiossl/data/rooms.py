@@ -21,7 +21,7 @@ SPEED_OF_SOUND = 343.0
 """Metres per second, in air at 20 degrees Celsius."""
 _OVERSAMPLING = 8
 _HIGH_PASS_HZ = 100.0
-_FINE_RATE_MARGIN = 0.05  # seconds of silence at the end, in which filters ring out instead of wrapping round
+_MARGIN = 0.1  # seconds of silence at the end at the least, in which filters ring out instead of wrapping round
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ def impulse_response(room: Room, sample_rate: int) -> NDArray[np.float32]:
     """
     fine_rate = sample_rate * _OVERSAMPLING
     fine = image_histogram(room, fine_rate)
-    fine = np.concatenate([fine, np.zeros(int(_FINE_RATE_MARGIN * fine_rate))])
-    num_samples = -(-fine.size // _OVERSAMPLING)
+    num_samples = fast_size(-(-fine.size // _OVERSAMPLING) + int(_MARGIN * sample_rate))
     spectrum = np.fft.rfft(fine, num_samples * _OVERSAMPLING)[: num_samples // 2 + 1]
     response = np.fft.irfft(spectrum * _high_pass(spectrum.size, num_samples, sample_rate), num_samples)
     return response[: max(int(room.rt60 * sample_rate), 1)].astype(np.float32)
@@ -94,6 +93,11 @@ def image_histogram(room: Room, rate: int) -> NDArray[np.float64]:
         cell = (distance * (rate / SPEED_OF_SOUND) + 0.5).astype(np.intp)
         total += np.bincount(cell, xy_gain[:within] * (gain / (4 * np.pi)) / distance, total.size)
     return total
+
+
+def fast_size(length: int) -> int:
+    """Smallest 2^a x 1, 3, 5, 9 or 15 that is at least `length`: sizes of fast Fourier transforms."""
+    return min(odd << max(0, -(-length // odd) - 1).bit_length() for odd in (1, 3, 5, 9, 15))
 
 
 def reflection_factor(size: Point, rt60: float) -> float:

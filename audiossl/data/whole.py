@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiossl.data.audio import audio_info, read_audio
+from audiossl.data.loader import make_loader, make_sampler
+from audiossl.data.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from audiossl.contracts import Batch, Utterance
+    from audiossl.data.loader import LoaderConfig, Source, Viewing
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class WholeUtterances:
         samples = len(utterance.waveform)
         if samples < self.min_samples:
             raise ValueError(
-                f"{utterance.id}: {samples / utterance.sample_rate:.3f} s is too short for one frame "
+                f"{samples / utterance.sample_rate:.3f} s is too short for one frame "
                 f"({self.min_samples / utterance.sample_rate:.3f} s); leave it out"
             )
         return {"waveform": utterance.waveform}
@@ -37,6 +40,19 @@ class WholeUtterances:
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the loader's contract
         """Return the batch as it is."""
         return batch
+
+
+def one_epoch(
+    source: Source, module: Viewing, config: LoaderConfig, *, sample_rate: int, first: int = 0, label: str = ""
+) -> Iterator[Batch]:
+    """Every utterance once, longest first, of any length and without augmentation; always the same batches.
+
+    first: number of the batch to begin with. label: what the progress display calls this pass; "" shows none.
+    """
+    whole = replace(config, min_duration=0.0, max_duration=None, augment=None)
+    numbers = range(first, make_sampler(source, whole, seed=0, shuffle=False).batches_per_epoch(0))
+    batches = make_loader(source, module, whole, sample_rate=sample_rate, seed=0, positions=numbers, shuffle=False)
+    return progress(batches, len(numbers), label) if label else batches
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from audiossl.diagnostics.results import read_json, write_json
+from audiossl.data.json_files import read_json, write_json
 from audiossl.nn.pooling import mean_over_frames
 
 if TYPE_CHECKING:
@@ -114,33 +114,31 @@ def _compute(
     # Batches are numbered by their size limit: with another one the old numbers mean other utterances.
     state: dict[str, Any] = {**facts, "batch_seconds": config.batch_seconds}
     earlier = read_json(journal) if partial.is_file() and journal.is_file() else {}
-    done, faults = 0, []
+    done = 0
+    bad = BadRecordings(config.max_bad_fraction, len(manifest))
     if {key: earlier.get(key) for key in state} == state:
-        done, faults = earlier["batches"], earlier["bad"]
+        done = earlier["batches"]
+        bad.add([(utterance, message) for utterance, message in earlier["bad"]])
         features = np.lib.format.open_memmap(partial, mode="r+")
     else:
         shape = (len(manifest), source.num_layers, source.dim)
         features = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-    bad = BadRecordings(config.max_bad_fraction, len(manifest))
-    bad.add([(utterance, message) for utterance, message in faults])
     forwards = 0
     for number, rows, batch in _batches(manifest, source, config, done):
-        new = batch.get("bad", [])
-        for line in bad.add(new):
+        for line in bad.add(batch["bad"]):
             log(line)
-        faults += [[utterance, message] for utterance, message in new]
         features[list(rows.values())] = np.nan
         if batch["utt_ids"]:
             features[[rows[utterance] for utterance in batch["utt_ids"]]] = _pool(source, batch)
         forwards += len(batch["utt_ids"])
         if (number + 1) % _BATCHES_PER_SAVE == 0:
             features.flush()
-            write_json(journal, {**state, "batches": number + 1, "bad": faults})
+            write_json(journal, {**state, "batches": number + 1, "bad": list(bad.messages.items())})
     features.flush()
     del features
     # The description goes last: where it stands, the array is whole.
     partial.replace(place / "features.npy")
-    write_json(place / "features.json", {**facts, "bad": faults})
+    write_json(place / "features.json", {**facts, "bad": list(bad.messages.items())})
     journal.unlink(missing_ok=True)
     return forwards
 
@@ -149,24 +147,20 @@ def _batches(
     manifest: Manifest, source: FeatureSource, config: CacheConfig, first: int
 ) -> Iterator[tuple[int, dict[str, int], Batch]]:
     """Yield (number, row of each utterance of the batch, batch), every utterance once, from batch number `first` on."""
-    from audiossl.data.loader import LoaderConfig, make_loader
-    from audiossl.data.progress import progress
-    from audiossl.data.sampler import BucketSampler
-    from audiossl.data.whole import WholeUtterances
+    from audiossl.data.loader import LoaderConfig, make_sampler
+    from audiossl.data.whole import WholeUtterances, one_epoch
 
-    sampler = BucketSampler(manifest.durations, batch_seconds=config.batch_seconds, seed=0, shuffle=False)
-    numbers = range(first, sampler.batches_per_epoch())
-    loader = make_loader(
+    loading = LoaderConfig(batch_seconds=config.batch_seconds, num_workers=config.num_workers)
+    sampler = make_sampler(manifest, loading, seed=0, shuffle=False)
+    batches = one_epoch(
         manifest,
         WholeUtterances(source.min_samples),
-        LoaderConfig(batch_seconds=config.batch_seconds, num_workers=config.num_workers),
+        loading,
         sample_rate=source.sample_rate,
-        seed=0,
-        positions=numbers,
-        shuffle=False,
+        first=first,
+        label=f"{source.name} on {manifest.path.name}",
     )
-    label = f"{source.name} on {manifest.path.name}"
-    for number, batch in zip(numbers, progress(loader, len(numbers), label), strict=True):
+    for number, batch in enumerate(batches, first):
         _, rows = sampler.batch(number)
         yield number, {manifest.ids[int(row)]: int(row) for row in rows}, batch
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiossl.data.json_files import write_json
 from audiossl.diagnostics.linear_probe import Split
-from audiossl.diagnostics.results import command_line, machine, write_json
+from audiossl.diagnostics.results import command_line, machine
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiossl.data.json_files import read_json
 from audiossl.diagnostics import figures
-from audiossl.diagnostics.results import FILE_NAME, Result, read_json, read_results, shown
+from audiossl.diagnostics.results import FILE_NAME, Result, read_results, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import math
 import os
 import platform
@@ -17,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from audiossl.data.json_files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -117,23 +118,6 @@ def machine() -> str:
     text = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     torch = sys.modules.get("torch")
     return f"{text}, {torch.cuda.get_device_name()}" if torch is not None and torch.cuda.is_available() else text
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file; ValueError names the place of a fault."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; give another path, or make it first") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}; mend or remove it") from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, atomically."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _row(result: Result) -> dict[str, Any]:

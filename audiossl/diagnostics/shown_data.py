@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from audiossl.data.json_files import read_json
 from audiossl.diagnostics.figures import Utterance
-from audiossl.diagnostics.results import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from audiossl.contracts import EncoderOutput
+from audiossl.data.frame_grid import FrameGrid
+from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from audiossl.nn.ssl_encoder import SSLEncoder
-
-_BATCH_TOLERANCE = 1e-3  # of the largest feature
 
 
 @dataclass(frozen=True)
@@ -75,25 +74,6 @@ def encoder_source(name: str, encoder: SSLEncoder, *, digest: str, device: str =
         output: EncoderOutput = model(waveform.to(device), lengths.to(device))
         return output
 
-    @torch.no_grad()
-    def one_by_one(waveform: Tensor, lengths: Tensor) -> EncoderOutput:
-        alone = [together(row[None, : int(n)], n[None]) for row, n in zip(waveform, lengths, strict=True)]
-        layers = [
-            torch.nn.utils.rnn.pad_sequence([output.layers[k][0] for output in alone], batch_first=True)
-            for k in range(len(alone[0].layers))
-        ]
-        return EncoderOutput(layers, torch.cat([output.lengths for output in alone]))
-
-    shortest = bisect_left(range(encoder.sample_rate), 1, key=lambda samples: int(encoder.num_frames(samples)))
-    extract = together if _ignores_batch_mates(together, encoder.sample_rate, shortest) else one_by_one
-    return FeatureSource(name, digest, encoder.sample_rate, encoder.num_layers + 1, encoder.dim, shortest, extract)
-
-
-def _ignores_batch_mates(extract: Callable[[Tensor, Tensor], EncoderOutput], sample_rate: int, shortest: int) -> bool:
-    """Compare half a second of noise alone and beside a whole second of it."""
-    noise = 0.1 * torch.randn(2, 2 * max(sample_rate // 2, shortest), generator=torch.Generator().manual_seed(0))
-    whole, half = noise.shape[1], noise.shape[1] // 2
-    noise[1, half:] = 0
-    alone = extract(noise[1:, :half], torch.tensor([half])).layers[-1][0]
-    beside = extract(noise, torch.tensor([whole, half])).layers[-1][1, : len(alone)]
-    return bool((alone - beside).abs().max() <= _BATCH_TOLERANCE * alone.abs().max())
+    rate, shortest = encoder.sample_rate, FrameGrid.of(encoder).first
+    extract = one_by_one(together) if minds_batch_mates(together, sample_rate=rate, min_samples=shortest) else together
+    return FeatureSource(name, digest, rate, encoder.num_layers + 1, encoder.dim, shortest, extract)

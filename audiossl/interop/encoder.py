@@ -65,15 +65,18 @@ def load_from(checkpoint: Path, tables: dict[str, Any]) -> SSLEncoder:
 
 def load_base(tables: dict[str, Any]) -> SSLEncoder:
     """Return the encoder that a fine-tuned experiment starts from: `run.init` in the shape that its `[encoder]` table says."""
-    start = load_encoder(tables["run"]["init"], seed=tables["run"]["init_seed"])
     encoder = build_encoder(tables["encoder"])
-    try:
-        encoder.load_state_dict(start.state_dict())
-    except RuntimeError as error:
-        raise ValueError(
-            f"encoder: does not fit run.init {tables['run']['init']}: {str(error).splitlines()[-1]}"
-        ) from error
+    copy_weights(tables["run"]["init"], encoder, seed=tables["run"]["init_seed"])
     return encoder
+
+
+def copy_weights(source: str | Path, encoder: SSLEncoder, *, seed: int = 0) -> None:
+    """Give `encoder` the weights of a source; ValueError where it has another shape. seed: see `load_encoder`."""
+    try:
+        encoder.load_state_dict(load_encoder(source, seed=seed).state_dict())
+    except RuntimeError as error:
+        fault = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{source}: does not fit the recipe's [encoder]: {fault}; make them agree") from error
 
 
 def _random_like(source: str, seed: int) -> SSLEncoder:

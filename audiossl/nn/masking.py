@@ -40,7 +40,8 @@ def span_mask(
     wanted = np.floor(mask_prob * frames / mask_length + generator.random(rows)).astype(np.int64)
     choices = np.where(frames > 1, np.maximum(frames - mask_length, 1), 0)
     counts = np.minimum(np.maximum(wanted, min_masks), choices)
-    mask = _dilate(_draw_distinct(choices, counts, width, generator), mask_length)
+    starts = _draw_distinct(choices, counts, np.full(rows, width), generator)
+    mask = _dilate(starts.reshape(rows, width), mask_length)
     if frames.min() <= mask_length:
         mask &= np.arange(width) < (frames - 1)[:, None]
     if same_count:
@@ -86,73 +87,60 @@ def _checked(num_frames: ArrayLike, mask_prob: float, mask_length: int) -> NDArr
 
 
 def _draw_distinct(
-    choices: NDArray[np.int64], counts: NDArray[np.int64], width: int, generator: np.random.Generator
+    choices: NDArray[np.int64], counts: NDArray[np.int64], widths: NDArray[np.int64], generator: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Mark `counts[row]` distinct numbers, uniform on {0 .. choices[row] - 1}, in a table (row, width).
+    """Mark `counts[row]` distinct cells, uniform on the first `choices[row]` of the `widths[row]` cells of a row: (cell,) of all rows.
 
-    Numbers are drawn with replacement and those that hit a taken place are drawn again: the set grows by a uniform choice among
-    the free places, as it should, and costs as many draws as there are marks instead of as there are places. Rows that want
-    more than half of their places mark the others and are inverted, which bounds the number of rounds.
+    Cells are drawn with replacement and those that hit a taken one are drawn again: the set grows by a uniform choice among the
+    free cells, as it should, and costs as many draws as there are marks instead of as there are cells. Rows that want more than
+    half of their choices mark the others and are inverted, which bounds the number of rounds.
     """
-    rows = len(choices)
+    ends = np.cumsum(widths)
+    first = ends - widths
     invert = counts * 2 > choices
     drawn = np.where(invert, choices - counts, counts)
-    offsets = np.arange(rows) * width
-    owner = np.full(rows * width, -1, dtype=np.int32)
-    # The first round draws what all rows want, as a table; the later rounds draw what is left, row by row.
-    common = int(drawn.min())
-    place = _below(choices[:, None], (rows, common), generator) + offsets[:, None]
-    lost = _claim(owner, place.reshape(-1), 0)
-    pending = np.concatenate([np.repeat(np.arange(rows), drawn - common), lost // max(common, 1)])
-    first = rows * common
-    while pending.size:
-        place = _below(choices[pending], pending.shape, generator) + offsets[pending]
-        first, pending = first + pending.size, pending[_claim(owner, place, first)]
-    marks = (owner >= 0).reshape(rows, width)
+    marks = np.zeros(int(ends[-1]), dtype=np.bool_)
+    row = np.repeat(np.arange(len(choices)), drawn)
+    tickets = np.arange(row.size, dtype=np.min_scalar_type(row.size))  # narrow, for memory is what takes the time
+    owner = np.empty(marks.size, dtype=tickets.dtype)  # of a cell drawn in this round: the draw that gets it
+    limits = choices.astype(np.float64)
+    while row.size:
+        draw = generator.random(row.size)
+        draw *= limits.take(row)  # a double below 1 times an integer rounds to less than it: the limit is never drawn
+        cell = draw.astype(np.intp)
+        cell += first.take(row)
+        ticket = tickets[: row.size]
+        owner[cell] = ticket
+        lost = owner.take(cell) != ticket
+        if row.size < tickets.size:  # not the first round, in which all cells are free
+            lost |= marks.take(cell)
+        marks[cell] = True
+        row = row[lost]
     if invert.any():
-        marks[invert] = ~marks[invert] & (np.arange(width) < choices[invert, None])
+        inside = np.arange(marks.size) < np.repeat(first + choices, widths)
+        marks = (marks ^ np.repeat(invert, widths)) & inside
     return marks
 
 
-def _below(limits: NDArray[np.int64], shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.int64]:
-    """Integers uniform on {0 .. limit - 1} to within limit / 2^32: the high half of a 32-bit draw times the limit."""
-    draws = generator.integers(0, 1 << 32, size=shape, dtype=np.uint32)
-    return (draws * limits) >> 32
-
-
-def _claim(owner: NDArray[np.int32], place: NDArray[np.int64], first: int) -> NDArray[np.int64]:
-    """Give each free place to one of the tickets `first`, `first + 1` ... that name it; return the indices of those left out."""
-    ticket = np.arange(first, first + place.size, dtype=np.int32)
-    if first == 0:
-        owner[place] = ticket
-    else:
-        free = owner[place] < 0
-        owner[place[free]] = ticket[free]
-    return np.flatnonzero(owner[place] != ticket)
-
-
 def _dilate(starts: NDArray[np.bool_], length: int) -> NDArray[np.bool_]:
-    """Mark the `length` places from each start on, by doubling: log2(length) passes over bytes."""
-    spans, reach = starts, 1
+    """Mark the `length` places from each start on, by doubling: log2(length) passes over bytes; `starts` is overwritten."""
     if starts.shape[1] <= length:  # rows are shorter than a span, so a flat shift would run into the next row
         return np.logical_or.accumulate(starts, axis=1)
-    flat = starts.reshape(-1)
+    flat, reach = starts.reshape(-1), 1
+    longer = np.empty_like(flat)
     while reach < length:
         shift = min(reach, length - reach)
-        longer = np.empty_like(flat)
         longer[:shift] = flat[:shift]
         np.logical_or(flat[shift:], flat[:-shift], out=longer[shift:])
-        flat, reach = longer, reach + shift
-    return flat.reshape(spans.shape)
+        flat, longer, reach = longer, flat, reach + shift
+    return flat.reshape(starts.shape)
 
 
 def _unmask_to_least(mask: NDArray[np.bool_], frames: NDArray[np.int64], generator: np.random.Generator) -> None:
     rows, width = mask.shape
     places = np.flatnonzero(mask)
-    starts = np.searchsorted(places, np.arange(rows + 1) * width)
-    counts = np.diff(starts)
+    counts = np.diff(np.searchsorted(places, np.arange(rows + 1) * width))
     maskable = frames > 1
     excess = np.where(maskable, counts - counts[maskable].min(), 0)
-    most = int(counts.max())
-    row, rank = np.divmod(np.flatnonzero(_draw_distinct(counts, excess, most, generator)), most)
-    mask.reshape(-1)[places[starts[row] + rank]] = False
+    removed = np.flatnonzero(_draw_distinct(counts, excess, counts, generator))
+    mask.reshape(-1)[places[removed]] = False

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from audiossl.contracts import StepOutput
+from audiossl.data.alignments import labels_fit
 from audiossl.data.frame_grid import FrameGrid
 from audiossl.losses.codeword_cross_entropy import codeword_cross_entropy
 from audiossl.nn.masking import span_mask
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
     from audiossl.contracts import Batch, Utterance
     from audiossl.nn.ssl_encoder import SSLEncoder
-
-# Labels may be this many fewer or more than duration x rate: analysis windows lose up to three at the end.
-_LABEL_TOLERANCE = 4
 
 
 class HuBERT(nn.Module):
@@ -73,6 +71,8 @@ class HuBERT(nn.Module):
         def tiny(cls) -> HuBERT.Config:
             """Return the smallest one that exercises everything, for tests."""
             return cls(crop_duration=0.5, mask_length=3, final_dim=8, unmasked_weight=0.5, special_rows=1)
+
+    headline: ClassVar[tuple[str, ...]] = ("masked_accuracy",)
 
     def __init__(self, encoder: SSLEncoder, config: Config, num_codes: tuple[int, ...]) -> None:
         super().__init__()
@@ -204,8 +204,9 @@ class HuBERTViews:
 
     def _checked(self, utterance: Utterance, name: str, codes: int) -> NDArray[np.int64]:
         labels: NDArray[np.int64] = utterance.columns[f"units/{name}"]
-        expected = len(utterance.waveform) / self.grid.sample_rate * self.config.label_rate
-        if abs(len(labels) - expected) > _LABEL_TOLERANCE:
+        duration = len(utterance.waveform) / self.grid.sample_rate
+        if not labels_fit(len(labels), duration, self.config.label_rate):
+            expected = duration * self.config.label_rate
             raise ValueError(
                 f"{utterance.id}: units/{name} has {len(labels)} labels where {self.config.label_rate:g} Hz give {expected:.0f}; "
                 "correct objective.label_rate or apply the units again"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiossl.contracts import Batch
-    from audiossl.data.loader import LoaderConfig, Source
+    from audiossl.data.loader import LoaderConfig
     from audiossl.data.manifest import Manifest
 
 Tables = dict[str, Any]
@@ -61,16 +61,49 @@ def resolve(tables: Tables, sections: Sections, where: str) -> tuple[Tables, dic
 
 
 def gather_tables(recipe: str, out: Path, overrides: Tables, run: Tables, *, resume: bool) -> Tables:
-    """Return the recipe's tables under the command line's; a resumed experiment's own config.toml stands for the recipe."""
+    """Return the recipe's tables under the command line's; a resumed experiment's own config.toml stands for the recipe.
+
+    run: what the command line says the experiment is run on; of a recipe's [run] table only these keys are taken.
+    """
     path = out / CONFIG
+    given = {key: str(value) for key, value in run.items() if value is not None}
     if resume and path.is_file():
-        return configuration.merge(configuration.load_toml(path), overrides)
+        tables = configuration.merge(configuration.load_toml(path), overrides)
+        for key, value in given.items():
+            began = tables["run"].get(key, "none")
+            if value != began:
+                raise ValueError(
+                    f"--{key} {value}: {out} began with {began}; to go on with moved files, --run.{key} PATH"
+                )
+        return tables
     if out.exists() and any(out.iterdir()) and not (resume and not path.exists()):
         raise ValueError(f"{out}: exists already; continue it with --resume, remove it, or choose another --out")
     tables = configuration.merge(configuration.load_toml(configuration.find_recipe(recipe)), overrides)
-    given = {key: str(value) for key, value in run.items() if value is not None}
-    tables["run"] = {**tables.get("run", {}), **given, "version": __version__, "command": shlex.join(sys.argv)}
+    named = {key: value for key, value in tables.get("run", {}).items() if key in run}
+    tables["run"] = {**named, **given, "version": __version__, "command": shlex.join(sys.argv)}
     return tables
+
+
+def open_data(tables: Tables) -> list[Manifest]:
+    """Open the training data and, if given, the development data, and note their sizes in the [run] table.
+
+    ValueError where a resumed experiment began with other sizes: its position in the data would mean other utterances.
+    """
+    from pathlib import Path
+
+    from audiossl.data.manifest import Manifest
+
+    run, manifests = tables["run"], []
+    for key in ("data", "dev"):
+        if key not in run:
+            continue
+        manifests.append(Manifest.open(Path(run[key])))
+        size = f"{key}_utterances"
+        before, now = run.get(size), len(manifests[-1])
+        if before not in (None, now):
+            raise ValueError(f"{run[key]}: has {now} utterances, {before} when this experiment began; start a new one")
+        run[size] = now
+    return manifests
 
 
 def write_config(out: Path, tables: Tables) -> None:
@@ -95,13 +128,3 @@ def stream_of(
         return make_loader(manifest, module, config, sample_rate=sample_rate, seed=seed, positions=positions)
 
     return stream
-
-
-def one_epoch(source: Source, module: Any, config: LoaderConfig, *, sample_rate: int) -> Iterator[Batch]:
-    """Every utterance once, longest first, without augmentation, for evaluation; always the same batches."""
-    from dataclasses import replace
-
-    from audiossl.data.loader import make_loader
-
-    whole = replace(config, min_duration=0.0, max_duration=None, augment=None)
-    return make_loader(source, module, whole, sample_rate=sample_rate, seed=0, shuffle=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -55,6 +55,9 @@ class FineTune(nn.Module):
     Parts below the first trained one build no graph, since nothing in them asks for a gradient, and stay in eval mode: without
     dropout, they are the functions that were pretrained.
     """
+
+    headline: ClassVar[tuple[str, ...]] = ("loss_per_token", "accuracy")
+    """Of these, what the task measures is on the terminal."""
 
     def __init__(self, encoder: SSLEncoder, adapter: Adapter, task: Any, config: FineTuneConfig) -> None:
         super().__init__()

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from audiossl.interop.checkpoint import latest_checkpoint, load_state, load_weights, mark_best, save_checkpoint
-from audiossl.train.distributed import World
 from audiossl.train.journal import Journal
 from audiossl.train.monitor import CollapseConfig, CollapseMonitor
 from audiossl.train.optim import OptimConfig, learning_rate, make_optimizer
+from audiossl.train.sums import Sums, Totals, to_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from audiossl.contracts import Batch, StepOutput
+    from audiossl.data.loader import BadRecordings
+    from audiossl.train.distributed import World
+
+    Evaluate = Callable[[nn.Module, Callable[[str], None]], dict[str, float]]
 _FATAL_BAD_STEPS = 10
 
 
@@ -36,7 +40,7 @@ class TrainConfig:
     """How long, how precisely, how often.
 
     max_steps: optimiser updates. accumulate: micro-batches per update and process. precision: of autocast. clip_norm: of the gradient, 0 is
-    none. log_every, save_every, eval_every: in steps; eval_every 0 is never. keep_checkpoints: the newest ones; the best one stays too.
+    none. log_every, save_every, eval_every: in steps; eval_every 0 is only at the end. keep_checkpoints: the newest ones; the best one stays too.
     """
 
     max_steps: int = 250_000
@@ -65,40 +69,6 @@ class StoppedError(Exception):
         self.signal_number = signal_number
 
 
-class _Sums:
-    """What one optimiser step adds up over micro-batches and processes: one vector on the device, read once per step."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._names: list[str] = []
-        self._values = torch.zeros(3, dtype=torch.float64, device=device)
-
-    def add(self, output: StepOutput, samples: torch.Tensor) -> None:
-        self._names = self._names or sorted(output.metrics)
-        pairs = [value for name in self._names for value in output.metrics[name]]
-        values = [output.loss_sum.detach(), output.count, samples, *pairs]
-        row = torch.stack([torch.as_tensor(value, device=self._device).double().reshape(()) for value in values])
-        self._values = row if len(row) != len(self._values) else self._values + row
-
-    def total(self, world: World, stop: int) -> Totals:
-        """Add up over processes in one message. stop: number of the signal that this process caught, or 0."""
-        signalled = torch.tensor([float(stop)], dtype=torch.float64, device=self._device)
-        row = world.add_up(torch.cat([self._values, signalled])).tolist()
-        metrics = {name: row[3 + 2 * i] / row[4 + 2 * i] for i, name in enumerate(self._names) if row[4 + 2 * i]}
-        return Totals(row[0], row[1], row[2], stop=bool(row[-1]), metrics=metrics)
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Sums over one optimiser step: loss, its count, audio samples; means of the metrics."""
-
-    loss: float
-    count: float
-    samples: float
-    stop: bool
-    metrics: dict[str, float]
-
-
 def train(
     module: nn.Module,
     stream: Callable[[Iterable[int]], Iterator[Batch]],
@@ -108,16 +78,17 @@ def train(
     optim: OptimConfig,
     world: World,
     sample_rate: int,
-    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
     better: tuple[str, Literal["min", "max"]] | None = None,
-    watch_bad: Callable[[Batch], list[str]] | None = None,
+    bad: BadRecordings | None = None,
     resume: bool = False,
 ) -> dict[str, float]:
     """Train `module` (see `contracts.Trainable`) and return the metrics of its last step.
 
-    stream: turns global micro-batch numbers into batches of audio at `sample_rate` Hz. evaluate: metrics on the development data; `better` names the one that chooses the
-    best checkpoint. watch_bad: what to say about the bad recordings of a batch. Raises CollapseError, ValueError on diverging
-    losses, StoppedError after SIGINT or SIGTERM.
+    stream: turns global micro-batch numbers into batches of audio at `sample_rate` Hz. evaluate: from the module and a function that
+    writes a line into the journal to metrics on the development data; `better` names the one that chooses the best checkpoint. bad:
+    counts the recordings that were left out of batches. Raises CollapseError, ValueError on diverging losses or too many
+    bad recordings, StoppedError after SIGINT or SIGTERM.
     """
     run = _Run(module, experiment, config, optim, world, resume=resume)
     position = run.position
@@ -127,23 +98,26 @@ def train(
     last: dict[str, float] = {}
     with _signals() as caught, run.open_journal() as journal:
         run.greet(journal)
+        if evaluate is None and config.eval_every:
+            journal.say(
+                f"train.eval_every is {config.eval_every}, but no development data is given: nothing is evaluated; add --dev DIR"
+            )
         batches = stream(own)
         while run.step < config.max_steps:
             started = time.monotonic()
-            sums = _Sums(world.device)
+            sums = Sums(world.device)
             for k in range(config.accumulate):
                 batch = next(batches)
-                for line in watch_bad(batch) if watch_bad else []:
-                    journal.say(line)
-                run.micro_step(
-                    batch, sums, number=run.position + k * world.size + world.rank, last=k == config.accumulate - 1
-                )
+                number = run.position + k * world.size + world.rank
+                run.micro_step(batch, sums, number=number, last=k == config.accumulate - 1)
             totals = sums.total(world, caught[0])
+            for line in bad.add(totals.bad) if bad is not None else []:
+                journal.say(line)
             last = run.update(totals, stride)
             last["audio_s_per_s"] = totals.samples / sample_rate / (time.monotonic() - started)
             journal.record(run.step, "train", {k: v for k, v in last.items() if k != "audio_s_per_s"})
             announce = run.step % config.log_every == 0 or run.step == config.max_steps
-            journal.advance(run.step, last, announce=announce)
+            journal.advance(run.step, run.essentials(last), announce=announce)
             run.monitor.watch(run.step, last)
             at_end = run.step == config.max_steps
             improved = False
@@ -154,18 +128,6 @@ def train(
             if totals.stop and not at_end:
                 raise StoppedError(caught[0] or signal.SIGTERM)
     return last
-
-
-def sum_up(module: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-    """Loss and metrics of `module` over all batches, as the loop would report them in one step."""
-    device = next(module.parameters()).device
-    sums = _Sums(device)
-    for batch in batches:
-        if "waveform" in batch:
-            on_device = to_device(batch, device)
-            sums.add(module(on_device), on_device["waveform_lengths"].sum())
-    totals = sums.total(World(0, 1, device), 0)
-    return {"loss": totals.loss / totals.count, **totals.metrics}
 
 
 class _Run:
@@ -215,12 +177,15 @@ class _Run:
             f"{self.config.precision}, steps {self.step} to {self.config.max_steps}"
         )
 
-    def micro_step(self, batch: Batch, sums: _Sums, *, number: int, last: bool) -> None:
+    def micro_step(self, batch: Batch, sums: Sums, *, number: int, last: bool) -> None:
         """Forward and backward of one micro-batch; gradients add up."""
+        sums.bad += batch.get("bad", [])
         if "waveform" not in batch:
-            if self.world.size > 1:
+            if self.world.size > 1:  # the other processes would wait for this one's gradients for ever
+                utterance, message = batch["bad"][0]
                 raise ValueError(
-                    "every recording of a batch is unusable; mend the data: `audiossl data validate --check-audio`"
+                    f"every recording of a batch is unusable, such as {utterance} ({message}); "
+                    "mend the data: `audiossl data validate --check-audio`"
                 )
             return
         # Dropout depends on which batch this is, not on the process that got it or on a restart.
@@ -232,6 +197,11 @@ class _Run:
                 output: StepOutput = self._parallel(batch)
             output.loss_sum.backward()  # type: ignore[no-untyped-call]
         sums.add(output, batch["waveform_lengths"].sum())
+
+    def essentials(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Choose what a line in the log holds; the module names its own in `headline`."""
+        names = ("loss", *getattr(self.module, "headline", ()), "lr", "grad_norm", "audio_s_per_s")
+        return {name: metrics[name] for name in names if name in metrics}
 
     def update(self, sums: Totals, stride: int) -> dict[str, float]:
         """Optimiser step from the gradients added up so far; returns the step's metrics."""
@@ -247,19 +217,19 @@ class _Run:
         self.step += 1
         self.position += stride
         self.module.after_step(self.step)  # type: ignore[operator]
-        loss = sums.loss / sums.count if sums.count else math.nan
-        return {"loss": loss, **sums.metrics, "lr": rate, "grad_norm": norm}
+        loss = {"loss": sums.loss / sums.count} if sums.count else {}
+        return {**loss, **sums.metrics, "lr": rate, "grad_norm": norm}
 
     def evaluate(
         self,
-        function: Callable[[nn.Module], dict[str, float]],
+        function: Evaluate,
         better: tuple[str, Literal["min", "max"]] | None,
         journal: Journal,
     ) -> bool:
         """Measure on the development data; returns whether this is the best so far."""
         self.module.eval()
         with torch.no_grad(), autocast(self.world.device, self.config.precision):
-            self._scores = function(self.module)
+            self._scores = function(self.module, journal.say)
         self.module.train()
         journal.record(self.step, "dev", self._scores)
         journal.say(f"step {self.step}: dev " + " ".join(f"{name} {value:.4g}" for name, value in self._scores.items()))
@@ -301,6 +271,8 @@ class _Run:
     def _scale_and_clip(self, count: float) -> float:
         parameters = [p for p in self.module.parameters() if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:  # every recording of the step was unusable
+            return 0.0
         # DistributedDataParallel has averaged over processes; the loss is a mean over everything that was counted.
         torch._foreach_mul_(gradients, self.world.size / max(count, 1e-12))
         limit = self.config.clip_norm or math.inf
@@ -318,13 +290,6 @@ class _Run:
 def autocast(device: torch.device, precision: str) -> Any:
     """bf16 autocast on the device, or nothing for fp32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move the tensors of a batch."""
-    if device.type == "cpu":
-        return batch
-    return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
 def hash_seed(*numbers: int) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiossl import config as configuration
 from audiossl.train.experiment import (
     Sections,
     gather_tables,
-    one_epoch,
+    open_data,
     require_files,
     resolve,
     stream_of,
@@ -18,11 +17,13 @@ from audiossl.train.experiment import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from audiossl.data.loader import LoaderConfig, Source
     from audiossl.data.manifest import Manifest
     from audiossl.train.distributed import World
     from audiossl.train.fine_tune import FineTune
+    from audiossl.train.loop import Evaluate
 
 Tables = dict[str, Any]
 
@@ -88,30 +89,24 @@ def load_finetuned(source: str | Path) -> tuple[FineTune, Tables]:
 
 
 def predict_all(
-    module: FineTune,
-    source: Source,
-    config: LoaderConfig,
-    *,
-    on_bad: Callable[[str], None] | None = None,
+    module: FineTune, source: Source, config: LoaderConfig, *, on_bad: Callable[[str, str], None]
 ) -> Iterator[tuple[str, Any]]:
     """Yield (utterance, prediction) over a data directory, longest utterances first.
 
-    on_bad: called with a line for each recording that cannot be used; without it, the first one raises ValueError.
+    on_bad: called with the name and the fault of each recording that cannot be used.
     """
     import torch
 
     from audiossl.data.frame_grid import FrameGrid
-    from audiossl.data.whole import WholeUtterances
-    from audiossl.train.loop import to_device
+    from audiossl.data.whole import WholeUtterances, one_epoch
+    from audiossl.train.sums import to_device
 
     device = next(module.parameters()).device
     reader = WholeUtterances(FrameGrid.of(module.encoder).first)
     for batch in one_epoch(source, reader, config, sample_rate=module.encoder.sample_rate):
-        for _, message in batch.get("bad", []):
-            if on_bad is None:
-                raise ValueError(message)
-            on_bad(message)
-        if "waveform" in batch:
+        for utterance, message in batch["bad"]:
+            on_bad(utterance, message)
+        if batch["utt_ids"]:
             with torch.no_grad():
                 predictions = module.predict(to_device(batch, device))
             yield from zip(batch["utt_ids"], predictions, strict=True)
@@ -143,11 +138,11 @@ def _assemble(encoder: Any, task: Any, parts: dict[str, Any]) -> FineTune:
 def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resume: bool) -> dict[str, float]:
     import torch
 
-    from audiossl.data.manifest import Manifest
+    from audiossl.data.loader import BadRecordings
     from audiossl.interop.encoder import load_base
     from audiossl.train.loop import hash_seed, train
 
-    manifests = [Manifest.open(Path(tables["run"][key])) for key in ("data", "dev") if key in tables["run"]]
+    manifests = open_data(tables)
     config = parts["train"]
     encoder = load_base(tables)
     torch.manual_seed(hash_seed(config.seed))
@@ -168,25 +163,28 @@ def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resu
         optim=parts["optim"],
         world=world,
         sample_rate=encoder.sample_rate,
-        evaluate=_scorer(manifests[1], parts) if len(manifests) > 1 else None,
+        evaluate=_scorer(manifests[1], parts["data"]) if len(manifests) > 1 else None,
         better=task.metric if len(manifests) > 1 else None,
+        bad=BadRecordings(parts["data"].max_bad_fraction, len(manifests[0])),
         resume=resume,
     )
 
 
-def _scorer(manifest: Manifest, parts: dict[str, Any]) -> Callable[[Any], dict[str, float]]:
-    """Return a function that scores the module on development data."""
+def _scorer(manifest: Manifest, config: LoaderConfig) -> Evaluate:
+    """Return a function that scores the predictions of a whole data directory against its labels."""
+    from audiossl.data.loader import BadRecordings
 
-    def measure(module: Any) -> dict[str, float]:
-        return score(module, manifest, parts["data"])
+    bad = BadRecordings(config.max_bad_fraction, len(manifest))
+    where = {utterance: index for index, utterance in enumerate(manifest.ids)}
+
+    def measure(module: Any, say: Callable[[str], None]) -> dict[str, float]:
+        def note(utterance: str, message: str) -> None:
+            for line in bad.add([(utterance, message)]):
+                say(line)
+
+        references = manifest.column(module.task.config.column)
+        said = dict(predict_all(module, manifest, config, on_bad=note))
+        scores: dict[str, float] = module.task.score(list(said.values()), [references[where[name]] for name in said])
+        return scores
 
     return measure
-
-
-def score(module: FineTune, manifest: Manifest, config: LoaderConfig) -> dict[str, float]:
-    """Score the predictions of a whole data directory against its labels."""
-    references = manifest.column(module.task.config.column)
-    where = {utterance: index for index, utterance in enumerate(manifest.ids)}
-    pairs = [(said, references[where[utterance]]) for utterance, said in predict_all(module, manifest, config)]
-    scores: dict[str, float] = module.task.score([said for said, _ in pairs], [wanted for _, wanted in pairs])
-    return scores

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiossl.train.experiment import (
     Sections,
     gather_tables,
-    one_epoch,
+    open_data,
     require_files,
     resolve,
     stream_of,
@@ -17,12 +16,15 @@ from audiossl.train.experiment import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
-    from torch import nn
-
+    from audiossl.contracts import Batch
+    from audiossl.data.loader import LoaderConfig
     from audiossl.data.manifest import Manifest
     from audiossl.train.distributed import World
+    from audiossl.train.loop import Evaluate
+    from audiossl.units.recipe import UnitsConfig
 
 Tables = dict[str, Any]
 _CALIBRATION_BATCHES = 20
@@ -68,31 +70,29 @@ def _sections() -> Sections:
 def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resume: bool) -> dict[str, float]:
     import torch
 
-    from audiossl.data.manifest import Manifest
-    from audiossl.interop.encoder import load_encoder
+    from audiossl.data.loader import BadRecordings
     from audiossl.train.loop import hash_seed, train
 
-    directories = [Path(tables["run"][key]) for key in ("data", "dev") if key in tables["run"]]
-    if world.main:
-        write_config(out, tables)
-        _make_units(parts, directories, out)
+    manifests = open_data(tables)
+    if world.main and "units" in parts:
+        _make_units(parts["units"], manifests, out)
     world.barrier()
-    manifests = [Manifest.open(directory) for directory in directories]
-    config = parts["train"]
+    config, reading = parts["train"], parts["data"]
     torch.manual_seed(hash_seed(config.seed))
     encoder_class, encoder_config = parts["encoder"]
     encoder = encoder_class(encoder_config)
     objective_class, objective_config = parts["objective"]
-    objective = objective_class.from_data(encoder, objective_config, directories[0])
+    objective = objective_class.from_data(encoder, objective_config, manifests[0].path)
     for manifest in manifests:
         require_files(manifest, objective.needs)
-    stream = stream_of(manifests[0], objective, parts["data"], sample_rate=encoder.sample_rate, seed=config.seed)
-    if "init" in tables["run"]:
-        encoder.load_state_dict(load_encoder(tables["run"]["init"]).state_dict())
-    elif hasattr(encoder, "calibrate") and not _has_checkpoint(out):
-        encoder.calibrate(
-            (batch["waveform"], batch["waveform_lengths"]) for batch in stream(range(_CALIBRATION_BATCHES))
-        )
+    stream = stream_of(manifests[0], objective, reading, sample_rate=encoder.sample_rate, seed=config.seed)
+    if not _has_checkpoint(out):
+        _start(encoder, tables["run"].get("init"), stream)
+    if world.main:
+        # The folder comes last: a run that could not begin leaves nothing that a second try would trip over.
+        _check_units(manifests, objective.needs, parts)
+        write_config(out, tables)
+    world.barrier()
     return train(
         objective,
         stream,
@@ -101,18 +101,44 @@ def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resu
         optim=parts["optim"],
         world=world,
         sample_rate=encoder.sample_rate,
-        evaluate=_dev_loss(manifests[1], parts, encoder.sample_rate) if len(manifests) > 1 else None,
+        evaluate=_dev_loss(manifests[1], reading, encoder.sample_rate) if len(manifests) > 1 else None,
+        bad=BadRecordings(reading.max_bad_fraction, len(manifests[0])),
         resume=resume,
     )
 
 
-def _make_units(parts: dict[str, Any], directories: list[Path], out: Path) -> None:
+def _make_units(config: UnitsConfig, manifests: list[Manifest], out: Path) -> None:
     """Fit and apply the units of the recipe's [units] table where the data directories lack them."""
-    if "units" not in parts:
-        return
     from audiossl.units.recipe import ensure_units
 
-    ensure_units(directories, parts["units"], out / "units", log=lambda line: print(line, file=sys.stderr, flush=True))
+    ensure_units([manifest.path for manifest in manifests], config, out / "units", log=_say)
+
+
+def _check_units(manifests: list[Manifest], needs: tuple[str, ...], parts: dict[str, Any]) -> None:
+    """Stop before training on labels that mean nothing; those of the [units] table were checked when they were made."""
+    from audiossl.data.kaldi import UNITS
+    from audiossl.units.guards import check_same_codebook, check_units
+
+    for name in (need.removeprefix(f"{UNITS}/") for need in needs if need.startswith(f"{UNITS}/")):
+        for manifest in manifests:
+            check_same_codebook(manifests[0], manifest, name)
+            if "units" not in parts or parts["units"].name != name:
+                check_units(manifest, name, log=_say)
+
+
+def _start(encoder: Any, init: str | None, stream: Callable[[Iterable[int]], Iterator[Batch]]) -> None:
+    """Give a new encoder the weights of another one, or measure on the first batches what it must know of the data."""
+    from audiossl.interop.encoder import copy_weights
+
+    if init is not None:
+        copy_weights(init, encoder)
+    elif hasattr(encoder, "calibrate"):
+        batches = (batch for batch in stream(range(_CALIBRATION_BATCHES)) if batch["utt_ids"])
+        encoder.calibrate((batch["waveform"], batch["waveform_lengths"]) for batch in batches)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _has_checkpoint(out: Path) -> bool:
@@ -121,11 +147,15 @@ def _has_checkpoint(out: Path) -> bool:
     return latest_checkpoint(out) is not None
 
 
-def _dev_loss(manifest: Manifest, parts: dict[str, Any], sample_rate: int) -> Callable[[nn.Module], dict[str, float]]:
+def _dev_loss(manifest: Manifest, reading: LoaderConfig, sample_rate: int) -> Evaluate:
     """Return a function that measures the objective's loss and metrics on unseen audio, with the same masks every time."""
-    from audiossl.train.loop import sum_up
+    from audiossl.data.loader import BadRecordings, usable
+    from audiossl.data.whole import one_epoch
+    from audiossl.train.sums import sum_up
 
-    def measure(module: nn.Module) -> dict[str, float]:
-        return sum_up(module, one_epoch(manifest, module, parts["data"], sample_rate=sample_rate))
+    bad = BadRecordings(reading.max_bad_fraction, len(manifest))
+
+    def measure(module: Any, say: Callable[[str], None]) -> dict[str, float]:
+        return sum_up(module, usable(one_epoch(manifest, module, reading, sample_rate=sample_rate), bad, say))
 
     return measure

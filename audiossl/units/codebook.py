@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audiossl.config import build, to_table
+from audiossl.data.json_files import read_json_table, write_json
 from audiossl.units.features import FeatureKind  # noqa: TC001 - `build` reads the annotations
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def load(folder: Path) -> Codebook:
     from safetensors.numpy import load_file
 
     path = folder / CARD
-    table = read_json(path, "give a folder written by `audiossl units fit`")
+    table = read_json_table(path, "give a folder written by `audiossl units fit`")
     stated = table.pop("hash", None)
     card = build(CodebookCard, table, str(path))
     try:
@@ -112,23 +112,3 @@ def load(folder: Path) -> Codebook:
             f"{path}: its hash is not that of {CENTROIDS}; the files were mixed up, fit the codebook again"
         )
     return codebook
-
-
-def read_json(path: Path, cure: str) -> dict[str, Any]:
-    """Read a JSON object; ValueError with `cure` where there is none."""
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; {cure}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}; {cure}") from error
-    if not isinstance(table, dict):
-        raise ValueError(f"{path}: not a JSON object; {cure}")
-    return table
-
-
-def write_json(path: Path, table: dict[str, Any]) -> None:
-    """Write a JSON object, atomically."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import torch
 
 from audiossl.data.frame_grid import FrameGrid
+from audiossl.interop.encoder import weights_hash
+from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from audiossl.nn.ssl_encoder import SSLEncoder
 
 FeatureKind: TypeAlias = Literal["mfcc", "encoder"]
-
-_BATCH_TOLERANCE = 1e-2
-"""Relative to the largest feature: rounding is 1e-6, and 1e-3 with TF32; padding in a group norm is above 1e-1."""
 
 
 class Features(Protocol):
@@ -84,40 +82,19 @@ class EncoderFeatures:
         self.rate = encoder.sample_rate / encoder.stride
         self.dim, self.sample_rate = encoder.dim, encoder.sample_rate
         self.min_samples = FrameGrid.of(encoder).first
-        self.one_by_one = not self._ignores_batch_mates()
+        rate, shortest = self.sample_rate, self.min_samples
+        self.one_by_one = minds_batch_mates(self._run, sample_rate=rate, min_samples=shortest)
+        self._extract = one_by_one(self._run) if self.one_by_one else self._run
 
     def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """See `Features`."""
-        if not self.one_by_one:
-            output = self._run(waveform, lengths)
-            return output.layers[self.layer], output.lengths
-        alone = [self._run(row[None, :length], length[None]) for row, length in zip(waveform, lengths, strict=True)]
-        padded = torch.nn.utils.rnn.pad_sequence([output.layers[self.layer][0] for output in alone], batch_first=True)
-        return padded, torch.cat([output.lengths for output in alone])
+        output = self._extract(waveform, lengths)
+        return output.layers[self.layer], output.lengths
 
     @torch.no_grad()
     def _run(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
         output: EncoderOutput = self._model(waveform.to(self._device), lengths.to(self._device), num_layers=self.layer)
         return output
-
-    def _ignores_batch_mates(self) -> bool:
-        """Compare half a second of noise alone and beside a second of it."""
-        noise = 0.1 * torch.randn(2, self.sample_rate, generator=torch.Generator().manual_seed(0))
-        short = torch.tensor([max(self.sample_rate // 2, self.min_samples)])
-        noise[1, int(short) :] = 0
-        alone = self._run(noise[1:, : int(short)], short).layers[self.layer][0]
-        together = self._run(noise, torch.tensor([self.sample_rate, int(short)])).layers[self.layer][1, : len(alone)]
-        return bool((alone - together).abs().max() <= _BATCH_TOLERANCE * alone.abs().max())
-
-
-def weights_hash(module: torch.nn.Module) -> str:
-    """Return the sha256 of all weights of `module`: names, types, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        plain = value.detach().cpu().contiguous()
-        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def make_features(kind: FeatureKind, encoder: str, layer: int, *, device: str = "") -> Features:

@@ -10,19 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from audiossl.data.alignments import labels_fit
 from audiossl.units.labels import labels_path, read_card, read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from audiossl.data.manifest import Manifest
-
-LENGTH_TOLERANCE = 3.0
-"""Labels that may be missing or too many: a 25 ms window at a 10 ms hop ends up to 2.5 frames early, and rounded durations
-add half of one."""
-
-LENGTH_SHARE = 0.01
-"""The same as a share of the utterance, where that is more: durations of compressed audio are not exact."""
 
 UNUSED_LIMIT = 0.2
 """Share of codes that no label uses."""
@@ -83,14 +77,13 @@ def empty_or_constant(labels: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def check_lengths(place: str, ids: Sequence[str], lengths: np.ndarray, durations: np.ndarray, *, rate: float) -> None:
     """ValueError for the first utterance whose number of labels is not its duration (seconds) times `rate` (Hz)."""
-    expected = durations * rate
-    wrong = np.abs(lengths - expected) > np.maximum(LENGTH_TOLERANCE, LENGTH_SHARE * expected) + 1e-6
+    wrong = ~labels_fit(lengths, durations, rate)
     if not wrong.any():
         return
     first = int(wrong.argmax())
     raise ValueError(
         f"{place}: {ids[first]!r} has {lengths[first]} labels; {durations[first]:.3f} s at {rate:g} Hz should give about "
-        f"{expected[first]:.0f}; check the rate in its .json and utt2dur, then run `audiossl units apply` again"
+        f"{durations[first] * rate:.0f}; check the rate in its .json and utt2dur, then run `audiossl units apply` again"
     )
 
 

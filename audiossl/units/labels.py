@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from audiossl.config import build, to_table
+from audiossl.data.json_files import read_json_table, write_json
 from audiossl.data.kaldi import UNITS, read_table, write_sorted_table
-from audiossl.units.codebook import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ def has_labels(data: Path, name: str) -> bool:
 def read_card(data: Path, name: str) -> UnitsCard:
     """Read `units/<name>.json`."""
     path = card_path(data, name)
-    return build(UnitsCard, read_json(path, _CURE), str(path))
+    return build(UnitsCard, read_json_table(path, _CURE), str(path))
 
 
 def write_card(data: Path, name: str, card: UnitsCard) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from audiossl.data.loader import BadRecordings, LoaderConfig, make_loader, make_sampler
-from audiossl.data.progress import progress
+from audiossl.data.loader import BadRecordings, LoaderConfig, usable
+from audiossl.data.whole import WholeUtterances, one_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from audiossl.contracts import Batch, Utterance
+    from audiossl.contracts import Batch
     from audiossl.data.manifest import Manifest
     from audiossl.units.features import Features
 
@@ -53,15 +53,7 @@ class _Reader:
 
     def __init__(self, features: Features) -> None:
         self._in_workers = features if features.in_workers else None
-        self._min_samples = features.min_samples
-        self._sample_rate = features.sample_rate
-
-    def views(self, utterance: Utterance, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002 - the loader's contract
-        samples = len(utterance.waveform)
-        if samples < self._min_samples:
-            shortest = self._min_samples / self._sample_rate
-            raise ValueError(f"{samples / utterance.sample_rate:.3f} s is too short for one frame ({shortest:.3f} s)")
-        return {"waveform": utterance.waveform}
+        self.views = WholeUtterances(features.min_samples).views
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the loader's contract
         if self._in_workers is None or "waveform" not in batch:
@@ -80,14 +72,9 @@ def stream_frames(
     progress display calls this pass.
     """
     loading = LoaderConfig(batch_seconds=config.batch_seconds, num_workers=config.num_workers)
-    num_batches = make_sampler(manifest, loading, seed=0, shuffle=False).batches_per_epoch(0)
-    loader = make_loader(manifest, _Reader(features), loading, sample_rate=features.sample_rate, seed=0, shuffle=False)
-    bad = BadRecordings(config.max_bad_fraction, len(manifest))
-    for batch in progress(loader, num_batches, label):
-        for line in bad.add(batch["bad"]):
-            log(line)
-        if batch["utt_ids"]:
-            yield _frame_batch(batch, features)
+    batches = one_epoch(manifest, _Reader(features), loading, sample_rate=features.sample_rate, label=label)
+    for batch in usable(batches, BadRecordings(config.max_bad_fraction, len(manifest)), log):
+        yield _frame_batch(batch, features)
 
 
 def _frame_batch(batch: Batch, features: Features) -> FrameBatch:

@@ -66,6 +66,17 @@ def test_reverberation_is_a_convolution_from_the_direct_path_on_with_the_energy_
     np.testing.assert_allclose(wet, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("length", "taps"), [(150_000, 700), (300_000, 21_000), (100, 9000), (32_768, 1), (65_536, 2)])
+def test_reverberation_in_blocks_is_a_sum_of_shifted_copies(length, taps):
+    speech, response = noise(length), np.zeros(taps, np.float32)
+    response[[taps - 1, taps // 3, 0]] = -1.0, 0.5, 2.0  # the peak is first, also of one or two taps
+    expected = np.zeros(length)
+    for tap in np.flatnonzero(response):
+        expected[tap:] += response[tap] * speech[: max(length - tap, 0)].astype(np.float64)
+    expected *= np.sqrt(np.sum(speech.astype(np.float64) ** 2) / np.sum(expected**2))
+    np.testing.assert_allclose(reverberate(speech, response), expected, atol=1e-6)
+
+
 def test_an_echo_free_room_changes_nothing():
     response = np.zeros(300, np.float32)
     response[123] = 0.01

@@ -9,6 +9,7 @@ import pytest
 from audiossl.data import rooms
 from audiossl.data.rooms import (
     Room,
+    fast_size,
     image_histogram,
     impulse_response,
     random_room,
@@ -91,6 +92,12 @@ def test_rt60_of_an_exact_exponential():
     assert reverberation_time(noise * 10 ** (-3 * times / 0.35), 16_000) == pytest.approx(0.35, rel=0.01)
     with pytest.raises(ValueError, match="25 dB"):
         reverberation_time(np.ones(100), 16_000)
+
+
+def test_fast_sizes_are_the_smallest_products():
+    products = sorted(odd << power for odd in (1, 3, 5, 9, 15) for power in range(12))
+    for length in range(1, 1500):
+        assert fast_size(length) == next(size for size in products if size >= length)
 
 
 def test_reflection_factor_gives_back_eyring():

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from audiossl.contracts import StepOutput
+from audiossl.data.loader import BadRecordings
 from audiossl.interop.checkpoint import latest_checkpoint, list_checkpoints, load_weights
 from audiossl.train.distributed import World
 from audiossl.train.loop import StoppedError, TrainConfig, hash_seed, train
@@ -129,6 +130,22 @@ def test_collapse_stops_with_a_diagnosis(tmp_path):
         run_broken(tmp_path, Broken(std=0.0))
 
 
+def test_a_step_whose_recordings_are_all_bad_is_passed_over(tmp_path):
+    def stream(positions):
+        for position, batch in zip(positions, batches(range(6)), strict=False):
+            spoilt = {"bad": [("u", f"broken {position}")], "utt_ids": []}
+            yield spoilt if position in {1, 3} else {**batch, "bad": []}
+
+    config = TrainConfig(max_steps=6, precision="fp32", tensorboard=False, log_every=1)
+    train(
+        Broken(), stream, experiment=tmp_path, config=config, optim=OptimConfig(), world=ALONE, sample_rate=16000,
+        bad=BadRecordings(0.5, 2),
+    )  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" not in row] == [2, 4]
+    assert (tmp_path / "log" / "train.log").read_text().count("left out u: broken 1\n") == 1
+
+
 def test_checkpoints_are_dropped_but_the_best(tmp_path):
     scores = iter([3.0, 1.0, 2.0, 2.5])
     config = TrainConfig(
@@ -136,7 +153,7 @@ def test_checkpoints_are_dropped_but_the_best(tmp_path):
     )
     train(
         Broken(), batches, experiment=tmp_path, config=config, optim=OptimConfig(), world=ALONE, sample_rate=16000,
-        evaluate=lambda _module: {"wer": next(scores)}, better=("wer", "min"),
+        evaluate=lambda _module, _say: {"wer": next(scores)}, better=("wer", "min"),
     )  # fmt: skip
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000004", "step_00000007", "step_00000008"]
 

@@ -63,7 +63,7 @@ def main():
             optim=OptimConfig(peak_lr=0.01, warmup_steps=4),
             world=world,
             sample_rate=16000,
-            evaluate=(lambda module: {"score": float(module.net[0].weight.sum())}),
+            evaluate=(lambda module, _say: {"score": float(module.net[0].weight.sum())}),
             better=("score", "min"),
             resume="resume" in rest,
         )
