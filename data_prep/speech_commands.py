@@ -168,16 +168,15 @@ def _is_one_of_ten(clip: CorpusUtterance) -> bool:
 
 
 def _twelve(clips: list[CorpusUtterance], percentage: float, rng: np.random.Generator) -> list[CorpusUtterance]:
-    """Clips of the ten words, and some of the others as `_unknown_`."""
+    """Clips of the ten words, and some of the others as `_unknown_`; without text, which silence lacks."""
     wanted = [clip for clip in clips if _is_one_of_ten(clip)]
     others = [clip for clip in clips if not _is_one_of_ten(clip)]
     count = min(round(percentage / 100.0 * len(wanted)), len(others))
     chosen = [others[index] for index in sorted(rng.choice(len(others), count, replace=False))]
-    return wanted + [
-        CorpusUtterance(
-            clip.id, clip.recording, clip.path, clip.speaker, columns=clip.columns | {"utt2keyword": _UNKNOWN}
-        )
-        for clip in chosen
+    labelled = [(clip, clip.columns["utt2keyword"]) for clip in wanted] + [(clip, _UNKNOWN) for clip in chosen]
+    return [
+        CorpusUtterance(clip.id, clip.recording, clip.path, clip.speaker, columns={"utt2keyword": label})
+        for clip, label in labelled
     ]
 
 
@@ -208,5 +207,4 @@ def _official(folder: Path) -> Iterator[CorpusUtterance]:
             named = _SPEAKER.search(path.stem)
             speaker = named[1] if named else label
             name = f"{speaker}-{label}-{identifier(path.stem)}"
-            columns = {"utt2keyword": label} | ({"text": label} if label in _TEN else {})
-            yield CorpusUtterance(name, name, path, speaker, columns=columns)
+            yield CorpusUtterance(name, name, path, speaker, columns={"utt2keyword": label})

@@ -42,10 +42,6 @@ CONFIGURED = [(k, n) for k in ("encoders", "objectives", "adapters", "tasks", "d
 CORPUS_MARKS = {
     # It has nothing to imitate: it is synthesised, by processes of espeak-ng.
     "mini": pytest.mark.slow,
-    "speech_commands": pytest.mark.xfail(
-        strict=True,
-        reason="silence in train_12 and dev_12 has no text, which validation wants for all utterances or none",
-    ),
 }
 CORPORA = [pytest.param(name, marks=CORPUS_MARKS.get(name, ())) for name in registry.names("data_prep")]
 

@@ -21,6 +21,7 @@ def main(
     *,
     corpus: Path | None = None,
     out: Path | None = None,
+    fake: Path | None = None,
     listing: Annotated[bool, tyro.conf.arg(name="list")] = False,
     json: bool = False,
     overrides: Tables | None = None,
@@ -33,11 +34,18 @@ def main(
         name: a corpus, as shown by --list.
         corpus: the folder it was unpacked to; none for `mini`, which is synthesised.
         out: the folder to write; it must not exist yet.
+        fake: write a tiny imitation of the corpus' published layout into this folder, to try a recipe without the corpus.
         listing: show the corpora that can be prepared.
         json: print as JSON what was written, or the list.
     """
     if listing:
         _show_corpora(as_json=json)
+        return
+    if name is not None and fake is not None:
+        if corpus is not None or out is not None:
+            raise MisuseError("audiossl prep: --fake only writes an imitation; leave out --corpus and --out")
+        with new_directory(fake.absolute()) as partial:
+            registry.get("data_prep", name).fake(partial)
         return
     if name is None or out is None:
         raise MisuseError(

@@ -75,7 +75,7 @@ def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resu
 
     manifests = open_data(tables)
     if world.main and "units" in parts:
-        _make_units(parts["units"], manifests, out)
+        _make_units(parts["units"], getattr(parts["objective"][1], "labels", ()), manifests, out)
     world.barrier()
     config, reading = parts["train"], parts["data"]
     torch.manual_seed(hash_seed(config.seed))
@@ -107,10 +107,13 @@ def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resu
     )
 
 
-def _make_units(config: UnitsConfig, manifests: list[Manifest], out: Path) -> None:
+def _make_units(config: UnitsConfig, labels: tuple[str, ...], manifests: list[Manifest], out: Path) -> None:
     """Fit and apply the units of the recipe's [units] table where the data directories lack them."""
     from audiossl.units.recipe import ensure_units
 
+    if config.name not in labels:
+        _say(f"units.name: {config.name} is not among objective.labels, so these units are not made")
+        return
     ensure_units([manifest.path for manifest in manifests], config, out / "units", log=_say)
 
 

@@ -56,13 +56,16 @@ class UnitsConfig:
 def ensure_units(data_dirs: list[Path], config: UnitsConfig, out: Path, *, log: Callable[[str], None]) -> None:
     """Fit a codebook on the first directory unless `out` holds one, and label every directory that lacks its labels.
 
-    Labels of another codebook, or of fewer utterances than the directory has now, are made again; those that are kept
-    are checked (`units.guards`). ValueError where the codebook in `out` is not the one that `config` asks for.
+    Labels that were there before `out` had a codebook are used as they are if all directories have them and their card says what
+    `config` asks for; else ValueError, since another experiment may rest on them. With a codebook in `out`, labels of another
+    one, or of fewer utterances than the directory has now, are made again. Labels that are kept are checked (`units.guards`).
     """
     from audiossl.data.manifest import Manifest
 
     manifests = [Manifest.open(folder) for folder in data_dirs]
     features: Features | None = None
+    if not codebooks.exists(out) and _are_there(manifests, config, log):
+        return
     if codebooks.exists(out):
         codebook = codebooks.load(out)
         _check_config(codebook, config, out)
@@ -80,6 +83,29 @@ def ensure_units(data_dirs: list[Path], config: UnitsConfig, out: Path, *, log: 
         if features is None:  # an encoder is loaded only when there is something to label
             features = make_features(config.feature, config.encoder, config.layer)
         apply_codebook(manifest, codebook, features, config.name, config.stream, log=log)
+
+
+def _are_there(manifests: list[Manifest], config: UnitsConfig, log: Callable[[str], None]) -> bool:
+    """Whether all directories hold these labels already, from elsewhere; ValueError for some only, or for other ones."""
+    with_labels = [manifest for manifest in manifests if has_labels(manifest.path, config.name)]
+    for manifest in with_labels:
+        path, card = labels_path(manifest.path, config.name), read_card(manifest.path, config.name)
+        asked = {"feature": config.feature, "layer": config.layer, "codebook_size": config.clusters}
+        for name, wanted in asked.items():
+            if getattr(card, name) != wanted:
+                raise ValueError(
+                    f"{path}: {name} is {getattr(card, name)!r}, the recipe asks for {wanted!r}; choose another units.name"
+                )
+    without = [manifest for manifest in manifests if manifest not in with_labels]
+    if with_labels and without:
+        raise ValueError(
+            f"{labels_path(without[0].path, config.name)}: not there, but {with_labels[0].path} has these units; "
+            "label it too with `audiossl units apply` and the same codebook, or choose another units.name"
+        )
+    for manifest in with_labels:
+        check_units(manifest, config.name, log=log)
+        log(f"{labels_path(manifest.path, config.name)}: there already, used as it is")
+    return bool(with_labels)
 
 
 def _why_label(manifest: Manifest, name: str, codebook: Codebook) -> str:

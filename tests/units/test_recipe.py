@@ -35,12 +35,30 @@ def test_fits_on_the_first_and_labels_all(folders, tmp_path):
     assert [(folder / "units/km8").stat().st_mtime_ns for folder in folders] == times
 
 
-def test_labels_of_another_codebook_are_made_again(folders, tmp_path):
-    run(folders, tmp_path / "one", UnitsConfig(**{**vars(CONFIG), "seed": 1}))
-    old = read_card(folders[1], "km8").codebook_hash
+def test_labels_from_elsewhere_are_used_as_they_are(folders, tmp_path):
+    run(folders, tmp_path / "one")
+    before = read_card(folders[1], "km8").codebook_hash
     lines = run(folders, tmp_path / "two")
-    assert sum(f"made by another codebook ({old[:12]}), labelling again" in line for line in lines) == 2
-    assert read_card(folders[1], "km8").codebook_hash == codebooks.load(tmp_path / "two").hash != old
+    assert sum("there already, used as it is" in line for line in lines) == 2
+    assert read_card(folders[1], "km8").codebook_hash == before
+    assert not codebooks.exists(tmp_path / "two")
+
+
+def test_other_labels_of_that_name_are_never_replaced(folders, tmp_path):
+    run(folders, tmp_path / "one")
+    table = (folders[0] / "units/km8").read_bytes()
+    with pytest.raises(
+        ValueError, match=r"units/km8: codebook_size is 8, the recipe asks for 9; choose another units.name"
+    ):
+        run(folders, tmp_path / "two", UnitsConfig(**{**vars(CONFIG), "clusters": 9}))
+    assert (folders[0] / "units/km8").read_bytes() == table
+
+
+def test_labels_of_some_directories_only_are_an_error(folders, new_corpus, tmp_path):
+    run(folders, tmp_path / "one")
+    third = new_corpus(tmp_path / "third", num_utterances=5, seed=2)
+    with pytest.raises(ValueError, match=r"third.*units/km8: not there, but .* has these units; label it too"):
+        run([*folders, third], tmp_path / "two")
 
 
 def test_data_that_grew_is_labelled_again(folders, new_corpus, tmp_path):

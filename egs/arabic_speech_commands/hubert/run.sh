@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Arabic Speech Commands: HuBERT on 18 speakers without their labels, then a linear probe for 40 keywords, scored on 6 unseen speakers.
+#
+#   ./run.sh --corpus DIR            DIR holds `dataset/`, `train.csv`, `val.csv`
+#   ./run.sh --corpus DIR --seed 1 --exp exp/s1
+#   ./run.sh --smoke true            every stage on an imitation of the corpus
+
+stage=0
+stop_stage=100
+smoke=false
+corpus=
+seed=0
+data=data
+exp=exp
+device=auto
+
+. ./cmd.sh
+. ./path.sh
+. parse_options.sh
+set -euo pipefail
+
+short=()
+steps_pretrain=(--train.max_steps 1200 --train.save_every 300)
+clusters=100
+probe=()
+if $smoke; then
+  data=smoke/data
+  exp=smoke/exp
+  corpus=smoke/corpus
+  clusters=10
+  short=(--data.num_workers 1 --train.tensorboard false)
+  steps_pretrain=(--train.max_steps 4 --train.save_every 2 --encoder.num_layers 2)
+  probe=(--probe.steps 20)
+  rm -rf smoke
+  audiossl prep arabic_speech_commands --fake $corpus
+fi
+# The encoder hears all 18 training speakers; the probe learns from 16 of them, and the other two choose its learning rate.
+pretrain="$train_cmd pretrain hubert_nano --data $data/all_train --resume --device $device --train.seed $seed --train.eval_every 0"
+
+if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
+  echo "Stage 0: Kaldi directories"
+  [ -d $data ] || audiossl prep arabic_speech_commands --corpus "$corpus" --out $data
+  audiossl data validate $data/all_train
+fi
+
+if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
+  echo "Stage 1: k-means units of MFCC"
+  [ -e $exp/mfcc ] || audiossl units fit --data $data/all_train --out $exp/mfcc --clusters $clusters --seed $seed
+  audiossl units apply --data $data/all_train --codebook $exp/mfcc --name mfcc_$seed
+fi
+
+if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
+  echo "Stage 2: HuBERT, iteration 1"
+  $pretrain --out $exp/it1 --objective.labels "[\"mfcc_$seed\"]" "${short[@]}" "${steps_pretrain[@]}"
+fi
+
+if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
+  echo "Stage 3: k-means units of layer 2 of iteration 1"
+  [ -e $exp/it1_units ] || audiossl units fit --data $data/all_train --encoder $exp/it1 --layer 2 --out $exp/it1_units \
+    --clusters $clusters --seed $seed
+  audiossl units apply --data $data/all_train --codebook $exp/it1_units --name it1_$seed
+fi
+
+if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
+  echo "Stage 4: HuBERT, iteration 2"
+  $pretrain --out $exp/it2 --objective.labels "[\"it1_$seed\"]" --objective.label_rate 50 "${short[@]}" "${steps_pretrain[@]}"
+fi
+
+if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
+  echo "Stage 5: keyword probe on unseen speakers, of both iterations, a random encoder and filterbanks"
+  for source in $exp/it1 $exp/it2 random:$exp/it2 fbank; do
+    name=$(basename ${source/:/_})
+    audiossl probe $source --task keyword --train $data/train --dev $data/dev --test $data/test --out $exp/probe_$name \
+      --seed $seed "${probe[@]}"
+  done
+fi
+
+if [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
+  echo "Stage 6: report"
+  audiossl report $exp/it1 $exp/it2 $exp/probe_* --compare --title "HuBERT on Arabic Speech Commands" --out $exp/report.html
+fi

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Free Spoken Digits: HuBERT on its training takes, then digit strings recognised with adapters, on the published test takes.
+#
+#   ./run.sh --corpus DIR            DIR holds `recordings/`
+#   ./run.sh --corpus DIR --seed 1 --exp exp/s1
+#   ./run.sh --smoke true            every stage on an imitation of the corpus
+
+stage=0
+stop_stage=100
+smoke=false
+corpus=
+seed=0
+data=data
+exp=exp
+device=auto
+
+. ./cmd.sh
+. ./path.sh
+. parse_options.sh
+set -euo pipefail
+
+short=()
+steps_pretrain=(--train.max_steps 400 --train.eval_every 200 --train.save_every 200)
+steps_finetune=(--train.max_steps 600 --train.eval_every 150 --train.save_every 150)
+clusters=100
+if $smoke; then
+  data=smoke/data
+  exp=smoke/exp
+  corpus=smoke/corpus
+  clusters=10
+  short=(--data.num_workers 1 --train.tensorboard false)
+  steps_pretrain=(--train.max_steps 4 --train.eval_every 2 --train.save_every 2 --encoder.num_layers 2)
+  steps_finetune=(--train.max_steps 4 --train.eval_every 2 --train.save_every 2)
+  rm -rf smoke
+  audiossl prep free_spoken_digits --fake $corpus
+fi
+pretrain="$train_cmd pretrain hubert_nano --data $data/train_strings --dev $data/dev_strings --resume --device $device --train.seed $seed"
+finetune="$train_cmd finetune ctc_adapters_nano --data $data/train_strings --dev $data/dev_strings --resume --device $device --train.seed $seed"
+
+if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
+  echo "Stage 0: single digits and digit strings as Kaldi directories"
+  [ -d $data ] || audiossl prep free_spoken_digits --corpus "$corpus" --out $data
+  audiossl data validate $data/train_strings
+fi
+
+if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
+  echo "Stage 1: k-means units of MFCC"
+  [ -e $exp/mfcc ] || audiossl units fit --data $data/train_strings --out $exp/mfcc --clusters $clusters --seed $seed
+  audiossl units apply --data $data/train_strings $data/dev_strings --codebook $exp/mfcc --name mfcc_$seed
+fi
+
+if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
+  echo "Stage 2: HuBERT, iteration 1"
+  $pretrain --out $exp/it1 --objective.labels "[\"mfcc_$seed\"]" "${short[@]}" "${steps_pretrain[@]}"
+fi
+
+if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
+  echo "Stage 3: k-means units of layer 2 of iteration 1"
+  [ -e $exp/it1_units ] || audiossl units fit --data $data/train_strings --encoder $exp/it1 --layer 2 --out $exp/it1_units \
+    --clusters $clusters --seed $seed
+  audiossl units apply --data $data/train_strings $data/dev_strings --codebook $exp/it1_units --name it1_$seed
+fi
+
+if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
+  echo "Stage 4: HuBERT, iteration 2"
+  $pretrain --out $exp/it2 --objective.labels "[\"it1_$seed\"]" --objective.label_rate 50 "${short[@]}" "${steps_pretrain[@]}"
+fi
+
+if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
+  echo "Stage 5: recognition of digit strings with adapters, in the pretrained and in a random encoder"
+  $finetune --init $exp/it2 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
+  $finetune --init random:$exp/it2 --out $exp/asr_random "${short[@]}" "${steps_finetune[@]}"
+fi
+
+if [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
+  echo "Stage 6: word error rate on the published test takes"
+  for name in asr asr_random; do
+    audiossl transcribe $exp/$name $data/test_strings --out $exp/$name/test.txt > /dev/null
+  done
+  audiossl report $exp/it1 $exp/it2 $exp/asr $exp/asr_random --compare --title "HuBERT on Free Spoken Digits" --out $exp/report.html
+fi

@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# The whole chain on the synthetic `mini` corpus: units, two iterations of HuBERT, fine-tuning with adapters, probes, a report.
+#
+#   ./run.sh                       everything, from nothing to the table
+#   ./run.sh --stage 4             from stage 4 on; finished work is kept
+#   ./run.sh --seed 1 --exp exp/s1 another seed, in another place
+#   ./run.sh --full true           also fine-tunes the whole encoder, to compare with the adapters
+#   ./run.sh --smoke true          every stage on seconds of audio
+
+stage=0
+stop_stage=100
+smoke=false
+full=false
+seed=0
+data=data
+exp=exp
+device=auto
+
+. ./cmd.sh
+. ./path.sh
+. parse_options.sh
+set -euo pipefail
+
+prep=()
+short=()
+steps_pretrain=()
+steps_finetune=()
+probe=()
+if $smoke; then
+  data=smoke/data
+  exp=smoke/exp
+  prep=(--prep.voices "[3,2,2]" --prep.sentences "[16,4,4]" --prep.keywords "[40,20,20]" --prep.labelled_minutes 0.3)
+  short=(--data.num_workers 1 --train.tensorboard false)
+  steps_pretrain=(--train.max_steps 6 --train.eval_every 3 --train.save_every 3 --encoder.num_layers 2)
+  steps_finetune=(--train.max_steps 4 --train.eval_every 2 --train.save_every 2)
+  probe=(--probe.steps 20)
+  rm -rf smoke
+fi
+clusters=$($smoke && echo 10 || echo 100)
+layer=$($smoke && echo 1 || echo 2)
+pretrain="$train_cmd pretrain hubert_nano --data $data/train --dev $data/dev --resume --device $device --train.seed $seed"
+finetune="$train_cmd finetune --data $data/train_10min --dev $data/dev --resume --device $device --train.seed $seed"
+
+if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
+  echo "Stage 0: synthesise the corpus"
+  [ -d $data/train ] || audiossl prep mini --out $data "${prep[@]}"
+  audiossl data validate $data/train
+fi
+
+if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
+  echo "Stage 1: k-means units of MFCC"
+  [ -e $exp/mfcc ] || audiossl units fit --data $data/train --out $exp/mfcc --clusters $clusters --seed $seed
+  audiossl units apply --data $data/train $data/dev $data/test --codebook $exp/mfcc --name mfcc_$seed
+fi
+
+if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
+  echo "Stage 2: HuBERT, iteration 1, on the units of MFCC"
+  $pretrain --out $exp/it1 --objective.labels "[\"mfcc_$seed\"]" "${short[@]}" "${steps_pretrain[@]}"
+fi
+
+if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
+  echo "Stage 3: k-means units of layer $layer of iteration 1"
+  [ -e $exp/it1_units ] || audiossl units fit --data $data/train --encoder $exp/it1 --layer $layer --out $exp/it1_units \
+    --clusters $clusters --seed $seed
+  audiossl units apply --data $data/train $data/dev $data/test --codebook $exp/it1_units --name it1_$seed
+fi
+
+if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
+  echo "Stage 4: HuBERT, iteration 2"
+  $pretrain --out $exp/it2 --objective.labels "[\"it1_$seed\"]" --objective.label_rate 50 "${short[@]}" "${steps_pretrain[@]}"
+fi
+
+if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
+  echo "Stage 5: what the units know of phones (the same number of units from each)"
+  [ -e $exp/it2_units ] || audiossl units fit --data $data/train --encoder $exp/it2 --layer $layer --out $exp/it2_units \
+    --clusters $clusters --seed $seed
+  audiossl units apply --data $data/test --codebook $exp/it2_units --name it2_$seed
+  for name in mfcc it1 it2; do
+    audiossl units quality --data $data/test --name ${name}_$seed --out $exp/quality --label "$name units"
+  done
+fi
+
+if [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
+  echo "Stage 6: speech recognition from ten labelled minutes: adapters in the pretrained and in a random encoder"
+  $finetune ctc_adapters_nano --init $exp/it2 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
+  $finetune ctc_adapters_nano --init random:$exp/it2 --out $exp/asr_random "${short[@]}" "${steps_finetune[@]}"
+  if $full; then
+    $finetune ctc_full_nano --init $exp/it2 --out $exp/asr_full "${short[@]}" "${steps_finetune[@]}"
+  fi
+fi
+
+if [ $stage -le 7 ] && [ $stop_stage -ge 7 ]; then
+  echo "Stage 7: word error rate on unseen voices and sentences"
+  for name in asr asr_random asr_full; do
+    if [ -e $exp/$name ]; then
+      audiossl transcribe $exp/$name $data/test --out $exp/$name/test.txt > /dev/null
+    fi
+  done
+fi
+
+if [ $stage -le 8 ] && [ $stop_stage -ge 8 ]; then
+  echo "Stage 8: probes for keywords (unseen voices) and speakers, against filterbanks"
+  for source in $exp/it2 random:$exp/it2 fbank; do
+    name=$(basename ${source/:/_})
+    audiossl probe $source --task keyword --train $data/keywords_train --dev $data/keywords_dev --test $data/keywords_test \
+      --out $exp/probe_keyword_$name --seed $seed "${probe[@]}"
+    audiossl probe $source --task speaker --train $data/train --split 0.7/0.1/0.2 \
+      --out $exp/probe_speaker_$name --seed $seed "${probe[@]}"
+  done
+fi
+
+if [ $stage -le 9 ] && [ $stop_stage -ge 9 ]; then
+  echo "Stage 9: report"
+  audiossl report $exp/quality $exp/it1 $exp/it2 $exp/asr* $exp/probe_* --compare --title "HuBERT on mini" --out $exp/report.html \
+    --data $data/test --units it2_$seed
+  echo "The same table with plots: $PWD/$exp/report.html"
+  echo "Transcribe your own recording: audiossl transcribe $PWD/$exp/asr RECORDING.wav"
+fi
