@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
     from audiossl.nn.ssl_encoder import SSLEncoder
@@ -29,12 +27,14 @@ class Houlsby:
         """Thomas et al. (2022): bottleneck 256, all layers; the top 6 of 12 did best in their ablation.
 
         bottleneck: units between the two maps. num_top_layers: how many layers, counted from the output, get adapters; 0 is all of
-        them. activation: the paper's is not stated; ours is the encoder's own.
+        them. activation: the paper's is not stated; ours is the encoder's own. train_norms: the layer norms of these layers learn
+        too, as in Houlsby et al. (2019, section 2.1); Thomas et al. count none.
         """
 
         bottleneck: int = 256
         num_top_layers: int = 0
         activation: Literal["gelu", "relu"] = "gelu"
+        train_norms: bool = False
 
         def __post_init__(self) -> None:
             if self.bottleneck < 1 or self.num_top_layers < 0:
@@ -45,7 +45,7 @@ class Houlsby:
         @classmethod
         def tiny(cls) -> Houlsby.Config:
             """Return the smallest one, for tests."""
-            return cls(bottleneck=4, num_top_layers=1)
+            return cls(bottleneck=4, num_top_layers=1, train_norms=True)
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -66,14 +66,13 @@ class Houlsby:
                     )
                 adapter = Bottleneck(encoder.dim, self.config.bottleneck, self.config.activation)
                 setattr(layer, slot, adapter.to(encoder.mask_emb.device))
+            if self.config.train_norms:
+                layer.attention_norm.requires_grad_(requires_grad=True)
+                layer.ffn_norm.requires_grad_(requires_grad=True)
 
     def trainable_state(self, encoder: SSLEncoder) -> dict[str, Tensor]:
-        """Return the tensors of the adapters alone, under their names in the encoder."""
-        return {
-            f"{place}.{name}": tensor
-            for place, adapter in _adapters(encoder)
-            for name, tensor in adapter.state_dict().items()
-        }
+        """Return the tensors that learn, adapters and norms, under their names in the encoder."""
+        return {name: tensor.detach() for name, tensor in encoder.named_parameters() if tensor.requires_grad}
 
 
 class Bottleneck(nn.Module):
@@ -88,7 +87,8 @@ class Bottleneck(nn.Module):
         self.down = nn.Linear(dim, bottleneck)
         self.up = nn.Linear(bottleneck, dim)
         self.activation = nn.GELU() if activation == "gelu" else nn.ReLU()
-        nn.init.normal_(self.down.weight, std=0.02)
+        # With `up` at 0 the start is the identity whatever `down` is, so that `down` may give its units inputs of variance 1.
+        nn.init.normal_(self.down.weight, std=dim**-0.5)
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
 
@@ -97,8 +97,3 @@ class Bottleneck(nn.Module):
         y: Tensor = x + self.up(self.activation(self.down(self.norm(x))))
         return y
 
-
-def _adapters(encoder: nn.Module) -> Iterator[tuple[str, Bottleneck]]:
-    for place, module in encoder.named_modules():
-        if isinstance(module, Bottleneck):
-            yield place, module

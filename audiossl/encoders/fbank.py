@@ -56,7 +56,7 @@ class FBank(SSLEncoder):
                 position_kernel=32,
                 dropout_input=0.0,
                 dropout_features=0.0,
-                conv_dim=256,
+                conv_dim=128,
             )
 
         @classmethod
