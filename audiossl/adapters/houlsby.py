@@ -67,8 +67,8 @@ class Houlsby:
                 adapter = Bottleneck(encoder.dim, self.config.bottleneck, self.config.activation)
                 setattr(layer, slot, adapter.to(encoder.mask_emb.device))
             if self.config.train_norms:
-                layer.attention_norm.requires_grad_(requires_grad=True)
-                layer.ffn_norm.requires_grad_(requires_grad=True)
+                for norm in ("attention_norm", "ffn_norm"):
+                    layer.get_submodule(norm).requires_grad_(requires_grad=True)
 
     def trainable_state(self, encoder: SSLEncoder) -> dict[str, Tensor]:
         """Return the tensors that learn, adapters and norms, under their names in the encoder."""
@@ -96,4 +96,3 @@ class Bottleneck(nn.Module):
         """x: (batch, frame, dim)."""
         y: Tensor = x + self.up(self.activation(self.down(self.norm(x))))
         return y
-
