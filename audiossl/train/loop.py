@@ -6,6 +6,7 @@ metrics.jsonl -> checkpoint. Since losses are sums divided once by the global co
 
 from __future__ import annotations
 
+import inspect
 import math
 import signal
 import time
@@ -157,7 +158,7 @@ class _Run:
         if world.size > 1:
             devices = [world.device.index] if world.device.type == "cuda" else None
             self._parallel = torch.nn.parallel.DistributedDataParallel(
-                self.module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+                self.module, device_ids=devices, gradient_as_bucket_view=True, **_without_buffer_syncs()
             )
 
     def open_journal(self) -> Journal:
@@ -285,6 +286,15 @@ class _Run:
                 f"step {self.step}: loss sum {loss:g} and gradient norm {norm:g} are not finite for {self._bad_steps} steps; "
                 "lower optim.peak_lr, set train.clip_norm, or use train.precision=fp32"
             )
+
+
+def _without_buffer_syncs() -> dict[str, Any]:
+    """Return the option by which processes do not exchange buffers, which are the same everywhere, at every step.
+
+    torch 2.13 renamed it.
+    """
+    options = inspect.signature(torch.nn.parallel.DistributedDataParallel).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers": False}
 
 
 def autocast(device: torch.device, precision: str) -> Any:

@@ -21,7 +21,7 @@ set -euo pipefail
 
 short=()
 steps_pretrain=(--train.max_steps 400 --train.eval_every 200 --train.save_every 200)
-steps_finetune=(--train.max_steps 600 --train.eval_every 150 --train.save_every 150)
+steps_finetune=(--train.max_steps 2400 --train.eval_every 600 --train.save_every 600)
 clusters=100
 if $smoke; then
   data=smoke/data

@@ -23,15 +23,17 @@ set -euo pipefail
 
 prep=()
 short=()
-steps_pretrain=()
-steps_finetune=()
+steps_first=(--train.max_steps 300)
+steps_second=(--train.max_steps 900)
+steps_finetune=(--train.max_steps 2000 --train.eval_every 500 --train.save_every 500)
 probe=()
 if $smoke; then
   data=smoke/data
   exp=smoke/exp
   prep=(--prep.voices "[3,2,2]" --prep.sentences "[16,4,4]" --prep.keywords "[40,20,20]" --prep.labelled_minutes 0.3)
   short=(--data.num_workers 1 --train.tensorboard false)
-  steps_pretrain=(--train.max_steps 6 --train.eval_every 3 --train.save_every 3 --encoder.num_layers 2)
+  steps_first=(--train.max_steps 6 --train.eval_every 3 --train.save_every 3 --encoder.num_layers 2)
+  steps_second=("${steps_first[@]}")
   steps_finetune=(--train.max_steps 4 --train.eval_every 2 --train.save_every 2)
   probe=(--probe.steps 20)
   rm -rf smoke
@@ -39,7 +41,7 @@ fi
 clusters=$($smoke && echo 10 || echo 100)
 layer=$($smoke && echo 1 || echo 2)
 pretrain="$train_cmd pretrain hubert_nano --data $data/train --dev $data/dev --resume --device $device --train.seed $seed"
-finetune="$train_cmd finetune --data $data/train_10min --dev $data/dev --resume --device $device --train.seed $seed"
+finetune="$train_cmd finetune --data $data/train --dev $data/dev --resume --device $device --train.seed $seed"
 
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   echo "Stage 0: synthesise the corpus"
@@ -55,7 +57,7 @@ fi
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
   echo "Stage 2: HuBERT, iteration 1, on the units of MFCC"
-  $pretrain --out $exp/it1 --objective.labels "[\"mfcc_$seed\"]" "${short[@]}" "${steps_pretrain[@]}"
+  $pretrain --out $exp/it1 --objective.labels "[\"mfcc_$seed\"]" "${short[@]}" "${steps_first[@]}"
 fi
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
@@ -67,7 +69,7 @@ fi
 
 if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
   echo "Stage 4: HuBERT, iteration 2"
-  $pretrain --out $exp/it2 --objective.labels "[\"it1_$seed\"]" --objective.label_rate 50 "${short[@]}" "${steps_pretrain[@]}"
+  $pretrain --out $exp/it2 --objective.labels "[\"it1_$seed\"]" --objective.label_rate 50 "${short[@]}" "${steps_second[@]}"
 fi
 
 if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
@@ -81,7 +83,7 @@ if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
 fi
 
 if [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
-  echo "Stage 6: speech recognition from ten labelled minutes: adapters in the pretrained and in a random encoder"
+  echo "Stage 6: speech recognition with CTC: adapters in the pretrained and in a random encoder"
   $finetune ctc_adapters_nano --init $exp/it2 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
   $finetune ctc_adapters_nano --init random:$exp/it2 --out $exp/asr_random "${short[@]}" "${steps_finetune[@]}"
   if $full; then
