@@ -81,19 +81,20 @@ def name_experiments(experiments: Sequence[Path]) -> dict[str, Path]:
 
 
 def gather_results(experiments: dict[str, Path]) -> tuple[list[tuple[str, Result]], list[str]]:
-    """Return every result below the experiments, and a line for each that has none or cannot be read."""
+    """Return every result below the experiments, and a line for each file that cannot be read, or for all if none has any."""
     rows: list[tuple[str, Result]] = []
     missing = []
+    absent = []
     for name, folder in experiments.items():
         files = sorted(folder.rglob(FILE_NAME))
         if not files:
-            missing.append(f"{name} has no {FILE_NAME}; score it first")
+            absent.append(f"{name} has no {FILE_NAME}; score it first")
         for path in files:
             try:
                 rows += [(name, result) for result in read_results(path)]
             except ValueError as error:
                 missing.append(str(error))
-    return rows, missing
+    return rows, missing + _if_all(absent, experiments)
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
@@ -142,6 +143,7 @@ def _comparison(rows: list[tuple[str, Result]], experiments: list[str]) -> str:
 
 def _training(section: Section, experiments: dict[str, Path]) -> None:
     curves: dict[str, dict[str, Curve]] = {}
+    absent = []
     for name, folder in experiments.items():
         path = folder / "metrics.jsonl"
         try:
@@ -152,7 +154,8 @@ def _training(section: Section, experiments: dict[str, Path]) -> None:
         if found:
             curves[name] = found
         else:
-            section.missing.append(f"{name} has no losses in metrics.jsonl; train it first")
+            absent.append(f"{name} has no losses in metrics.jsonl; train it first")
+    section.missing += _if_all(absent, experiments)
     if curves:
         section.body.append(
             _figure(figures.render(lambda figure: figures.draw_losses(figure, curves)), "Loss over steps")
@@ -168,10 +171,11 @@ def _training(section: Section, experiments: dict[str, Path]) -> None:
 def _probes(section: Section, experiments: dict[str, Path]) -> None:
     weights: dict[str, np.ndarray] = {}
     cells = []
+    absent = []
     for name, folder in experiments.items():
         files = sorted(folder.rglob("probe.json"))
         if not files:
-            section.missing.append(f"{name} has no probe.json; run `audiossl probe` with --out inside of it")
+            absent.append(f"{name} has no probe.json; run `audiossl probe` with --out inside of it")
         for path in files:
             try:
                 probe = _probe(path)
@@ -188,12 +192,18 @@ def _probes(section: Section, experiments: dict[str, Path]) -> None:
                 name, label, score, f"{probe['majority']:.2f} %", f"{probe['learning_rate']:g}",
                 str(probe["parameters"]), probe["selection"],
             ])  # fmt: skip
+    section.missing += _if_all(absent, experiments)
     if weights:
         picture = figures.render(lambda figure: figures.draw_layer_weights(figure, weights))
         section.body.append(_figure(picture, "Weight of each layer in the probes"))
     if cells:
         headings = ["experiment", "probe", "accuracy", "commonest class", "learning rate", "parameters", "chosen by"]
         section.body.append(_table(headings, cells))
+
+
+def _if_all(absent: list[str], experiments: dict[str, Path]) -> list[str]:
+    """What is absent from some experiments is in the others, and no loss; what is absent from all must be said."""
+    return absent if len(absent) == len(experiments) else []
 
 
 def _probe(path: Path) -> dict[str, Any]:

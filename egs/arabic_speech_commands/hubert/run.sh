@@ -69,7 +69,8 @@ fi
 if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
   echo "Stage 5: keyword probe on unseen speakers, of both iterations, a random encoder and filterbanks"
   for source in $exp/it1 $exp/it2 random:$exp/it2 fbank; do
-    name=$(basename ${source/:/_})
+    name=$(basename $source)
+    case $source in random:*) name=random ;; esac
     audiossl probe $source --task keyword --train $data/train --dev $data/dev --test $data/test --out $exp/probe_$name \
       --seed $seed "${probe[@]}"
   done

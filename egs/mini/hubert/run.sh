@@ -30,7 +30,7 @@ probe=()
 if $smoke; then
   data=smoke/data
   exp=smoke/exp
-  prep=(--prep.voices "[3,2,2]" --prep.sentences "[16,4,4]" --prep.keywords "[40,20,20]" --prep.labelled_minutes 0.3)
+  prep=(--prep.voices "[3,2,2]" --prep.sentences "[40,4,4]" --prep.keywords "[40,20,20]" --prep.labelled_minutes 0.3)
   short=(--data.num_workers 1 --train.tensorboard false)
   steps_first=(--train.max_steps 6 --train.eval_every 3 --train.save_every 3 --encoder.num_layers 2)
   steps_second=("${steps_first[@]}")
@@ -103,7 +103,8 @@ fi
 if [ $stage -le 8 ] && [ $stop_stage -ge 8 ]; then
   echo "Stage 8: probes for keywords (unseen voices) and speakers, against filterbanks"
   for source in $exp/it2 random:$exp/it2 fbank; do
-    name=$(basename ${source/:/_})
+    name=$(basename $source)
+    case $source in random:*) name=random ;; esac
     audiossl probe $source --task keyword --train $data/keywords_train --dev $data/keywords_dev --test $data/keywords_test \
       --out $exp/probe_keyword_$name --seed $seed "${probe[@]}"
     audiossl probe $source --task speaker --train $data/train --split 0.7/0.1/0.2 \
