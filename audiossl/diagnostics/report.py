@@ -154,7 +154,9 @@ def _training(section: Section, experiments: dict[str, Path]) -> None:
         if found:
             curves[name] = found
         else:
-            absent.append(f"{name} has no losses in metrics.jsonl; train it first")
+            (section.missing if path.is_file() else absent).append(
+                f"{name} has no losses in metrics.jsonl; train it first"
+            )
     section.missing += _if_all(absent, experiments)
     if curves:
         section.body.append(
