@@ -110,7 +110,8 @@ def shown(value: float) -> str:
 
 def command_line() -> str:
     """Return the command that started this process, as one would type it."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    return shlex.join(["audiossl" if program == "__main__.py" else program, *sys.argv[1:]])
 
 
 def machine() -> str:
