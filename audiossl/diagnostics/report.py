@@ -84,7 +84,7 @@ def gather_results(experiments: dict[str, Path]) -> tuple[list[tuple[str, Result
     """Return every result below the experiments, and a line for each file that cannot be read, or for all if none has any."""
     rows: list[tuple[str, Result]] = []
     missing = []
-    absent = []
+    absent: list[str] = []
     for name, folder in experiments.items():
         files = sorted(folder.rglob(FILE_NAME))
         if not files:
@@ -143,7 +143,7 @@ def _comparison(rows: list[tuple[str, Result]], experiments: list[str]) -> str:
 
 def _training(section: Section, experiments: dict[str, Path]) -> None:
     curves: dict[str, dict[str, Curve]] = {}
-    absent = []
+    absent: list[str] = []
     for name, folder in experiments.items():
         path = folder / "metrics.jsonl"
         try:
@@ -173,7 +173,7 @@ def _training(section: Section, experiments: dict[str, Path]) -> None:
 def _probes(section: Section, experiments: dict[str, Path]) -> None:
     weights: dict[str, np.ndarray] = {}
     cells = []
-    absent = []
+    absent: list[str] = []
     for name, folder in experiments.items():
         files = sorted(folder.rglob("probe.json"))
         if not files:
