@@ -58,7 +58,7 @@ def fake(root: Path) -> None:
             for take in (1, 2):
                 name = f"dataset/{keyword}/{speaker:08d}_NO_{take:02d}.wav"
                 rows["val" if speaker == 5 else "train"].append(f"{name},{keyword}")
-                write_imitation(root / name, rng, duration=0.2, sample_rate=16000)
+                write_imitation(root / name, rng, duration=1.0, sample_rate=16000)
     for name, lines in rows.items():
         (root / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -69,7 +69,7 @@ def fake(root: Path) -> None:
             chapter = f"{speaker}-{1000 + number}"
             folder = root / "LibriSpeech" / part / chapter.replace("-", "/")
             for utterance in range(2):
-                write_imitation(folder / f"{chapter}-{utterance:04d}.flac", rng, duration=0.3, sample_rate=16000)
+                write_imitation(folder / f"{chapter}-{utterance:04d}.flac", rng, duration=2.5, sample_rate=16000)
             lines = f"{chapter}-0000 HE HOPED THERE WOULD BE STEW\n{chapter}-0001 IT'S LATE\n"
             (folder / f"{chapter}.trans.txt").write_text(lines, encoding="utf-8")
     (root / "LibriSpeech" / "SPEAKERS.TXT").write_text("\n".join(speakers) + "\n", encoding="utf-8")

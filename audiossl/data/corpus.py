@@ -34,9 +34,17 @@ def identifier(text: str) -> str:
 
 
 def write_imitation(path: Path, rng: np.random.Generator, *, duration: float, sample_rate: int) -> None:
-    """Write a recording for a corpus' `fake`: a hum of random pitch with noise, folders made as needed."""
+    """Write a recording for a corpus' `fake`: pieces of 40 ms, hum or hiss of random pitch and level; folders made as needed.
+
+    It changes as speech does, so that units of it differ.
+    """
     time = np.arange(round(duration * sample_rate)) / sample_rate
-    pitch = rng.uniform(100.0, 300.0)
-    waveform = 0.3 * np.sin(2.0 * np.pi * pitch * time) + rng.normal(0.0, 0.01, len(time))
+    piece = (time / 0.04).astype(np.int64)
+    pitch, level, hiss = (
+        rng.uniform(low, high, piece[-1] + 1)[piece] for low, high in ((100, 3000), (0.05, 0.4), (0, 1))
+    )
+    hum = np.sin(2.0 * np.pi * pitch * time)
+    noise = rng.normal(0.0, 0.4, len(time))
+    waveform = np.clip(level * np.where(hiss < 0.3, noise, hum) + 0.01 * noise, -1.0, 1.0)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_audio(path, waveform, sample_rate)

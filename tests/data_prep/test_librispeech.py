@@ -32,7 +32,7 @@ def test_an_utterance(corpus, tmp_path):
     assert made.column("text")[index] == "IT'S LATE"
     assert made.column("utt2spk")[index] == "310"
     assert made.column("utt2gender")[index] == "m"
-    assert len(made.audio(index, sample_rate=16000)) == 4800
+    assert len(made.audio(index, sample_rate=16000)) == 40000
 
 
 def test_faults_are_named(corpus, tmp_path):

@@ -21,7 +21,7 @@ set -euo pipefail
 
 short=()
 steps_pretrain=(--train.max_steps 400 --train.eval_every 200 --train.save_every 200)
-steps_finetune=(--train.max_steps 2400 --train.eval_every 600 --train.save_every 600)
+steps_finetune=(--train.max_steps 1500 --train.eval_every 300 --train.save_every 300)
 clusters=100
 if $smoke; then
   data=smoke/data

@@ -57,7 +57,7 @@ fi
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
   echo "Stage 2: HuBERT base, iteration 1 (250k updates)"
-  $train_cmd pretrain hubert_base --data $data/$train --out $exp/it1 $common "${small[@]}"
+  $train_cmd pretrain hubert_base --data $data/$train --out $exp/it1 --units.clusters ${clusters[0]} $common "${small[@]}"
 fi
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then

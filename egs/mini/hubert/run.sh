@@ -25,7 +25,7 @@ prep=()
 short=()
 steps_first=(--train.max_steps 300)
 steps_second=(--train.max_steps 900)
-steps_finetune=(--train.max_steps 2000 --train.eval_every 500 --train.save_every 500)
+steps_finetune=(--train.max_steps 1200 --train.eval_every 400 --train.save_every 400)
 probe=()
 if $smoke; then
   data=smoke/data
@@ -83,7 +83,7 @@ if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
 fi
 
 if [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
-  echo "Stage 6: speech recognition with CTC: adapters in the pretrained and in a random encoder"
+  echo "Stage 6: word recognition with CTC: adapters in the pretrained and in a random encoder"
   $finetune ctc_adapters_nano --init $exp/it2 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
   $finetune ctc_adapters_nano --init random:$exp/it2 --out $exp/asr_random "${short[@]}" "${steps_finetune[@]}"
   if $full; then
