@@ -27,7 +27,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 def run_toy(*words, processes=1, check=True):
     start = [sys.executable]
     if processes > 1:
-        start += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "29653"]
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*start, str(SCRIPT), *map(str, words)], check=check, capture_output=True, env=environment, text=True
