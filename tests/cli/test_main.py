@@ -1,5 +1,6 @@
 """The command line's manners: help, exit status, one-line errors."""
 
+import os
 import subprocess
 import sys
 import time
@@ -64,3 +65,20 @@ def test_help_is_fast():
         assert run("--help").returncode == 0
         times.append(time.perf_counter() - start)
     assert min(times) < 0.7
+
+
+@pytest.mark.parametrize(("words", "status"), [("--version", 0), ("pretran", 2)])
+def test_one_of_several_processes_runs_its_exit_functions_but_leaves_the_interpreter_standing(words, status):
+    # What is still alive when an interpreter is taken down (here: an object in a module) is finalised; it must not be.
+    code = (
+        "import atexit\n"
+        "class Alive:\n    def __del__(self): print('taken down', flush=True)\n"
+        "alive = Alive()\n"
+        "atexit.register(print, 'exit functions ran')\n"
+        f"from audiossl.cli.main import main\nmain(['{words}'])\n"
+    )
+    environment = {**os.environ, "WORLD_SIZE": "2"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == status
+    assert "exit functions ran" in result.stdout
+    assert "taken down" not in result.stdout
