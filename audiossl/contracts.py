@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +27,19 @@ class Utterance:
     waveform: np.ndarray
     sample_rate: int
     columns: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return len(self.waveform) / self.sample_rate
+
+    def cut(self, start: float, seconds: float) -> np.ndarray:
+        """Samples from `start` on, in seconds; fewer at the end of the utterance.
+
+        The loader decodes only this piece, where `waveform` decodes all, and augments each piece anew.
+        """
+        first = round(start * self.sample_rate)
+        return self.waveform[first : first + round(seconds * self.sample_rate)]
 
 
 @dataclass
@@ -66,8 +79,26 @@ class Encoder(Protocol):
         """waveform: (batch, sample) float; lengths: (batch,) int64, valid samples."""
         ...
 
-    def num_frames(self, samples: int) -> int:
+    @overload
+    def num_frames(self, samples: int) -> int: ...
+    @overload
+    def num_frames(self, samples: Tensor) -> Tensor: ...
+    def num_frames(self, samples: int | Tensor) -> int | Tensor:
         """Valid frames of `samples` samples."""
+        ...
+
+
+@runtime_checkable
+class SpeakerEncoder(Encoder, Protocol):
+    """An encoder with an utterance embedding on top of its frames."""
+
+    embedding_dim: int
+
+    def embed(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, sample) and (batch,) valid samples to (batch, embedding_dim), not normalised.
+
+        ValueError where an utterance has no frame.
+        """
         ...
 
 

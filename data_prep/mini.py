@@ -52,6 +52,8 @@ _TRIES = 200  # draws per sentence before the grammar counts as exhausted
 _PAD = (0.05, 0.25)  # seconds before and after a sentence
 _LEVEL = (-32.0, -22.0)  # speech, dB full scale
 _SPLITS = ("train", "dev", "test")
+_THROATS = 4  # voices that share a variant of espeak-ng
+_FORMANTS = (0.86, 1.16)  # times the variant's own: shorter and longer vocal tracts
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for split, wanted in zip(_SPLITS, self.voices, strict=True):
-            most = len(_VOICES[split].split())
+            most = _THROATS * len(_VOICES[split].split())
             if not 0 < wanted <= most:
                 raise ValueError(f"prep.voices: {wanted} voices for {split}; there are 1 to {most}")
         if min(*self.sentences, *self.keywords, self.workers) < 1:
@@ -95,6 +97,7 @@ class _Task:
     request: Request
     path: Path
     seed: tuple[int, ...]
+    formants: float
     keyword: str | None = None
 
 
@@ -158,51 +161,70 @@ def _fits(words: tuple[str, ...], known: set[str]) -> bool:
     return _SHORTEST <= len(words) <= _LONGEST and known.issuperset(words)
 
 
-def _speakers(split: str, config: Config) -> list[tuple[str, str, int, int]]:
-    """(speaker, espeak-ng voice, pitch, rate in words per minute) of each voice of a split."""
+@dataclass(frozen=True)
+class _Voice:
+    """A speaker: a variant of espeak-ng, its pitch (0-100), its rate in words per minute and what its formants are multiplied by."""
+
+    name: str
+    variant: str
+    pitch: int
+    rate: int
+    formants: float
+
+
+def _voices(split: str, config: Config) -> list[_Voice]:
+    """Every variant of a split once, then all of them again with another throat."""
     number = _SPLITS.index(split)
+    variants = _VOICES[split].split()
     rng = np.random.default_rng((config.seed, 1, number))
     return [
-        (variant.lower(), f"{_LANGUAGE}+{variant}", int(rng.integers(30, 71)), int(rng.integers(140, 186)))
-        for variant in _VOICES[split].split()[: config.voices[number]]
+        _Voice(
+            f"{variant.lower()}.{'abcd'[index // len(variants)]}",
+            f"{_LANGUAGE}+{variant}",
+            pitch=int(rng.integers(25, 76)),
+            rate=int(rng.integers(140, 186)),
+            formants=float(rng.uniform(*_FORMANTS)),
+        )
+        for index in range(config.voices[number])
+        for variant in (variants[index % len(variants)],)
     ]
 
 
-def _request(text: str, voice: tuple[str, str, int, int], rng: np.random.Generator) -> Request:
-    _, name, pitch, rate = voice
+def _request(text: str, voice: _Voice, rng: np.random.Generator) -> Request:
+    """What is played back at `formants` times its rate is spoken that much slower."""
     return Request(
         text,
-        name,
-        pitch=pitch + int(rng.integers(-6, 7)),
-        rate=rate + int(rng.integers(-10, 11)),
+        voice.variant,
+        pitch=voice.pitch + int(rng.integers(-6, 7)),
+        rate=round((voice.rate + int(rng.integers(-10, 11))) / voice.formants),
         range=int(rng.integers(35, 66)),
     )
 
 
 def _sentence_tasks(split: str, sentences: Sequence[grammar.Sentence], out: Path, config: Config) -> Iterator[_Task]:
     """Voices take sentences in turn."""
-    voices = _speakers(split, config)
+    voices = _voices(split, config)
     for index, sentence in enumerate(sentences):
         voice = voices[index % len(voices)]
         seed = (config.seed, 2, _SPLITS.index(split), index)
-        name = f"{voice[0]}-{index // len(voices):04d}"
+        name = f"{voice.name}-{index // len(voices):04d}"
         request = _request(sentence.spoken, voice, np.random.default_rng(seed))
         path = out / "audio" / split / f"{name}.flac"
-        yield _Task(name, voice[0], " ".join(sentence.words), request, path, (*seed, 0))
+        yield _Task(name, voice.name, " ".join(sentence.words), request, path, (*seed, 0), voice.formants)
 
 
 def _keyword_tasks(split: str, out: Path, config: Config) -> Iterator[_Task]:
     """Keywords in turn, voice after voice, so that both come equally often."""
-    voices = _speakers(split, config)
+    voices = _voices(split, config)
     count = config.keywords[_SPLITS.index(split)]
     for index in range(count):
         voice = voices[index * len(voices) // count]
         word = KEYWORDS[index % len(KEYWORDS)]
         seed = (config.seed, 3, _SPLITS.index(split), index)
-        name = f"{voice[0]}-{word}-{index:04d}"
+        name = f"{voice.name}-{word}-{index:04d}"
         request = _request(f"{word}.", voice, np.random.default_rng(seed))
         path = out / "audio" / f"keywords_{split}" / f"{name}.flac"
-        yield _Task(name, voice[0], word.upper(), request, path, (*seed, 0), keyword=word)
+        yield _Task(name, voice.name, word.upper(), request, path, (*seed, 0), voice.formants, keyword=word)
 
 
 def _labelled(made: list[tuple[CorpusUtterance, float]], minutes: float) -> Iterator[CorpusUtterance]:
@@ -222,6 +244,8 @@ def _make(task: _Task, *, idle: SimpleQueue[Synthesiser], snr: tuple[float, floa
         speech = synthesiser.speak(task.request)
     finally:
         idle.put(synthesiser)
+    # Played back faster, everything is higher: formants, pitch and tempo, of which the request has slowed the tempo.
+    speech.sample_rate = round(speech.sample_rate * task.formants)
     rng = np.random.default_rng(task.seed)
     waveform, before = _place(speech, keyword=task.keyword is not None, rng=rng)
     write_audio(task.path, _finish(waveform, snr, rng), SAMPLE_RATE)

@@ -13,14 +13,14 @@ PACKAGE = ROOT / "audiossl"
 # Lower rooms first; a room may import its own files (plug-ins aside) and everything below.
 LAYERS = [
     {"config", "registry", "contracts"},
-    {"losses", "metrics", "nn", "data"},
+    {"losses", "margins", "metrics", "nn", "data"},
     {"encoders"},
     {"objectives", "tasks", "adapters"},
     {"interop"},
-    {"train", "scoring", "diagnostics", "units"},
+    {"train", "verification", "diagnostics", "units"},
     {"cli"},
 ]
-PLUGINS = {"losses", "metrics", "encoders", "objectives", "tasks", "adapters"}
+PLUGINS = {"losses", "margins", "metrics", "encoders", "objectives", "tasks", "adapters"}
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
 

@@ -18,7 +18,9 @@ def test_names_list_files_without_importing():
     assert "mini" in out
 
 
-@pytest.mark.parametrize("kind", ["encoders", "objectives", "tasks", "adapters", "losses", "metrics", "data_prep"])
+@pytest.mark.parametrize(
+    "kind", ["encoders", "objectives", "tasks", "adapters", "losses", "margins", "metrics", "data_prep"]
+)
 def test_every_name_can_be_had(kind):
     assert registry.names(kind)
     for name in registry.names(kind):

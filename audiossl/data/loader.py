@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -76,8 +77,16 @@ class Source(Protocol):
         """(utterance,) seconds."""
         ...
 
-    def audio(self, index: int, *, sample_rate: int) -> np.ndarray:
-        """(sample,) float32."""
+    def audio(
+        self,
+        index: int,
+        *,
+        sample_rate: int,
+        start: float = 0.0,
+        seconds: float | None = None,
+        allow_silent: bool = False,
+    ) -> np.ndarray:
+        """(sample,) float32; `seconds` from `start` on, all by default."""
         ...
 
     def column(self, name: str) -> Sequence[str]:
@@ -202,13 +211,13 @@ class BatchMaker:
 
     def _one(self, epoch: int, index: int) -> Mapping[str, Any]:
         """Views of one utterance."""
-        waveform = self._manifest.audio(index, sample_rate=self.sample_rate)
-        columns = {name: self._value(name, index) for name in self._columns}
+        # The augmenter's numbers are its own: crops and masks are the same with augmentation as without.
+        augment = None
         if self._augmenter is not None:
-            # Numbers of its own: crops and masks are the same with augmentation as without.
             rng = np.random.default_rng([self.seed, epoch, index, _AUGMENT_STREAM])
-            waveform = self._augmenter(waveform, rng, self.sample_rate)
-        utterance = Utterance(self._manifest.ids[index], waveform, self.sample_rate, columns)
+            augment = partial(self._augmenter, rng=rng, sample_rate=self.sample_rate)
+        columns = {name: self._value(name, index) for name in self._columns}
+        utterance = _Stored(self._manifest, index, self.sample_rate, columns, augment)
         return self._views(utterance, np.random.default_rng([self.seed, epoch, index]))
 
     def _value(self, name: str, index: int) -> Any:
@@ -220,6 +229,35 @@ class BatchMaker:
         except ValueError as error:
             where = f"{self._manifest.path / name}: utterance {self._manifest.ids[index]!r}"
             raise ValueError(f"{where}: not all labels are whole numbers ({error}); make the units again") from error
+
+
+class _Stored(Utterance):
+    """An utterance that is decoded, and augmented, when it is looked at: all of it, or only the pieces that are cut."""
+
+    def __init__(
+        self,
+        source: Source,
+        index: int,
+        sample_rate: int,
+        columns: dict[str, Any],
+        augment: Callable[[np.ndarray], np.ndarray] | None,
+    ) -> None:
+        self.id, self.sample_rate, self.columns = source.ids[index], sample_rate, columns
+        self._read, self._augment = partial(source.audio, index, sample_rate=sample_rate), augment
+        self._seconds = float(source.durations[index])
+
+    @cached_property
+    def waveform(self) -> np.ndarray:  # type: ignore[override]  # a field of the base class, made when it is asked for
+        whole = self._read()
+        return whole if self._augment is None else self._augment(whole)
+
+    @property
+    def duration(self) -> float:
+        return self._seconds
+
+    def cut(self, start: float, seconds: float) -> np.ndarray:
+        piece = self._read(start=start, seconds=seconds, allow_silent=True)
+        return piece if self._augment is None or not piece.any() else self._augment(piece)
 
 
 class BadRecordings:

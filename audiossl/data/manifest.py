@@ -139,15 +139,37 @@ class Manifest:
         durations = bits.view(np.float64)
         return durations if self._rows is None else durations[self._rows]
 
-    def audio(self, index: int, *, sample_rate: int) -> np.ndarray:
-        """Waveform of utterance `index`: (sample,) float32 mono at `sample_rate` Hz; AudioError names the file and cure."""
-        recording, start, duration, channel = self._place(index)
+    def audio(
+        self,
+        index: int,
+        *,
+        sample_rate: int,
+        start: float = 0.0,
+        seconds: float | None = None,
+        allow_silent: bool = False,
+    ) -> np.ndarray:
+        """Waveform of utterance `index`: (sample,) float32 mono at `sample_rate` Hz; AudioError names the file and cure.
+
+        start, seconds: the piece that is decoded, all of it by default.
+        """
+        recording, first, duration, channel = self._place(index)
+        start, duration = _piece(first, duration, start, seconds)
         entry = self._entry(index, recording)
         if kaldi.is_command(entry):
             output = self._output(recording, entry)
-            return decode_audio(output, entry, start=start, duration=duration, sample_rate=sample_rate, channel=channel)
+            return decode_audio(
+                output,
+                entry,
+                start=start,
+                duration=duration,
+                sample_rate=sample_rate,
+                channel=channel,
+                allow_silent=allow_silent,
+            )
         path = kaldi.audio_path(entry, self.path)
-        return read_audio(path, start=start, duration=duration, sample_rate=sample_rate, channel=channel)
+        return read_audio(
+            path, start=start, duration=duration, sample_rate=sample_rate, channel=channel, allow_silent=allow_silent
+        )
 
     def column(self, name: str) -> Column:
         """What the file `name` says: `text`, `utt2spk`, any `utt2X`, `units/km100`; ValueError if it is not there."""
@@ -230,6 +252,14 @@ class Manifest:
             return audio_info(kaldi.audio_path(entry, self.path)).duration
         except AudioError as error:
             raise AudioError(f"{error}, or run `audiossl data fix {self.path}`") from None
+
+
+def _piece(first: float, duration: float | None, start: float, seconds: float | None) -> tuple[float, float | None]:
+    """Start and duration, in the recording, of a piece of an utterance that begins at `first` and lasts `duration` there."""
+    left = None if duration is None else max(duration - start, 0.0)
+    if seconds is not None:
+        left = seconds if left is None else min(seconds, left)
+    return first + start, left
 
 
 def _measure(manifest: Manifest) -> np.ndarray:

@@ -120,13 +120,27 @@ class ShardManifest:
         durations = np.ascontiguousarray(self._index["duration"])
         return durations if self._rows is None else durations[self._rows]
 
-    def audio(self, index: int, *, sample_rate: int) -> np.ndarray:
-        """Waveform of utterance `index`: (sample,) float32 mono at `sample_rate` Hz; AudioError names shard and cure."""
+    def audio(
+        self,
+        index: int,
+        *,
+        sample_rate: int,
+        start: float = 0.0,
+        seconds: float | None = None,
+        allow_silent: bool = False,
+    ) -> np.ndarray:
+        """Waveform of utterance `index`: (sample,) float32 mono at `sample_rate` Hz; AudioError names shard and cure.
+
+        start, seconds: the piece that is decoded, all of it by default.
+        """
         utterance = self.ids[index]
         row = int(index % len(self) if self._rows is None else self._rows[index])
         offset, size, _, shard = self._index[row].item()
         name = f"{self.path / self._shards[shard]}:{utterance}.{self._suffix}"
-        return decode_audio(self._files.read(shard, offset, size, name), name, sample_rate=sample_rate)
+        encoded = self._files.read(shard, offset, size, name)
+        return decode_audio(
+            encoded, name, start=start, duration=seconds, sample_rate=sample_rate, allow_silent=allow_silent
+        )
 
     def column(self, name: str) -> Column:
         """What the table `name` says: `text`, `utt2spk`, any `utt2X`, `units/km100`; ValueError if it is not there."""

@@ -75,9 +75,18 @@ class FileList:
         """(utterance,) seconds; AudioError names a file that is not a recording."""
         return np.array([audio_info(file).duration for file in self.files], dtype=np.float64)
 
-    def audio(self, index: int, *, sample_rate: int) -> np.ndarray:
+    def audio(
+        self,
+        index: int,
+        *,
+        sample_rate: int,
+        start: float = 0.0,
+        seconds: float | None = None,
+        allow_silent: bool = False,
+    ) -> np.ndarray:
         """(sample,) float32."""
-        return read_audio(self.files[index], sample_rate=sample_rate)
+        path = self.files[index]
+        return read_audio(path, start=start, duration=seconds, sample_rate=sample_rate, allow_silent=allow_silent)
 
     def column(self, name: str) -> Sequence[str]:
         """Loose recordings have no columns."""

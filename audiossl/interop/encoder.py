@@ -16,6 +16,8 @@ from audiossl import registry
 from audiossl.interop.checkpoint import WEIGHTS, chosen_checkpoint, load_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
     from audiossl.nn.ssl_encoder import SSLEncoder
@@ -38,6 +40,20 @@ def named_config(kind: str, table: dict[str, Any], where: str) -> tuple[Any, Any
     cls = registry.get(kind, table["name"])
     values = {key: value for key, value in table.items() if key != "name"}
     return cls, configuration.build(cls.Config, values, where)
+
+
+def require_methods(encoder: type, needs: Sequence[str], where: str) -> None:
+    """Raise ValueError where an encoder class lacks a method that something on top of it calls: an embedding has no frames to mask, say."""
+    if _has(encoder, needs):
+        return
+    fitting = [name for name in registry.names("encoders") if _has(registry.get("encoders", name), needs)]
+    raise ValueError(
+        f"{where}: {encoder.__name__} has no {' and '.join(needs)}; encoders that have: {', '.join(fitting)}"
+    )
+
+
+def _has(encoder: type, needs: Sequence[str]) -> bool:
+    return all(hasattr(encoder, need) for need in needs)
 
 
 def load_encoder(source: str | Path, *, seed: int = 0) -> SSLEncoder:

@@ -73,6 +73,7 @@ class HuBERT(nn.Module):
             return cls(crop_duration=0.5, mask_length=3, final_dim=8, unmasked_weight=0.5, special_rows=1)
 
     headline: ClassVar[tuple[str, ...]] = ("masked_accuracy",)
+    encoder_needs: ClassVar[tuple[str, ...]] = ("local_features", "contextualise")
 
     def __init__(self, encoder: SSLEncoder, config: Config, num_codes: tuple[int, ...]) -> None:
         super().__init__()

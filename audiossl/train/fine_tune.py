@@ -59,6 +59,8 @@ class FineTune(nn.Module):
     headline: ClassVar[tuple[str, ...]] = ("loss_per_token", "accuracy")
     """Of these, what the task measures is on the terminal."""
 
+    encoder_needs: ClassVar[tuple[str, ...]] = ("local_features", "contextualise")
+
     def __init__(self, encoder: SSLEncoder, adapter: Adapter, task: Any, config: FineTuneConfig) -> None:
         super().__init__()
         adapter.insert(encoder)

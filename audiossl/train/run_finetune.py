@@ -44,7 +44,9 @@ def finetune(
     init: experiment, checkpoint or name of the encoder; `random:SOURCE` starts from random weights of the same architecture, drawn from
     train.seed. Raises ValueError for everything that a user can mend.
     """
+    from audiossl.interop.encoder import require_methods
     from audiossl.train.distributed import join_world
+    from audiossl.train.fine_tune import FineTune
 
     run = {"data": data, "dev": dev, "init": init}
     tables = gather_tables(recipe, out, overrides or {}, run, resume=resume)
@@ -53,6 +55,7 @@ def finetune(
             raise ValueError(f"{recipe}: no {key} is given; add --{key}")
     tables = _with_encoder(tables)
     tables, parts = resolve(tables, sections(), recipe)
+    require_methods(parts["encoder"][0], FineTune.encoder_needs, "finetune")
     with join_world(device) as world:
         return _run(tables, parts, out, world, resume=resume)
 

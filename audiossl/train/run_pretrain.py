@@ -46,11 +46,14 @@ def pretrain(
     recipe: a TOML file or a shipped name. data, dev: Kaldi directories (dev is optional, for a loss on unseen audio). init: an
     encoder to start from. overrides: tables laid over the recipe. Raises ValueError for everything that a user can mend.
     """
+    from audiossl.interop.encoder import require_methods
     from audiossl.train.distributed import join_world
 
     run = {"data": data, "dev": dev, "init": init}
     tables = gather_tables(recipe, out, overrides or {}, run, resume=resume)
     tables, parts = resolve(tables, _sections(), recipe)
+    encoder, objective = parts["encoder"][0], parts["objective"][0]
+    require_methods(encoder, objective.encoder_needs, f"objective {tables['objective']['name']}")
     if "data" not in tables["run"]:
         raise ValueError(f"{recipe}: no data is given; add --data DIR")
     with join_world(device) as world:

@@ -109,8 +109,11 @@ def make_features(kind: FeatureKind, encoder: str, layer: int, *, device: str = 
     if not encoder:
         raise ValueError("feature 'encoder': no encoder is given; name an experiment folder or checkpoint")
     import audiossl
+    from audiossl.interop.encoder import require_methods
 
-    return EncoderFeatures(audiossl.load(encoder), source=encoder, layer=layer, device=device or default_device())
+    loaded = audiossl.load(encoder)
+    require_methods(type(loaded), ("contextualise",), f"units of {encoder}")
+    return EncoderFeatures(loaded, source=encoder, layer=layer, device=device or default_device())
 
 
 def default_device() -> str:

@@ -48,7 +48,10 @@ def test_audio_of_a_segment_is_that_part_of_the_recording(data, tmp_path, monkey
     asked = []
     monkeypatch.setattr(manifest, "read_audio", lambda path, **how: asked.append(how) or read_audio(path, **how))
     assert np.array_equal(opened.audio(4, sample_rate=RATE), whole[RATE : 2 * RATE])
-    assert asked == [{"start": 1.0, "duration": 1.0, "sample_rate": RATE, "channel": None}]
+    assert asked == [{"start": 1.0, "duration": 1.0, "sample_rate": RATE, "channel": None, "allow_silent": False}]
+    part = opened.audio(4, sample_rate=RATE, start=0.25, seconds=0.5)
+    assert np.array_equal(part, whole[RATE + RATE // 4 : RATE + 3 * RATE // 4])
+    assert len(opened.audio(4, sample_rate=RATE, start=0.75, seconds=0.5)) == RATE // 4  # not into the next utterance
     assert len(opened.audio(4, sample_rate=16000)) == 16000
 
 

@@ -1,0 +1,54 @@
+"""Barlow Twins: the correlation of dimensions between two views is the identity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from audiossl.losses._precision import full_precision
+from audiossl.losses._variance import need_two_rows, off_diagonal
+from audiossl.nn.gather import layout_of, mean_over_batch, sum_over_processes, variance_over_batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from audiossl.nn.gather import Layout
+
+
+@full_precision
+def barlow_twins(
+    first: Tensor,
+    second: Tensor,
+    *,
+    redundancy: float = 0.005,
+    scale: float = 0.025,
+    eps: float = 1e-5,
+    across_processes: bool = True,
+) -> Tensor:
+    """Distance of the correlation C from the identity (Zbontar et al., 2021, eq. 1 and 2).
+
+    scale x [sum over i of (1 - C_ii)^2 + redundancy x sum over i != j of C_ij^2].
+
+    first, second: (batch, dim), two views of each utterance. redundancy: the paper's lambda. scale: of the published code. See
+    `cross_correlation` for C.
+    """
+    correlation = cross_correlation(first, second, eps=eps, across_processes=across_processes)
+    on_diagonal = (1 - correlation.diagonal()).square().sum()
+    return scale * (on_diagonal + redundancy * off_diagonal(correlation).square().sum())
+
+
+@full_precision
+def cross_correlation(first: Tensor, second: Tensor, *, eps: float = 1e-5, across_processes: bool = True) -> Tensor:
+    """C = Z^T Z' / N, (dim, dim), of views standardised over the global batch with the biased variance + eps.
+
+    first, second: (batch, dim). The published code standardises each process's batch by itself and adds up without a gradient through
+    the sum; here several processes give the values and gradients of one.
+    """
+    layout = layout_of(first, across_processes=across_processes)
+    need_two_rows(layout)
+    products = _standardised(first, layout, eps).T @ _standardised(second, layout, eps)
+    return sum_over_processes(products, layout) / layout.total
+
+
+def _standardised(view: Tensor, layout: Layout, eps: float) -> Tensor:
+    variance = variance_over_batch(view, layout, unbiased=False)
+    return (view - mean_over_batch(view, layout)) * (variance + eps).rsqrt()

@@ -1,0 +1,145 @@
+"""Residual networks on a spectrogram with squeeze and excitation: what Fast ResNet-34 and Thin ResNet-34 share.
+
+Maps are (batch, channel, frame, bin) with channels last in memory; time is the longer side.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from audiossl.contracts import EncoderOutput
+from audiossl.nn.speaker_encoder import strided, validity, zero_padding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from audiossl.nn.statistics_pooling import Pooling
+
+_SQUEEZE = 8
+
+
+@dataclass(frozen=True)
+class ResNetShape:
+    """Sizes of a residual network.
+
+    stem_kernel, stem_stride: of the first convolution, the stride over bins alone. blocks, strides: of each stage, the stride in time
+    and over bins; stage i has 2^i times `base_channels`.
+    """
+
+    stem_kernel: int
+    stem_stride: int
+    base_channels: int
+    strides: tuple[int, ...]
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+
+    def __post_init__(self) -> None:
+        if len(self.blocks) != len(self.strides) or min(self.blocks, default=0) < 1:
+            raise ValueError(
+                f"blocks {self.blocks} must be {len(self.strides)} numbers from 1 on; the paper's are (3, 4, 6, 3)"
+            )
+        if self.base_channels < _SQUEEZE:
+            raise ValueError(
+                f"base_channels {self.base_channels} leaves nothing of a squeeze by {_SQUEEZE}; give {_SQUEEZE} or more"
+            )
+
+
+class ResNetBody(nn.Module):
+    """Residual stages, pooling and a linear layer (He et al., 2016, with the squeeze and excitation of Hu et al., 2018).
+
+    mean_over_bins: frames are the mean over frequency, (batch, frame, channel), else all of it, (batch, frame, channel * bin).
+    There is one layer of frames, as those of earlier stages have other rates and sizes: `num_layers` is 0.
+    """
+
+    def __init__(
+        self,
+        num_mels: int,
+        shape: ResNetShape,
+        *,
+        mean_over_bins: bool,
+        pooling: Callable[[int], Pooling],
+        embedding_dim: int,
+    ) -> None:
+        super().__init__()
+        channels, bins = shape.base_channels, strided(num_mels, shape.stem_stride)
+        self.stem = nn.Conv2d(
+            1, channels, shape.stem_kernel, (1, shape.stem_stride), padding=shape.stem_kernel // 2, bias=False
+        )
+        self.stem_norm = nn.BatchNorm2d(channels)
+        self.blocks = nn.ModuleList()
+        for stage, (count, stride) in enumerate(zip(shape.blocks, shape.strides, strict=True)):
+            width = shape.base_channels << stage
+            self.blocks.append(SEResidualBlock(channels, width, stride=stride))
+            self.blocks.extend(SEResidualBlock(width, width) for _ in range(count - 1))
+            channels, bins = width, strided(bins, stride)
+        self.mean_over_bins = mean_over_bins
+        self.num_layers = 0
+        self.dim = channels if mean_over_bins else channels * bins
+        self.time_stride = math.prod(shape.strides)
+        self.embedding_dim = embedding_dim
+        self.pooling = pooling(self.dim)
+        self.embedding = nn.Linear(self.pooling.out_dim, embedding_dim)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def frame_layers(self, features: Tensor, lengths: Tensor) -> EncoderOutput:
+        """features: (batch, frame, mel), zero at padding. Returns one layer of frames, zero at padding."""
+        maps = features.unsqueeze(1).contiguous(memory_format=torch.channels_last)
+        valid = _over_maps(lengths, maps.shape[2])
+        maps = zero_padding(torch.relu(self.stem_norm(self.stem(maps))), valid)
+        for block in self.blocks:
+            assert isinstance(block, SEResidualBlock)
+            if block.stride > 1:
+                lengths = strided(lengths, block.stride)
+                valid = None if valid is None else _over_maps(lengths, strided(maps.shape[2], block.stride))
+            maps = block(maps, lengths, valid)
+        maps = maps.transpose(1, 2)  # (batch, frame, channel, bin)
+        return EncoderOutput([maps.mean(3) if self.mean_over_bins else maps.flatten(2)], lengths)
+
+    def pool(self, output: EncoderOutput) -> Tensor:
+        """Embedding (batch, embedding_dim) of the frames."""
+        embedding: Tensor = self.embedding(self.pooling(output.layers[-1], output.lengths))
+        return embedding
+
+
+class SEResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions, squeeze and excitation, and the identity, or a strided 1 x 1 convolution where the shape changes.
+
+    The first batch norm follows its ReLU, as in the models that were published (Chung et al., 2020).
+    """
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.squeeze = nn.Linear(channels, channels // _SQUEEZE)
+        self.excite = nn.Linear(channels // _SQUEEZE, channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or in_channels != channels:
+            conv = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(channels))
+
+    def forward(self, maps: Tensor, lengths: Tensor, valid: Tensor | None) -> Tensor:
+        """maps: (batch, in_channels, frame, bin), zero at padding. Returns (batch, channels, frame, bin), zero at padding.
+
+        lengths: (batch,), valid frames of the output; valid: (batch, 1, frame, 1) bool of the output, or None if all are.
+        """
+        x = zero_padding(self.norm1(torch.relu(self.conv1(maps))), valid)
+        x = zero_padding(self.norm2(self.conv2(x)), valid)
+        mean = x.mean(3).sum(2) / lengths.clamp(min=1).unsqueeze(1)
+        gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(mean))))
+        return torch.relu(x * gate[:, :, None, None] + zero_padding(self.shortcut(maps), valid))
+
+
+def _over_maps(lengths: Tensor, num_frames: int) -> Tensor | None:
+    valid = validity(lengths, num_frames)
+    return None if valid is None else valid[:, None, :, None]

@@ -1,0 +1,79 @@
+"""Trial lists as integer arrays: who is compared with whom, and whether they are the same speaker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiossl.verification._columns import Numbering, read_columns
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SHAPE = "enrol test target|nontarget` or `1|0 enrol test"
+_WORDS = {b"target": 1, b"nontarget": 0}
+_LABELS = _WORDS | {b"1": 1, b"0": 0}
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trials in the order of their file.
+
+    names: every utterance once, enrolment and test alike. enrol, test: (trial,) int32, indices into `names`. labels: (trial,) bool,
+    True for the same speaker.
+    """
+
+    path: Path
+    names: list[str]
+    enrol: np.ndarray
+    test: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def place(self, index: int) -> str:
+        """Say where trial `index` stands, for messages."""
+        return f"{self.path}:{index + 1}"
+
+
+def read_trials(path: Path) -> Trials:
+    """Read a trial list: `enrol test label` (Kaldi) or `label enrol test` (VoxCeleb), as the first line shows for all.
+
+    A label is target, nontarget, 1 or 0. A pair may come twice and counts twice. ValueError names file and line of anything else, and
+    a list that is empty.
+    """
+    numbering, enrol, test, labels = Numbering(), [], [], []
+    label_column = -1
+    for first, columns in read_columns(path, 3, _SHAPE):
+        if label_column < 0:
+            label_column = _label_column(path, tuple(column[0] for column in columns))
+        words = columns.pop(label_column)
+        found = np.fromiter(map(_LABELS.get, words, repeat(-1)), np.int8, len(words))
+        if (found < 0).any():
+            place = int(np.argmax(found < 0))
+            shown = words[place].decode(errors="replace")
+            raise ValueError(
+                f"{path}:{first + place}: {shown!r} is no label; write `{_SHAPE}`, the label where the first line has it"
+            )
+        labels.append(found.astype(np.bool_))
+        enrol.append(numbering.numbers(columns[0]))
+        test.append(numbering.numbers(columns[1]))
+    sides = np.concatenate(enrol), np.concatenate(test)
+    return Trials(path, numbering.names(path, sides), *sides, np.concatenate(labels))
+
+
+def _label_column(path: Path, words: tuple[bytes, ...]) -> int:
+    for known in (_WORDS, _LABELS):  # an utterance may be called 1, hardly `target`
+        columns = [column for column in (2, 0) if words[column] in known]
+        if len(columns) == 1:
+            return columns[0]
+        if columns:
+            raise ValueError(
+                f"{path}:1: a label stands first and last; put a line first that has only one, or write target|nontarget"
+            )
+    shown = b" ".join(words).decode(errors="replace")
+    raise ValueError(f"{path}:1: {shown!r} has no label; write `{_SHAPE}`")

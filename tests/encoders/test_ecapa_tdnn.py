@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from audiossl import registry
+from audiossl.config import build, to_table
+from audiossl.encoders.ecapa_tdnn import EcapaTDNN
+
+
+def meta(config):
+    with torch.device("meta"):
+        return EcapaTDNN(config)
+
+
+def test_registered():
+    assert registry.get("encoders", "ecapa_tdnn") is EcapaTDNN
+
+
+@pytest.mark.parametrize("name", ["large", "tiny"])
+def test_configuration_round_trip(name):
+    config = getattr(EcapaTDNN.Config, name)()
+    assert build(EcapaTDNN.Config, to_table(config), "encoder") == config
+
+
+@pytest.mark.parametrize(("config", "published"), [(None, 6.2e6), (EcapaTDNN.Config.large(), 14.7e6)])
+def test_published_number_of_parameters(config, published):
+    # Table 1 of Desplanques et al. (2020): without the classifier.
+    found = sum(parameter.numel() for parameter in meta(config).parameters())
+    assert found == pytest.approx(published, rel=0.005)
+
+
+@pytest.mark.parametrize(("config", "channels"), [(None, 512), (EcapaTDNN.Config.large(), 1024)])
+def test_published_sizes(config, channels):
+    encoder = meta(config)
+    assert (encoder.dim, encoder.stride, encoder.num_layers, encoder.embedding_dim) == (channels, 160, 3, 192)
+    assert encoder.body.enter.conv.weight.shape == (channels, 80, 5)
+    for block, dilation in zip(encoder.body.blocks, (2, 3, 4), strict=True):
+        convs = [layer.conv for layer in block.res2.convs]
+        assert len(convs) == 7
+        assert {(conv.weight.shape, conv.dilation, conv.padding) for conv in convs} == {
+            ((channels // 8, channels // 8, 3), (dilation,), (dilation,))
+        }
+    assert encoder.body.pooled_norm.num_features == 2 * 1536

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from audiossl import registry
+from audiossl.config import build, to_table
+from audiossl.encoders.thin_resnet34 import ThinResNet34
+
+
+def meta(config):
+    with torch.device("meta"):
+        return ThinResNet34(config)
+
+
+def test_registered():
+    assert registry.get("encoders", "thin_resnet34") is ThinResNet34
+
+
+@pytest.mark.parametrize("name", ["large", "tiny"])
+def test_configuration_round_trip(name):
+    config = getattr(ThinResNet34.Config, name)()
+    assert build(ThinResNet34.Config, to_table(config), "encoder") == config
+
+
+@pytest.mark.parametrize(("config", "base", "embedding"), [("", 16, 512), ("large", 32, 1024)])
+def test_published_sizes(config, base, embedding):
+    encoder = meta(getattr(ThinResNet34.Config, config)() if config else None)
+    assert encoder.body.stem.weight.shape == (base, 1, 3, 3)
+    assert encoder.dim == 8 * base * 5  # channels of the last stage times 40 / 8 bins
+    assert encoder.body.embedding.weight.shape == (embedding, encoder.dim)
+    assert [block.stride for block in encoder.body.blocks] == [1] * 3 + [2] + [1] * 3 + [2] + [1] * 5 + [2] + [1] * 2
+    assert (encoder.stride, encoder.num_layers) == (1280, 0)
+
+
+def test_number_of_parameters_by_hand():
+    stages = [(16, 16, 3), (16, 32, 4), (32, 64, 6), (64, 128, 3)]
+    total = 16 * 9 + 32  # first convolution and its norm
+    for before, width, blocks in stages:
+        squeeze = width * (width // 8) * 2 + width // 8 + width
+        total += blocks * (squeeze + 4 * width) + 9 * width * (before + (2 * blocks - 1) * width)
+        total += width * before + 2 * width if before != width else 0
+    total += 640 * 128 + 128 + 256 + 128 * 640  # pooling
+    total += 640 * 512 + 512
+    assert sum(parameter.numel() for parameter in meta(None).parameters()) == total

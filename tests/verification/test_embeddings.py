@@ -1,0 +1,116 @@
+"""Embeddings on disk: what is written is what is mapped, and what does not belong together is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from voices import write_embeddings
+
+from audiossl.verification import embeddings as module
+from audiossl.verification.embeddings import Embeddings, EmbeddingWriter, read_speakers
+
+
+@pytest.mark.parametrize("crops", [None, 3])
+def test_written_in_pieces_and_mapped(tmp_path, crops, monkeypatch):
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 1000)
+    matrix, ids, speaker = write_embeddings(tmp_path, crops=crops)
+    store = Embeddings.open(tmp_path)
+    np.testing.assert_array_equal(store.matrix, matrix)
+    assert not store.matrix.flags.owndata
+    np.testing.assert_array_equal(np.load(tmp_path / "embeddings.npy"), matrix)
+    assert (store.ids, len(store), store.dim) == (ids, 72, 8)
+    assert store.rows(["s01-7", "s00-0"]).tolist() == [7, 0]
+    assert store.find(["s01-7", "nobody"]).tolist() == [7, -1]
+    chosen = np.array([9, 3, 70])
+    np.testing.assert_array_equal(np.concatenate([block for _, block in store.blocks(chosen)]), matrix[chosen])
+    np.testing.assert_array_equal(np.concatenate([block for _, block in store.blocks()]), matrix)
+    np.testing.assert_allclose(store.mean(), matrix.reshape(-1, 8).mean(axis=0, dtype=np.float64), rtol=1e-12)
+    lengths = np.linalg.norm(matrix[chosen].astype(np.float64), axis=-1)
+    np.testing.assert_allclose(store.norms(chosen), lengths if crops is None else lengths.mean(axis=1), rtol=1e-12)
+    numbers, names = store.speakers()
+    assert [names[number] for number in numbers] == [f"s{number:02}" for number in speaker]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_matrix_by_its_own_name(tmp_path):
+    np.save(tmp_path / "mine.npy", np.ones((2, 3), np.float32))
+    (tmp_path / "mine.ids").write_text("b\na\n")
+    assert Embeddings.open(tmp_path / "mine.npy").ids == ["b", "a"]
+
+
+def test_nothing_appears_where_writing_fails(tmp_path):
+    write_embeddings(tmp_path)
+    before = (tmp_path / "embeddings.npy").read_bytes()
+    with pytest.raises(ValueError, match="comes twice"), EmbeddingWriter(tmp_path, 4) as writer:
+        writer.add(["a", "b", "a"], np.ones((3, 4)))
+    assert (tmp_path / "embeddings.npy").read_bytes() == before
+    assert len(Embeddings.open(tmp_path)) == 72
+
+
+@pytest.mark.parametrize(
+    ("ids", "values", "message"),
+    [
+        (["a", "b"], np.ones((2, 5)), r"embeddings \(2, 5\) for 2 utterances"),
+        (["a", "b"], np.ones((1, 4)), "give one row for each"),
+        (["a", "b"], np.array([[1, 1, 1, 1], [1, np.nan, 1, 1]]), "embedding of b holds nan"),
+        (["a", "a"], np.ones((2, 4)), "'a' comes twice"),
+        (["a", "b c"], np.ones((2, 4)), "'b c' is empty or has white space"),
+    ],
+)
+def test_the_writer_refuses(tmp_path, ids, values, message):
+    with pytest.raises(ValueError, match=message), EmbeddingWriter(tmp_path, 4) as writer:
+        writer.add(ids, values)
+    assert not (tmp_path / "embeddings.npy").exists()
+
+
+def spoil(folder, fault):
+    matrix, ids = folder / "embeddings.npy", folder / "embeddings.ids"
+    if fault == "ids":
+        ids.unlink()
+    elif fault == "matrix":
+        matrix.unlink()
+    elif fault == "cut":
+        matrix.write_bytes(matrix.read_bytes()[:-40])
+    elif fault == "double":
+        np.save(matrix, np.ones((72, 8)))
+    elif fault == "fewer":
+        ids.write_text("".join(ids.read_text().splitlines(keepends=True)[:-1]))
+    elif fault == "twice":
+        ids.write_text(ids.read_text().replace("s00-3\n", "s00-1\n"))
+    else:
+        matrix.write_bytes(b"text")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("ids", r"embeddings.ids: no such file"),
+        ("matrix", r"embeddings.npy: no such file; write it with"),
+        ("cut", r"embeddings.npy: is no NumPy array"),
+        ("double", r"float64 of shape \(72, 8\), not float32"),
+        ("fewer", r"embeddings.ids: 71 ids for 72 rows"),
+        ("twice", r"embeddings.ids:4: this id stands further up"),
+        ("text", r"embeddings.npy: is no NumPy array"),
+    ],
+)
+def test_what_is_no_store_is_refused(tmp_path, fault, message):
+    write_embeddings(tmp_path)
+    spoil(tmp_path, fault)
+    with pytest.raises(ValueError, match=message):
+        Embeddings.open(tmp_path)
+
+
+def test_missing_utterances_are_named_and_counted(tmp_path):
+    write_embeddings(tmp_path)
+    with pytest.raises(ValueError, match="holds no embedding of 'x' and 1 others"):
+        Embeddings.open(tmp_path).rows(["s00-0", "x", "y"])
+
+
+def test_speakers(tmp_path):
+    path = tmp_path / "utt2spk"
+    path.write_text("u1 ann\nu2 bob\nu3 ann\nu4 eve\n")
+    numbers, names = read_speakers(path, ["u4", "u1", "u3"])
+    assert [names[number] for number in numbers] == ["eve", "ann", "ann"]
+    assert sorted(names) == ["ann", "eve"]
+    with pytest.raises(ValueError, match="says no speaker of 'u9'"):
+        read_speakers(path, ["u1", "u9"])

@@ -1,0 +1,49 @@
+"""Score files: written, read, and matched with trials in another order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from audiossl.verification import scores as module
+from audiossl.verification.scores import read_scores, scores_of, write_scores
+from audiossl.verification.trials import read_trials
+
+
+@pytest.fixture
+def trials(tmp_path):
+    (tmp_path / "trials").write_text("a b target\nb a nontarget\nc a target\na b target\nd c nontarget\n")
+    return read_trials(tmp_path / "trials")
+
+
+def test_round_trip_keeps_every_float32(trials, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_BLOCK", 2)
+    values = np.array([1 / 3, -1e-7, 12345.678, 1 / 3, 0], dtype=np.float32)
+    write_scores(tmp_path / "scores", trials, values)
+    assert (tmp_path / "scores").read_text().splitlines()[0] == "a b 0.333333343"
+    got = scores_of(trials, read_scores(tmp_path / "scores")).astype(np.float32)
+    np.testing.assert_array_equal(got, values)
+    assert not (tmp_path / "scores.partial").exists()
+
+
+def test_any_order_and_further_pairs(trials, tmp_path):
+    (tmp_path / "scores").write_text("d c 4\nx y 9\nc a 3\nb a 2\nc d 8\na b 1\na b 1.0\na x 7\n")
+    np.testing.assert_array_equal(scores_of(trials, read_scores(tmp_path / "scores")), [1, 2, 3, 1, 4])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a b 1\nb a 2\nc a 3\n", "trials:5: 'd c' and 0 further trials have no score in"),
+        ("a b 1\n", "trials:2: 'b a' and 2 further"),
+        ("x y 1\n", "trials:1: 'a b' and 4 further"),
+        ("a b 1\nb a 2\na b 1.5\n", "scores:3: 'a b' has another score further up"),
+        ("a b 1\nb a high\n", "scores:2: 'high' is no finite score"),
+        ("a b 1\nb a nan\n", "scores:2: 'nan' is no finite score"),
+        ("a b 1\nb a\n", "scores:2: 'b a' is not `enrol test score`"),
+    ],
+)
+def test_faults_of_score_files(trials, tmp_path, content, message):
+    (tmp_path / "scores").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        scores_of(trials, read_scores(tmp_path / "scores"))
