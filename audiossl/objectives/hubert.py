@@ -16,6 +16,7 @@ from audiossl.data.alignments import labels_fit
 from audiossl.data.frame_grid import FrameGrid
 from audiossl.losses.codeword_cross_entropy import codeword_cross_entropy
 from audiossl.nn.masking import span_mask
+from audiossl.nn.spread import spread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,7 +114,7 @@ class HuBERT(nn.Module):
         assert masked.shape == local.z.shape[:2], (masked.shape, local.z.shape)
         top = self.encoder.contextualise(local.z, local.lengths, masked=masked).layers[-1].flatten(0, 1)
         seen = top[batch["masked_frames"]]  # (masked frame, dim)
-        metrics = _spread(seen)
+        metrics = spread(seen)
         nats = self._cross_entropy(seen, batch["masked_targets"], metrics, "masked")
         loss, count = self.config.masked_weight * nats, len(seen)
         if self.config.unmasked_weight:
@@ -239,23 +240,3 @@ def _perplexity(codes: Tensor, size: int) -> Tensor:
     share /= max(1, len(codes))
     entropy: Tensor = torch.special.entr(share).sum()
     return entropy.exp()
-
-
-def _spread(frames: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """How much frames differ, to see a collapse coming. frames: (frame, dim).
-
-    embedding_std: standard deviation over frames, mean over dimensions. effective_rank: the participation ratio of the correlation
-    matrix R, (trace R)^2 / (sum of squares of R): 1 where all dimensions move together, dim where none do, 0 where nothing moves. It
-    costs one matrix product; a few loud dimensions, which healthy encoders have, do not drown the others.
-    """
-    count = len(frames)
-    total = torch.full((), count, dtype=torch.float32, device=frames.device)
-    if count == 0:
-        return {"embedding_std": (total, total), "effective_rank": (total, total)}
-    with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
-        centred = frames.float() - frames.float().mean(dim=0)
-        std = centred.square().mean(dim=0).sqrt()
-        unit = centred / std.clamp_min(1e-6)
-        correlation = unit.T @ unit / count
-        rank = correlation.trace() ** 2 / correlation.square().sum().clamp_min(1e-12)
-    return {"embedding_std": (std.mean() * total, total), "effective_rank": (rank * total, total)}

@@ -1,0 +1,177 @@
+"""What objectives on utterance embeddings share: crops of an utterance as its views, the projector, and what they log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from audiossl import registry
+from audiossl.contracts import StepOutput
+from audiossl.nn.spread import spread
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from audiossl.contracts import Batch, SpeakerEncoder, Utterance
+
+CropRule = Literal["disjoint", "independent"]
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """crop_duration: of each view, s. crops: `disjoint` views do not overlap where the recording is long enough; `independent` ones may.
+
+    The published training code cut disjoint crops until 2024 and independent ones since.
+    """
+
+    crop_duration: float = 2.0
+    crops: CropRule = "disjoint"
+
+    def __post_init__(self) -> None:
+        if self.crop_duration <= 0:
+            raise ValueError(f"objective.crop_duration: {self.crop_duration} s is not positive")
+        if self.crops not in {"disjoint", "independent"}:
+            raise ValueError(f"objective.crops: {self.crops!r} is neither 'disjoint' nor 'independent'")
+
+
+@dataclass(frozen=True)
+class CropViews:
+    """The work in the loader: pieces of `durations` seconds, each decoded and augmented on its own, one after another in `waveform`.
+
+    Of every utterance alike, so that a batch is (batch, sum of all pieces) and nothing is padded.
+    """
+
+    durations: tuple[float, ...]
+    crops: CropRule
+    sample_rate: int
+
+    def views(self, utterance: Utterance, rng: np.random.Generator) -> Mapping[str, Any]:
+        """waveform: (sample,). A recording that is shorter than a piece is repeated to fill it."""
+        pieces = []
+        for start, seconds in zip(self._starts(utterance.duration, rng), self.durations, strict=True):
+            piece = utterance.cut(start, seconds)
+            if not len(piece):
+                raise ValueError(f"{utterance.id}: no sample at {start:.2f} s; make utt2dur again or leave it out")
+            pieces.append(np.resize(piece, round(seconds * self.sample_rate)))
+        return {"waveform": np.concatenate(pieces)}
+
+    def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the contract's
+        """Change nothing."""
+        return batch
+
+    def _starts(self, duration: float, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Where the pieces begin, s: (piece,)."""
+        lengths = np.array(self.durations)
+        spare = duration - lengths.sum()
+        if self.crops == "independent" or spare < 0:
+            return np.asarray(rng.uniform(0.0, 1.0, len(lengths)) * np.maximum(duration - lengths, 0.0))
+        gaps = np.zeros(len(lengths))
+        for place in [*range(1, len(lengths)), 0]:  # those between pieces first, as published for two
+            gaps[place] = rng.uniform(0.0, spare)
+            spare -= gaps[place]
+        return np.asarray(np.cumsum(gaps) + np.cumsum(lengths) - lengths)
+
+
+class SpeakerObjective(nn.Module):
+    """The base: an encoder with embeddings, crops as views. A subclass says its `Config` and `forward`.
+
+    durations: of the views, s.
+    """
+
+    encoder_needs: ClassVar[tuple[str, ...]] = ("embed",)
+    headline: ClassVar[tuple[str, ...]] = ()
+    needs: tuple[str, ...] = ()
+    additive = False
+
+    def __init__(self, encoder: SpeakerEncoder, config: CropConfig, durations: tuple[float, ...] | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        durations = durations or (config.crop_duration, config.crop_duration)
+        self._sizes = [round(seconds * encoder.sample_rate) for seconds in durations]
+        light = CropViews(durations, config.crops, encoder.sample_rate)
+        self.views, self.batch_views = light.views, light.batch_views
+
+    @classmethod
+    def from_data(cls, encoder: SpeakerEncoder, config: Any, data_dir: Path) -> SpeakerObjective:  # noqa: ARG003 - no label is read
+        """Build it; nothing is learnt from the data directory beforehand."""
+        return cls(encoder, config)
+
+    def after_step(self, step: int) -> None:
+        """Let the margin grow, where there is one."""
+        margin = getattr(self, "margin", None)
+        if margin is not None:
+            margin.after_step(step)
+
+    def pieces(self, batch: Batch) -> list[Tensor]:
+        """Waveforms of each view: (batch, sample) each."""
+        return list(batch["waveform"].split(self._sizes, dim=1))
+
+    def embed(self, pieces: list[Tensor], encoder: SpeakerEncoder | None = None) -> Tensor:
+        """Embeddings of pieces of one length: (view, batch, dim). One pass, so that batch norms see all views together."""
+        batch, samples = pieces[0].shape
+        waveform = torch.cat(pieces)
+        lengths = torch.full((len(waveform),), samples, device=waveform.device)
+        return (encoder or self.encoder).embed(waveform, lengths).view(len(pieces), batch, -1)
+
+    @property
+    def across(self) -> bool:
+        """Whether losses compare the utterances of all processes: in training only, for evaluation runs on one."""
+        return self.training and torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def output_of(loss: Tensor, embeddings: Tensor, **metrics: Tensor) -> StepOutput:
+    """Return a batch's mean loss as a sum over its utterances, with the metrics and how much the embeddings differ.
+
+    embeddings: (view, batch, dim), by whose directions the spread is told. metrics: scalars, means over the batch.
+    """
+    count = torch.full((), embeddings.shape[1], dtype=torch.float32, device=loss.device)
+    directions = F.normalize(embeddings.detach().float(), dim=-1).flatten(0, 1) * embeddings.shape[-1] ** 0.5
+    logged = {name: (value.detach().float() * count, count) for name, value in metrics.items()}
+    return StepOutput(loss * count, count, logged | spread(directions))
+
+
+def projector(dim: int, dims: tuple[int, ...]) -> nn.Module:
+    """Return linear layers with batch norm and ReLU between them, as wide as `dims`; the identity for no dims."""
+    layers: list[nn.Module] = []
+    for index, width in enumerate(dims):
+        last = index == len(dims) - 1
+        layers.append(nn.Linear(dim, width, bias=last))  # a bias before a batch norm has no effect
+        layers += [] if last else [nn.BatchNorm1d(width), nn.ReLU()]
+        dim = width
+    return nn.Sequential(*layers)
+
+
+@dataclass(frozen=True)
+class MarginConfig:
+    """name: a file of `margins/`, or none. size: None takes its default. ramp_steps: over which it grows from nothing by half a cosine.
+
+    learnable: trained from that size on.
+    """
+
+    name: str = "none"
+    size: float | None = None
+    ramp_steps: int = 0
+    learnable: bool = False
+
+    def build(self) -> nn.Module | None:
+        """Return the margin; ValueError for an unknown one."""
+        if self.name == "none":
+            return None
+        cls = registry.get("margins", self.name)
+        size = {} if self.size is None else {"margin": self.size}
+        margin: nn.Module = cls(cls.Config(ramp_steps=self.ramp_steps, learnable=self.learnable, **size))
+        return margin
+
+
+def positive_cosine(views: Tensor) -> Tensor:
+    """Mean cosine of the first two views of an utterance. views: (view, batch, dim)."""
+    return F.cosine_similarity(views[0].float(), views[1].float(), dim=-1).mean()
