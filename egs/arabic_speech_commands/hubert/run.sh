@@ -20,7 +20,7 @@ device=auto
 set -euo pipefail
 
 short=()
-steps_pretrain=(--train.max_steps 1200 --train.save_every 300)
+steps_pretrain=(--train.max_steps 2500)
 clusters=100
 probe=()
 if $smoke; then
@@ -50,25 +50,13 @@ if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
 fi
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
-  echo "Stage 2: HuBERT, iteration 1"
+  echo "Stage 2: HuBERT on these units"
   $pretrain --out $exp/it1 --objective.labels "[\"mfcc_$seed\"]" "${short[@]}" "${steps_pretrain[@]}"
 fi
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
-  echo "Stage 3: k-means units of layer 2 of iteration 1"
-  [ -e $exp/it1_units ] || audiossl units fit --data $data/all_train --encoder $exp/it1 --layer 2 --out $exp/it1_units \
-    --clusters $clusters --seed $seed
-  audiossl units apply --data $data/all_train --codebook $exp/it1_units --name it1_$seed
-fi
-
-if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
-  echo "Stage 4: HuBERT, iteration 2"
-  $pretrain --out $exp/it2 --objective.labels "[\"it1_$seed\"]" --objective.label_rate 50 "${short[@]}" "${steps_pretrain[@]}"
-fi
-
-if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
-  echo "Stage 5: keyword probe on unseen speakers, of both iterations, a random encoder and filterbanks"
-  for source in $exp/it1 $exp/it2 random:$exp/it2 fbank; do
+  echo "Stage 3: keyword probe on unseen speakers, of the encoder, a random one and filterbanks"
+  for source in $exp/it1 random:$exp/it1 fbank; do
     name=$(basename $source)
     case $source in random:*) name=random ;; esac
     audiossl probe $source --task keyword --train $data/train --dev $data/dev --test $data/test --out $exp/probe_$name \
@@ -76,7 +64,7 @@ if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
   done
 fi
 
-if [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
-  echo "Stage 6: report"
-  audiossl report $exp/it1 $exp/it2 $exp/probe_* --compare --title "HuBERT on Arabic Speech Commands" --out $exp/report.html
+if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
+  echo "Stage 4: report"
+  audiossl report $exp/it1 $exp/probe_* --compare --title "HuBERT on Arabic Speech Commands" --out $exp/report.html
 fi
