@@ -83,6 +83,10 @@ def test_one_per_cent_of_broken_recordings(tmp_path, recipe):
     break_recordings(tmp_path / "c", 200)
     error = fails(*words, "--out", tmp_path / "too_many")
     assert "7 of 600 utterances cannot be used, more than max_bad_fraction 0.01 allows" in error
+    # Who knows better says so, for units and training alike.
+    shutil.rmtree(data / "units")
+    _, err = succeed(*words, "--out", tmp_path / "told", "--max-bad-fraction", "0.05", "--train.max_steps", "1")
+    assert err.count("left out s") >= 12
 
 
 def test_an_existing_experiment_is_kept(tmp_path, recipe, sound):

@@ -57,7 +57,7 @@ def test_four_processes_equal_four_micro_batches(words, tmp_path):
 
 def test_bad_recordings_of_every_process_are_named_once(tmp_path):
     data = make_data(tmp_path / "c", 8)
-    words = ["pretrain", write_recipe(tmp_path), "--data", data, "--device", "cpu", "--data.max_bad_fraction", "0.25"]
+    words = ["pretrain", write_recipe(tmp_path), "--data", data, "--device", "cpu", "--max-bad-fraction", "0.25"]
     words += ["--units.clusters", "4"]
     succeed(*words, "--out", tmp_path / "units")
     for number in (2, 5):

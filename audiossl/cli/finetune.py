@@ -19,6 +19,7 @@ def main(
     dev: Path | None = None,
     resume: bool = False,
     device: str = "auto",
+    max_bad_fraction: float | None = None,
     json: bool = False,
     overrides: dict[str, Any] | None = None,
 ) -> int:
@@ -34,11 +35,15 @@ def main(
         dev: data directory that chooses the best checkpoint.
         resume: continue from the last checkpoint in `out`, or start there if it has none.
         device: auto, cpu, cuda or cuda:N.
+        max_bad_fraction: share of the recordings that may be unusable; they are named and left out. Short for --data.max_bad_fraction.
         json: print the last step's metrics as JSON.
     """
+    from audiossl.config import merge
     from audiossl.train.loop import StoppedError
     from audiossl.train.run_finetune import finetune
 
+    if max_bad_fraction is not None:
+        overrides = merge(overrides or {}, {"data": {"max_bad_fraction": max_bad_fraction}})
     try:
         last = finetune(
             recipe, out=out, init=init, data=data, dev=dev, overrides=overrides, resume=resume, device=device

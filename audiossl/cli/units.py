@@ -26,6 +26,7 @@ def fit(
     seed: int = 0,
     batch_seconds: float = 100.0,
     num_workers: int = 2,
+    max_bad_fraction: float = 0.01,
     device: str = "",
     overwrite: bool = False,
 ) -> None:
@@ -48,6 +49,7 @@ def fit(
         seed: of the choice of utterances and frames and of the k-means++ seeds.
         batch_seconds: seconds of audio read at a time.
         num_workers: processes that read audio.
+        max_bad_fraction: share of the recordings that may be unusable; they are named and left out.
         device: where the encoder runs; unset, the GPU if there is one.
         overwrite: replace a codebook that is already in `out`.
     """
@@ -64,7 +66,9 @@ def fit(
     config = FitConfig(clusters, fraction, max_frames, iterations, redo, seed)
     manifest = Manifest.open(data)
     features = make_features(feature or ("encoder" if encoder else "mfcc"), encoder, layer, device=device)
-    codebook = fit_codebook(manifest, features, config, StreamConfig(batch_seconds, num_workers), log=_log)
+    codebook = fit_codebook(
+        manifest, features, config, StreamConfig(batch_seconds, num_workers, max_bad_fraction), log=_log
+    )
     codebooks.save(codebook, out)
     card = codebook.card
     print(f"{out}: {card.size} codes of {card.dim} numbers, {card.frames} frames, inertia {card.inertia:.6g}")
@@ -76,6 +80,7 @@ def apply(
     name: str,
     batch_seconds: float = 100.0,
     num_workers: int = 2,
+    max_bad_fraction: float = 0.01,
     device: str = "",
 ) -> None:
     """Label data directories with a codebook: DATA/units/NAME and DATA/units/NAME.json.
@@ -88,6 +93,7 @@ def apply(
         name: of the labels.
         batch_seconds: seconds of audio read at a time.
         num_workers: processes that read audio.
+        max_bad_fraction: share of the recordings that may be unusable; they are named and left out.
         device: where the encoder runs; unset, the GPU if there is one.
     """
     from audiossl.data.manifest import Manifest
@@ -101,7 +107,7 @@ def apply(
     manifests = [Manifest.open(folder) for folder in data]
     features = make_features(book.card.feature, book.card.encoder, book.card.layer, device=device)
     for manifest in manifests:
-        stream = StreamConfig(batch_seconds, num_workers)
+        stream = StreamConfig(batch_seconds, num_workers, max_bad_fraction)
         card = apply_codebook(manifest, book, features, name, stream, log=_log)
         path = labels_path(manifest.path, name)
         print(

@@ -78,7 +78,7 @@ def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resu
 
     manifests = open_data(tables)
     if world.main and "units" in parts:
-        _make_units(parts["units"], getattr(parts["objective"][1], "labels", ()), manifests, out)
+        _make_units(parts, manifests, out)
     world.barrier()
     config, reading = parts["train"], parts["data"]
     torch.manual_seed(hash_seed(config.seed))
@@ -110,14 +110,16 @@ def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resu
     )
 
 
-def _make_units(config: UnitsConfig, labels: tuple[str, ...], manifests: list[Manifest], out: Path) -> None:
+def _make_units(parts: dict[str, Any], manifests: list[Manifest], out: Path) -> None:
     """Fit and apply the units of the recipe's [units] table where the data directories lack them."""
     from audiossl.units.recipe import ensure_units
 
-    if config.name not in labels:
+    config: UnitsConfig = parts["units"]
+    if config.name not in getattr(parts["objective"][1], "labels", ()):
         _say(f"units.name: {config.name} is not among objective.labels, so these units are not made")
         return
-    ensure_units([manifest.path for manifest in manifests], config, out / "units", log=_say)
+    folders, bad = [manifest.path for manifest in manifests], parts["data"].max_bad_fraction
+    ensure_units(folders, config, out / "units", max_bad_fraction=bad, log=_say)
 
 
 def _check_units(manifests: list[Manifest], needs: tuple[str, ...], parts: dict[str, Any]) -> None:

@@ -47,22 +47,25 @@ class UnitsConfig:
         """What concerns the fit."""
         return FitConfig(self.clusters, self.fraction, self.max_frames, self.iterations, self.redo, self.seed)
 
-    @property
-    def stream(self) -> StreamConfig:
+    def stream(self, max_bad_fraction: float) -> StreamConfig:
         """What concerns the reading of data."""
-        return StreamConfig(self.batch_seconds, self.num_workers)
+        return StreamConfig(self.batch_seconds, self.num_workers, max_bad_fraction)
 
 
-def ensure_units(data_dirs: list[Path], config: UnitsConfig, out: Path, *, log: Callable[[str], None]) -> None:
+def ensure_units(
+    data_dirs: list[Path], config: UnitsConfig, out: Path, *, max_bad_fraction: float = 0.01, log: Callable[[str], None]
+) -> None:
     """Fit a codebook on the first directory unless `out` holds one, and label every directory that lacks its labels.
 
     Labels that were there before `out` had a codebook are used as they are if all directories have them and their card says what
     `config` asks for; else ValueError, since another experiment may rest on them. With a codebook in `out`, labels of another
     one, or of fewer utterances than the directory has now, are made again. Labels that are kept are checked (`units.guards`).
+    max_bad_fraction: share of the recordings of a directory that may be unusable.
     """
     from audiossl.data.manifest import Manifest
 
     manifests = [Manifest.open(folder) for folder in data_dirs]
+    stream = config.stream(max_bad_fraction)
     features: Features | None = None
     if not codebooks.exists(out) and _are_there(manifests, config, log):
         return
@@ -71,7 +74,7 @@ def ensure_units(data_dirs: list[Path], config: UnitsConfig, out: Path, *, log: 
         _check_config(codebook, config, out)
     else:
         features = make_features(config.feature, config.encoder, config.layer)
-        codebook = fit_codebook(manifests[0], features, config.fit, config.stream, log=log)
+        codebook = fit_codebook(manifests[0], features, config.fit, stream, log=log)
         codebooks.save(codebook, out)
         log(f"codebook: {out}, {codebook.card.size} codes, inertia {codebook.card.inertia:.4g}")
     for manifest in manifests:
@@ -82,7 +85,7 @@ def ensure_units(data_dirs: list[Path], config: UnitsConfig, out: Path, *, log: 
         log(f"{labels_path(manifest.path, config.name)}: {reason}")
         if features is None:  # an encoder is loaded only when there is something to label
             features = make_features(config.feature, config.encoder, config.layer)
-        apply_codebook(manifest, codebook, features, config.name, config.stream, log=log)
+        apply_codebook(manifest, codebook, features, config.name, stream, log=log)
 
 
 def _are_there(manifests: list[Manifest], config: UnitsConfig, log: Callable[[str], None]) -> bool:
