@@ -74,7 +74,7 @@ def load_from(checkpoint: Path, tables: dict[str, Any]) -> SSLEncoder:
     if "adapter" in tables:
         cls, config = named_config("adapters", tables["adapter"], "adapter")
         cls(config).insert(encoder)
-    fill(encoder, checkpoint, partial="adapter" in tables)
+    fill(encoder, checkpoint, attribute=_evaluated(tables), partial="adapter" in tables)
     encoder.eval()
     return encoder
 
@@ -109,9 +109,17 @@ def _random_like(source: str, seed: int) -> SSLEncoder:
     return encoder
 
 
-def fill(encoder: SSLEncoder, checkpoint: Path, *, partial: bool = False) -> None:
-    """Load the `encoder.` tensors of a checkpoint; `partial` allows it to hold only some of them."""
-    prefix = "encoder."
+def _evaluated(tables: dict[str, Any]) -> str:
+    """Attribute of the trained module that is the encoder to use: `evaluated` of an objective that says so, such as a teacher."""
+    if "objective" not in tables:
+        return "encoder"
+    objective = registry.get("objectives", tables["objective"]["name"])
+    return str(getattr(objective, "evaluated", "encoder"))
+
+
+def fill(encoder: SSLEncoder, checkpoint: Path, *, attribute: str = "encoder", partial: bool = False) -> None:
+    """Load the tensors below `attribute` of a checkpoint; `partial` allows it to hold only some of them."""
+    prefix = f"{attribute}."
     weights = load_weights(checkpoint)
     own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -16,20 +16,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with a schedule; the defaults are HuBERT base's (Hsu et al., 2021), whose "adam" decouples the weight decay.
+    """An optimiser with a schedule; the defaults are HuBERT base's (Hsu et al., 2021), whose "adam" decouples the weight decay.
 
+    optimizer: `adamw`, which without weight decay is Adam, with `betas` and `eps`; or `sgd` with `momentum`, whose weight decay is a
+    penalty on the squares and so goes through the momentum.
     warmup_steps: linear from 0 to `peak_lr`. schedule: what follows, until the last step; `tri_stage` warms up, holds and decays
-    exponentially over the `tri_stage` fractions of the run (Baevski et al., 2020) and ignores nothing: `warmup_steps` must be 0.
+    exponentially over the `tri_stage` fractions of the run (Baevski et al., 2020) and ignores nothing: `warmup_steps` must be 0; `step`
+    multiplies by `decay_factor` every `decay_steps` steps, counted from the first of the run. An option that the choice does not use is a
+    ValueError.
     """
 
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     peak_lr: float = 5e-4
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
+    momentum: float = 0.0
     weight_decay: float = 0.01
-    schedule: Literal["linear", "cosine", "constant", "tri_stage"] = "linear"
+    schedule: Literal["linear", "cosine", "constant", "tri_stage", "step"] = "linear"
     warmup_steps: int = 0
     final_lr_ratio: float = 0.0
     tri_stage: tuple[float, float, float] = (0.1, 0.4, 0.5)
+    decay_factor: float = 0.95
+    decay_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.schedule == "tri_stage" and self.warmup_steps:
@@ -38,6 +46,25 @@ class OptimConfig:
             raise ValueError(f"optim.tri_stage: {self.tri_stage} does not sum to 1")
         if self.peak_lr <= 0:
             raise ValueError(f"optim.peak_lr: {self.peak_lr} is not positive")
+        self._check_used("optimizer", "adamw", ("betas", "eps"))
+        self._check_used("optimizer", "sgd", ("momentum",))
+        self._check_used("schedule", "step", ("decay_factor", "decay_steps"))
+        if self.schedule == "step" and (self.decay_steps < 1 or not 0 < self.decay_factor <= 1):
+            raise ValueError(
+                f"optim: decay_steps {self.decay_steps} must be positive and decay_factor {self.decay_factor} in (0, 1]; "
+                "give the steps of some epochs"
+            )
+
+    def _check_used(self, choice: str, value: str, options: tuple[str, ...]) -> None:
+        """Refuse options of another choice."""
+        if getattr(self, choice) == value:
+            return
+        for item in fields(self):
+            given = getattr(self, item.name)
+            if item.name in options and given != item.default:
+                raise ValueError(
+                    f"optim.{item.name}: {given} is for {choice} = '{value}'; leave it out, or choose that"
+                )
 
 
 def learning_rate(step: int, total: int, config: OptimConfig) -> float:
@@ -46,6 +73,8 @@ def learning_rate(step: int, total: int, config: OptimConfig) -> float:
         return _tri_stage(step, total, config)
     if step < config.warmup_steps:
         return config.peak_lr * (step + 1) / config.warmup_steps
+    if config.schedule == "step":
+        return config.peak_lr * config.decay_factor ** (step // config.decay_steps)
     done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
     floor = config.final_lr_ratio
     if config.schedule == "linear":
@@ -55,9 +84,13 @@ def learning_rate(step: int, total: int, config: OptimConfig) -> float:
     return config.peak_lr
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the parameters that train, fused where the device has it."""
+def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
+    """Return the optimiser over the parameters that train, fused where the device has it."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            trained, lr=config.peak_lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+        )
     return torch.optim.AdamW(
         trained, lr=config.peak_lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
     )

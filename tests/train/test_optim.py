@@ -1,10 +1,12 @@
-"""Schedules against their definitions."""
+"""Schedules and optimisers against their definitions."""
 
 import math
 
 import pytest
+import torch
+from torch import nn
 
-from audiossl.train.optim import OptimConfig, learning_rate
+from audiossl.train.optim import OptimConfig, learning_rate, make_optimizer
 
 
 def test_linear_warms_up_and_decays_to_zero():
@@ -31,12 +33,57 @@ def test_tri_stage_phases():
     assert learning_rate(1000, 1000, config) == pytest.approx(3e-5 * 0.05)
 
 
+def test_step_multiplies_every_so_many_steps():
+    config = OptimConfig(peak_lr=1e-3, schedule="step", decay_steps=20, warmup_steps=4)
+    assert learning_rate(1, 1000, config) == pytest.approx(5e-4)
+    assert learning_rate(19, 1000, config) == pytest.approx(1e-3)
+    assert learning_rate(20, 1000, config) == pytest.approx(0.95e-3)
+    assert learning_rate(999, 1000, config) == pytest.approx(1e-3 * 0.95**49)
+    halved = OptimConfig(peak_lr=1.0, schedule="step", decay_steps=1, decay_factor=0.5)
+    assert learning_rate(3, 10, halved) == pytest.approx(0.125)
+
+
+def trained(config, gradients):
+    """A weight of 1 after one step for each gradient; what does not train stays out."""
+    weight, frozen = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1), requires_grad=False)
+    optimizer = make_optimizer([weight, frozen], config)
+    for gradient in gradients:
+        weight.grad = torch.full((1,), gradient)
+        optimizer.step()
+    assert frozen.item() == 1
+    return weight.item()
+
+
+def test_sgd_has_momentum_and_decay():
+    config = OptimConfig(optimizer="sgd", peak_lr=0.1, momentum=0.9, weight_decay=0.5)
+    weight, velocity = 1.0, 0.0
+    for gradient in (0.3, -0.2, 0.1):
+        velocity = 0.9 * velocity + gradient + 0.5 * weight
+        weight -= 0.1 * velocity
+    assert trained(config, (0.3, -0.2, 0.1)) == pytest.approx(weight)
+
+
+def test_adamw_decays_beside_its_moments():
+    config = OptimConfig(peak_lr=0.1, betas=(0.8, 0.9), weight_decay=0.5, eps=1e-3)
+    weight, mean, square = 1.0, 0.0, 0.0
+    for step, gradient in enumerate((0.3, -0.2, 0.1), start=1):
+        mean, square = 0.8 * mean + 0.2 * gradient, 0.9 * square + 0.1 * gradient**2
+        weight *= 1 - 0.1 * 0.5
+        weight -= 0.1 * mean / (1 - 0.8**step) / (math.sqrt(square / (1 - 0.9**step)) + 1e-3)
+    assert trained(config, (0.3, -0.2, 0.1)) == pytest.approx(weight)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"schedule": "tri_stage", "warmup_steps": 5}, "has its own warm-up"),
         ({"schedule": "tri_stage", "tri_stage": (0.1, 0.1, 0.1)}, "does not sum to 1"),
         ({"peak_lr": 0.0}, "is not positive"),
+        ({"momentum": 0.9}, "momentum: 0.9 is for optimizer = 'sgd'"),
+        ({"optimizer": "sgd", "betas": (0.9, 0.999)}, "betas: .* is for optimizer = 'adamw'"),
+        ({"decay_steps": 10}, "decay_steps: 10 is for schedule = 'step'"),
+        ({"schedule": "step"}, "decay_steps 0 must be positive"),
+        ({"schedule": "step", "decay_steps": 5, "decay_factor": 2.0}, "decay_factor 2.0 in"),
     ],
 )
 def test_contradictions_are_errors(values, message):

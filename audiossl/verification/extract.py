@@ -1,0 +1,267 @@
+"""From a data directory to embeddings: whole utterances in batches of like lengths, or evenly spaced crops of each."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from audiossl.contracts import EncoderOutput
+from audiossl.data.frame_grid import FrameGrid
+from audiossl.data.json_files import write_json
+from audiossl.data.kaldi import UTT2SPK
+from audiossl.data.loader import BadRecordings, LoaderConfig, usable
+from audiossl.data.whole import WholeUtterances, one_epoch
+from audiossl.interop.encoder import RANDOM, load_encoder, weights_hash
+from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
+from audiossl.nn.pooling import mean_over_frames
+from audiossl.verification.embeddings import EmbeddingWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from audiossl.contracts import Batch, Utterance
+    from audiossl.data.loader import Source, Viewing
+
+    Embed = Callable[[Tensor, Tensor], Tensor]
+
+CARD = "embeddings.json"
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """How a data directory is read.
+
+    crops: per utterance, of crop_duration s each, from its beginning to its end; None embeds it whole. batch_seconds: padded audio per
+    batch. max_bad_fraction: share of the utterances that may be unusable.
+    """
+
+    crops: int | None = None
+    crop_duration: float | None = None
+    batch_seconds: float = 200.0
+    num_workers: int = 2
+    max_bad_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        if (self.crops is None) != (self.crop_duration is None):
+            raise ValueError(f"crops {self.crops} of {self.crop_duration} s: give both their number and their duration")
+        if (self.crops is not None and self.crops < 1) or (self.crop_duration is not None and self.crop_duration <= 0):
+            raise ValueError(f"{self.crops} crops of {self.crop_duration} s: give at least 1 crop, longer than 0 s")
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Waveforms to embeddings.
+
+    name: its source. what: what the embedding is, for people. digest: its weights'. min_samples: the shortest recording that has a
+    frame. embed: waveform (batch, sample), lengths (batch,) -> (batch, dim) float32, without gradients; padding changes nothing.
+    """
+
+    name: str
+    what: str
+    digest: str
+    dim: int
+    sample_rate: int
+    min_samples: int
+    embed: Embed
+
+
+def open_embedder(
+    source: str, *, layer: int | None = None, seed: int = 0, device: str | torch.device = "cpu"
+) -> Embedder:
+    """Load a source, in eval mode and float32: an encoder with embeddings, or else the mean over time of one of its layers.
+
+    layer: counted from 0, the input of the first block; None is the last. seed: of the weights of `random:SOURCE`. ValueError for a
+    layer that is not there, and for one of an encoder that has embeddings of its own.
+    """
+    encoder: Any = load_encoder(source, seed=seed)
+    if source.startswith(RANDOM):
+        _forget_statistics(encoder)
+    digest = weights_hash(encoder)
+    encoder = encoder.float().eval().to(device)
+    if hasattr(encoder, "embed"):
+        if layer is not None:
+            raise ValueError(f"layer {layer}: {source} has embeddings of its own; leave it out")
+        what, dim, forward = "embeddings", encoder.embedding_dim, encoder.embed
+    else:
+        layer = encoder.num_layers if layer is None else layer
+        if not 0 <= layer <= encoder.num_layers:
+            raise ValueError(f"layer {layer}: {source} has layers 0 to {encoder.num_layers}; choose one of them")
+        what, dim, forward = f"means over time of layer {layer}", encoder.dim, _time_mean(encoder, layer)
+
+    @torch.no_grad()
+    def embed(waveform: Tensor, lengths: Tensor) -> Tensor:
+        embedding: Tensor = forward(waveform.to(device), lengths.to(device))
+        return embedding.float()
+
+    rate, shortest = encoder.sample_rate, FrameGrid.of(encoder).first
+    return Embedder(source, what, digest, dim, rate, shortest, _unmixed(embed, rate, shortest))
+
+
+def extract(
+    manifest: Source, embedder: Embedder, out: Path, config: ExtractConfig, *, log: Callable[[str], None]
+) -> tuple[int, dict[str, str]]:
+    """Write the embeddings of a data directory into the folder `out`, its `utt2spk` and a card beside them.
+
+    Returns how many there are, and what is wrong with each utterance that was left out, which `log` is told too. ValueError
+    when these are too many. Nothing appears in `out` unless all goes well.
+    """
+    if out.suffix == ".npy":
+        raise ValueError(f"{out}: utt2spk and {CARD} go beside the embeddings; give a folder for them")
+    source, reader, loading = _reading(manifest, embedder, config)
+    bad = BadRecordings(config.max_bad_fraction, len(manifest.ids))
+    batches = one_epoch(
+        source, reader, loading, sample_rate=embedder.sample_rate, label=f"{embedder.name} on {manifest.path.name}"
+    )
+    count = 0
+    with EmbeddingWriter(out, embedder.dim, crops=config.crops) as writer:
+        for batch in usable(batches, bad, log):
+            writer.add(batch["utt_ids"], _embed(embedder, batch))
+            count += len(batch["utt_ids"])
+        if not count:
+            raise ValueError(f"{manifest.path}: none of its {len(manifest.ids)} utterances can be used; see above")
+    _copy_speakers(manifest.path, out)
+    facts = {
+        "source": embedder.name,
+        "source_digest": embedder.digest,
+        "what": embedder.what,
+        "data": str(manifest.path),
+    }
+    crops = {"crops": config.crops, "crop_duration": config.crop_duration}
+    write_json(out / CARD, {**facts, **crops, "utterances": count, "left_out": bad.messages})
+    return count, bad.messages
+
+
+@dataclass(frozen=True)
+class EvenCrops:
+    """Views for the loader: `count` crops of `samples` samples, the first at the beginning, the last at the end, evenly spaced.
+
+    Only the crops are decoded, unless they cover the utterance: then it is decoded once. What is shorter than a crop is repeated.
+    """
+
+    count: int
+    samples: int
+    sample_rate: int
+    needs: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Of all crops together."""
+        return self.count * self.samples / self.sample_rate
+
+    def views(self, utterance: Utterance, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002 - the loader's contract
+        """waveform: (crop, sample)."""
+        if utterance.duration <= self.seconds:
+            waveform = utterance.waveform
+            if len(waveform) < self.samples:
+                waveform = np.resize(waveform, self.samples)
+            return {"waveform": waveform[self._starts(len(waveform))[:, None] + np.arange(self.samples)]}
+        starts = self._starts(round(utterance.duration * self.sample_rate)) / self.sample_rate
+        pieces = [utterance.cut(start, self.samples / self.sample_rate) for start in starts.tolist()]
+        if not all(map(len, pieces)):
+            raise ValueError(f"ends before {utterance.duration:.2f} s; make utt2dur again or leave it out")
+        crops = np.stack([np.resize(piece, self.samples) for piece in pieces])  # rounding can cost one sample
+        if not crops.any():
+            raise ValueError("all crops are silent; leave it out")
+        return {"waveform": crops}
+
+    def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the loader's contract
+        """Return the batch as it is."""
+        return batch
+
+    def _starts(self, length: int) -> np.ndarray:
+        starts: np.ndarray = np.rint(np.linspace(0, length - self.samples, self.count)).astype(np.int64)
+        return starts
+
+
+@dataclass(frozen=True)
+class _AtLeast:
+    """A source whose utterances count as `seconds` at the least: short ones are repeated, and batches must not grow by that."""
+
+    source: Source
+    seconds: float
+
+    @property
+    def path(self) -> Path:
+        return self.source.path
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self.source.ids
+
+    @property
+    def durations(self) -> np.ndarray:
+        return np.asarray(np.maximum(self.source.durations, self.seconds))
+
+    def audio(self, index: int, **how: Any) -> np.ndarray:
+        return self.source.audio(index, **how)
+
+    def column(self, name: str) -> Sequence[str]:
+        return self.source.column(name)
+
+
+def _reading(manifest: Source, embedder: Embedder, config: ExtractConfig) -> tuple[Source, Viewing, LoaderConfig]:
+    """Return what the loader reads from, the views, and its settings."""
+    loading = {"batch_seconds": config.batch_seconds, "num_workers": config.num_workers}
+    if config.crops is None or config.crop_duration is None:
+        return manifest, WholeUtterances(embedder.min_samples), LoaderConfig(**loading)  # type: ignore[arg-type]
+    crops = EvenCrops(config.crops, round(config.crop_duration * embedder.sample_rate), embedder.sample_rate)
+    if crops.samples < embedder.min_samples:
+        shortest = embedder.min_samples / embedder.sample_rate
+        raise ValueError(f"crops of {config.crop_duration} s have no frame; give at least {shortest:.3f} s")
+    return _AtLeast(manifest, crops.seconds), crops, LoaderConfig(crop_duration=crops.seconds, **loading)  # type: ignore[arg-type]
+
+
+def _embed(embedder: Embedder, batch: Batch) -> np.ndarray:
+    """(utterance, dim), or (utterance, crop, dim) of a batch of crops."""
+    waveform = batch["waveform"]
+    rows, lengths = waveform, batch["waveform_lengths"]
+    if waveform.ndim == 3:
+        rows = waveform.flatten(0, 1)  # (utterance * crop, sample)
+        lengths = torch.full((len(rows),), rows.shape[1])
+    embeddings: np.ndarray = embedder.embed(rows, lengths).cpu().numpy()
+    return embeddings.reshape(*waveform.shape[:-1], embedder.dim)
+
+
+def _time_mean(encoder: Any, layer: int) -> Embed:
+    def forward(waveform: Tensor, lengths: Tensor) -> Tensor:
+        output = encoder(waveform, lengths, num_layers=layer)
+        return mean_over_frames(output.layers[-1], output.lengths)
+
+    return forward
+
+
+def _unmixed(embed: Embed, sample_rate: int, min_samples: int) -> Embed:
+    """Return `embed`, run on one recording at a time where an embedding depends on what shares its batch."""
+
+    def as_frame(waveform: Tensor, lengths: Tensor) -> EncoderOutput:
+        return EncoderOutput([embed(waveform, lengths).unsqueeze(1)], torch.ones_like(lengths))
+
+    if not minds_batch_mates(as_frame, sample_rate=sample_rate, min_samples=min_samples):
+        return embed
+    alone = one_by_one(as_frame)
+    return lambda waveform, lengths: alone(waveform, lengths).layers[-1].squeeze(1)
+
+
+def _forget_statistics(encoder: torch.nn.Module) -> None:
+    """Reset batch norms: what they measured belongs to the trained weights, and would spoil random ones."""
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._NormBase):  # noqa: SLF001 - the base of all batch norms
+            module.reset_running_stats()
+
+
+def _copy_speakers(data: Path, out: Path) -> None:
+    """Copy `utt2spk` beside the embeddings; one of other data that lies there goes."""
+    place = out / UTT2SPK
+    if not (data / UTT2SPK).is_file():
+        place.unlink(missing_ok=True)
+        return
+    partial = place.with_name(f"{UTT2SPK}.partial")
+    shutil.copyfile(data / UTT2SPK, partial)
+    partial.replace(place)

@@ -1,0 +1,154 @@
+"""VoxCeleb1: 153,516 utterances of 1,251 celebrities from videos, 16 kHz, 352 h, with the trial lists O, E and H.
+
+Layout: `wav/<id10001 ...>/<video>/<00001 ...>.wav`, both archives unpacked in one place, or the development part in `dev/`, `vox1_dev/` or
+`vox1_dev_wav/` and the test part in `test/`, `vox1_test/` or `vox1_test_wav/`. Here or in `meta/`, each if it is there: `veri_test.txt`
+(O), `veri_test2.txt` (O, cleaned), `list_test_all.txt`, `list_test_all2.txt` (E), `list_test_hard.txt`, `list_test_hard2.txt` (H), all `1|0 wav wav`;
+`iden_split.txt` (`1|2|3 wav`) and `vox1_meta.csv`. Licence: CC BY 4.0. Source: Nagrani, Chung, Zisserman: "VoxCeleb: a large-scale speaker
+identification dataset", Interspeech 2017; E and H: Chung, Nagrani, Zisserman, Interspeech 2018.
+
+Writes `all`, `dev` (1,211 speakers) and `test` (40, id10270 to id10309), with `utt2video` and, from `vox1_meta.csv`, `utt2gender`; the original and the
+cleaned lists as `trials_o` and `trials_o_cleaned` in `test` and, with `trials_e`, `trials_h` and theirs, in `all`, for E and H compare
+speakers of both parts. From `iden_split.txt`: `iden_train`, `iden_dev`, `iden_test`. Id: `<speaker>-<video>-<number>`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiossl.data.corpus import published, write_imitation
+from audiossl.data.edit import subset
+from audiossl.data.kaldi import UTT2SPK, read_table
+from audiossl.data.manifest import Manifest
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.verification.make_trials import rename_trials
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_PARTS = ("dev", "test", "vox1_dev", "vox1_test", "vox1_dev_wav", "vox1_test_wav")
+_TEST = ("id10270", "id10309")  # the names that begin with E
+_LISTS = {
+    "trials_o": "veri_test.txt",
+    "trials_o_cleaned": "veri_test2.txt",
+    "trials_e": "list_test_all.txt",
+    "trials_e_cleaned": "list_test_all2.txt",
+    "trials_h": "list_test_hard.txt",
+    "trials_h_cleaned": "list_test_hard2.txt",
+}
+_IDENTIFICATION = {"1": "iden_train", "2": "iden_dev", "3": "iden_test"}
+
+
+def prepare(corpus: Path | None, out: Path) -> None:
+    """Write the data directories and trial lists under `out`; nothing is copied."""
+    corpus = published(corpus)
+    folders = [folder for folder in (corpus / "wav", *(corpus / part / "wav" for part in _PARTS)) if folder.is_dir()]
+    if not folders:
+        raise ValueError(
+            f"{corpus / 'wav'}: not found, nor {', '.join(f'{part}/wav' for part in _PARTS)}; unpack VoxCeleb1"
+        )
+    write_data_dir(_utterances(folders, _genders(corpus)), out / "all")
+    manifest = Manifest.open(out / "all")
+    speakers = np.array(list(manifest.column(UTT2SPK)))
+    is_test = (speakers >= _TEST[0]) & (speakers <= _TEST[1])
+    for name, chosen in (("dev", ~is_test), ("test", is_test)):
+        if chosen.any():
+            subset(out / "all", np.flatnonzero(chosen), out / name)
+    _write_identification(corpus, manifest, out)
+    for name, file in _LISTS.items():
+        found = _meta(corpus, file)
+        for part in ("all", "test") if name.startswith("trials_o") else ("all",):
+            if found is not None and (out / part).is_dir():
+                rename_trials(found, out / part / name, frozenset(Manifest.open(out / part).ids), utterance_id)
+
+
+def fake(root: Path) -> None:
+    """Write a tiny imitation: two speakers of each part, two videos of two utterances, and all lists."""
+    rng = np.random.default_rng(0)
+    speakers = {"dev": ("id10001", "id10002"), "test": ("id10270", "id10271")}
+    files: dict[str, list[str]] = {part: [] for part in speakers}
+    for part, names in speakers.items():
+        for speaker in names:
+            for video in ("1zcIwhmdeo4", "-DpVZzkwHTA"):
+                for number in (1, 2):
+                    files[part].append(f"{speaker}/{video}/{number:05d}.wav")
+                    path = root / f"vox1_{part}_wav" / "wav" / files[part][-1]
+                    write_imitation(path, rng, duration=1.0, sample_rate=16000)
+    every = [*files["dev"], *files["test"]]
+    meta = root / "meta"
+    meta.mkdir()
+    for name, file in _LISTS.items():
+        heard = files["test"] if name.startswith("trials_o") else every
+        pairs = [(one, other) for index, one in enumerate(heard) for other in heard[index + 1 :: 3]]
+        pairs = pairs[1:] if name.endswith("cleaned") else pairs
+        lines = [f"{int(one[:7] == other[:7])} {one} {other}\n" for one, other in pairs]
+        (meta / file).write_text("".join(lines), encoding="utf-8")
+    (meta / "iden_split.txt").write_text(
+        "".join(f"{1 + k % 3} {file}\n" for k, file in enumerate(every)), encoding="utf-8"
+    )
+    rows = ["VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet"]
+    rows += [
+        f"{name}\tA_Name\t{'mf'[k]}\tIreland\t{part}" for part in speakers for k, name in enumerate(speakers[part])
+    ]
+    (meta / "vox1_meta.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def utterance_id(file: str) -> str:
+    """`id10001/video/00001.wav` of the lists -> `id10001-video-00001`."""
+    return file.rpartition(".")[0].replace("/", "-")
+
+
+def _utterances(folders: list[Path], genders: dict[str, str]) -> Iterator[CorpusUtterance]:
+    for folder in folders:
+        paths = sorted(path for suffix in ("wav", "flac") for path in folder.glob(f"*/*/*.{suffix}"))
+        if not paths:
+            raise ValueError(f"{folder}: holds no <speaker>/<video>/<number>.wav; unpack it again")
+        for path in paths:
+            file = path.relative_to(folder).as_posix()
+            speaker, video, _ = file.split("/")
+            columns = {"utt2video": video}
+            if genders:
+                if speaker not in genders:
+                    raise ValueError(f"{path}: speaker {speaker} is not in vox1_meta.csv; restore that file")
+                columns["utt2gender"] = genders[speaker]
+            name = utterance_id(file)
+            yield CorpusUtterance(name, name, path, speaker, columns=columns)
+
+
+def _genders(corpus: Path) -> dict[str, str]:
+    """Speaker -> f or m; nothing where `vox1_meta.csv` is not there."""
+    path = _meta(corpus, "vox1_meta.csv")
+    if path is None:
+        return {}
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[1:], start=2):
+        fields = line.split("\t")
+        if len(fields) != 5 or fields[2] not in {"m", "f"}:
+            raise ValueError(f"{path}:{number}: not `id name m|f nationality set` between tabs; restore the file")
+        found[fields[0]] = fields[2]
+    return found
+
+
+def _write_identification(corpus: Path, manifest: Manifest, out: Path) -> None:
+    path = _meta(corpus, "iden_split.txt")
+    if path is None:
+        return
+    number = {name: index for index, name in enumerate(manifest.ids)}
+    chosen: dict[str, list[int]] = {part: [] for part in _IDENTIFICATION.values()}
+    for line, split, file in read_table(path):
+        if split not in _IDENTIFICATION:
+            raise ValueError(f"{path}:{line}: {split!r} is not 1, 2 or 3; restore the file")
+        if utterance_id(file) not in number:
+            raise ValueError(
+                f"{path}:{line}: {file} is not among the recordings; unpack both parts, or take the list out"
+            )
+        chosen[_IDENTIFICATION[split]].append(number[utterance_id(file)])
+    for part, indices in chosen.items():
+        subset(out / "all", np.array(indices, np.int64), out / part)
+
+
+def _meta(corpus: Path, name: str) -> Path | None:
+    """Return where a list or table lies, None where it is not there."""
+    return next((path for path in (corpus / name, corpus / "meta" / name) if path.is_file()), None)

@@ -1,0 +1,110 @@
+"""VoxCeleb2: 1,128,246 utterances of 6,112 celebrities from videos, 2,442 h, as AAC.
+
+Layout: `dev/aac/<id00012 ...>/<video>/<00001 ...>.m4a` (5,994 speakers) and `test/aac/...` (118), each if it is there; also in `vox2_dev/`,
+`vox2_dev_aac/`, `vox2_test/`, `vox2_test_aac/`; `wav` for `aac` where the recordings were converted. A bare `aac` or `wav` is taken for the
+development part. Licence: CC BY 4.0. Source: Chung, Nagrani, Zisserman: "VoxCeleb2: deep speaker recognition", Interspeech 2018.
+
+Writes `dev` and `test` with `utt2video`; id: `<speaker>-<video>-<number>`. libsndfile cannot read AAC: `.m4a` is decoded by ffmpeg, once, to
+16 kHz FLAC (about 130 GB in all) under `audio`, or in the folder `--prep.audio`, where what is there already is used again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - the configuration resolves the annotations at run time
+
+import numpy as np
+
+from audiossl.data.corpus import published, write_imitation
+from audiossl.data.threads import in_threads
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+
+_PARTS = {"dev": ("dev", "vox2_dev", "vox2_dev_aac", "."), "test": ("test", "vox2_test", "vox2_test_aac")}
+_KINDS = ("aac", "wav")
+_SUFFIXES = (".m4a", ".wav", ".flac")
+
+
+@dataclass(frozen=True)
+class Config:
+    """audio: folder for what ffmpeg decodes, which outlives a failed run; none: `audio` beside the data directories."""
+
+    audio: Path | None = None
+
+
+def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> None:
+    """Write `dev` and `test` under `out`; only `.m4a` is decoded, nothing is copied."""
+    config = config or Config()
+    corpus = published(corpus)
+    folders = {part: _folder(corpus, places) for part, places in _PARTS.items()}
+    there = {part: folder for part, folder in folders.items() if folder is not None}
+    if not there:
+        raise ValueError(f"{corpus / 'dev' / 'aac'}: not found, nor any other part of VoxCeleb2; unpack it")
+    audio = (out / "audio" if config.audio is None else config.audio).absolute()
+    recordings = {part: _recordings(folder, audio / part) for part, folder in there.items()}
+    _decode({source: place for pairs in recordings.values() for source, place in pairs if source != place})
+    for part, folder in there.items():
+        write_data_dir(
+            (_utterance(source.relative_to(folder), place) for source, place in recordings[part]), out / part
+        )
+
+
+def fake(root: Path) -> None:
+    """Write a tiny imitation: three speakers of dev and one of test, two videos of two utterances, converted to `.wav` already."""
+    rng = np.random.default_rng(0)
+    for part, speakers in (("dev", ("id00012", "id00015", "id00016")), ("test", ("id00017",))):
+        for speaker in speakers:
+            for video in ("21Uxsk56VDQ", "-2VOr6E3h2A"):
+                for number in (1, 2):
+                    path = root / part / "wav" / speaker / video / f"{number:05d}.wav"
+                    write_imitation(path, rng, duration=1.0, sample_rate=16000)
+
+
+def _folder(corpus: Path, places: tuple[str, ...]) -> Path | None:
+    candidates = (corpus / place / kind for place in places for kind in _KINDS)
+    return next((folder for folder in candidates if folder.is_dir()), None)
+
+
+def _recordings(folder: Path, audio: Path) -> list[tuple[Path, Path]]:
+    """(published file, file that can be read) of each recording."""
+    paths = sorted(path for path in folder.glob("*/*/*") if path.suffix in _SUFFIXES)
+    if not paths:
+        raise ValueError(f"{folder}: holds no <speaker>/<video>/<number>.m4a; unpack it again")
+    return [
+        (path, audio / path.relative_to(folder).with_suffix(".flac") if path.suffix == ".m4a" else path)
+        for path in paths
+    ]
+
+
+def _utterance(file: Path, place: Path) -> CorpusUtterance:
+    speaker, video, number = file.with_suffix("").parts
+    name = f"{speaker}-{video}-{number}"
+    return CorpusUtterance(name, name, place, speaker, columns={"utt2video": video})
+
+
+def _decode(places: dict[Path, Path]) -> None:
+    """Decode each published file to its place, unless it is there. ffmpeg is a process of its own, so that threads suffice."""
+    missing = [source for source, place in places.items() if not place.is_file()]
+    if not missing:
+        return
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        raise ValueError(
+            f"{missing[0]}: m4a is decoded by ffmpeg, which is not installed; install it, or convert the {len(missing)} files to .wav"
+        )
+
+    def work(source: Path) -> None:
+        place = places[source]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = place.with_name(f"{place.name}.partial")
+        words = [ffmpeg, "-nostdin", "-v", "error", "-y", "-i", str(source), "-vn", "-ac", "1", "-ar", "16000"]
+        words += ["-c:a", "flac", "-sample_fmt", "s16", "-threads", "1", "-f", "flac", str(partial)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - no shell
+        if done.returncode:
+            said = " ".join(done.stderr.split()) or f"status {done.returncode}"
+            raise ValueError(f"{source}: ffmpeg cannot decode it ({said}); unpack it again")
+        partial.replace(place)
+
+    for _ in in_threads(work, missing, len(missing), "decoding m4a"):
+        pass

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Arabic Speech Commands: SimCLR on 18 speakers without their labels, then verification of 6 unseen speakers who never say the same word.
+#
+#   ./run.sh --corpus DIR            DIR holds `dataset/`, `train.csv`, `val.csv`
+#   ./run.sh --corpus DIR --seed 1 --exp exp/s1
+#   ./run.sh --smoke true            every stage on an imitation of the corpus
+
+stage=0
+stop_stage=100
+smoke=false
+corpus=
+seed=0
+data=data
+exp=exp
+device=auto
+workers=2
+
+. ./cmd.sh
+. ./path.sh
+. parse_options.sh
+set -euo pipefail
+
+short=()
+unseen=test
+bootstrap=200
+if $smoke; then
+  data=smoke/data
+  exp=smoke/exp
+  corpus=smoke/corpus
+  unseen=all_train   # one speaker alone is in the imitation's val.csv, and cannot be told from another
+  workers=0
+  bootstrap=0
+  short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --data.augment.num_rooms 4 --optim.warmup_steps 1)
+  rm -rf smoke
+  audiossl prep arabic_speech_commands --fake $corpus
+fi
+pretrain="$train_cmd pretrain simclr_nano --data $data/all_train --resume --device $device --train.seed $seed --data.num_workers $workers"
+noise=(--data.augment.noise_dirs "[\"$data/all_train\"]" --data.augment.noise_probability 0.5)
+trials=$data/$unseen/trials
+
+if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
+  echo "Stage 0: Kaldi directories"
+  [ -d $data ] || audiossl prep arabic_speech_commands --corpus "$corpus" --out $data
+  audiossl data validate $data/all_train
+fi
+
+if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
+  echo "Stage 1: trials: all pairs of clips of unseen speakers with different words, so that the word tells nothing"
+  audiossl trials $data/$unseen --out $trials --different utt2keyword
+fi
+
+if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
+  echo "Stage 2: SimCLR, without a margin and with the additive one of 0.1"
+  $pretrain --out $exp/simclr "${noise[@]}" "${short[@]}"
+  $pretrain --out $exp/simclr_margin --objective.margin.name additive --objective.margin.size 0.1 "${noise[@]}" "${short[@]}"
+fi
+
+if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
+  echo "Stage 3: embeddings of the unseen speakers"
+  for source in $exp/simclr $exp/simclr_margin random:$exp/simclr; do
+    name=$(basename $source)
+    case $source in random:*) name=random ;; esac
+    audiossl embed $source $data/$unseen --out $exp/embeddings/$name --seed $seed --num-workers $workers --device $device
+  done
+fi
+
+if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
+  echo "Stage 4: equal error rates"
+  resample=()
+  [ $bootstrap -eq 0 ] || resample=(--bootstrap $bootstrap --utt2spk $data/$unseen/utt2spk)
+  for name in random simclr simclr_margin; do
+    echo "$name:"
+    audiossl verify --trials $trials --embeddings $exp/embeddings/$name --out $exp/verify_$name --seed $seed "${resample[@]}"
+  done
+  audiossl report $exp/simclr $exp/simclr_margin $exp/verify_* --compare --title "SimCLR on Arabic Speech Commands" --out $exp/report.html
+fi

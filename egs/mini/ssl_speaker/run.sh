@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Speaker verification on the synthetic `mini` corpus: SimCLR on its training voices, without their labels, then trials of unseen voices.
+#
+#   ./run.sh                       everything, from nothing to the table
+#   ./run.sh --data ../hubert/data with the corpus that ../hubert has made already
+#   ./run.sh --seed 1 --exp exp/s1 another seed, in another place
+#   ./run.sh --smoke true          every stage on seconds of audio
+
+stage=0
+stop_stage=100
+smoke=false
+seed=0
+data=data
+exp=exp
+device=auto
+workers=2
+
+. ./cmd.sh
+. ./path.sh
+. parse_options.sh
+set -euo pipefail
+
+prep=()
+short=()
+if $smoke; then
+  data=smoke/data
+  exp=smoke/exp
+  workers=0
+  prep=(--prep.voices "[3,2,2]" --prep.sentences "[40,4,4]" --prep.keywords "[20,20,20]" --prep.labelled_minutes 0.3)
+  short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --data.augment.num_rooms 4 --optim.warmup_steps 1)
+  rm -rf smoke
+fi
+# Sentences of some three seconds: crops of 1.2 s, and as many utterances per batch as of clips of one second.
+crops=(--objective.crop_duration 1.2 --data.crop_duration 2.4 --data.batch_seconds 240)
+noise=(--data.augment.noise_dirs "[\"$data/train\"]" --data.augment.noise_probability 0.5)
+pretrain="$train_cmd pretrain simclr_nano --data $data/train --resume --device $device --train.seed $seed --data.num_workers $workers"
+
+if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
+  echo "Stage 0: synthesise the corpus"
+  [ -d $data/train ] || audiossl prep mini --out $data "${prep[@]}"
+  audiossl data validate $data/train
+fi
+
+if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
+  echo "Stage 1: trials: all pairs of sentences of unseen voices (no sentence comes twice), and of their keywords, never the same word"
+  audiossl trials $data/test --out $exp/trials/sentences
+  audiossl trials $data/keywords_test --out $exp/trials/keywords --different utt2keyword
+fi
+
+if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
+  echo "Stage 2: SimCLR, without a margin and with the additive one of 0.1"
+  $pretrain --out $exp/simclr "${crops[@]}" "${noise[@]}" "${short[@]}"
+  $pretrain --out $exp/simclr_margin --objective.margin.name additive --objective.margin.size 0.1 "${crops[@]}" "${noise[@]}" "${short[@]}"
+fi
+
+if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
+  echo "Stage 3: embeddings and equal error rates, of a random encoder too"
+  for source in $exp/simclr $exp/simclr_margin random:$exp/simclr; do
+    name=$(basename $source)
+    case $source in random:*) name=random ;; esac
+    for kind in sentences keywords; do
+      part=test
+      [ $kind = sentences ] || part=keywords_test
+      audiossl embed $source $data/$part --out $exp/embeddings/${name}_$kind --seed $seed --num-workers $workers --device $device
+      audiossl verify --trials $exp/trials/$kind --embeddings $exp/embeddings/${name}_$kind --out $exp/verify_$name
+    done
+  done
+fi
+
+if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
+  echo "Stage 4: report"
+  audiossl report $exp/simclr $exp/simclr_margin $exp/verify_* --compare --title "SimCLR on mini" --out $exp/report.html
+fi

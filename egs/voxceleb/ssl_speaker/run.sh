@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# VoxCeleb: SimCLR with an additive margin on VoxCeleb2 without labels, then VoxCeleb1-O, E and H, raw and with AS-norm.
+#
+#   ./run.sh --voxceleb2 DIR --voxceleb1 DIR --musan DIR --rirs DIR     see cmd.sh for how training is started on several GPUs
+#   ./run.sh --smoke true                                               every stage on imitations of the corpora
+#
+# The published batch is 200 utterances in all: with several processes, divide data.batch_seconds by their number.
+
+stage=0
+stop_stage=100
+smoke=false
+voxceleb1=
+voxceleb2=
+musan=
+rirs=
+audio=
+seed=0
+data=data
+exp=exp
+device=auto
+workers=8
+cohort=20000
+
+. ./cmd.sh
+. ./path.sh
+. parse_options.sh
+set -euo pipefail
+
+short=()
+top=300
+crops=(--crops 10 --crop-duration 3.5)
+if $smoke; then
+  data=smoke/data
+  exp=smoke/exp
+  voxceleb1=smoke/voxceleb1 voxceleb2=smoke/voxceleb2 musan=smoke/musan rirs=smoke/rirs
+  workers=0
+  cohort=8
+  top=4
+  crops=(--crops 2 --crop-duration 0.6)
+  short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --encoder.blocks "[1,1,1,1]" --encoder.embedding_dim 16
+    --objective.crop_duration 0.4 --data.crop_duration 0.8 --data.batch_seconds 6.4)
+  rm -rf smoke
+  for corpus in voxceleb1 voxceleb2 musan; do
+    audiossl prep $corpus --fake smoke/$corpus
+  done
+  audiossl prep rirs_noises --fake $rirs
+fi
+kept=()   # where ffmpeg's work is kept, so that an interrupted preparation goes on
+[ -z "$audio" ] || kept=(--prep.audio "$audio")
+
+if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
+  echo "Stage 0: Kaldi directories"
+  [ -d $data/voxceleb1 ] || audiossl prep voxceleb1 --corpus "$voxceleb1" --out $data/voxceleb1
+  [ -d $data/voxceleb2 ] || audiossl prep voxceleb2 --corpus "$voxceleb2" --out $data/voxceleb2 "${kept[@]}"
+  [ -d $data/musan ] || audiossl prep musan --corpus "$musan" --out $data/musan
+  [ -d $data/rirs ] || audiossl prep rirs_noises --corpus "$rirs" --out $data/rirs
+fi
+
+if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
+  echo "Stage 1: SimCLR on VoxCeleb2"
+  $train_cmd pretrain simclr.toml --data $data/voxceleb2/dev --out $exp/simclr --resume --device $device --train.seed $seed \
+    --data.num_workers $workers --data.augment.reverb_dir $data/rirs/simulated_rirs \
+    --data.augment.noise_dirs "[\"$data/musan/noise\",\"$data/musan/speech\",\"$data/musan/music\"]" "${short[@]}"
+fi
+
+if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
+  echo "Stage 2: embeddings of VoxCeleb1 and of a cohort: utterances drawn from the training data, for its speakers are not known"
+  [ -d $data/cohort ] || audiossl data subset $data/voxceleb2/dev $data/cohort --random $cohort --seed $seed
+  audiossl embed $exp/simclr $data/voxceleb1/all --out $exp/embeddings/voxceleb1 --num-workers $workers --device $device "${crops[@]}"
+  audiossl embed $exp/simclr $data/cohort --out $exp/embeddings/cohort --num-workers $workers --device $device "${crops[@]}"
+fi
+
+if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
+  echo "Stage 3: VoxCeleb1-O, E and H (cleaned), raw and with AS-norm"
+  for list in o e h; do
+    scored="--trials $data/voxceleb1/all/trials_${list}_cleaned --embeddings $exp/embeddings/voxceleb1"
+    echo "$list, raw:"
+    audiossl verify $scored --out $exp/verify_raw/$list
+    echo "$list, AS-norm:"
+    audiossl verify $scored --cohort $exp/embeddings/cohort --norm as --top $top --out $exp/verify_as_norm/$list
+  done
+  audiossl report $exp/simclr $exp/verify_raw/* $exp/verify_as_norm/* --compare --title "SimCLR on VoxCeleb" --out $exp/report.html
+fi

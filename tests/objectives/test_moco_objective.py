@@ -1,0 +1,175 @@
+"""MoCo: its loss by loops over queue entries, the order of its queue, the keys' batch norms and several processes."""
+
+import numpy as np
+import pytest
+import torch
+
+from audiossl.config import build, find_recipe, load_toml
+from audiossl.encoders.xvector import XVector
+from audiossl.objectives._speaker import MarginConfig
+from audiossl.objectives.moco import MoCo
+
+SAMPLES = 1600
+SETTINGS = {"crop_duration": 0.1, "temperature": 0.1, "queue_size": 10, "momentum": 0.9}
+
+
+def objective(seed=0, **changes):
+    """Batch norms of encoders are in eval mode, so that crops do not depend on their neighbours; the teacher has weights of its own."""
+    torch.manual_seed(seed)
+    module = MoCo(XVector(XVector.Config.tiny()), MoCo.Config(**{**SETTINGS, **changes}))
+    module.begin()
+    for parameter in module.teacher.parameters():
+        parameter += 0.1 * torch.randn(parameter.shape)
+    for part in (module.encoder, module.head, module.teacher, module.teacher_head):
+        part.eval()
+    return module
+
+
+def batch(size=4, seed=0):
+    waveform = torch.randn(size, 2 * SAMPLES, generator=torch.Generator().manual_seed(seed))
+    return {"waveform": waveform, "waveform_lengths": torch.full((size,), 2 * SAMPLES)}
+
+
+def vectors(encoder, waveform):
+    """Embeddings of both crops, one by one: (view, batch, dim) float64."""
+    crops = waveform.view(len(waveform), 2, SAMPLES)
+    with torch.no_grad():
+        rows = [[encoder.embed(crop[None], torch.tensor([SAMPLES]))[0] for crop in view] for view in crops.unbind(1)]
+    return np.array([[row.numpy() for row in view] for view in rows], dtype=np.float64)
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def by_loops(queries, keys, queue, margin):
+    losses, right = [], []
+    for own, other in ((0, 1), (1, 0)):
+        for query, key in zip(unit(queries[own]), unit(keys[other]), strict=True):
+            negatives = [entry @ query for entry in queue[other]]
+            shares = np.exp(np.array([query @ key - margin, *negatives]) / 0.1)
+            losses.append(-np.log(shares[0] / shares.sum()))
+            right.append(query @ key > max(negatives))
+    return np.mean(losses), np.mean(right)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.3])
+def test_loss_equals_loops_over_the_queue(margin):
+    module, data = objective(margin=MarginConfig("additive", margin) if margin else MarginConfig()), batch(6)
+    queue = module.queue.double().numpy().copy()
+    output = module(data)
+    queries, keys = (vectors(encoder, data["waveform"]) for encoder in (module.encoder, module.teacher))
+    loss, accuracy = by_loops(queries, keys, queue, margin)
+    assert output.loss_sum.item() == pytest.approx(6 * loss, rel=1e-5)
+    assert output.metrics["accuracy"][0].item() == pytest.approx(6 * accuracy)
+
+
+def test_queue_is_a_ring_that_is_written_after_the_loss():
+    module = objective()
+    expected, place = module.queue.double().numpy().copy(), 0
+    for step in range(4):  # 16 keys into 10 places
+        data = batch(seed=step)
+        queries, keys = (vectors(encoder, data["waveform"]) for encoder in (module.encoder, module.teacher))
+        loss, _ = by_loops(queries, keys, expected, 0.0)
+        assert module(data).loss_sum.item() == pytest.approx(4 * loss, rel=1e-5)
+        for utterance in range(4):
+            expected[:, place] = unit(keys[:, utterance])
+            place = (place + 1) % 10
+        np.testing.assert_allclose(module.queue.numpy(), expected, atol=1e-5)
+    assert module.place == place == 6
+    before = module.queue.clone()
+    module.eval()(batch(seed=9))
+    assert torch.equal(module.queue, before)
+
+
+def test_queue_that_is_smaller_than_the_batch_is_refused():
+    with pytest.raises(ValueError, match="queue_size: 3 is less than the 4 utterances"):
+        objective(queue_size=3)(batch())
+    with pytest.raises(ValueError, match="queue_size: 0 is not positive"):
+        MoCo.Config(queue_size=0)
+
+
+def test_batch_norms_see_keys_in_parts_that_are_dealt_anew(monkeypatch):
+    module, data = objective(key_groups=2), batch(8)
+    seen, embed = [], module.teacher.embed
+    monkeypatch.setattr(module.teacher, "embed", lambda x, lengths: seen.append(x) or embed(x, lengths))
+    orders = []
+    for seed in range(3):
+        seen.clear()
+        torch.manual_seed(seed)
+        module(data)
+        first, second = (part.view(2, 4, SAMPLES) for part in seen)  # (view, utterance, sample)
+        crops = data["waveform"].view(8, 2, SAMPLES)
+        places = [int((crops[:, 0] == crop).all(1).nonzero()) for crop in torch.cat([first[0], second[0]])]
+        assert sorted(places) == list(range(8))
+        assert torch.equal(torch.cat([first[1], second[1]]), crops[places, 1])  # twins stay together
+        orders.append(places)
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def test_keys_return_to_their_utterances_whatever_the_parts():
+    one, many = (objective(key_groups=groups)(batch(7)) for groups in (1, 3))
+    assert many.loss_sum.item() == pytest.approx(one.loss_sum.item(), rel=1e-6)
+
+
+def test_a_margin_that_reads_lengths_reads_those_of_the_encoder():
+    losses = []
+    for factor in (1, 1000):
+        module = objective(margin=MarginConfig("magface", 0.5))
+        with torch.no_grad():
+            module.encoder.body.embedding.weight *= factor
+            module.encoder.body.embedding.bias *= factor
+        losses.append(module(batch()).loss_sum.item())
+    assert losses[1] > losses[0] + 4
+
+
+def test_key_encoder_is_the_moving_average_of_the_query_encoder():
+    module, rng = objective(), np.random.default_rng(0)
+    names = [name for name, _ in module.encoder.named_parameters()]
+    expected = {name: p.double().numpy().copy() for name, p in module.teacher.named_parameters()}
+    for step in range(1, 6):
+        with torch.no_grad():
+            for parameter in module.encoder.parameters():
+                parameter += torch.from_numpy(rng.normal(size=parameter.shape)).float()
+        module.after_step(step)
+        leading = dict(module.encoder.named_parameters())
+        expected = {n: 0.9 * expected[n] + 0.1 * leading[n].detach().double().numpy() for n in names}
+    for name, parameter in module.teacher.named_parameters():
+        np.testing.assert_allclose(parameter.numpy(), expected[name], atol=1e-5)
+        assert not parameter.requires_grad
+
+
+def test_recipe_names_only_what_there_is():
+    recipe = load_toml(find_recipe("moco_am"))
+    table = {key: value for key, value in recipe["objective"].items() if key != "name"}
+    config = build(MoCo.Config, table, "moco_am")
+    assert config.margin == MarginConfig("additive", 0.1, ramp_steps=recipe["train"]["max_steps"] // 2)
+
+
+def work(rank, world, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    try:
+        module = objective(key_groups=2)
+        torch.manual_seed(rank)  # every process draws its own order; the first one's counts
+        rows = [slice(0, 5), slice(5, 8)][rank]
+        losses = []
+        for step in range(3):
+            data = {name: value[rows] for name, value in batch(8, seed=step).items()}
+            losses.append(module(data).loss_sum.item())
+        torch.save((losses, module.queue, module.place), f"{folder}/{rank}.pt")
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+    torch.multiprocessing.spawn(work, (2, str(tmp_path)), nprocs=2)
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    module = objective()
+    for step in range(3):
+        together = module(batch(8, seed=step)).loss_sum.item()
+        assert sum(losses[step] for losses, _, _ in parts) == pytest.approx(together, rel=1e-5)
+    for _, queue, place in parts:
+        torch.testing.assert_close(queue, module.queue)
+        assert place == module.place == 24 % 10
