@@ -101,10 +101,18 @@ def _random_like(source: str, seed: int) -> SSLEncoder:
     trained = load_encoder(source)
     torch.manual_seed(seed)
     encoder = build_encoder(open_source(source)[1]["encoder"])
-    # Buffers are measured on data (the mean and deviation of the filterbank), not learnt.
+    # Some buffers are measured on data before training (the mean and deviation of the filterbank); the running statistics of batch
+    # norms belong to the trained weights and would spoil random ones.
     measured = dict(trained.named_buffers())
+    running = {
+        f"{name}.{buffer}"
+        for name, module in encoder.named_modules()
+        if isinstance(module, torch.nn.modules.batchnorm._NormBase)  # noqa: SLF001 - the base of all batch norms
+        for buffer, _ in module.named_buffers(recurse=False)
+    }
     for name, buffer in encoder.named_buffers():
-        buffer.copy_(measured[name])
+        if name not in running:
+            buffer.copy_(measured[name])
     encoder.eval()
     return encoder
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from audiossl.nn.statistics_pooling import Pooling
 
 _SQUEEZE = 8
+# With 8, the gradient of torch 2.13's strided channels-last convolution overwrites memory on some processors.
+_FEWEST_CHANNELS = 16
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,8 @@ class ResNetShape:
             raise ValueError(
                 f"blocks {self.blocks} must be {len(self.strides)} numbers from 1 on; the paper's are (3, 4, 6, 3)"
             )
-        if self.base_channels < _SQUEEZE:
-            raise ValueError(
-                f"base_channels {self.base_channels} leaves nothing of a squeeze by {_SQUEEZE}; give {_SQUEEZE} or more"
-            )
+        if self.base_channels < _FEWEST_CHANNELS:
+            raise ValueError(f"base_channels {self.base_channels} is too few; give {_FEWEST_CHANNELS} or more")
 
 
 class ResNetBody(nn.Module):

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from audiossl.contracts import Batch, SpeakerEncoder, StepOutput
 
 _GLOBAL_CROPS = 2
+_PROTOTYPES = "prototypes.weight"
 
 
 class DINO(MomentumObjective):
     """Self-distillation without labels (Caron et al., 2021), with two global crops. What is evaluated is the teacher.
 
-    Differs from the published speaker models: clipping is of the whole gradient and not per parameter, and weight decay, where the optimiser
-    has it, spares no parameter.
+    Differs from the published speaker models: the loop clips the whole gradient, where they clip that of each parameter.
     """
 
     centre: Tensor
@@ -105,8 +105,11 @@ class DINO(MomentumObjective):
             self.centre.copy_(moved)
         return output_of(loss, embeddings, positive_cosine=positive_cosine(embeddings), **metrics)
 
+    @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Move the teacher, and let the prototypes train once freeze_steps are over."""
+        if step <= self.config.freeze_steps:  # a gradient of 0 does not keep weight decay from shortening them
+            self.head.get_parameter(_PROTOTYPES).copy_(self.teacher_head.get_parameter(_PROTOTYPES))
         super().after_step(step)
         self.released.fill_(float(step >= self.config.freeze_steps))
 
@@ -115,7 +118,7 @@ class _Head(nn.Module):
     """Three linear layers, and cosines with prototypes: a linear layer whose weight norm has length 1, the published one's g.
 
     Inputs (row, dim). gate: what gradients of the prototypes are multiplied by, 0 or 1: they have one in every step, as
-    DistributedDataParallel wants. A direction does not feel weight decay.
+    DistributedDataParallel wants.
     """
 
     def __init__(self, dim: int, config: DINO.Config) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -19,7 +19,7 @@ class OptimConfig:
     """An optimiser with a schedule; the defaults are HuBERT base's (Hsu et al., 2021), whose "adam" decouples the weight decay.
 
     optimizer: `adamw`, which without weight decay is Adam, with `betas` and `eps`; or `sgd` with `momentum`, whose weight decay is a
-    penalty on the squares and so goes through the momentum.
+    penalty on the squares and so goes through the momentum. decay_vectors: whether parameters of one dimension (biases, norms) decay too.
     warmup_steps: linear from 0 to `peak_lr`. schedule: what follows, until the last step; `tri_stage` warms up, holds and decays
     exponentially over the `tri_stage` fractions of the run (Baevski et al., 2020) and ignores nothing: `warmup_steps` must be 0; `step`
     multiplies by `decay_factor` every `decay_steps` steps, counted from the first of the run. An option that the choice does not use is a
@@ -32,6 +32,7 @@ class OptimConfig:
     eps: float = 1e-6
     momentum: float = 0.0
     weight_decay: float = 0.01
+    decay_vectors: bool = True
     schedule: Literal["linear", "cosine", "constant", "tri_stage", "step"] = "linear"
     warmup_steps: int = 0
     final_lr_ratio: float = 0.0
@@ -87,13 +88,13 @@ def learning_rate(step: int, total: int, config: OptimConfig) -> float:
 def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
     """Return the optimiser over the parameters that train, fused where the device has it."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": trained, "weight_decay": config.weight_decay}]
+    if not config.decay_vectors:
+        groups[0]["params"] = [parameter for parameter in trained if parameter.ndim > 1]
+        groups.append({"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0})
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            trained, lr=config.peak_lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
-        )
-    return torch.optim.AdamW(
-        trained, lr=config.peak_lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
-    )
+        return torch.optim.SGD(groups, lr=config.peak_lr, momentum=config.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 def _tri_stage(step: int, total: int, config: OptimConfig) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from audiossl.data.json_files import write_json
 from audiossl.data.kaldi import UTT2SPK
 from audiossl.data.loader import BadRecordings, LoaderConfig, usable
 from audiossl.data.whole import WholeUtterances, one_epoch
-from audiossl.interop.encoder import RANDOM, load_encoder, weights_hash
+from audiossl.interop.encoder import load_encoder, weights_hash
 from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
 from audiossl.nn.pooling import mean_over_frames
 from audiossl.verification.embeddings import EmbeddingWriter
@@ -81,8 +81,6 @@ def open_embedder(
     layer that is not there, and for one of an encoder that has embeddings of its own.
     """
     encoder: Any = load_encoder(source, seed=seed)
-    if source.startswith(RANDOM):
-        _forget_statistics(encoder)
     digest = weights_hash(encoder)
     encoder = encoder.float().eval().to(device)
     if hasattr(encoder, "embed"):
@@ -208,14 +206,16 @@ class _AtLeast:
 
 def _reading(manifest: Source, embedder: Embedder, config: ExtractConfig) -> tuple[Source, Viewing, LoaderConfig]:
     """Return what the loader reads from, the views, and its settings."""
-    loading = {"batch_seconds": config.batch_seconds, "num_workers": config.num_workers}
+    loading = LoaderConfig(
+        batch_seconds=config.batch_seconds, num_workers=config.num_workers, max_bad_fraction=config.max_bad_fraction
+    )
     if config.crops is None or config.crop_duration is None:
-        return manifest, WholeUtterances(embedder.min_samples), LoaderConfig(**loading)  # type: ignore[arg-type]
+        return manifest, WholeUtterances(embedder.min_samples), loading
     crops = EvenCrops(config.crops, round(config.crop_duration * embedder.sample_rate), embedder.sample_rate)
     if crops.samples < embedder.min_samples:
         shortest = embedder.min_samples / embedder.sample_rate
         raise ValueError(f"crops of {config.crop_duration} s have no frame; give at least {shortest:.3f} s")
-    return _AtLeast(manifest, crops.seconds), crops, LoaderConfig(crop_duration=crops.seconds, **loading)  # type: ignore[arg-type]
+    return _AtLeast(manifest, crops.seconds), crops, replace(loading, crop_duration=crops.seconds)
 
 
 def _embed(embedder: Embedder, batch: Batch) -> np.ndarray:
@@ -247,13 +247,6 @@ def _unmixed(embed: Embed, sample_rate: int, min_samples: int) -> Embed:
         return embed
     alone = one_by_one(as_frame)
     return lambda waveform, lengths: alone(waveform, lengths).layers[-1].squeeze(1)
-
-
-def _forget_statistics(encoder: torch.nn.Module) -> None:
-    """Reset batch norms: what they measured belongs to the trained weights, and would spoil random ones."""
-    for module in encoder.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._NormBase):  # noqa: SLF001 - the base of all batch norms
-            module.reset_running_stats()
 
 
 def _copy_speakers(data: Path, out: Path) -> None:

@@ -73,6 +73,15 @@ def test_adamw_decays_beside_its_moments():
     assert trained(config, (0.3, -0.2, 0.1)) == pytest.approx(weight)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_vectors_keep_their_size_where_only_matrices_decay(optimizer):
+    matrix, vector = nn.Parameter(torch.ones(1, 1)), nn.Parameter(torch.ones(1))
+    config = OptimConfig(optimizer=optimizer, peak_lr=0.1, weight_decay=0.5, decay_vectors=False)
+    matrix.grad, vector.grad = torch.zeros(1, 1), torch.zeros(1)
+    make_optimizer([matrix, vector], config).step()
+    assert (matrix.item(), vector.item()) == (pytest.approx(0.95), 1.0)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

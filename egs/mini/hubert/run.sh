@@ -23,9 +23,9 @@ set -euo pipefail
 
 prep=()
 short=()
-steps_first=(--train.max_steps 300)
-steps_second=(--train.max_steps 900)
-steps_finetune=(--train.max_steps 1200 --train.eval_every 400 --train.save_every 400)
+steps_first=(--train.max_steps 400)
+steps_second=(--train.max_steps 1000)
+steps_finetune=(--train.max_steps 2000 --train.eval_every 500 --train.save_every 500)
 probe=()
 if $smoke; then
   data=smoke/data
@@ -39,7 +39,7 @@ if $smoke; then
   rm -rf smoke
 fi
 clusters=$($smoke && echo 10 || echo 100)
-layer=$($smoke && echo 1 || echo 2)
+layer=1
 pretrain="$train_cmd pretrain hubert_nano --data $data/train --dev $data/dev --resume --device $device --train.seed $seed"
 finetune="$train_cmd finetune --data $data/train --dev $data/dev --resume --device $device --train.seed $seed"
 
@@ -69,7 +69,7 @@ fi
 
 if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
   echo "Stage 4: HuBERT, iteration 2"
-  $pretrain --out $exp/it2 --objective.labels "[\"it1_$seed\"]" --objective.label_rate 50 "${short[@]}" "${steps_second[@]}"
+  $pretrain --out $exp/it2 --objective.labels "[\"it1_$seed\"]" --objective.label_rate 25 "${short[@]}" "${steps_second[@]}"
 fi
 
 if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# VoxCeleb: SimCLR with an additive margin on VoxCeleb2 without labels, then VoxCeleb1-O, E and H, raw and with AS-norm.
+# VoxCeleb: SimCLR with an additive margin, or another objective, on VoxCeleb2 without labels, then VoxCeleb1-O, E and H, raw and with AS-norm.
 #
 #   ./run.sh --voxceleb2 DIR --voxceleb1 DIR --musan DIR --rirs DIR     see cmd.sh for how training is started on several GPUs
+#   ./run.sh ... --recipe moco_am                                       another recipe for speakers, or a TOML file
 #   ./run.sh --smoke true                                               every stage on imitations of the corpora
 #
 # The published batch is 200 utterances in all: with several processes, divide data.batch_seconds by their number.
@@ -17,6 +18,7 @@ audio=
 seed=0
 data=data
 exp=exp
+recipe=simclr_am_785
 device=auto
 workers=8
 cohort=20000
@@ -26,6 +28,7 @@ cohort=20000
 . parse_options.sh
 set -euo pipefail
 
+name=$(basename $recipe .toml)
 short=()
 top=300
 crops=(--crops 10 --crop-duration 3.5)
@@ -57,8 +60,8 @@ if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
 fi
 
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
-  echo "Stage 1: SimCLR on VoxCeleb2"
-  $train_cmd pretrain simclr.toml --data $data/voxceleb2/dev --out $exp/simclr --resume --device $device --train.seed $seed \
+  echo "Stage 1: $name on VoxCeleb2"
+  $train_cmd pretrain $recipe --data $data/voxceleb2/dev --out $exp/$name --resume --device $device --train.seed $seed \
     --data.num_workers $workers --data.augment.reverb_dir $data/rirs/simulated_rirs \
     --data.augment.noise_dirs "[\"$data/musan/noise\",\"$data/musan/speech\",\"$data/musan/music\"]" "${short[@]}"
 fi
@@ -66,18 +69,18 @@ fi
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
   echo "Stage 2: embeddings of VoxCeleb1 and of a cohort: utterances drawn from the training data, for its speakers are not known"
   [ -d $data/cohort ] || audiossl data subset $data/voxceleb2/dev $data/cohort --random $cohort --seed $seed
-  audiossl embed $exp/simclr $data/voxceleb1/all --out $exp/embeddings/voxceleb1 --num-workers $workers --device $device "${crops[@]}"
-  audiossl embed $exp/simclr $data/cohort --out $exp/embeddings/cohort --num-workers $workers --device $device "${crops[@]}"
+  audiossl embed $exp/$name $data/voxceleb1/all --out $exp/embeddings_$name/voxceleb1 --num-workers $workers --device $device "${crops[@]}"
+  audiossl embed $exp/$name $data/cohort --out $exp/embeddings_$name/cohort --num-workers $workers --device $device "${crops[@]}"
 fi
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
   echo "Stage 3: VoxCeleb1-O, E and H (cleaned), raw and with AS-norm"
   for list in o e h; do
-    scored="--trials $data/voxceleb1/all/trials_${list}_cleaned --embeddings $exp/embeddings/voxceleb1"
+    scored="--trials $data/voxceleb1/all/trials_${list}_cleaned --embeddings $exp/embeddings_$name/voxceleb1"
     echo "$list, raw:"
-    audiossl verify $scored --out $exp/verify_raw/$list
+    audiossl verify $scored --out $exp/verify_$name/raw_$list
     echo "$list, AS-norm:"
-    audiossl verify $scored --cohort $exp/embeddings/cohort --norm as --top $top --out $exp/verify_as_norm/$list
+    audiossl verify $scored --cohort $exp/embeddings_$name/cohort --norm as --top $top --out $exp/verify_$name/as_norm_$list
   done
-  audiossl report $exp/simclr $exp/verify_raw/* $exp/verify_as_norm/* --compare --title "SimCLR on VoxCeleb" --out $exp/report.html
+  audiossl report $exp/$name $exp/verify_$name/* --compare --title "$name on VoxCeleb" --out $exp/report.html
 fi

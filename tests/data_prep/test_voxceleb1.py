@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from audiossl import registry
+from audiossl.data.manifest import Manifest
+from audiossl.verification.trials import read_trials
+
+voxceleb = registry.get("data_prep", "voxceleb1")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    root = tmp_path_factory.mktemp("vox1") / "corpus"
+    root.mkdir()
+    voxceleb.fake(root)
+    return root
+
+
+@pytest.fixture
+def corpus(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "corpus")
+
+
+def test_parts_follow_the_speakers(original, tmp_path):
+    voxceleb.prepare(original, tmp_path)
+    made = {name: Manifest.open(tmp_path / name) for name in ("all", "dev", "test")}
+    speakers = {name: set(manifest.column("utt2spk")) for name, manifest in made.items()}
+    assert speakers["dev"] == {"id10001", "id10002"}
+    assert speakers["test"] == {"id10270", "id10271"}
+    assert speakers["all"] == speakers["dev"] | speakers["test"]
+    index = list(made["all"].ids).index("id10001--DpVZzkwHTA-00001")
+    assert made["all"].column("utt2video")[index] == "-DpVZzkwHTA"
+    genders = dict(zip(made["all"].column("utt2spk"), made["all"].column("utt2gender"), strict=True))
+    assert genders == {"id10001": "m", "id10002": "f", "id10270": "m", "id10271": "f"}
+
+
+def test_lists_are_those_published_and_lie_where_their_recordings_are(original, tmp_path):
+    voxceleb.prepare(original, tmp_path)
+    files = {"o": "veri_test", "e": "list_test_all", "h": "list_test_hard"}
+    for letter, file in files.items():
+        for suffix, digit in (("", ""), ("_cleaned", "2")):
+            lines = (original / "meta" / f"{file}{digit}.txt").read_text().splitlines()
+            trials = read_trials(tmp_path / "all" / f"trials_{letter}{suffix}")
+            assert len(trials) == len(lines)
+            for line, i, j, label in zip(lines, trials.enrol, trials.test, trials.labels, strict=True):
+                said = " ".join([str(int(label)), trials.names[i], trials.names[j]])
+                assert said == line.replace(".wav", "").replace("/", "-")
+    assert {path.name for path in (tmp_path / "test").glob("trials*")} == {"trials_o", "trials_o_cleaned"}
+    assert set(read_trials(tmp_path / "test" / "trials_o").names) <= set(Manifest.open(tmp_path / "test").ids)
+    assert not list((tmp_path / "dev").glob("trials*"))
+
+
+def test_identification_split(original, tmp_path):
+    voxceleb.prepare(original, tmp_path)
+    lines = (original / "meta" / "iden_split.txt").read_text().splitlines()
+    for digit, name in (("1", "iden_train"), ("2", "iden_dev"), ("3", "iden_test")):
+        expected = {line[2:-4].replace("/", "-") for line in lines if line[0] == digit}
+        assert set(Manifest.open(tmp_path / name).ids) == expected
+
+
+def test_one_folder_and_lists_beside_it(corpus, tmp_path):
+    for part in ("dev", "test"):
+        shutil.copytree(corpus / f"vox1_{part}_wav" / "wav", corpus / "wav", dirs_exist_ok=True)
+        shutil.rmtree(corpus / f"vox1_{part}_wav")
+    for path in (corpus / "meta").iterdir():
+        shutil.move(path, corpus / path.name)
+    (corpus / "vox1_meta.csv").unlink()
+    voxceleb.prepare(corpus, tmp_path / "out")
+    made = Manifest.open(tmp_path / "out" / "all")
+    assert len(made) == 16
+    assert "utt2gender" not in made.column_names()
+    assert (tmp_path / "out" / "test" / "trials_o_cleaned").is_file()
+
+
+def test_the_test_part_alone(corpus, tmp_path):
+    shutil.rmtree(corpus / "vox1_dev_wav")
+    with pytest.raises(ValueError, match=r"iden_split\.txt:1: id10001/.* is not among the recordings"):
+        voxceleb.prepare(corpus, tmp_path / "cut")
+    (corpus / "meta" / "iden_split.txt").unlink()
+    with pytest.raises(ValueError, match=r"list_test_all\.txt:1: id10001/.* is not among the recordings"):
+        voxceleb.prepare(corpus, tmp_path / "cut2")
+    for path in (corpus / "meta").glob("list_test_*"):
+        path.unlink()
+    voxceleb.prepare(corpus, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"all", "test"}
+
+
+def test_faults_are_named(corpus, tmp_path):
+    meta = corpus / "meta" / "vox1_meta.csv"
+    text = meta.read_text()
+    meta.write_text(text.replace("\tm\t", "\tx\t"))
+    with pytest.raises(ValueError, match=r"vox1_meta\.csv:2: not `id name m\|f"):
+        voxceleb.prepare(corpus, tmp_path / "a")
+    meta.write_text("\n".join(text.splitlines()[:-1]))
+    with pytest.raises(ValueError, match=r"speaker id10271 is not in vox1_meta\.csv"):
+        voxceleb.prepare(corpus, tmp_path / "b")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="wav: not found, nor dev/wav"):
+        voxceleb.prepare(tmp_path / "empty", tmp_path / "c")

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+import pytest
+
+from audiossl import registry
+from audiossl.data.audio import read_audio
+from audiossl.data.manifest import Manifest
+
+voxceleb = registry.get("data_prep", "voxceleb2")
+
+# A stand-in for ffmpeg: the "m4a" of these tests are WAV under another name. It says what it was asked for.
+FFMPEG = """#!{python}
+import sys
+import soundfile
+words = sys.argv[1:]
+with open({log!r}, "a") as log:
+    print(*words, file=log)
+source = words[words.index("-i") + 1]
+try:
+    samples, rate = soundfile.read(source, dtype="int16")
+except soundfile.LibsndfileError:
+    sys.exit("moov atom not found")
+soundfile.write(words[-1], samples, rate, format=words[words.index("-f") + 1].upper())
+"""
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Everything as it is published, but for what is inside of the m4a."""
+    voxceleb.fake(tmp_path / "corpus")
+    for part in ("dev", "test"):
+        (tmp_path / "corpus" / part / "wav").rename(tmp_path / "corpus" / part / "aac")
+    for path in (tmp_path / "corpus").rglob("*.wav"):
+        path.rename(path.with_suffix(".m4a"))
+    return tmp_path / "corpus"
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """Put the stand-in on the path; returns the file that counts its calls."""
+    log = tmp_path / "calls"
+    log.touch()
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text(FFMPEG.format(python=sys.executable, log=str(log)))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return log
+
+
+def test_converted_recordings_are_taken_as_they_are(tmp_path):
+    voxceleb.fake(tmp_path / "corpus")
+    voxceleb.prepare(tmp_path / "corpus", tmp_path / "out")
+    made = {name: Manifest.open(tmp_path / "out" / name) for name in ("dev", "test")}
+    assert {name: len(manifest) for name, manifest in made.items()} == {"dev": 12, "test": 4}
+    assert set(made["test"].column("utt2spk")) == {"id00017"}
+    index = list(made["dev"].ids).index("id00012--2VOr6E3h2A-00002")
+    assert made["dev"].column("utt2video")[index] == "-2VOr6E3h2A"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"dev", "test"}
+
+
+def test_m4a_is_decoded_once(corpus, calls, tmp_path):
+    voxceleb.prepare(corpus, tmp_path / "out", voxceleb.Config(audio=tmp_path / "flac"))
+    lines = calls.read_text().splitlines()
+    assert len(lines) == 16
+    assert all("-ac 1 -ar 16000" in line for line in lines)
+    made = Manifest.open(tmp_path / "out" / "dev")
+    source = corpus / "dev/aac/id00012/-2VOr6E3h2A/00002.m4a"
+    index = list(made.ids).index("id00012--2VOr6E3h2A-00002")
+    assert (made.audio(index, sample_rate=16000) == read_audio(source)).all()
+    assert not list((tmp_path / "flac").rglob("*.partial"))
+    voxceleb.prepare(corpus, tmp_path / "again", voxceleb.Config(audio=tmp_path / "flac"))
+    assert len(calls.read_text().splitlines()) == 16
+    voxceleb.prepare(corpus, tmp_path / "beside")
+    assert len(calls.read_text().splitlines()) == 32
+    assert len(list((tmp_path / "beside" / "audio").rglob("*.flac"))) == 16
+
+
+def test_a_damaged_one_is_named(corpus, calls, tmp_path):
+    (corpus / "dev/aac/id00015/21Uxsk56VDQ/00001.m4a").write_bytes(b"nothing")
+    with pytest.raises(
+        ValueError, match=r"00001\.m4a: ffmpeg cannot decode it \(moov atom not found\); unpack it again"
+    ):
+        voxceleb.prepare(corpus, tmp_path / "out")
+    assert calls.read_text()
+
+
+def test_without_ffmpeg_one_line_says_so(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"m4a: m4a is decoded by ffmpeg, which is not installed; .* the 16 files to \.wav"
+    ):
+        voxceleb.prepare(corpus, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bare_folder_is_the_development_part(tmp_path):
+    voxceleb.fake(tmp_path / "corpus")
+    shutil.move(tmp_path / "corpus" / "dev" / "wav", tmp_path / "corpus" / "wav")
+    shutil.rmtree(tmp_path / "corpus" / "test")
+    voxceleb.prepare(tmp_path / "corpus", tmp_path / "out")
+    assert len(Manifest.open(tmp_path / "out" / "dev")) == 12
+    shutil.rmtree(tmp_path / "corpus" / "wav")
+    with pytest.raises(ValueError, match="aac: not found, nor any other part"):
+        voxceleb.prepare(tmp_path / "corpus", tmp_path / "none")
