@@ -125,6 +125,9 @@ def _cut(seconds: NDArray[np.float64], batch_seconds: float, jitter: float) -> N
     while cuts[-1] < counts.size:
         cuts.append(cuts[-1] + int(counts[cuts[-1]]))
     cuts[-1] = counts.size
+    if len(cuts) > 2 and 2 * (cuts[-1] - cuts[-2]) < cuts[-2] - cuts[-3]:
+        # A remainder of one utterance has nobody to be compared with: it shares with the batch before, whose limit both keep.
+        cuts[-2] = (cuts[-1] + cuts[-3] + 1) // 2
     return np.asarray(cuts, dtype=np.intp)
 
 

@@ -36,6 +36,8 @@ def info_nce(
     keys = gather_with_gradient(key, layout)
     own = torch.arange(layout.start, layout.start + len(query), device=query.device)
     positive = own.unsqueeze(1) == torch.arange(layout.total, device=query.device)  # (query, key)
+    if similarity not in {"cosine", "dot"}:
+        raise ValueError(f"info_nce: similarity {similarity!r} is neither 'cosine' nor 'dot'")
     if similarity == "cosine":
         return contrast(query, keys, positive, temperature=temperature, margin=margin).mean()
     if margin is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 _DIAGNOSES = {
     "prediction_perplexity": "every frame is predicted as the same few units",
-    "target_perplexity": "the targets hold almost only one unit: look at `audiossl units quality`",
+    "target_perplexity": "the targets hold almost only one class (of units: see `audiossl units quality`)",
     "embedding_std": "all frames have the same representation",
     "effective_rank": "the representation lives in almost one dimension",
 }

@@ -66,6 +66,8 @@ def sum_up(module: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
         on_device = to_device(batch, device)
         sums.add(module(on_device), on_device["waveform_lengths"].sum())
     totals = sums.total(World(0, 1, device), 0)
+    if not totals.count:
+        raise ValueError("the development data gave no loss: nothing in it counted; give more of it, or larger batches")
     return {"loss": totals.loss / totals.count, **totals.metrics}
 
 

@@ -144,3 +144,12 @@ def test_a_million_utterances_are_planned_in_two_seconds():
     assert indices.size > 0
     kept = (sampler._kept, sampler._seconds, sampler._cuts, *sampler._plans[epoch])
     assert sum(array.nbytes for array in kept) <= 28 * 1_000_000
+
+
+@pytest.mark.parametrize("count", [9, 10, 13, 16])
+def test_no_batch_is_a_small_remainder(count):
+    sampler = BucketSampler(np.full(count, 1.0), batch_seconds=8.0, seed=0, jitter=0.0)
+    sizes = [len(sampler.batch(number)[1]) for number in range(sampler.batches_per_epoch())]
+    assert sum(sizes) == count
+    assert max(sizes) <= 8
+    assert min(sizes) >= 4
