@@ -131,6 +131,12 @@ class ClassObjective(SpeakerObjective):
         """Build it for the classes of a data directory."""
         return cls(encoder, config, Classes.of(Manifest.open(data_dir), config))
 
+    def labelled(self, manifest: Manifest) -> Manifest:
+        """Return the utterances that show a label: reading only these, instead of all, changes no loss and saves the rest of the audio."""
+        values, number = manifest.column(self.config.column), self.classes.number
+        shown = (number(manifest.ids[index], values[index]) for index in range(len(manifest)))
+        return manifest.subset(np.flatnonzero(np.fromiter(shown, np.int64, len(manifest)) != _NO_CLASS))
+
     @property
     def gate(self) -> float | None:
         """Loss above which a label is taken for wrong in this step, nats; None: all are believed."""

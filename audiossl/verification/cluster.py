@@ -1,0 +1,114 @@
+"""Pseudo-labels: spherical k-means on embeddings that stay on disk."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from audiossl.data.progress import progress
+from audiossl.units.kmeans import NearestCentroid, kmeans_plus_plus
+from audiossl.verification._vectors import add_by_group, checked_points
+from audiossl.verification.cosine import Cosine
+
+if TYPE_CHECKING:
+    from audiossl.verification.embeddings import Embeddings
+
+_CELLS = 1 << 26  # of the matrix (row, cluster) of a block: 256 MB
+_ROWS = 1 << 14
+_SEEDING_ROWS = 20  # per cluster, of which k-means++ chooses
+_SPLIT = 1e-3
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Outcome of spherical k-means.
+
+    labels: (utterance,) int32, the cluster of each row of the embeddings. centroids: (cluster, dim) float32, of length 1. counts:
+    (cluster,), utterances of each. cosine: mean of each utterance with the mean direction of its cluster. iterations: until nothing
+    moved, or as many as were allowed.
+    """
+
+    labels: np.ndarray
+    centroids: np.ndarray
+    counts: np.ndarray
+    cosine: float
+    iterations: int
+
+
+def cluster(embeddings: Embeddings, clusters: int, *, iterations: int, seed: int, device: str = "cpu") -> Clusters:
+    """Cluster utterances by the direction of their embeddings (Dhillon and Modha, 2001), from k-means++ seeds; the same bytes every time.
+
+    Each iteration reads the matrix once, block by block; of several crops, the mean of their directions counts. faiss' own k-means would
+    want all rows in memory, so these are its two steps, with the matrix product of the units. A cluster that loses all its utterances begins again beside a large one. ValueError where there are fewer utterances than
+    clusters, and for an embedding that is zero or not finite.
+    """
+    if not 2 <= clusters <= len(embeddings):
+        raise ValueError(
+            f"{embeddings.path}: {len(embeddings)} utterances for {clusters} clusters; ask for 2 to {len(embeddings)}"
+        )
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)  # the OpenMP threads of the parent do not live on in a forked child
+    rng = np.random.default_rng(seed)
+    centroids = _seeds(embeddings, clusters, rng)
+    labels = np.full(len(embeddings), -1, dtype=np.int32)
+    done = 0
+    for _ in progress(range(iterations), iterations, "k-means"):
+        sums, counts, moved = _assign(embeddings, centroids, labels, device)
+        done += 1
+        if not moved:
+            break
+        centroids = _directions(sums, counts, centroids, rng)
+    else:
+        sums, counts, _ = _assign(embeddings, centroids, labels, device)
+    # The sum of a cluster's unit vectors is as long as the sum of their cosines with its direction.
+    cosine = float(np.linalg.norm(sums, axis=1).sum() / len(labels))
+    return Clusters(labels, centroids, counts, cosine, done)
+
+
+def _assign(
+    embeddings: Embeddings, centroids: np.ndarray, labels: np.ndarray, device: str
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Write the nearest centroid of each row into `labels`; returns sums (cluster, dim) float64, counts, and whether any label moved."""
+    nearest, moved = NearestCentroid(centroids, device), False
+    sums, counts = np.zeros(centroids.shape), np.zeros(len(centroids), dtype=np.int64)
+    step = max(1, min(_ROWS, _CELLS // len(centroids)))
+    for begin in range(0, len(embeddings), step):
+        points = _points(embeddings, np.arange(begin, min(begin + step, len(embeddings))))
+        found = nearest(torch.from_numpy(points)).numpy()
+        add_by_group(sums, found, points)
+        counts += np.bincount(found, minlength=len(centroids))
+        block = labels[begin : begin + step]
+        moved |= bool((block != found).any())
+        block[:] = found
+    return sums, counts, moved
+
+
+def _directions(sums: np.ndarray, counts: np.ndarray, before: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mean directions; empty clusters take those of the largest, a little aside. before: where sums cancel to nothing, what stays."""
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    centroids: np.ndarray = np.divide(sums, lengths, out=before.astype(np.float64), where=lengths > 0)
+    empty = np.flatnonzero(counts == 0)
+    large = np.argsort(-counts, kind="stable")[: len(empty)]
+    aside = rng.standard_normal((len(large), sums.shape[1])) * _SPLIT / np.sqrt(sums.shape[1])
+    centroids[empty[: len(large)]] = centroids[large] + aside
+    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+    return centroids.astype(np.float32)
+
+
+def _seeds(embeddings: Embeddings, clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """k-means++ on a random part of the rows, which is all that is held: its cost does not grow with the corpus."""
+    limit = min(len(embeddings), _SEEDING_ROWS * clusters)
+    rows = np.sort(rng.choice(len(embeddings), limit, replace=False))
+    return kmeans_plus_plus(_points(embeddings, rows), clusters, rng)
+
+
+def _points(embeddings: Embeddings, rows: np.ndarray) -> np.ndarray:
+    """(row, dim) float32, directions."""
+    cosine = Cosine()
+    with np.errstate(invalid="ignore"):
+        points = cosine.unit(cosine.points(embeddings.matrix.take(rows, axis=0)))
+    return checked_points(embeddings, rows, np.ascontiguousarray(points, dtype=np.float32))

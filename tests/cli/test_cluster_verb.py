@@ -1,0 +1,68 @@
+"""`audiossl cluster`: what it writes and says, and one line for each misuse."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from audiossl.cli.main import main
+from audiossl.data.kaldi import read_table
+from audiossl.verification.embeddings import EmbeddingWriter
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    points = np.repeat(rng.standard_normal((3, 6)), 5, axis=0) + 0.01 * rng.standard_normal((15, 6))
+    with EmbeddingWriter(tmp_path / "vectors", 6) as writer:
+        writer.add([f"u{k:02}" for k in reversed(range(15))], points[::-1])
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+def run(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["cluster", *map(str, words), "--device", "cpu"])
+    return stop.value.code, *capsys.readouterr()
+
+
+def test_labels_are_a_column_of_the_data_directory(folder, capsys):
+    out = folder / "data" / "utt2cluster"
+    code, text, _ = run([folder / "vectors", "--clusters", "3", "--out", out, "--json"], capsys)
+    assert code == 0
+    facts = json.loads(text)
+    assert facts == json.loads((folder / "data" / "utt2cluster.json").read_text())
+    assert (facts["utterances"], facts["used"], facts["smallest"], facts["largest"]) == (15, 3, 5, 5)
+    assert facts["mean_cosine"] > 0.999
+    rows = [(key, value) for _, key, value in read_table(out)]
+    assert [key for key, _ in rows] == [f"u{k:02}" for k in range(15)]
+    values = [value for _, value in rows]
+    assert [len(set(values[k : k + 5])) for k in (0, 5, 10)] == [1, 1, 1]
+    assert set(values) == {"c0", "c1", "c2"}
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_it_says_what_it_did(folder, capsys):
+    out = folder / "data" / "utt2cluster"
+    code, text, _ = run([folder / "vectors", "--clusters", "3", "--out", out, "--seed", "1"], capsys)
+    assert code == 0
+    assert text.startswith(f"{out}: 15 utterances in 3 clusters of 5 to 5, mean cosine 0.99")
+
+
+def test_faults_are_one_line_each(folder, capsys):
+    good = folder / "data" / "utt2cluster"
+    cases = (
+        ([folder / "vectors", "--clusters", "3", "--out", folder / "data" / "labels"], 2, "name it utt2cluster"),
+        ([folder / "vectors", "--clusters", "3", "--out", good, "--iterations", "0"], 2, "--iterations 0 is not"),
+        ([folder / "vectors", "--clusters", "3", "--out", folder / "none" / "utt2cluster"], 1, "no such folder"),
+        ([folder / "vectors", "--clusters", "16", "--out", good], 1, "ask for 2 to 15"),
+        ([folder / "nothing", "--clusters", "3", "--out", good], 1, "no such file"),
+    )
+    for words, status, message in cases:
+        code, out, err = run(words, capsys)
+        assert (code, out) == (status, "")
+        assert message in err
+        assert err.count("\n") == 1
+        assert not good.exists()
