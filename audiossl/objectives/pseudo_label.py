@@ -48,7 +48,7 @@ class PseudoLabel(ClassObjective):
         @classmethod
         def tiny(cls) -> PseudoLabel.Config:
             """Return the smallest one that exercises everything, for tests: any column holds labels."""
-            return cls("utt2spk", crop_duration=0.3, gate=50.0, gate_after=1, fraction=0.5)
+            return cls("utt2spk", crop_duration=0.3, gate=50.0, gate_after=1)
 
     headline: ClassVar[tuple[str, ...]] = ("accuracy", "kept")
 

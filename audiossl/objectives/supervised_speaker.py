@@ -25,4 +25,4 @@ class SupervisedSpeaker(ClassObjective):
         def tiny(cls) -> SupervisedSpeaker.Config:
             """Return the smallest one that exercises everything, for tests."""
             margin = MarginConfig("additive_angular", 0.1, ramp_steps=2)
-            return cls(crop_duration=0.3, margin=margin, fraction=0.5)
+            return cls(crop_duration=0.3, margin=margin)

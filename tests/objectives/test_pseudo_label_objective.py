@@ -1,5 +1,7 @@
 """Pseudo-labels: which utterances the gate lets through, and when it closes."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from two_crops import SAMPLES, encoder, noise
@@ -35,7 +37,7 @@ def losses_of(module):
     rows = [module(batch_of(LABELS[: k + 1])) for k in range(len(LABELS))]
     module.train()
     sums = [0.0, *(row.loss_sum.item() for row in rows)]
-    return [after - before for before, after in zip(sums, sums[1:], strict=False)]
+    return [after - before for before, after in pairwise(sums)]
 
 
 def test_labels_are_those_of_clusters():
