@@ -162,9 +162,10 @@ class SSPS(SpeakerObjective):
         if int(self.seen) < len(self.known):
             return
         self.epochs += 1
-        self.seen.zero_()
         if int(self.epochs) >= self.config.start_epoch:
             self._cluster()
+        self.known.zero_()
+        self.seen.zero_()
 
     @torch.no_grad()
     def _sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,7 +224,6 @@ class SSPS(SpeakerObjective):
         self.clusters.fill_(_NONE)
         self.clusters[rows] = nearest.int()
         self.near.copy_(neighbours_of(result.centroids, config.neighbours))
-        self.known.zero_()
 
 
 @torch.no_grad()

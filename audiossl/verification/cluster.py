@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _CELLS = 1 << 26  # of the matrix (row, cluster) of a block: 256 MB
 _ROWS = 1 << 14
 _SEEDING_ROWS = 20  # per cluster, of which k-means++ chooses
-_SPLIT = 1e-3
+_SPLIT = 1e-2  # of the length: cosines of 1 - 5e-5 with the large one, which float32 can still tell apart
 
 
 @dataclass(frozen=True)

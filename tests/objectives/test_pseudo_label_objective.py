@@ -23,7 +23,7 @@ def made(**options):
 
 
 def batch_of(labels):
-    waveform = noise(len(labels))["waveform"][:, :SAMPLES]
+    waveform = noise(len(LABELS))["waveform"][: len(labels), :SAMPLES]
     return {
         "waveform": waveform,
         "waveform_lengths": torch.full((len(labels),), SAMPLES),

@@ -108,7 +108,7 @@ def test_it_works_in_a_forked_worker(tmp_path):
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of any fork beside threads
         child.start()
     torch.set_num_threads(before)
-    child.join(timeout=60)
+    child.join(timeout=120)
     code = child.exitcode
     child.kill()
     child.join()
