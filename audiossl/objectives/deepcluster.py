@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,18 +13,17 @@ from audiossl.data.manifest import Manifest
 from audiossl.losses.deepcluster import deepcluster
 from audiossl.losses.swav import swav
 from audiossl.nn.gather import gather_with_gradient, layout_of
+from audiossl.objectives._indexed import IndexedViews
 from audiossl.objectives._projected import ProjectedConfig, ProjectedObjective
 from audiossl.objectives._prototypes import code_perplexity, cosine_scores, unit_rows
 from audiossl.objectives._speaker import CropViews, output_of, positive_cosine
 from audiossl.objectives._spherical_kmeans import spherical_kmeans
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
-
-    from audiossl.contracts import Batch, SpeakerEncoder, StepOutput, Utterance
+    from audiossl.contracts import Batch, SpeakerEncoder, StepOutput
 
 
 class DeepCluster(ProjectedObjective):
@@ -177,21 +175,3 @@ class DeepCluster(ProjectedObjective):
         self.known.zero_()
         self.seen.zero_()
         self.rounds += 1
-
-
-@dataclass(frozen=True)
-class IndexedViews:
-    """Crops, and the utterance's place in memory. ids: of the training data, in C order."""
-
-    crops: CropViews
-    ids: Sequence[str]
-
-    def views(self, utterance: Utterance, rng: np.random.Generator) -> Mapping[str, Any]:
-        """waveform: (sample,). index: the place, -1 for an utterance of other data."""
-        place = bisect_left(self.ids, utterance.id)
-        known = place < len(self.ids) and self.ids[place] == utterance.id
-        return {**self.crops.views(utterance, rng), "index": place if known else -1}
-
-    def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        """Change nothing."""
-        return self.crops.batch_views(batch, rng)

@@ -88,7 +88,8 @@ def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resu
     objective = objective_class.from_data(encoder, objective_config, manifests[0].path)
     for manifest in manifests:
         require_files(manifest, objective.needs)
-    stream = stream_of(manifests[0], objective, reading, sample_rate=encoder.sample_rate, seed=config.seed)
+    training = objective.labelled(manifests[0]) if hasattr(objective, "labelled") else manifests[0]
+    stream = stream_of(training, objective, reading, sample_rate=encoder.sample_rate, seed=config.seed)
     if not _has_checkpoint(out):
         _start(encoder, tables["run"].get("init"), stream)
     if world.main:
@@ -105,7 +106,7 @@ def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resu
         world=world,
         sample_rate=encoder.sample_rate,
         evaluate=_dev_loss(manifests[1], reading, encoder.sample_rate) if len(manifests) > 1 else None,
-        bad=BadRecordings(reading.max_bad_fraction, len(manifests[0])),
+        bad=BadRecordings(reading.max_bad_fraction, len(training)),
         resume=resume,
     )
 
