@@ -41,7 +41,7 @@ def chain(tmp_path_factory):
     succeed("units", "apply", "--data", made.train, made.dev, *label)
     made.second = write_recipe(root, RECIPE.replace(UNITS, ""))
     tables = load_toml(made.second)
-    tables["objective"] |= {"labels": ["l1"], "label_rate": 50.0}
+    tables["objective"] |= {"labels": ["l1"], "label_rate": 25.0}
     tables["encoder"] = {**load_toml(made.it1 / "config.toml")["encoder"], "layer_drop": 0.1}
     write_toml(made.second, tables)
     succeed("pretrain", made.second, *data, "--init", made.it1, "--out", made.it2, "--device", "cpu")
@@ -118,7 +118,7 @@ def test_shards_give_the_same_batches_and_the_same_run(chain, tmp_path):
     shards = tmp_path / "shards"
     succeed("data", "shard", chain.train, shards)
     cls = get("encoders", "fbank")
-    objective = HuBERT.from_data(cls(cls.Config.tiny()), HuBERT.Config(labels=("l1",), label_rate=50.0), chain.train)
+    objective = HuBERT.from_data(cls(cls.Config.tiny()), HuBERT.Config(labels=("l1",), label_rate=25.0), chain.train)
     config = LoaderConfig(batch_seconds=2.0, num_workers=0)
     sources = (Manifest.open(chain.train), Manifest.open(shards))
     streams = [make_loader(s, objective, config, sample_rate=16_000, seed=0, positions=range(12)) for s in sources]

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
 
 from audiossl import registry
 from audiossl.data.audio import read_audio
+from audiossl.data.espeak import Synthesiser
 from audiossl.data.manifest import Manifest
 
 pytest.importorskip("espeakng_loader", reason="mini needs the extra `synth`")
@@ -123,10 +124,28 @@ def test_noise_is_at_the_asked_ratio():
 
 
 def test_default_voices_are_disjoint_and_enough():
-    splits = [mini._speakers(split, mini.Config()) for split in SENTENCES]
-    names = [voice[0] for split in splits for voice in split]
-    assert [len(split) for split in splits] == [32, 6, 8]
-    assert len(set(names)) == len(names)
+    splits = [mini._voices(split, mini.Config()) for split in SENTENCES]
+    voices = [voice for split in splits for voice in split]
+    assert [len(split) for split in splits] == [64, 6, 10]
+    assert len({voice.name for voice in voices}) == len({astuple(voice)[1:] for voice in voices}) == len(voices)
+    variants = [{voice.variant for voice in split} for split in splits]
+    assert not variants[0] & variants[1] | variants[0] & variants[2] | variants[1] & variants[2]
+
+
+def test_formants_move_and_tempo_stays():
+    seconds, centres = [], []
+    with Synthesiser() as synthesiser:
+        for formants in (0.86, 1.0, 1.16):
+            voice = mini._Voice("x", "en+Alex", 50, 160, formants)
+            request = mini._request("the river was old and the house was green.", voice, np.random.default_rng(0))
+            speech = synthesiser.speak(request)
+            rate = speech.sample_rate * formants
+            power = np.abs(np.fft.rfft(speech.samples.astype(np.float64))) ** 2
+            seconds.append(len(speech.samples) / rate)
+            centres.append(np.average(np.fft.rfftfreq(len(speech.samples), 1 / rate), weights=power))
+    assert max(seconds) / min(seconds) < 1.1
+    assert centres[1] / centres[0] > 1.05
+    assert centres[2] / centres[1] > 1.05
 
 
 def test_default_sentences_use_a_few_hundred_words_and_leak_none():
@@ -141,7 +160,7 @@ def test_default_sentences_use_a_few_hundred_words_and_leak_none():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"voices": (99, 1, 1)}, "99 voices for train"),
+        ({"voices": (999, 1, 1)}, "999 voices for train"),
         ({"sentences": (0, 1, 1)}, "at least 1"),
         ({"snr": (40.0, 20.0)}, "least, greatest"),
     ],
@@ -171,4 +190,4 @@ def test_the_default_size(tmp_path):
     assert 9.8 < minutes["train_10min"] <= 10
     counts = Counter(Manifest.open(tmp_path / "keywords_train").column("utt2keyword"))
     assert set(counts.values()) == {80}
-    assert np.abs(read_audio(tmp_path / "audio/train/adam-0000.flac")).max() > 0.03
+    assert np.abs(read_audio(tmp_path / "audio/train/adam.a-0000.flac")).max() > 0.03

@@ -35,7 +35,7 @@ def test_block(channels, stride):
 
 def small(*, mean_over_bins=False, seed=0):
     torch.manual_seed(seed)
-    shape = ResNetShape(stem_kernel=7, stem_stride=2, base_channels=8, strides=(1, 2, 2), blocks=(1, 2, 1))
+    shape = ResNetShape(stem_kernel=7, stem_stride=2, base_channels=16, strides=(1, 2, 2), blocks=(1, 2, 1))
     body = ResNetBody(9, shape, mean_over_bins=mean_over_bins, pooling=StatisticsPooling, embedding_dim=5)
     return unsettle(body.double())
 
@@ -46,10 +46,10 @@ def test_body(mean_over_bins):
     features = torch.randn(1, 13, 9, dtype=torch.float64)
     output = body.frame_layers(features, torch.tensor([13]))
     maps = relu(batch_norm(conv2d(array(features), body.stem), body.stem_norm))
-    assert maps.shape == (8, 13, 5)
+    assert maps.shape == (16, 13, 5)
     for block in body.blocks:
         maps = block_oracle(maps, block)
-    assert maps.shape == (32, 4, 2)
+    assert maps.shape == (64, 4, 2)
     frames = maps.mean(2).T if mean_over_bins else np.stack([maps[:, t].reshape(-1) for t in range(4)])
     assert output.lengths.tolist() == [4]
     assert len(output.layers) == body.num_layers + 1
@@ -100,6 +100,6 @@ def test_gradients_of_a_block():
     ],
 )
 def test_errors(changes, message):
-    sound = {"stem_kernel": 3, "stem_stride": 1, "base_channels": 8, "strides": (1, 2, 2), "blocks": (1, 1, 1)}
+    sound = {"stem_kernel": 3, "stem_stride": 1, "base_channels": 16, "strides": (1, 2, 2), "blocks": (1, 1, 1)}
     with pytest.raises(ValueError, match=message):
         ResNetShape(**{**sound, **changes})

@@ -9,9 +9,9 @@ import torch
 from network_oracles import unsettle
 
 from audiossl import registry
-from audiossl.contracts import Encoder
+from audiossl.contracts import Encoder, SpeakerEncoder
 from audiossl.data.frame_grid import FrameGrid
-from audiossl.nn.speaker_encoder import SpeakerEncoder, SpeakerNetwork, strided, validity, zero_padding
+from audiossl.nn.speaker_encoder import SpeakerNetwork, strided, validity, zero_padding
 
 NAMES = [name for name in registry.names("encoders") if issubclass(registry.get("encoders", name), SpeakerNetwork)]
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from audiossl.contracts import SpeakerEncoder
 from audiossl.encoders.fbank import FBank
 from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.nn.mhfa import MHFA, EcapaHead
-from audiossl.nn.speaker_encoder import SpeakerEncoder
 from audiossl.nn.ssl_speaker import SSLSpeaker
 
 HEADS = {
