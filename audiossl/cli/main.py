@@ -7,7 +7,6 @@ docstring line is what `audiossl --help` shows. `--section.key value` arguments 
 from __future__ import annotations
 
 import ast
-import atexit
 import contextlib
 import importlib
 import inspect
@@ -15,7 +14,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from audiossl import __version__
 from audiossl.config import split_overrides
@@ -45,7 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
         status = 130
     _flush()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        _leave_at_once(status)
+        from audiossl.train.distributed import leave
+
+        leave(status)
     sys.exit(status)
 
 
@@ -159,17 +160,6 @@ def _complain(error: BaseException, status: int, *, debug: bool) -> int:
         text = f"{place}{error.strerror}"
     print(f"audiossl: {text}", file=sys.stderr)
     return status
-
-
-def _leave_at_once(status: int) -> NoReturn:
-    """End one of several processes without taking the interpreter down.
-
-    A thread of gloo may still be letting go of the last tensors that it summed; when it then asks an interpreter that is being
-    taken down for its lock, the process aborts after all its work is done.
-    """
-    atexit._run_exitfuncs()  # noqa: SLF001  # what the interpreter itself would run first: loader workers end, logs close
-    sys.stdout.flush()
-    os._exit(status)
 
 
 def _flush() -> None:

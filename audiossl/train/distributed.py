@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import torch
 
@@ -50,7 +52,7 @@ class World:
 
 @contextmanager
 def join_world(device: str = "auto") -> Iterator[World]:
-    """Join the processes that torchrun started (NCCL on GPUs, gloo on CPUs), or be alone.
+    """Join the processes that torchrun started (NCCL on GPUs, gloo on CPUs), or be alone; end a script of several with `leave`.
 
     device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`.
     """
@@ -67,6 +69,18 @@ def join_world(device: str = "auto") -> Iterator[World]:
         yield World(rank, size, chosen)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def leave(status: int) -> NoReturn:
+    """End one of several processes without taking the interpreter down.
+
+    A thread of gloo may still be letting go of the last tensors that it summed; when it then asks an interpreter that is being
+    taken down for its lock, the process aborts after all its work is done.
+    """
+    atexit._run_exitfuncs()  # noqa: SLF001  # what the interpreter itself would run first: loader workers end, logs close
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _device(name: str, local_rank: int) -> torch.device:

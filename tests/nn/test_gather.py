@@ -30,6 +30,7 @@ from audiossl.nn.gather import (
     sum_over_processes,
     variance_over_batch,
 )
+from audiossl.train.distributed import leave
 
 BATCH, DIM = 16, 6
 LABELS = torch.tensor([0, 1, 2, 0, 3, 4, 1, 5, 0, 6, 7, 2, 8, 8, 9, 10])  # some have no positive
@@ -106,6 +107,7 @@ def work(rank, world, sizes, folder):
         torch.save(results, f"{folder}/{rank}.pt")
     finally:
         torch.distributed.destroy_process_group()
+    leave(0)
 
 
 def pieces(views):

@@ -8,6 +8,7 @@ from audiossl.config import build, find_recipe, load_toml
 from audiossl.encoders.xvector import XVector
 from audiossl.objectives._speaker import MarginConfig
 from audiossl.objectives.moco import MoCo
+from audiossl.train.distributed import leave
 
 SAMPLES = 1600
 SETTINGS = {"crop_duration": 0.1, "temperature": 0.1, "queue_size": 10, "momentum": 0.9}
@@ -165,6 +166,7 @@ def work(rank, world, folder):
         torch.save((losses, module.queue, module.place), f"{folder}/{rank}.pt")
     finally:
         torch.distributed.destroy_process_group()
+    leave(0)
 
 
 @pytest.mark.slow

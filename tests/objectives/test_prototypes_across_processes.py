@@ -7,6 +7,7 @@ from test_swav_objective import SMALL, trainable
 from two_crops import make, noise
 
 from audiossl.objectives.swav import SwAV
+from audiossl.train.distributed import leave
 
 
 def swav_losses(share):
@@ -43,6 +44,7 @@ def work(rank, world, folder):
         torch.save(results, f"{folder}/{rank}.pt")
     finally:
         torch.distributed.destroy_process_group()
+    leave(0)
 
 
 def test_two_processes_equal_one(tmp_path):

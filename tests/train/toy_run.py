@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from audiossl.contracts import StepOutput
-from audiossl.train.distributed import join_world
+from audiossl.train.distributed import join_world, leave
 from audiossl.train.loop import TrainConfig, train
 from audiossl.train.optim import OptimConfig
 
@@ -71,3 +71,4 @@ def main():
 
 if __name__ == "__main__":
     main()
+    leave(0)
