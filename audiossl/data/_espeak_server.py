@@ -87,6 +87,7 @@ def _speak(library: Any, request: dict[str, Any]) -> tuple[dict[str, Any], bytes
     phones: list[tuple[int, str]] = []
 
     def receive(wave: Any, count: int, events: Any) -> int:
+        """Take samples and phone events; the engine calls it piece by piece, and 0 lets it go on."""
         if wave and count > 0:
             sound.extend(ctypes.string_at(wave, 2 * count))
         index = 0

@@ -65,6 +65,7 @@ class _Fix:
         self.changed: dict[str, dict[str, str]] = {kaldi.SEGMENTS: {}}  # by table and key
 
     def run(self) -> list[str]:
+        """Mend all files; returns a line for each thing that was done."""
         self.recordings()
         utterances = self.utterances()
         recordings = {self.segments[name][0] for name in utterances} if self.segments else utterances
@@ -181,6 +182,7 @@ class _Fix:
         shutil.copy2(self.directory / name, target)
 
     def speaker_lists(self) -> None:
+        """Write `spk2utt` again where it differs from `utt2spk`."""
         if kaldi.UTT2SPK not in self.names:
             return
         lists: dict[str, list[str]] = {}
@@ -232,6 +234,7 @@ class _Fix:
         self.replace(kaldi.PHONES_CTM, rows(), "put in order, lines of other utterances dropped")
 
     def trials(self, utterances: Collection[str]) -> None:
+        """Leave out trials of utterances that are gone."""
         path = self.directory / kaldi.TRIALS
         if not path.is_file():
             return

@@ -76,6 +76,7 @@ class _Check:
         self.decodable: set[str] = set()  # recordings, then utterances
 
     def run(self, *, check_audio: bool) -> Iterator[Fault]:
+        """Yield the faults of all files, those that others depend on first."""
         names = kaldi.table_names(self.directory)
         recordings = yield from self.recordings()
         if kaldi.SEGMENTS in names:
@@ -135,6 +136,7 @@ class _Check:
                 yield Fault(path, 0, f"no line for {kind} {key!r}", self.fix)
 
     def recordings(self) -> Generator[Fault, None, dict[str, Row]]:
+        """Yield the faults of `wav.scp`; returns its rows."""
         path = self.directory / kaldi.WAV_SCP
         rows = yield from self.table(kaldi.WAV_SCP, keep=True)
         if not rows:
@@ -160,10 +162,12 @@ class _Check:
         return rows
 
     def unusable(self, path: Path, line: int, name: str, error: AudioError) -> Fault:
+        """Return the fault of an audio file that cannot be used."""
         what, _, cure = str(error).rpartition("; ")
         return Fault(path, line, f"{name!r}: {what}", f"{cure}, or {self.fix} to leave it out")
 
     def segments(self, recordings: Mapping[str, Row]) -> Iterator[Fault]:
+        """Yield segments without a recording, out of order or outside of it."""
         path, used, decodable = self.directory / kaldi.SEGMENTS, set[str](), set[str]()
         rows = yield from self.table(kaldi.SEGMENTS, keep=True)
         for utterance, (line, value) in rows.items():
@@ -207,6 +211,7 @@ class _Check:
         return speakers
 
     def speaker_lists(self, speakers: Mapping[str, str]) -> Iterator[Fault]:
+        """Yield where `spk2utt` differs from what `utt2spk` says."""
         path = self.directory / kaldi.SPK2UTT
         if not path.is_file():
             yield Fault(path, 0, "missing", self.fix)
@@ -225,6 +230,7 @@ class _Check:
                 yield Fault(path, line, f"{speaker!r}: differs from utt2spk {which}", self.fix)
 
     def utterance_durations(self) -> Iterator[Fault]:
+        """Yield the faults of `utt2dur`."""
         path = self.directory / kaldi.UTT2DUR
         rows = yield from self.table(kaldi.UTT2DUR, keep=True)
         yield from self.compare(kaldi.UTT2DUR, rows, self.durations, "utterance")
