@@ -13,10 +13,9 @@ from torch import nn
 
 from audiossl.contracts import StepOutput
 from audiossl.data.alignments import labels_fit
-from audiossl.data.frame_grid import FrameGrid
 from audiossl.losses.codeword_cross_entropy import codeword_cross_entropy
-from audiossl.nn.masking import span_mask
 from audiossl.nn.spread import spread
+from audiossl.objectives._masked import MaskConfig, MaskedObjective, MaskedViews
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,31 +25,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from audiossl.contracts import Batch, Utterance
+    from audiossl.data.frame_grid import FrameGrid
     from audiossl.nn.ssl_encoder import SSLEncoder
 
 
-class HuBERT(nn.Module):
+class HuBERT(MaskedObjective):
     """Masked prediction of units: an encoder, one projection and one table of codewords per label set.
 
-    num_codes: codebook size of each label set. `views` and `batch_views` are those of a small object without the weights. An encoder
-    that normalises waveforms is relieved of it: the views do it, over the whole utterance, before they crop.
+    num_codes: codebook size of each label set.
     """
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(MaskConfig):
         """The published base model, first iteration.
 
-        labels: names of files in `units/`. label_rate: of all of them, Hz. crop_duration: seconds; longer utterances give a random
-        piece. same_count: every row of a batch loses masked frames until it has as few as the poorest one, as published.
-        special_rows: unused codewords before the first, so that label k is row k + special_rows; published heads have 4.
+        labels: names of files in `units/`. label_rate: of all of them, Hz. special_rows: unused codewords before the first, so that label k is row k + special_rows; published heads have 4.
         """
 
         labels: tuple[str, ...] = ("mfcc_km100",)
         label_rate: float = 100.0
-        crop_duration: float = 15.6
         mask_prob: float = 0.8
-        mask_length: int = 10
-        same_count: bool = True
         final_dim: int = 256
         temperature: float = 0.1
         masked_weight: float = 1.0
@@ -59,9 +53,10 @@ class HuBERT(nn.Module):
         special_rows: int = 4
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if not self.labels or len(set(self.labels)) < len(self.labels):
                 raise ValueError(f"objective.labels: {list(self.labels)} must name at least one label set, each once")
-            for name in ("label_rate", "crop_duration", "final_dim", "temperature", "masked_weight"):
+            for name in ("label_rate", "final_dim", "temperature", "masked_weight"):
                 if getattr(self, name) <= 0:
                     raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
             for name in ("unmasked_weight", "penalty_weight", "special_rows"):
@@ -74,23 +69,21 @@ class HuBERT(nn.Module):
             return cls(crop_duration=0.5, mask_length=3, final_dim=8, unmasked_weight=0.5, special_rows=1)
 
     headline: ClassVar[tuple[str, ...]] = ("masked_accuracy",)
-    encoder_needs: ClassVar[tuple[str, ...]] = ("local_features", "contextualise")
 
     def __init__(self, encoder: SSLEncoder, config: Config, num_codes: tuple[int, ...]) -> None:
-        super().__init__()
         assert len(num_codes) == len(config.labels)
-        self.encoder = encoder
-        self.config = config
         self.num_codes = num_codes
+        super().__init__(encoder, config)
+        self.config = config
         self.needs = tuple(f"units/{label}" for label in config.labels)
         self.projections = nn.ModuleList(nn.Linear(encoder.dim, config.final_dim) for _ in num_codes)
         self.codewords = nn.ParameterList(
             nn.init.normal_(torch.empty(codes + config.special_rows, config.final_dim)) for codes in num_codes
         )
-        light = HuBERTViews(config, FrameGrid.of(encoder), num_codes, normalise=encoder.normalise_waveform)
-        encoder.normalise_waveform = False
-        self.views = light.views
-        self.batch_views = light.batch_views
+
+    def light_views(self, config: Config, grid: FrameGrid, *, normalise: bool) -> HuBERTViews:
+        """Return views with labels."""
+        return HuBERTViews(config, grid, normalise, self.num_codes)
 
     @classmethod
     def from_data(cls, encoder: SSLEncoder, config: Config, data_dir: Path) -> HuBERT:
@@ -99,9 +92,6 @@ class HuBERT(nn.Module):
             _codebook_size(data_dir / "units" / f"{label}.json", config.label_rate) for label in config.labels
         )
         return cls(encoder, config, sizes)
-
-    def after_step(self, step: int) -> None:
-        """Nothing moves between steps."""
 
     def forward(self, batch: Batch) -> StepOutput:
         """Sum the loss over masked frames (section II-B, eq. 1 to 3) and over label sets, and count the frames.
@@ -153,47 +143,35 @@ class HuBERT(nn.Module):
 
 
 @dataclass(frozen=True)
-class HuBERTViews:
-    """What HuBERT does in the loader's workers. normalise: whether waveforms get zero mean and unit variance."""
+class HuBERTViews(MaskedViews):
+    """What HuBERT does in the loader's workers."""
 
     config: HuBERT.Config
-    grid: FrameGrid
     num_codes: tuple[int, ...]
-    normalise: bool
 
     def views(self, utterance: Utterance, rng: np.random.Generator) -> Mapping[str, Any]:
-        """Crop an utterance at any sample. waveform: (sample,); labels: (frame, label set) int64, -1 where there is none."""
-        samples = len(utterance.waveform)
-        size = min(samples, round(self.config.crop_duration * self.grid.sample_rate))
-        start = int(rng.integers(0, samples - size + 1))
-        if self.grid.num_frames(size) < 1:
-            raise ValueError(f"{utterance.id}: {size} samples give no frame; set data.min_duration")
+        """Crop, and align the labels. waveform: (sample,); labels: (frame, label set) int64, -1 where there is none."""
+        start, waveform = self.crop(utterance, rng)
         labels = [
             self.grid.align(
-                self._checked(utterance, name, codes), start=start, num_samples=size, label_rate=self.config.label_rate
+                self._checked(utterance, name, codes),
+                start=start,
+                num_samples=len(waveform),
+                label_rate=self.config.label_rate,
             )
             for name, codes in zip(self.config.labels, self.num_codes, strict=True)
         ]
-        waveform = utterance.waveform
-        if self.normalise:
-            waveform = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-5)
-        return {"waveform": waveform[start : start + size], "labels": np.stack(labels, axis=1)}
+        return {"waveform": waveform, "labels": np.stack(labels, axis=1)}
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        """Mask spans and find the frames that the loss is about, so that no device has to search for them.
+        """Mask spans and find the frames that the loss is about.
 
         Adds masked: (batch, frame) bool; masked_frames: (masked frame,) int64, their places in the flattened batch; and masked_targets:
         (masked frame, label set) int64. Only frames that have a label in every set count. Where unmasked frames weigh something,
         also unmasked_frames and unmasked_targets.
         """
         labels = np.asarray(batch["labels"])
-        masked = span_mask(
-            np.asarray(batch["labels_lengths"]),
-            mask_prob=self.config.mask_prob,
-            mask_length=self.config.mask_length,
-            generator=rng,
-            same_count=self.config.same_count,
-        )
+        masked = self.mask(np.asarray(batch["labels_lengths"]), rng)
         labelled = (labels >= 0).all(axis=2)
         chosen = {"masked": masked & labelled}
         if self.config.unmasked_weight:

@@ -39,7 +39,7 @@ def make_batch(module, utterances, seed=0):
 
 
 def light(codes=(7,), normalise=False, **options):
-    return HuBERTViews(HuBERT.Config(**options), GRID, codes, normalise=normalise)
+    return HuBERTViews(HuBERT.Config(**options), GRID, normalise, codes)
 
 
 def oracle(module, batch, labels, config):
