@@ -1,11 +1,13 @@
-# make demo | test | test-all | lint. Everything goes into .venv; nothing else is installed.
+# make demo | test | test-all | test-interop | lint. Everything goes into .venv; nothing else is installed.
 PYTHON ?= python3
 # Where pip finds torch: for a CPU-only build elsewhere, TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 BIN := .venv/bin
+# The packages that checkpoints are exchanged with, in an environment of their own: about 2 GB.
+INTEROP ?= .venv/interop
 PIP_TORCH := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all test-interop lint clean
 
 demo: .venv/installed
 	cd egs/mini/hubert && ./run.sh
@@ -15,6 +17,9 @@ test: .venv/installed lint
 
 test-all: .venv/installed lint
 	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+
+test-interop: $(INTEROP)/installed
+	PYTHONPATH=. $(INTEROP)/bin/python -m pytest -p no:cacheprovider -m "slow or not slow" tests/interop
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -26,6 +31,13 @@ lint: .venv/installed
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_TORCH) torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,synth]'
+	touch $@
+
+$(INTEROP)/installed: constraints-interop.txt
+	test -d $(INTEROP) || $(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --quiet --constraint constraints-interop.txt $(PIP_TORCH) torch
+	$(INTEROP)/bin/python -m pip install --quiet --no-deps --requirement constraints-interop.txt
+	find $(INTEROP) -path '*/torchaudio/*' -name '*.so' -delete
 	touch $@
 
 clean:

@@ -13,7 +13,10 @@ __version__ = "0.1.0"
 
 
 def load(source: str | Path) -> SSLEncoder:
-    """Load a trained encoder, in eval mode, from an experiment folder, one of its checkpoints, or the name of either."""
+    """Load a trained encoder, in eval mode, from an experiment folder, one of its checkpoints, or the name of either.
+
+    A checkpoint of transformers, fairseq, torchaudio or s3prl is read as it is, without these packages; `s3prl:NAME` is an upstream of s3prl.
+    """
     from audiossl.interop.encoder import load_encoder
 
     return load_encoder(source)

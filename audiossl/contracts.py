@@ -33,6 +33,11 @@ class Utterance:
         """Seconds."""
         return len(self.waveform) / self.sample_rate
 
+    @property
+    def clean(self) -> Utterance:
+        """The same utterance as it was recorded: of this one the loader augments nothing."""
+        return self
+
     def cut(self, start: float, seconds: float) -> np.ndarray:
         """Samples from `start` on, in seconds; fewer at the end of the utterance.
 

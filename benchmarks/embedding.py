@@ -1,10 +1,14 @@
-"""Speaker embeddings: extraction in length buckets against one utterance at a time, and crops for training against whole files.
+"""Speaker embeddings: extraction in length buckets against one utterance at a time, and augmented crops against whole files.
 
 Goals: buckets give 3 times the utterances per second of batches of one, with the same loader and encoder, and the same embeddings; the
-loader's two crops of 2 s give 3 times the utterances per second of decoding whole files one after another, as toolkits do that
-crop afterwards. Lengths are log-normal, 1 to 30 s with a median of 4, for extraction, and as VoxCeleb's, 4 s and more, for crops, all 16 kHz
-FLAC. The encoder has random weights. Files are read once beforehand, so that none comes from the disk. Buckets gain where one utterance
-leaves the device idle: on a GPU, hardly on a few cores, which a single utterance keeps busy.
+loader, with its two crops of 2 s, gives 3 times the utterances per second of a script that takes one file after another, decodes all of
+it and, for each of two views, augments it and cuts the crop. Both augment alike: a room's response, then noise, babble or music. Beside
+it: two crops of 4 s, the same script cutting before it augments, and decoding alone; and what each step takes.
+
+Lengths are log-normal, for extraction 1 to 30 s with a median of 4, for crops as VoxCeleb's, 4 to 20 s with a mean of 8, all 16 kHz FLAC;
+noises and responses are WAV. The encoder has random weights. Files are read once beforehand, so that none comes from the disk.
+Buckets gain where one utterance leaves the device idle: on a GPU, hardly on a few cores, which a single utterance keeps busy; the
+GFLOP/s inside the network show it. Crops gain by the workers, and by what they leave out of each file.
 
 Example: python benchmarks/embedding.py --check
 """
@@ -15,13 +19,17 @@ import argparse
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from _machine import add_check, describe, finish, matmul_gflops
+from _machine import add_check, best, describe, finish, matmul_gflops
+from torch.utils.flop_counter import FlopCounterMode
 
 from audiossl.data.audio import read_audio, write_audio
+from audiossl.data.augment import AugmentConfig, Augmenter
 from audiossl.data.loader import LoaderConfig, make_loader
 from audiossl.data.manifest import Manifest
 from audiossl.encoders.fast_resnet34 import FastResNet34
@@ -29,8 +37,13 @@ from audiossl.objectives._speaker import CropViews
 from audiossl.verification.embeddings import Embeddings
 from audiossl.verification.extract import Embedder, ExtractConfig, extract
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 RATE = 16_000
 GOAL = 3.0
+KINDS = {"noise": (20, 20.0), "speech": (20, 60.0), "music": (10, 120.0), "rooms": (100, 0.8)}
+"""Recordings, and seconds of each."""
 
 
 def main() -> None:
@@ -45,12 +58,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         mixed = make_corpus(Path(folder) / "mixed", options.utterances, (4.0, 0.7), (1.0, 30.0))
         ratio, error = buckets(mixed, Path(folder), options.workers, options.device)
-        long = make_corpus(Path(folder) / "long", options.utterances, (7.0, 0.45), (4.0, 60.0))
-        faster = crops(long, options.workers)
+        voices = make_corpus(Path(folder) / "voices", options.utterances, (7.2, 0.5), (4.0, 20.0))
+        augment = make_noises(Path(folder))
+        faster = crops(voices, augment, 2.0, options.workers)
+        crops(voices, augment, 4.0, options.workers)
+        steps(voices, augment)
     goals = {
         f"buckets: {ratio:.1f} of {GOAL:g} times as fast as one at a time": ratio >= GOAL,
         f"buckets: off by {error:.1e} of 1e-4 of the longest embedding": error <= 1e-4,
-        f"crops: {faster:.1f} of {GOAL:g} times the utterances of decoding whole files": faster >= GOAL,
+        f"two augmented crops of 2 s: {faster:.1f} of {GOAL:g} times the utterances of whole files one at a time": faster
+        >= GOAL,
     }
     finish(goals, check=options.check)
 
@@ -73,56 +90,144 @@ def make_corpus(folder: Path, count: int, lengths: tuple[float, float], limits: 
         lines = list(pool.map(write, range(count)))
     (folder / "wav.scp").write_text("".join(lines), encoding="utf-8")
     manifest = Manifest.open(folder)
-    print(f"{folder.name}: {count} utterances, {manifest.durations.sum() / 3600:.2f} h")
+    print(f"{folder.name}: {count} utterances of {manifest.durations.mean():.1f} s on average")
     return manifest
+
+
+def make_noises(folder: Path) -> AugmentConfig:
+    """Write what speech is augmented with, and return how: a room and a noise for every crop, as published recipes have it."""
+    rng = np.random.default_rng(2)
+    for kind, (count, seconds) in KINDS.items():
+        (folder / kind).mkdir()
+        lines = []
+        for number in range(count):
+            waveform = 0.1 * rng.standard_normal(round(seconds * RATE))
+            if kind == "rooms":
+                waveform *= np.exp(-np.arange(len(waveform)) / (0.1 * RATE))
+            path = folder / kind / f"{kind}{number:03d}.wav"
+            write_audio(path, waveform, RATE)
+            lines.append(f"{path.stem} {path}\n")
+        (folder / kind / "wav.scp").write_text("".join(lines), encoding="utf-8")
+    return AugmentConfig(
+        order=("reverb", "noise"),
+        reverb_probability=1.0,
+        reverb_dir=folder / "rooms",
+        noise_probability=1.0,
+        noise_dirs=tuple(folder / kind for kind in ("noise", "speech", "music")),
+        noise_snr=((0.0, 15.0), (13.0, 20.0), (5.0, 15.0)),
+        noise_counts=((1, 1), (3, 7), (1, 1)),
+    )
+
+
+class Network:
+    """An encoder, with the seconds that it took and of the padded audio that it was given."""
+
+    def __init__(self, device: str) -> None:
+        torch.manual_seed(0)
+        self.encoder, self.device = FastResNet34().eval().to(device), device
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self.encoder.embed(torch.zeros(1, RATE, device=device), torch.tensor([RATE], device=device))
+        self.flops = counter.get_total_flops()  # per second of audio
+        self.spent = self.audio = 0.0
+
+    @torch.no_grad()
+    def embed(self, waveform: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings, on the processor: a GPU is then done with them."""
+        start = time.perf_counter()
+        embeddings = self.encoder.embed(waveform.to(self.device), lengths.to(self.device)).cpu()
+        self.spent += time.perf_counter() - start
+        self.audio += waveform.numel() / RATE
+        return embeddings
 
 
 def buckets(manifest: Manifest, folder: Path, workers: int, device: str) -> tuple[float, float]:
     """Return how many times faster buckets are, and the largest difference of the embeddings relative to the largest of them."""
-    torch.manual_seed(0)
-    encoder = FastResNet34().eval().to(device)
-
-    @torch.no_grad()
-    def embed(waveform: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        return encoder.embed(waveform.to(device), lengths.to(device))
-
-    embedder = Embedder("random", "embeddings", "", encoder.embedding_dim, RATE, 400, embed)
     seconds = {}
     for name, batch_seconds in (("buckets", 200.0), ("alone", 1e-3), ("buckets again", 200.0)):
+        network = Network(device)
+        embedder = Embedder("random", "embeddings", "", network.encoder.embedding_dim, RATE, 400, network.embed)
         config = ExtractConfig(batch_seconds=batch_seconds, num_workers=workers)
         start = time.perf_counter()
         extract(manifest, embedder, folder / name, config, log=print)
         seconds[name] = time.perf_counter() - start
-        print(f"{name:<28} {len(manifest) / seconds[name]:8.1f} utterances per second")
+        show(name, len(manifest) / seconds[name], "")
+        rate = network.flops * network.audio / network.spent / 1e9
+        print(f"{'':<8}{100 * network.spent / seconds[name]:.0f} % of the time in the network, at {rate:.0f} GFLOP/s")
     ours, alone = (Embeddings.open(folder / name) for name in ("buckets", "alone"))
     difference = np.abs(ours.matrix[ours.rows(alone.ids)] - alone.matrix).max()
     fastest = min(seconds["buckets"], seconds["buckets again"])
     return seconds["alone"] / fastest, float(difference / np.abs(alone.matrix).max())
 
 
-def crops(manifest: Manifest, workers: int) -> float:
-    """Return how many times the utterances per second the loader's crops give, of those of decoding whole files."""
-    views = CropViewing(CropViews((2.0, 2.0), "disjoint", RATE))
-    config = LoaderConfig(batch_seconds=4.0 * 25, crop_duration=4.0, num_workers=workers)
-    paths = sorted(manifest.path.glob("*.flac"))
+def crops(manifest: Manifest, augment: AugmentConfig, seconds: float, workers: int) -> float:
+    """Return how many times the utterances per second of whole files, one at a time, the loader's two crops give."""
+    views = CropViewing(CropViews((seconds, seconds), "disjoint", RATE))
+    both = 2 * seconds
+    config = LoaderConfig(batch_seconds=both * 25, crop_duration=both, num_workers=workers, augment=augment)
+    paths, augmenter = sorted(manifest.path.glob("*.flac")), Augmenter(augment)
 
-    def whole() -> float:
+    def per_second(one: Callable[[Path, np.random.Generator], object]) -> float:
+        rng = np.random.default_rng(0)
         start = time.perf_counter()
         for path in paths:
-            read_audio(path)
+            one(path, rng)
         return len(paths) / (time.perf_counter() - start)
 
-    before = whole()
+    whole = partial(script, augmenter=augmenter, samples=round(seconds * RATE), cut_first=False)
+    before = per_second(whole)
     batches = make_loader(manifest, views, config, sample_rate=RATE, seed=0)
     for _ in range(workers):  # starting the workers is not what is measured
         next(batches)
     start = time.perf_counter()
     loaded = sum(len(batch["utt_ids"]) for batch in batches)
     cropped = loaded / (time.perf_counter() - start)
-    after = whole()
-    print(f"{'loader, two crops of 2 s':<28} {cropped:8.1f} utterances per second")
-    print(f"{'whole files, one at a time':<28} {before:8.1f} before, {after:.1f} after")
-    return cropped / max(before, after)
+    slow = max(before, per_second(whole))
+    show(f"loader, two crops of {seconds:g} s", cropped, "")
+    show("whole files, augmented, cut", slow, f"{cropped / slow:.1f} times as fast")
+    others = {
+        "whole files, cut, augmented": partial(
+            script, augmenter=augmenter, samples=round(seconds * RATE), cut_first=True
+        ),
+        "whole files, decoded only": lambda path, _: read_audio(path),
+    }
+    for name, one in others.items():
+        rate = per_second(one)
+        show(name, rate, f"{cropped / rate:.1f} times as fast")
+    return cropped / slow
+
+
+def script(
+    path: Path, rng: np.random.Generator, *, augmenter: Augmenter, samples: int, cut_first: bool
+) -> list[np.ndarray]:
+    """What a loop over files does: decode all, then augment and cut twice."""
+    waveform = read_audio(path)
+    views = []
+    for _ in range(2):
+        start = int(rng.integers(max(1, len(waveform) - samples)))
+        where = slice(start, start + samples)
+        view = augmenter(waveform[where], rng, RATE) if cut_first else augmenter(waveform, rng, RATE)[where]
+        views.append(view)
+    return views
+
+
+def steps(manifest: Manifest, augment: AugmentConfig) -> None:
+    """Print what each step takes for an utterance, in one process."""
+    chosen, augmenter, rng = range(min(100, len(manifest))), Augmenter(augment), np.random.default_rng(0)
+    read = partial(manifest.audio, sample_rate=RATE)
+    waveforms = [read(index) for index in chosen]
+    middle = (manifest.durations / 2 - 1).tolist()
+    times = {
+        "decode all": lambda: [read(index) for index in chosen],
+        "decode 2 s": lambda: [read(index, start=middle[index], seconds=2.0) for index in chosen],
+        "augment all": lambda: [augmenter(waveform, rng, RATE) for waveform in waveforms],
+        "augment 2 s": lambda: [augmenter(waveform[: 2 * RATE], rng, RATE) for waveform in waveforms],
+    }
+    print("  ".join(f"{name} {1e3 * best(step, 3) / len(chosen):.2f} ms" for name, step in times.items()))
+
+
+def show(name: str, rate: float, note: str) -> None:
+    """Print a line of the table."""
+    print(f"{name:<28} {rate:8.1f} utterances per second  {note}".rstrip())
 
 
 class CropViewing:

@@ -4,9 +4,11 @@
 cosine scores with EER and minDCF; AS-norm against 5,994 speakers with the 300 best; and the metrics of ten million scores. Each part runs
 in a process of its own, whose peak of resident memory (mapped files included) is reported, on as many threads as the process may
 use. "loop" works as in released self-supervised toolkits: per trial two embeddings looked up by name, one torch product, its mean and
-`item()`; "lean" is one `numpy.dot` per trial. Both are timed on a sample and scaled, from normalised embeddings in memory on; what
-is compared with them is "pairs", the same step here, while "prepare", reading and normalising each embedding once, comes before either.
-Results are compared with float64. Reading the list and the ids is timed beside it.
+`item()`; "lean" is one `numpy.dot` per trial. Both are timed on a sample and scaled. Two ratios come of it: "alone" is the loop over
+"pairs", the same step here; "end to end", which has the goal, adds to either side what both need and do with the same functions:
+"prepare", which reads and normalises each embedding once, and "metrics", EER and minDCF of all scores. Who normalises one embedding
+after another, or per trial, is slower than this loop. Results are compared with float64. Reading the list and the ids is timed
+beside it. Trials come in random order, the worst case: in published lists those of one enrolment follow each other.
 
 Example: python benchmarks/verification.py --check
 """
@@ -96,7 +98,7 @@ def goals(found: dict[str, dict[str, float]]) -> dict[str, bool]:
     cosine, norm, metrics = (found[part] for part in PARTS)
     met = {
         f"cosine, EER and minDCF: {cosine['seconds']:.2f} of 3 s": cosine["seconds"] <= 3,
-        f"pairs: {cosine['ratio']:.1f} of 10 times as fast as the loop": cosine["ratio"] >= 10,
+        f"cosine, EER and minDCF: {cosine['ends']:.1f} of 10 times as fast as with the loop": cosine["ends"] >= 10,
         f"AS-norm: {norm['seconds']:.1f} of 60 s": norm["seconds"] <= 60,
         f"metrics of many scores: {metrics['seconds']:.2f} of 5 s": metrics["seconds"] <= 5,
     }
@@ -158,9 +160,10 @@ def cosine_part(folder: Path, size: Size) -> dict[str, float]:
     pairs = [(trials.names[trials.enrol[row]], trials.names[trials.test[row]]) for row in sample]
     exact, loops = looped(embeddings, pairs)
     scale = size.trials / size.sampled
+    loop, pairs_alone, both_need = loops["loop"] * scale, scored - prepared, prepared - opened + end - scored
     return {
-        "seconds": end - opened, "list": listed - start, "ids": opened - listed, "prepare": prepared - opened, "pairs": scored - prepared, "metrics": end - scored,
-        "loop": loops["loop"] * scale, "lean": loops["lean"] * scale, "ratio": loops["loop"] * scale / (scored - prepared),
+        "seconds": end - opened, "list": listed - start, "ids": opened - listed, "prepare": prepared - opened, "pairs": pairs_alone, "metrics": end - scored,
+        "loop": loop, "lean": loops["lean"] * scale, "alone": loop / pairs_alone, "ends": (loop + both_need) / (pairs_alone + both_need),
         "error": float(np.abs(scores[sample] - exact).max()), "eer": eer, "min_dcf": cost, "gigabytes": gigabytes,
     }  # fmt: skip
 

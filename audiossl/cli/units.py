@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def fit(
     data: Path,
     out: Path,
-    feature: Literal["mfcc", "encoder"] | None = None,
+    feature: Literal["mfcc", "logmel", "chroma", "encoder", "codes"] | None = None,
     encoder: str = "",
     layer: int = 0,
     clusters: int = 100,
@@ -24,6 +24,7 @@ def fit(
     iterations: int = 30,
     redo: int = 1,
     seed: int = 0,
+    codebooks: int = 1,
     batch_seconds: float = 100.0,
     num_workers: int = 2,
     max_bad_fraction: float = 0.01,
@@ -34,19 +35,22 @@ def fit(
 
     Example: audiossl units fit --data data/train --out exp/mfcc_km100 --clusters 100
     Example: audiossl units fit --data data/train --out exp/l6_km500 --encoder exp/hubert --layer 6 --clusters 500
+    Example: audiossl units fit --data data/train --out exp/rvq --feature logmel --clusters 256 --codebooks 8
+    Example: audiossl units fit --data data/train --out exp/vq --feature codes --encoder exp/vq_wav2vec --clusters 13500
 
     Args:
         data: data directory to draw frames from.
         out: folder for codebook.safetensors and codebook.json.
-        feature: mfcc (the default), or encoder, which --encoder implies.
-        encoder: experiment folder or checkpoint whose layer is clustered.
+        feature: mfcc (the default); logmel or chroma, of music at 24 kHz; encoder, which --encoder implies; or codes, of an encoder that quantises: no k-means, the codes that occur are counted.
+        encoder: experiment folder or checkpoint whose layer is clustered, or whose codes are counted.
         layer: its block, counted from 1, whose output is clustered; 0 is the input of the first.
-        clusters: number of codes.
+        clusters: number of units; of codes, at most so many, the most frequent.
         fraction: share of the utterances to draw frames from; unset, all up to 100 hours and 10 % or 100 hours above.
         max_frames: frames kept in memory; unset, as many as fill 512 MiB.
         iterations: Lloyd steps of each start.
         redo: starts of k-means; the best is kept.
         seed: of the choice of utterances and frames and of the k-means++ seeds.
+        codebooks: with more than one, each clusters what those before it leave over, and `apply` writes NAME_0, NAME_1 ...
         batch_seconds: seconds of audio read at a time.
         num_workers: processes that read audio.
         max_bad_fraction: share of the recordings that may be unusable; they are named and left out.
@@ -54,24 +58,25 @@ def fit(
         overwrite: replace a codebook that is already in `out`.
     """
     from audiossl.data.manifest import Manifest
-    from audiossl.units import codebook as codebooks
+    from audiossl.units.codebook import exists, save
     from audiossl.units.features import make_features
     from audiossl.units.fit import FitConfig, fit_codebook
     from audiossl.units.stream import StreamConfig
 
-    if codebooks.exists(out) and not overwrite:
+    if exists(out) and not overwrite:
         raise ValueError(f"{out}: holds a codebook already; give another --out, or --overwrite")
-    if encoder and not layer:
+    if encoder and not layer and feature != "codes":
         _log("warning: --layer is 0: the input of the encoder's first block is clustered")
-    config = FitConfig(clusters, fraction, max_frames, iterations, redo, seed)
+    config = FitConfig(clusters, fraction, max_frames, iterations, redo, seed, codebooks)
     manifest = Manifest.open(data)
     features = make_features(feature or ("encoder" if encoder else "mfcc"), encoder, layer, device=device)
     codebook = fit_codebook(
         manifest, features, config, StreamConfig(batch_seconds, num_workers, max_bad_fraction), log=_log
     )
-    codebooks.save(codebook, out)
+    save(codebook, out)
     card = codebook.card
-    print(f"{out}: {card.size} codes of {card.dim} numbers, {card.frames} frames, inertia {card.inertia:.6g}")
+    codes = f"{card.codebooks} x {card.size}" if card.codebooks > 1 else f"{card.size}"
+    print(f"{out}: {codes} codes of {card.dim} numbers, {card.frames} frames, inertia {card.inertia:.6g}")
 
 
 def apply(
@@ -90,7 +95,7 @@ def apply(
     Args:
         data: data directories.
         codebook: folder written by `audiossl units fit`.
-        name: of the labels.
+        name: of the labels; of several codebooks, NAME_0 and so on.
         batch_seconds: seconds of audio read at a time.
         num_workers: processes that read audio.
         max_bad_fraction: share of the recordings that may be unusable; they are named and left out.
@@ -100,7 +105,7 @@ def apply(
     from audiossl.units import codebook as codebooks
     from audiossl.units.apply import apply_codebook
     from audiossl.units.features import make_features
-    from audiossl.units.labels import labels_path
+    from audiossl.units.labels import labels_path, set_names
     from audiossl.units.stream import StreamConfig
 
     book = codebooks.load(codebook)
@@ -109,10 +114,11 @@ def apply(
     for manifest in manifests:
         stream = StreamConfig(batch_seconds, num_workers, max_bad_fraction)
         card = apply_codebook(manifest, book, features, name, stream, log=_log)
-        path = labels_path(manifest.path, name)
-        print(
-            f"{path}: {card.utterances} utterances, {card.labels} labels at {card.rate:g} Hz, {card.left_out} left out"
-        )
+        for each in set_names(name, book.card.codebooks):
+            path = labels_path(manifest.path, each)
+            print(
+                f"{path}: {card.utterances} utterances, {card.labels} labels at {card.rate:g} Hz, {card.left_out} left out"
+            )
 
 
 def quality(data: Path, name: str, out: Path | None = None, label: str = "", json: bool = False) -> None:

@@ -196,7 +196,7 @@ def _read(
     first, count = _part(info, name, start, duration)
     if first:
         sound.seek(first)
-    samples = sound.read(count, dtype="float32", always_2d=True)  # (sample, channel)
+    samples = _decode(sound, count)
     if len(samples) < count:
         raise _cut_short(name, f"{first + len(samples)} of {info.num_samples} samples can be decoded")
     waveform = _mono(samples, name, channel)
@@ -211,6 +211,15 @@ def _read(
     if len(resampled) == 0:
         raise AudioError(f"{name}: {count} samples at {info.sample_rate} Hz are none at {sample_rate} Hz; leave it out")
     return resampled
+
+
+def _decode(sound: Any, count: int) -> np.ndarray:
+    """(sample, channel) float32, fewer samples than `count` where the recording ends early."""
+    if sound.subtype != "PCM_16":
+        samples: np.ndarray = sound.read(count, dtype="float32", always_2d=True)
+        return samples
+    # The same numbers as libsndfile's floats, for a WAV in half the time.
+    return np.asarray(sound.read(count, dtype="int16", always_2d=True) * np.float32(2**-15))
 
 
 def _part(info: AudioInfo, name: str, start: float, duration: float | None) -> tuple[int, int]:

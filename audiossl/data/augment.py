@@ -1,14 +1,13 @@
 """Noise, reverberation, speed and gain on waveforms, in the loader's workers.
 
 The four functions are pure and exact; `Augmenter` draws what they are given. Noises and impulse responses are data directories
-like any other: noises cut by a `segments` file are read piece by piece, while a long recording without one is decoded whole
-each time it is drawn.
+like any other; of a noise only the piece that is added is decoded, however long the recording.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path  # noqa: TC003 - the configuration resolves the annotations at run time
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,6 +17,8 @@ from audiossl.data.manifest import Manifest
 from audiossl.data.rooms import fast_size, impulse_response, random_room
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Waveform: TypeAlias = NDArray[np.float32]
@@ -96,6 +97,7 @@ class Augmenter:
     def __init__(self, config: AugmentConfig) -> None:
         self.config = config
         self._noises = [_opened(path) for path in config.noise_dirs] if config.noise_probability > 0 else []
+        self._seconds = [noises.durations for noises in self._noises]  # here, and not in every worker
         self._responses = _opened(config.reverb_dir) if config.reverb_probability > 0 and config.reverb_dir else None
 
     def __call__(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
@@ -131,8 +133,9 @@ class Augmenter:
         low, high = counts[kind % len(counts)]
         chosen = rng.integers(len(self._noises[kind]), size=int(rng.integers(low, high + 1)))
         noise = np.zeros(len(waveform), dtype=np.float32)
-        for index in chosen:
-            noise += _excerpt(self._noises[kind].audio(int(index), sample_rate=sample_rate), len(waveform), rng)
+        for index in chosen.tolist():
+            read = partial(self._noises[kind].audio, index, sample_rate=sample_rate)
+            noise += _excerpt(read, float(self._seconds[kind][index]), len(waveform), sample_rate, rng)
         return add_noise(waveform, noise, rng.uniform(*snr[kind % len(snr)]))
 
 
@@ -186,14 +189,20 @@ def _opened(path: Path) -> Manifest:
     return manifest
 
 
-def _excerpt(noise: Waveform, length: int, rng: np.random.Generator) -> Waveform:
-    """Cut `length` samples from a random place, going round a noise that is shorter."""
-    if len(noise) <= length:
+def _excerpt(
+    read: Callable[..., Waveform], seconds: float, length: int, sample_rate: int, rng: np.random.Generator
+) -> Waveform:
+    """Read `length` samples from a random place of a noise of `seconds`, going round one that is shorter. read: `Source.audio`'s."""
+    spare = seconds - length / sample_rate
+    if spare <= 0:
+        noise = read()
         return np.resize(np.roll(noise, -int(rng.integers(len(noise)))), length)
-    start = int(rng.integers(len(noise) - length + 1))
-    if not noise[start : start + length].any():  # a pause has no power to scale: take the loudest place instead
-        start = min(int(np.argmax(np.abs(noise))), len(noise) - length)
-    return noise[start : start + length]
+    piece = read(start=rng.uniform(0.0, spare), seconds=length / sample_rate, allow_silent=True)
+    if not piece.any():  # a pause has no power to scale: take the loudest place instead
+        noise = read()
+        start = max(0, min(int(np.argmax(np.abs(noise))), len(noise) - length))
+        piece = noise[start : start + length]
+    return np.resize(piece, length)  # rounding can cost a sample
 
 
 @lru_cache(maxsize=1024)

@@ -244,12 +244,17 @@ class _Stored(Utterance):
     ) -> None:
         self.id, self.sample_rate, self.columns = source.ids[index], sample_rate, columns
         self._read, self._augment = partial(source.audio, index, sample_rate=sample_rate), augment
+        self._clean = None if augment is None else _Stored(source, index, sample_rate, columns, None)
         self._seconds = float(source.durations[index])
 
     @cached_property
     def waveform(self) -> np.ndarray:  # type: ignore[override]  # a field of the base class, made when it is asked for
-        whole = self._read()
-        return whole if self._augment is None else self._augment(whole)
+        # From the clean one, so that where both are looked at the recording is decoded once.
+        return self._read() if self._augment is None else self._augment(self.clean.waveform)
+
+    @property
+    def clean(self) -> Utterance:
+        return self if self._clean is None else self._clean
 
     @property
     def duration(self) -> float:

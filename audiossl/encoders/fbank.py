@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import torch
-
 from audiossl.nn.fbank_frontend import FbankFrontend
-from audiossl.nn.masking import valid_frames
 from audiossl.nn.ssl_encoder import EncoderConfig, SSLEncoder
 
 if TYPE_CHECKING:
@@ -33,6 +30,8 @@ class FBank(SSLEncoder):
         strides: tuple[int, ...] = (2, 1)
         """Of the convolutions, from 100 Hz."""
         activation: Literal["glu", "gelu"] = "glu"
+        mean_norm: bool = False
+        """Each utterance's own mean is taken off its filters; our variant."""
 
         @classmethod
         def fast_hubert(cls) -> FBank.Config:
@@ -63,31 +62,27 @@ class FBank(SSLEncoder):
         def tiny(cls) -> FBank.Config:
             """The smallest with all parts, for tests."""
             return cls(
-                num_layers=2, dim=32, ffn_dim=64, num_heads=4, position_kernel=16, position_groups=4, conv_dim=16
+                num_layers=2,
+                dim=32,
+                ffn_dim=64,
+                num_heads=4,
+                position_kernel=16,
+                position_groups=4,
+                conv_dim=16,
+                mean_norm=True,
             )
 
     def __init__(self, config: Config | None = None) -> None:
         config = FBank.Config() if config is None else config
         frontend = FbankFrontend(
-            num_mels=config.num_mels, conv_dim=config.conv_dim, strides=config.strides, activation=config.activation
+            num_mels=config.num_mels,
+            conv_dim=config.conv_dim,
+            strides=config.strides,
+            activation=config.activation,
+            mean_norm=config.mean_norm,
         )
         super().__init__(frontend, config)
 
-    @torch.no_grad()
     def calibrate(self, waveforms: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Set the mean and variance of each mel filter from batches (waveform, lengths), read once and not kept.
-
-        ValueError where they hold fewer than two frames, or a filter that never changes.
-        """
-        mels = self.frontend.num_mels
-        count, total, squares = 0, torch.zeros(mels, dtype=torch.float64), torch.zeros(mels, dtype=torch.float64)
-        for waveform, lengths in waveforms:
-            features, frames = self.frontend.log_mels(waveform, lengths)
-            valid = features[valid_frames(frames, features.shape[1])].double().cpu()
-            count += len(valid)
-            total += valid.sum(0)
-            squares += valid.square().sum(0)
-        if count < 2:
-            raise ValueError(f"calibration: {count} frames of speech; give recordings with at least two frames")
-        mean = total / count
-        self.frontend.calibrate(mean, (squares / count - mean.square()).clamp(min=0).sqrt())
+        """Set the mean and deviation of each mel filter; see `FbankFrontend.measure`."""
+        self.frontend.measure(waveforms)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from audiossl.nn.conv_frontend import ConvFrontend
 from audiossl.nn.ssl_encoder import EncoderConfig, SSLEncoder
+from audiossl.nn.transformer import Transformer, TransformerLayer
 
 
 class Wav2Vec2(SSLEncoder):
@@ -21,6 +23,10 @@ class Wav2Vec2(SSLEncoder):
         conv_bias: bool = False
         legacy_norm: bool = False
         """Padding counts in the group norm's statistics, as published: an utterance then depends on its batch."""
+        sample_rate: int = 16000
+        """Hz; MERT has 24000. Recordings are resampled to it, and frames come 320 samples apart at any rate."""
+        attention_relax: float = 0.0
+        """Above 0 (MERT 330M: 32), logits of attention are kept small enough for float16, without fused kernels; see `nn.attention`."""
 
         @classmethod
         def base(cls) -> Wav2Vec2.Config:
@@ -66,6 +72,14 @@ class Wav2Vec2(SSLEncoder):
     def __init__(self, config: Config | None = None) -> None:
         config = Wav2Vec2.Config() if config is None else config
         frontend = ConvFrontend(
-            conv_dim=config.conv_dim, norm=config.conv_norm, conv_bias=config.conv_bias, legacy_norm=config.legacy_norm
+            conv_dim=config.conv_dim,
+            norm=config.conv_norm,
+            conv_bias=config.conv_bias,
+            legacy_norm=config.legacy_norm,
+            sample_rate=config.sample_rate,
         )
-        super().__init__(frontend, config)
+        relax = config.attention_relax
+        if relax < 0:
+            raise ValueError(f"encoder.attention_relax: {relax} is negative; 0 leaves attention as it is")
+        relaxed = Transformer(config, packed=False, block=partial(TransformerLayer, relax=relax)) if relax else None
+        super().__init__(frontend, config, relaxed)

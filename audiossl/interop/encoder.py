@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from audiossl.encoders._ssl_speaker import SSLSpeakerEncoder
     from audiossl.nn.ssl_encoder import SSLEncoder
 
 CONFIG = "config.toml"
 RANDOM = "random:"
+UPSTREAM = "s3prl:"
+INSIDE = "{experiment}/"
 
 
 def build_encoder(table: dict[str, Any], where: str = "encoder") -> SSLEncoder:
@@ -39,7 +42,9 @@ def named_config(kind: str, table: dict[str, Any], where: str) -> tuple[Any, Any
         raise ValueError(f"{where}: no 'name'; known {kind}: {', '.join(registry.names(kind))}")
     cls = registry.get(kind, table["name"])
     values = {key: value for key, value in table.items() if key != "name"}
-    return cls, configuration.build(cls.Config, values, where)
+    config = configuration.build(cls.Config, values, where)
+    # One that holds an encoder may only say from which experiment: what that is like is written out here, for good.
+    return cls, config.completed(_encoder_table) if hasattr(config, "completed") else config
 
 
 def require_methods(encoder: type, needs: Sequence[str], where: str) -> None:
@@ -60,10 +65,22 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> SSLEncoder:
     """Load a trained encoder, in eval mode; a fine-tuned experiment comes with its adapters in place.
 
     `random:SOURCE` is the encoder of SOURCE with random weights drawn from `seed`: what an untrained one knows.
+    A checkpoint of another package is read as it is (see `interop.formats`), and `s3prl:NAME` is an upstream of s3prl.
     """
     name = str(source)
     if name.startswith(RANDOM):
         return _random_like(name.removeprefix(RANDOM), seed)
+    if name.startswith(UPSTREAM):
+        from audiossl.interop.s3prl_upstream import load_upstream
+
+        upstream: Any = load_upstream(
+            name.removeprefix(UPSTREAM)
+        )  # a `contracts.Encoder`, without parts to train or adapt
+        return upstream  # type: ignore[no-any-return]
+    if _is_foreign(Path(source)):
+        from audiossl.interop.experiments import load_foreign
+
+        return load_foreign(Path(source))
     checkpoint, tables = open_source(source)
     return load_from(checkpoint, tables)
 
@@ -93,6 +110,25 @@ def copy_weights(source: str | Path, encoder: SSLEncoder, *, seed: int = 0) -> N
     except RuntimeError as error:
         fault = str(error).splitlines()[-1].strip()
         raise ValueError(f"{source}: does not fit the recipe's [encoder]: {fault}; make them agree") from error
+
+
+def copy_inside(encoder: SSLSpeakerEncoder, *, seed: int = 0) -> None:
+    """Give an encoder that holds another one the weights that its `init` names for that; ValueError where they do not fit."""
+    try:
+        encoder.start_inside(load_encoder(encoder.init, seed=seed).state_dict())
+    except RuntimeError as error:
+        fault = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{encoder.init}: does not fit [encoder.encoder]: {fault}; make them agree") from error
+
+
+def _encoder_table(source: str) -> dict[str, Any]:
+    table: dict[str, Any] = open_source(source.removeprefix(RANDOM))[1]["encoder"]
+    return table
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a path exists that is no experiment and no checkpoint in one."""
+    return path.is_file() or ((path / "config.json").is_file() and not (path / CONFIG).is_file())
 
 
 def _random_like(source: str, seed: int) -> SSLEncoder:
@@ -145,11 +181,19 @@ def open_source(source: str | Path) -> tuple[Path, dict[str, Any]]:
     """Return the checkpoint folder that a source means and the configuration of its experiment."""
     path = find_source(source)
     if (path / CONFIG).is_file():
-        return chosen_checkpoint(path), configuration.load_toml(path / CONFIG)
+        return chosen_checkpoint(path), _tables(path)
     experiment = path.parent.parent
     if (path / WEIGHTS).is_file() and (experiment / CONFIG).is_file():
-        return path, configuration.load_toml(experiment / CONFIG)
+        return path, _tables(experiment)
     raise ValueError(f"{path}: is neither an experiment (no {CONFIG}) nor a checkpoint in one (no {WEIGHTS})")
+
+
+def _tables(experiment: Path) -> dict[str, Any]:
+    """Configuration of an experiment. One that holds its own encoder names it by `INSIDE`, and may be moved."""
+    tables = configuration.load_toml(experiment / CONFIG)
+    if str(tables.get("run", {}).get("init", "")).startswith(INSIDE):
+        tables["run"]["init"] = str(experiment / tables["run"]["init"].removeprefix(INSIDE))
+    return tables
 
 
 def find_source(source: str | Path) -> Path:

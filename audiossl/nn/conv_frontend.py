@@ -21,6 +21,7 @@ CONV_STRIDES = (5, 2, 2, 2, 2, 2, 2)
 class ConvFrontend(nn.Module):
     """Seven convolutions without padding, receptive field 400 samples, hop 320 (Baevski et al., 2020, sections 2 and 4.2).
 
+    sample_rate: Hz, of the waveforms; kernels and hop are the same numbers of samples at any rate, as MERT has them at 24 kHz.
     norm "group": group norm per channel over time after the first convolution alone; "layer": layer norm over channels after each.
     conv_bias: biases in the convolutions; the one before a group norm has none, as the norm would take it away.
     legacy_norm: see `MaskedGroupNorm`; without it, padding changes nothing. Kernels are Kaiming-normal.
@@ -33,15 +34,20 @@ class ConvFrontend(nn.Module):
         norm: Literal["group", "layer"] = "group",
         conv_bias: bool = False,
         legacy_norm: bool = False,
+        sample_rate: int = 16000,
     ) -> None:
         super().__init__()
         if legacy_norm and norm == "layer":
             raise ValueError(
                 "legacy_norm true has no meaning with norm 'layer', which never sees padding; leave it out"
             )
+        if sample_rate < 1:
+            raise ValueError(
+                f"sample_rate {sample_rate} Hz is not positive; give that of the recordings, such as 16000"
+            )
         self.feature_dim = conv_dim
         self.stride = 320
-        self.sample_rate = 16000
+        self.sample_rate = sample_rate
         self.group_norm = MaskedGroupNorm(conv_dim, legacy=legacy_norm) if norm == "group" else None
         self.convs = nn.ModuleList(
             nn.Conv1d(

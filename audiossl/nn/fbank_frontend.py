@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,9 @@ from audiossl.nn.conv_frontend import conv_over_time
 from audiossl.nn.features import fbank, num_windows
 from audiossl.nn.masking import valid_frames
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _KERNEL = 5
 
 
@@ -21,7 +24,8 @@ class FbankFrontend(nn.Module):
 
     strides: (2, 1) gives 50 Hz, (2, 2) the 25 Hz of Fast-HuBERT. With strides (2, 1), frame t is centred on the window of 400 samples
     that starts at sample 320 t and there are as many frames as wav2vec 2.0 has; it also hears two filterbank frames to each side, and
-    two more frames through the second convolution. conv_dim: channels after each gate.
+    two more frames through the second convolution. conv_dim: channels after each gate. mean_norm: whether each utterance's own mean over
+    time is taken off its filters, and with it its level and what a microphone or voice colours throughout.
     mean, std: (num_mels,) buffers; 0 and 1 until `calibrate` is given those of the training data (they are saved with the weights).
     """
 
@@ -35,6 +39,7 @@ class FbankFrontend(nn.Module):
         conv_dim: int = 512,
         strides: tuple[int, ...] = (2, 1),
         activation: Literal["glu", "gelu"] = "glu",
+        mean_norm: bool = False,
     ) -> None:
         super().__init__()
         if not strides or min(strides) < 1:
@@ -44,6 +49,7 @@ class FbankFrontend(nn.Module):
         self.sample_rate = 16000
         self.num_mels = num_mels
         self.activation = activation
+        self.mean_norm = mean_norm
         width = 2 * conv_dim if activation == "glu" else conv_dim
         self.convs = nn.ModuleList(
             nn.Conv1d(num_mels if i == 0 else conv_dim, width, _KERNEL, stride, padding=_KERNEL // 2)
@@ -58,6 +64,25 @@ class FbankFrontend(nn.Module):
             raise ValueError(f"mean and std must be {self.num_mels} values each, std above 0; compute them from speech")
         self.mean.copy_(mean)
         self.std.copy_(std)
+
+    @torch.no_grad()
+    def measure(self, waveforms: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Calibrate on batches (waveform, lengths), read once and not kept.
+
+        ValueError where they hold fewer than two frames, or a filter that never changes.
+        """
+        mels = self.num_mels
+        count, total, squares = 0, torch.zeros(mels, dtype=torch.float64), torch.zeros(mels, dtype=torch.float64)
+        for waveform, lengths in waveforms:
+            features, frames = self.log_mels(waveform, lengths)
+            valid = features[valid_frames(frames, features.shape[1])].double().cpu()
+            count += len(valid)
+            total += valid.sum(0)
+            squares += valid.square().sum(0)
+        if count < 2:
+            raise ValueError(f"calibration: {count} frames of speech; give recordings with at least two frames")
+        mean = total / count
+        self.calibrate(mean, (squares / count - mean.square()).clamp(min=0).sqrt())
 
     def log_mels(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Filterbank before normalisation: (batch, frame, num_mels) at 100 Hz, and (batch,) valid frames."""
@@ -79,6 +104,9 @@ class FbankFrontend(nn.Module):
         """waveform: (batch, sample). Returns (batch, frame, conv_dim), zero at padding, and (batch,) valid frames."""
         x, frames = self.log_mels(waveform, lengths)
         x = _zero_padding((x - self.mean) / self.std, frames)
+        if self.mean_norm:
+            own = x.sum(1, keepdim=True) / frames.clamp(min=1).view(-1, 1, 1)
+            x = _zero_padding(x - own, frames)
         for conv, stride in zip(self.convs, self._strides(), strict=True):
             assert isinstance(conv, nn.Conv1d)
             x = conv_over_time(x, conv)

@@ -55,10 +55,11 @@ class Frontend(Protocol):
 class SSLEncoder(nn.Module):
     """Waveform to frames in context (Baevski et al., 2020, section 2). Padding changes nothing.
 
-    dim: of the output; feature_dim: of the frontend's; stride: samples per frame; sample_rate: Hz.
+    dim: of the output; feature_dim: of the frontend's; stride: samples per frame; sample_rate: Hz. transformer: the blocks, where they are
+    not the plain ones of `config`.
     """
 
-    def __init__(self, frontend: Frontend, config: EncoderConfig) -> None:
+    def __init__(self, frontend: Frontend, config: EncoderConfig, transformer: Transformer | None = None) -> None:
         super().__init__()
         self.config = config
         self.dim = config.dim
@@ -74,7 +75,7 @@ class SSLEncoder(nn.Module):
         self.dropout_input = nn.Dropout(config.dropout_input)
         self.dropout_features = nn.Dropout(config.dropout_features)
         self.mask_emb = nn.Parameter(torch.rand(self.dim))
-        self.transformer = Transformer(config)
+        self.transformer = Transformer(config) if transformer is None else transformer
 
     @overload
     def num_frames(self, samples: int) -> int: ...

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Protocol, overload
 
 from torch import nn
 
+from audiossl.nn.frozen import frozen_parts
 from audiossl.nn.speaker_encoder import require_frames
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from audiossl.contracts import Encoder, EncoderOutput
+    from audiossl.contracts import EncoderOutput
+    from audiossl.nn.ssl_encoder import SSLEncoder
 
 
 class SpeakerHead(Protocol):
@@ -29,11 +31,11 @@ class SpeakerHead(Protocol):
 class SSLSpeaker(nn.Module):
     """An encoder and the head that turns its layers into an embedding: a `contracts.SpeakerEncoder`.
 
-    What trains is the caller's choice: freeze the encoder with an adapter, or train all of it.
-    ValueError where the head was made for another encoder.
+    What trains is the caller's choice: freeze the encoder with an adapter, or train all of it. What lies below the first trained part
+    stays in eval mode: without dropout, it is the function that was pretrained. ValueError where the head was made for another encoder.
     """
 
-    def __init__(self, encoder: Encoder, head: SpeakerHead) -> None:
+    def __init__(self, encoder: SSLEncoder, head: SpeakerHead) -> None:
         super().__init__()
         if (head.dim, head.num_layers) != (encoder.dim, encoder.num_layers):
             raise ValueError(
@@ -47,6 +49,10 @@ class SSLSpeaker(nn.Module):
         self.sample_rate = encoder.sample_rate
         self.num_layers = encoder.num_layers
         self.embedding_dim = head.embedding_dim
+        # Nothing is masked here: as a parameter it would never get a gradient, and processes that train together would wait for it.
+        unused = encoder.mask_emb.detach()
+        del encoder.mask_emb
+        encoder.register_buffer("mask_emb", unused)
 
     @overload
     def num_frames(self, samples: int) -> int: ...
@@ -56,12 +62,20 @@ class SSLSpeaker(nn.Module):
         """Valid frames of `samples` samples."""
         return self.encoder.num_frames(samples)
 
+    def train(self, mode: bool = True) -> SSLSpeaker:
+        """Switch dropout on and off, but never on below the first trained part."""
+        super().train(mode)
+        for part in frozen_parts(self.encoder):
+            part.eval()
+        return self
+
     def forward(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
         """Frames of every layer of the encoder. waveform: (batch, sample); lengths: (batch,), valid samples."""
-        return self.encoder(waveform, lengths)
+        output: EncoderOutput = self.encoder(waveform, lengths)
+        return output
 
     def embed(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Embedding (batch, embedding_dim), not normalised; ValueError where an utterance has no frame."""
-        output = self.encoder(waveform, lengths)
+        output = self(waveform, lengths)
         require_frames(output.lengths, lengths)
         return self.head(output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,10 @@ from torch import Tensor, nn
 from audiossl.nn.attention import FrameLayout, SelfAttention
 from audiossl.nn.masking import valid_frames
 from audiossl.nn.positional import ConvPositions
+from audiossl.nn.stacked_positions import StackedPositions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -30,18 +35,20 @@ class TransformerConfig:
     layer_drop: float = 0.05
     position_kernel: int = 128
     position_groups: int = 16
+    position_depth: int = 1
+    """1: one weight-normed convolution (wav2vec 2.0); more: so many, with norms between (data2vec, see `nn.stacked_positions`)."""
 
 
 class TransformerLayer(nn.Module):
     """Attention and feed-forward network, each with dropout, a residual and a layer norm.
 
-    `attention_adapter` and `ffn_adapter` are applied to the sub-layer's output before the residual is added.
+    `attention_adapter` and `ffn_adapter` are applied to the sub-layer's output before the residual is added. relax: see `SelfAttention`.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, *, relax: float = 0.0) -> None:
         super().__init__()
         self.pre_norm = config.pre_norm
-        self.attention = SelfAttention(config.dim, config.num_heads, dropout=config.attention_dropout)
+        self.attention = SelfAttention(config.dim, config.num_heads, dropout=config.attention_dropout, relax=relax)
         self.attention_norm = nn.LayerNorm(config.dim)
         self.ffn_in = nn.Linear(config.dim, config.ffn_dim)
         self.ffn_out = nn.Linear(config.ffn_dim, config.dim)
@@ -53,11 +60,17 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor, layout: FrameLayout) -> Tensor:
         """x: frames in `layout`. Returns the same shape."""
+        return self.parts(x, layout)[0]
+
+    def parts(self, x: Tensor, layout: FrameLayout) -> tuple[Tensor, Tensor]:
+        """What `forward` gives and, of the same shape, what the feed-forward network adds to its residual: data2vec's targets."""
         if self.pre_norm:
             x = x + self._attend(self.attention_norm(x), layout)
-            return x + self._feed_forward(self.ffn_norm(x))
+            added = self._feed_forward(self.ffn_norm(x))
+            return x + added, added
         x = self.attention_norm(x + self._attend(x, layout))
-        return self.ffn_norm(x + self._feed_forward(x))  # type: ignore[no-any-return]
+        added = self._feed_forward(x)
+        return self.ffn_norm(x + added), added
 
     def _attend(self, x: Tensor, layout: FrameLayout) -> Tensor:
         return self.attention_adapter(self.dropout(self.attention(x, layout)))  # type: ignore[no-any-return]
@@ -71,20 +84,31 @@ class Transformer(nn.Module):
     """Frames to the input of the first block and the output of each.
 
     Linear weights start as N(0, 0.02), biases at 0 (Devlin et al., 2019). packed: whether blocks see only the valid frames, without padding;
-    None: on CUDA in 16-bit arithmetic, where flash attention needs it.
+    None: on CUDA in 16-bit arithmetic, where flash attention needs it. block: makes one of the `layers` from `config`.
     """
 
-    def __init__(self, config: TransformerConfig, *, packed: bool | None = None) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        packed: bool | None = None,
+        block: Callable[[Any], nn.Module] = TransformerLayer,
+    ) -> None:
         super().__init__()
         if config.num_layers < 1:
             raise ValueError(f"num_layers {config.num_layers} leaves no Transformer; give at least 1")
         self.pre_norm = config.pre_norm
         self.layer_drop = config.layer_drop
         self.packed = packed
-        self.positions = ConvPositions(config.dim, kernel=config.position_kernel, groups=config.position_groups)
+        shape = {"kernel": config.position_kernel, "groups": config.position_groups}
+        self.positions: ConvPositions | StackedPositions = (
+            ConvPositions(config.dim, **shape)
+            if config.position_depth == 1
+            else StackedPositions(config.dim, depth=config.position_depth, **shape)
+        )
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(block(config) for _ in range(config.num_layers))
         for module in self.layers.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -96,12 +120,40 @@ class Transformer(nn.Module):
         num_layers: stop after so many blocks. The final norm of pre-LN models is part of the last block's output alone.
         """
         count = self._checked(num_layers)
-        layout = FrameLayout.of(lengths, x.shape[1], packed=self._packs(x))
+        x, layout = self.enter(x, lengths)
+        return [layout.leave(output) for output in self._run(x, layout, count)]
+
+    def visible(self, x: Tensor, lengths: Tensor, visible: Tensor) -> Tensor:
+        """Output of the last block where blocks see some frames alone, and positions are those of all; see `enter`.
+
+        Returns (batch, frame, dim), undefined at other frames.
+        """
+        x, layout = self.enter(x, lengths, visible)
+        return layout.leave(self._run(x, layout, len(self.layers))[-1])
+
+    def enter(self, x: Tensor, lengths: Tensor, visible: Tensor | None = None) -> tuple[Tensor, FrameLayout]:
+        """Add positions and make the input of the first block, in the layout that comes with it.
+
+        x: (batch, frame, dim); lengths: (batch,) valid frames. visible: (batch, frame) bool, those of the valid frames that the blocks will
+        see; the others are zero to the positions and then left out.
+        """
+        packed = self._packs(x)
+        layout = (
+            FrameLayout.of(lengths, x.shape[1], packed=packed)
+            if visible is None
+            else FrameLayout.of_visible(visible, packed=packed)
+        )
+        valid = None
         if layout.key_mask is not None or layout.index is not None:
-            x = x.masked_fill(~valid_frames(lengths, x.shape[1]).unsqueeze(-1), 0.0)
-        x = x + self.positions(x)
-        x = layout.enter(x if self.pre_norm else self.norm(x))
-        x = self.dropout(x)
+            valid = valid_frames(lengths, x.shape[1])
+            x = x.masked_fill(~(valid if visible is None else visible).unsqueeze(-1), 0.0)
+        positions = self.positions
+        x = x + (positions(x) if isinstance(positions, ConvPositions) else positions(x, valid))
+        x = layout.enter(x)
+        return self.dropout(x if self.pre_norm else self.norm(x)), layout
+
+    def _run(self, x: Tensor, layout: FrameLayout, count: int) -> list[Tensor]:
+        """Run the first `count` blocks; their input comes first."""
         outputs = [x]
         kept = self._kept_layers(x.device)
         for i, layer in enumerate(self.layers[:count]):
@@ -110,7 +162,7 @@ class Transformer(nn.Module):
             outputs.append(x)
         if self.pre_norm and count == len(self.layers):
             outputs[-1] = self.norm(x)
-        return [layout.leave(output) for output in outputs]
+        return outputs
 
     def _checked(self, num_layers: int | None) -> int:
         count = len(self.layers) if num_layers is None else num_layers

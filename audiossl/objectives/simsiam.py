@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 class SimSiam(SpeakerObjective):
     """Both crops predict each other's projection, into which no gradient goes (Chen and He, 2021).
 
-    Differs from the paper: it keeps the predictor's learning rate while that of all else falls, and the optimiser has one schedule for
-    all. What can be had is a constant rate for everything (`optim.schedule`), or one that falls for the predictor too, with which the
-    paper reports a little less.
+    constant_lr: the parts that the schedule of the learning rate leaves alone; the loop asks for it.
     """
 
     @dataclass(frozen=True)
@@ -27,11 +25,13 @@ class SimSiam(SpeakerObjective):
         """The paper's head (section 3); on VoxCeleb2 it is published (sslsv) at 28.94 % EER with Fast ResNet-34, not rerun here.
 
         projector_dims: widths, with a batch norm without weights behind the last. predictor_dim: inner width of the predictor; 0 leaves it
-        out, which collapses (table 1a of the paper), for a look at how that shows.
+        out, which collapses (table 1a of the paper), for a look at how that shows. constant_predictor_lr: whether the predictor keeps the
+        peak learning rate while that of all else falls, with which the paper reports a little more (table 1c).
         """
 
         projector_dims: tuple[int, ...] = (2048, 2048, 2048)
         predictor_dim: int = 512
+        constant_predictor_lr: bool = True
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -54,6 +54,7 @@ class SimSiam(SpeakerObjective):
             layers[-1].get_parameter("bias").requires_grad_(False)
         self.projector = nn.Sequential(*layers, nn.BatchNorm1d(width, affine=False))
         self.predictor = projector(width, (config.predictor_dim, width) if config.predictor_dim else ())
+        self.constant_lr = ("predictor",) if config.constant_predictor_lr else ()
 
     def forward(self, batch: Batch) -> StepOutput:
         """See `simsiam_regression`. positive_cosine: of the embeddings; it nears 1, with embedding_std 0, when they collapse."""

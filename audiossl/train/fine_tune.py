@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from audiossl.data.frame_grid import FrameGrid
+from audiossl.nn.frozen import frozen_parts
 from audiossl.nn.masking import channel_mask, span_mask
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class FineTune(nn.Module):
     def train(self, mode: bool = True) -> FineTune:
         """Switch dropout on and off, but never on below the first trained part."""
         super().train(mode)
-        for part in _frozen_parts(self.encoder):
+        for part in frozen_parts(self.encoder):
             part.eval()
         return self
 
@@ -167,21 +168,3 @@ class FineTuneViews:
                 generator=rng,
             )
         return batch | made
-
-
-def _frozen_parts(encoder: SSLEncoder) -> list[nn.Module]:
-    """Parts below the first trained one: the whole encoder, or its frontend and the layers under the first trained layer."""
-    if not _trains(encoder):
-        return [encoder]
-    frontend, layers = encoder.get_submodule("frontend"), encoder.transformer.layers
-    if _trains(frontend):
-        return []
-    between = {id(p) for p in encoder.parameters()} - {id(p) for p in layers.parameters()}
-    if any(p.requires_grad for p in encoder.parameters() if id(p) in between):
-        return [frontend]
-    first = next(index for index, layer in enumerate(layers) if _trains(layer))
-    return [frontend, *layers[:first]]
-
-
-def _trains(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())

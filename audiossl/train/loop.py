@@ -19,7 +19,7 @@ import torch
 from audiossl.interop.checkpoint import latest_checkpoint, load_state, load_weights, mark_best, save_checkpoint
 from audiossl.train.journal import Journal
 from audiossl.train.monitor import CollapseConfig, CollapseMonitor
-from audiossl.train.optim import OptimConfig, learning_rate, make_optimizer
+from audiossl.train.optim import OptimConfig, clip_each, learning_rate, make_optimizer, set_learning_rate
 from audiossl.train.sums import Sums, Totals, to_device
 
 if TYPE_CHECKING:
@@ -41,13 +41,15 @@ class TrainConfig:
     """How long, how precisely, how often.
 
     max_steps: optimiser updates. accumulate: micro-batches per update and process. precision: of autocast. clip_norm: of the gradient, 0 is
-    none. log_every, save_every, eval_every: in steps; eval_every 0 is only at the end. keep_checkpoints: the newest ones; the best one stays too.
+    none. clip: whether that is the norm of the whole gradient or of each parameter's by itself, as published for DINO. log_every,
+    save_every, eval_every: in steps; eval_every 0 is only at the end. keep_checkpoints: the newest ones; the best one stays too.
     """
 
     max_steps: int = 250_000
     accumulate: int = 1
     precision: Literal["fp32", "bf16"] = "bf16"
     clip_norm: float = 10.0
+    clip: Literal["global", "parameter"] = "global"
     seed: int = 0
     log_every: int = 50
     save_every: int = 1000
@@ -60,6 +62,8 @@ class TrainConfig:
         for name in ("max_steps", "accumulate", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}: {getattr(self, name)} is not positive")
+        if self.clip == "parameter" and not self.clip_norm:
+            raise ValueError("train.clip: 'parameter' has no norm to clip to; set train.clip_norm, or leave it out")
 
 
 class StoppedError(Exception):
@@ -148,8 +152,11 @@ class _Run:
         self.experiment, self.config, self.optim, self.world = experiment, config, optim, world
         self.step = self.position = self._bad_steps = 0
         self.best: float | None = None
-        self.optimizer = make_optimizer(module.parameters(), optim)
+        constant = (p for name in getattr(module, "constant_lr", ()) for p in module.get_submodule(name).parameters())
+        self.optimizer = make_optimizer(module.parameters(), optim, constant=constant)
         self.monitor = CollapseMonitor(config.collapse)
+        frontend = getattr(getattr(module, "encoder", None), "frontend", None)
+        self._frontend = list(frontend.parameters()) if frontend is not None else []
         self._scores: dict[str, float] = {}
         if resume:
             self._load()
@@ -207,11 +214,11 @@ class _Run:
     def update(self, sums: Totals, stride: int) -> dict[str, float]:
         """Optimiser step from the gradients added up so far; returns the step's metrics."""
         rate = learning_rate(self.step, self.config.max_steps, self.optim)
-        norm = self._scale_and_clip(sums.count)
+        norms = self._scale_and_clip(sums.count)
+        norm = norms["grad_norm"]
         finite = math.isfinite(sums.loss) and math.isfinite(norm)
         if finite and sums.count:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
+            set_learning_rate(self.optimizer, rate, self.optim)
             self.optimizer.step()
         self._count_bad(finite=finite, loss=sums.loss, norm=norm)
         self.optimizer.zero_grad(set_to_none=True)
@@ -219,7 +226,7 @@ class _Run:
         self.position += stride
         self.module.after_step(self.step)  # type: ignore[operator]
         loss = {"loss": sums.loss / sums.count} if sums.count else {}
-        return {**loss, **sums.metrics, "lr": rate, "grad_norm": norm}
+        return {**loss, **sums.metrics, "lr": rate, **norms}
 
     def evaluate(
         self,
@@ -269,15 +276,20 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.position, self.best = state["step"], state["position"], state["best"]
 
-    def _scale_and_clip(self, count: float) -> float:
+    def _scale_and_clip(self, count: float) -> dict[str, float]:
+        """Make the gradient one of the mean loss, then clip it; returns norms before the clipping, of all and of the frontend's part."""
         parameters = [p for p in self.module.parameters() if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:  # every recording of the step was unusable
-            return 0.0
+            return {"grad_norm": 0.0}
         # DistributedDataParallel has averaged over processes; the loss is a mean over everything that was counted.
         torch._foreach_mul_(gradients, self.world.size / max(count, 1e-12))
+        frontend = [p.grad for p in self._frontend if p.grad is not None]
+        norms = {"frontend_grad_norm": float(torch.nn.utils.get_total_norm(frontend))} if frontend else {}
+        if self.config.clip == "parameter":
+            return norms | {"grad_norm": clip_each(gradients, self.config.clip_norm)}
         limit = self.config.clip_norm or math.inf
-        return float(torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True))
+        return norms | {"grad_norm": float(torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True))}
 
     def _count_bad(self, *, finite: bool, loss: float, norm: float) -> None:
         self._bad_steps = 0 if finite else self._bad_steps + 1

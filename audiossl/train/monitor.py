@@ -9,6 +9,10 @@ _DIAGNOSES = {
     "target_perplexity": "the targets hold almost only one class (of units: see `audiossl units quality`)",
     "embedding_std": "all frames have the same representation",
     "effective_rank": "the representation lives in almost one dimension",
+    "code_perplexity": "the quantiser uses one code: its codebook is dead",
+    "live_negatives": "all negatives equal the positive, so that the loss is 0 and means nothing",
+    "target_std": "the targets are the same everywhere",
+    "prediction_std": "the predictions are the same everywhere",
 }
 
 
@@ -27,6 +31,10 @@ class CollapseConfig:
     target_perplexity: float = 1.5
     embedding_std: float = 1e-3
     effective_rank: float = 1.5
+    code_perplexity: float = 1.5
+    live_negatives: float = 1.0
+    target_std: float = 1e-3
+    prediction_std: float = 1e-3
 
 
 class CollapseError(ValueError):

@@ -11,7 +11,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -85,16 +85,47 @@ def learning_rate(step: int, total: int, config: OptimConfig) -> float:
     return config.peak_lr
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
-    """Return the optimiser over the parameters that train, fused where the device has it."""
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], config: OptimConfig, *, constant: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """Return the optimiser over the parameters that train, fused where the device has it.
+
+    constant: those among them that keep `peak_lr` from the first step to the last; see `set_learning_rate`.
+    """
+    kept = {id(parameter) for parameter in constant}
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": trained, "weight_decay": config.weight_decay}]
-    if not config.decay_vectors:
-        groups[0]["params"] = [parameter for parameter in trained if parameter.ndim > 1]
-        groups.append({"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0})
+    groups = _groups([p for p in trained if id(p) not in kept], config, constant_lr=False)
+    if kept:
+        groups += _groups([p for p in trained if id(p) in kept], config, constant_lr=True)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.peak_lr, momentum=config.momentum, fused=True)
     return torch.optim.AdamW(groups, lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def _groups(trained: list[nn.Parameter], config: OptimConfig, *, constant_lr: bool) -> list[dict[str, Any]]:
+    """Return one group, or two where vectors do not decay."""
+    if config.decay_vectors:
+        return [{"params": trained, "weight_decay": config.weight_decay, "constant_lr": constant_lr}]
+    matrices, vectors = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+    return [
+        {"params": members, "weight_decay": decay, "constant_lr": constant_lr}
+        for members, decay in ((matrices, config.weight_decay), (vectors, 0.0))
+    ]
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, config: OptimConfig) -> None:
+    """Set the rate of the next update, but for parameters that keep theirs."""
+    for group in optimizer.param_groups:
+        # A state that was saved before there were such groups does not say.
+        group["lr"] = config.peak_lr if group.get("constant_lr", False) else rate
+
+
+@torch.no_grad()
+def clip_each(gradients: list[Tensor], limit: float) -> float:
+    """Shorten each gradient that is longer than `limit` to it, by itself (Caron et al., 2021); return the norm of all before that."""
+    norms = torch.stack(torch._foreach_norm(gradients))  # noqa: SLF001 - as torch's own clipping does
+    torch._foreach_mul_(gradients, list((limit / (norms + 1e-6)).clamp(max=1.0)))
+    return float(norms.norm())
 
 
 def _tri_stage(step: int, total: int, config: OptimConfig) -> float:

@@ -91,7 +91,7 @@ def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resu
     training = objective.labelled(manifests[0]) if hasattr(objective, "labelled") else manifests[0]
     stream = stream_of(training, objective, reading, sample_rate=encoder.sample_rate, seed=config.seed)
     if not _has_checkpoint(out):
-        _start(encoder, tables["run"].get("init"), stream)
+        _start(encoder, tables["run"].get("init"), stream, seed=config.seed)
     if world.main:
         # The folder comes last: a run that could not begin leaves nothing that a second try would trip over.
         _check_units(manifests, objective.needs, parts)
@@ -116,8 +116,8 @@ def _make_units(parts: dict[str, Any], manifests: list[Manifest], out: Path) -> 
     from audiossl.units.recipe import ensure_units
 
     config: UnitsConfig = parts["units"]
-    if config.name not in getattr(parts["objective"][1], "labels", ()):
-        _say(f"units.name: {config.name} is not among objective.labels, so these units are not made")
+    if set(config.names).isdisjoint(getattr(parts["objective"][1], "labels", ())):
+        _say(f"units.name: {' '.join(config.names)} is not among objective.labels, so these units are not made")
         return
     folders, bad = [manifest.path for manifest in manifests], parts["data"].max_bad_fraction
     ensure_units(folders, config, out / "units", max_bad_fraction=bad, log=_say)
@@ -131,16 +131,21 @@ def _check_units(manifests: list[Manifest], needs: tuple[str, ...], parts: dict[
     for name in (need.removeprefix(f"{UNITS}/") for need in needs if need.startswith(f"{UNITS}/")):
         for manifest in manifests:
             check_same_codebook(manifests[0], manifest, name)
-            if "units" not in parts or parts["units"].name != name:
+            if "units" not in parts or name not in parts["units"].names:
                 check_units(manifest, name, log=_say)
 
 
-def _start(encoder: Any, init: str | None, stream: Callable[[Iterable[int]], Iterator[Batch]]) -> None:
-    """Give a new encoder the weights of another one, or measure on the first batches what it must know of the data."""
-    from audiossl.interop.encoder import copy_weights
+def _start(encoder: Any, init: str | None, stream: Callable[[Iterable[int]], Iterator[Batch]], *, seed: int) -> None:
+    """Give a new encoder the weights of another one, or measure on the first batches what it must know of the data.
+
+    seed: of the random weights that an encoder inside this one may begin with.
+    """
+    from audiossl.interop.encoder import copy_inside, copy_weights
 
     if init is not None:
         copy_weights(init, encoder)
+    elif getattr(encoder, "init", ""):
+        copy_inside(encoder, seed=seed)
     elif hasattr(encoder, "calibrate"):
         batches = (batch for batch in stream(range(_CALIBRATION_BATCHES)) if batch["utt_ids"])
         encoder.calibrate((batch["waveform"], batch["waveform_lengths"]) for batch in batches)

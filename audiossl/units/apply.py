@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audiossl.units.features import default_device
 from audiossl.units.guards import LabelGuard
-from audiossl.units.kmeans import NearestCentroid
-from audiossl.units.labels import LabelWriter, UnitsCard, card_path, labels_path, write_card
+from audiossl.units.labels import LabelWriter, UnitsCard, card_path, labels_path, set_names, write_card
+from audiossl.units.residual import ResidualQuantiser
 from audiossl.units.stream import stream_frames
 
 if TYPE_CHECKING:
@@ -33,24 +34,30 @@ def apply_codebook(
 ) -> UnitsCard:
     """Write `units/<name>` and its card: for each frame the index of the nearest centroid.
 
-    Memory: one batch, and bytes per utterance. ValueError (see `units.guards`), and no file, where the labels are no use.
+    Of a codebook with several residual ones, a set each: `units/<name>_0` and so on, in one pass. Returns the card, the same for all of them. Memory: one
+    batch, and bytes per utterance. ValueError (see `units.guards`), and no file, where the labels are no use.
     """
     codebook.check_features(features)
-    path, size, rate = labels_path(manifest.path, name), codebook.card.size, codebook.card.rate
-    nearest = NearestCentroid(codebook.centroids, "cpu" if features.in_workers else default_device())
-    guard = LabelGuard(str(path), rate=rate, size=size, log=log)
-    with LabelWriter(path, size) as writer:
+    names, size, rate = set_names(name, codebook.card.codebooks), codebook.card.size, codebook.card.rate
+    paths = [labels_path(manifest.path, each) for each in names]
+    quantise = ResidualQuantiser(codebook.stages, "cpu" if features.in_workers else default_device())
+    guards = [LabelGuard(str(path), rate=rate, size=size, feature=codebook.card.feature, log=log) for path in paths]
+    with ExitStack() as stack:
+        writers = [stack.enter_context(LabelWriter(path, size)) for path in paths]
         for batch in stream_frames(manifest, features, stream, label=f"labelling {manifest.path}", log=log):
-            labels = nearest(batch.frames).numpy()
             numbers = [bisect_left(manifest.ids, utterance) for utterance in batch.ids]
-            guard.add(batch.ids, labels, batch.lengths, manifest.durations[numbers])
-            flat, ends = labels.tolist(), np.cumsum(batch.lengths).tolist()
-            for number, utterance, begin, end in zip(numbers, batch.ids, [0, *ends], ends, strict=False):
-                writer.add(number, utterance, flat[begin:end])
-        guard.finish()
-        # From here to the new card the table counts as unfinished: a kill between them leads to a new run, not to a table
+            for labels, guard, writer in zip(quantise(batch.frames).numpy(), guards, writers, strict=True):
+                guard.add(batch.ids, labels, batch.lengths, manifest.durations[numbers])
+                flat, ends = labels.tolist(), np.cumsum(batch.lengths).tolist()
+                for number, utterance, begin, end in zip(numbers, batch.ids, [0, *ends], ends, strict=False):
+                    writer.add(number, utterance, flat[begin:end])
+        for guard in guards:
+            guard.finish()
+        # From here to the new cards the tables count as unfinished: a kill between them leads to a new run, not to a table
         # with another table's card.
-        card_path(manifest.path, name).unlink(missing_ok=True)
+        for each in names:
+            card_path(manifest.path, each).unlink(missing_ok=True)
+    guard = guards[0]
     card = UnitsCard(
         feature=codebook.card.feature,
         encoder=codebook.card.encoder,
@@ -63,5 +70,6 @@ def apply_codebook(
         labels=int(guard.counts.sum()),
         left_out=len(manifest) - guard.utterances,
     )
-    write_card(manifest.path, name, card)
+    for each in names:
+        write_card(manifest.path, each, card)
     return card

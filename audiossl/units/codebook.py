@@ -27,7 +27,8 @@ class CodebookCard:
 
     feature, encoder, layer, encoder_hash, rate (Hz), sample_rate (Hz), dim: see `units.features.Features`. size: codes.
     seed, iterations, inertia (mean squared distance of a frame), frames (that it was fitted on), utterances (that they
-    came from), unused: codes that took no frame of these.
+    came from), unused: codes that took no frame of these. codebooks: of `size` codes each, every one for what those before it leave
+    over (`units.residual`); inertia is that after the last.
     """
 
     feature: FeatureKind
@@ -44,20 +45,27 @@ class CodebookCard:
     frames: int
     utterances: int
     unused: int
+    codebooks: int = 1
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """Centroids, (code, dim) float32, and their card."""
+    """Centroids, (code, dim) float32, and their card; the codes of several codebooks follow one another."""
 
     centroids: np.ndarray
     card: CodebookCard
 
     @property
+    def stages(self) -> np.ndarray:
+        """Centroids of each codebook: (codebook, code, dim) float32."""
+        return self.centroids.reshape(self.card.codebooks, self.card.size, self.card.dim)
+
+    @property
     def hash(self) -> str:
         """The sha256 of the centroids and of the features that they live among: what makes labels comparable."""
         card = self.card
-        among = f"{card.feature} {card.layer} {card.rate} {card.encoder_hash} {self.centroids.shape}\n"
+        shape = self.centroids.shape if card.codebooks == 1 else self.stages.shape
+        among = f"{card.feature} {card.layer} {card.rate} {card.encoder_hash} {shape}\n"
         return hashlib.sha256(among.encode() + self.centroids.astype("<f4").tobytes()).hexdigest()
 
     def check_features(self, features: Features) -> None:
@@ -101,9 +109,10 @@ def load(folder: Path) -> Codebook:
         centroids = load_file(str(folder / CENTROIDS))["centroids"]
     except (OSError, SafetensorError, KeyError) as error:
         raise ValueError(f"{folder / CENTROIDS}: cannot be read: {error}; fit the codebook again") from error
-    if centroids.shape != (card.size, card.dim) or not np.isfinite(centroids).all():
+    rows = card.codebooks * card.size
+    if centroids.shape != (rows, card.dim) or not np.isfinite(centroids).all():
         raise ValueError(
-            f"{folder / CENTROIDS}: centroids {centroids.shape}, {card.size} x {card.dim} finite numbers are stated; "
+            f"{folder / CENTROIDS}: centroids {centroids.shape}, {rows} x {card.dim} finite numbers are stated; "
             "fit the codebook again"
         )
     codebook = Codebook(centroids, card)

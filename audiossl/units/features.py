@@ -1,8 +1,8 @@
-"""What units are clusters of: MFCC, or a layer of an encoder. Both turn a batch of recordings into frames."""
+"""What units are clusters of: MFCC, a layer of an encoder, or the codes of one that quantises. All turn a batch of recordings into frames."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import torch
 
@@ -14,17 +14,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from audiossl.contracts import EncoderOutput
+    from audiossl.encoders.vq_wav2vec import VQWav2Vec
     from audiossl.nn.ssl_encoder import SSLEncoder
 
-FeatureKind: TypeAlias = Literal["mfcc", "encoder"]
+FeatureKind: TypeAlias = Literal["mfcc", "logmel", "chroma", "encoder", "codes"]
 
 
-class Features(Protocol):
-    """Frames of a batch of recordings, and what must be known to compute the same again.
+class Frames(Protocol):
+    """Frames of a batch of recordings.
+
+    min_samples: the shortest recording that has a frame. in_workers: cheap enough for the loader's worker processes.
+    """
+
+    sample_rate: int
+    min_samples: int
+    in_workers: bool
+
+    def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """waveform: (batch, sample), lengths: (batch,). Returns (batch, frame, dim) and (batch,) frames."""
+        ...
+
+
+class Features(Frames, Protocol):
+    """Frames, float32, and what must be known to compute the same again.
 
     encoder: where the encoder was loaded from; layer: 1-based block whose output is taken (0: the first block's input);
-    encoder_hash: sha256 of its weights. rate: frames per second. min_samples: the shortest recording that has a frame.
-    in_workers: cheap enough for the loader's worker processes.
+    encoder_hash: sha256 of its weights. rate: frames per second.
     """
 
     kind: FeatureKind
@@ -33,13 +48,6 @@ class Features(Protocol):
     encoder_hash: str
     rate: float
     dim: int
-    sample_rate: int
-    min_samples: int
-    in_workers: bool
-
-    def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """waveform: (batch, sample), lengths: (batch,). Returns (batch, frame, dim) float32 and (batch,) frames."""
-        ...
 
 
 class MFCCFeatures:
@@ -60,6 +68,30 @@ class MFCCFeatures:
         from audiossl.nn.features import mfcc39
 
         return mfcc39(waveform, lengths)
+
+
+class MusicFeatures:
+    """Log-mels or chroma at 24 kHz and 75 Hz, for units of music; see `nn.music_features`."""
+
+    encoder = ""
+    layer = 0
+    encoder_hash = ""
+    rate = 75.0
+    sample_rate = 24_000
+    min_samples = 320
+    in_workers = True
+
+    def __init__(self, kind: Literal["logmel", "chroma"]) -> None:
+        from audiossl.nn.music_features import Chroma, MusicLogMels
+
+        self.kind: FeatureKind = kind
+        self._extract: MusicLogMels | Chroma = MusicLogMels() if kind == "logmel" else Chroma()
+        self.dim = self._extract.dim
+
+    def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Features`."""
+        frames: tuple[Tensor, Tensor] = self._extract(waveform, lengths)
+        return frames
 
 
 class EncoderFeatures:
@@ -97,21 +129,74 @@ class EncoderFeatures:
         return output
 
 
+class CodeFeatures:
+    """The frames of an encoder that quantises them, as the entries of its codebook, groups beside each other.
+
+    The units of these are no clusters but the combinations of codes that a corpus holds (see `units.fit`), which the entries stand for: a
+    combination that is not among the units becomes the most similar one.
+    """
+
+    kind: FeatureKind = "codes"
+    in_workers = False
+    layer = 0
+
+    def __init__(self, encoder: VQWav2Vec, *, source: str, device: str = "cpu") -> None:
+        self._model = encoder.float().eval().to(device)
+        self._device = device
+        self.encoder, self.encoder_hash = source, weights_hash(encoder)
+        self.rate = encoder.sample_rate / encoder.stride
+        self.dim, self.sample_rate = encoder.dim, encoder.sample_rate
+        self.min_samples = FrameGrid.of(encoder).first
+
+    def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Features`."""
+        codes, frames = self.codes(waveform, lengths)
+        return self.entries(codes.flatten(0, 1)).view(*codes.shape[:2], -1), frames
+
+    def codes(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, frame, group) int64, and (batch,) frames."""
+        return self._model.codes(waveform.to(self._device), lengths.to(self._device))
+
+    @torch.no_grad()
+    def entries(self, codes: Tensor) -> Tensor:
+        """What codes stand for. codes: (frame, group). Returns (frame, dim) float32."""
+        return self._model.quantiser.look_up(codes.to(self._device))
+
+
+class CodesAlone:
+    """The codes of `CodeFeatures` as frames, for counting: (batch, frame, group) int64."""
+
+    def __init__(self, features: CodeFeatures) -> None:
+        self._features = features
+        self.in_workers, self.sample_rate, self.min_samples = False, features.sample_rate, features.min_samples
+
+    def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Frames`."""
+        return self._features.codes(waveform, lengths)
+
+
 def make_features(kind: FeatureKind, encoder: str, layer: int, *, device: str = "") -> Features:
     """Return the features of that kind; ValueError where the three do not go together.
 
     encoder: anything `audiossl.load` takes. device: "" is the GPU where there is one.
     """
+    if kind in {"mfcc", "logmel", "chroma"} and (encoder or layer):
+        raise ValueError(f"feature '{kind}' takes no encoder ({encoder!r}) and no layer ({layer}); leave them out")
     if kind == "mfcc":
-        if encoder or layer:
-            raise ValueError(f"feature 'mfcc' takes no encoder ({encoder!r}) and no layer ({layer}); leave them out")
         return MFCCFeatures()
+    if kind in {"logmel", "chroma"}:
+        return MusicFeatures(kind)
     if not encoder:
-        raise ValueError("feature 'encoder': no encoder is given; name an experiment folder or checkpoint")
+        raise ValueError(f"feature '{kind}': no encoder is given; name an experiment folder or checkpoint")
+    if kind == "codes" and layer:
+        raise ValueError(f"feature 'codes' takes no layer ({layer}); leave it out")
     import audiossl
     from audiossl.interop.encoder import require_methods
 
-    loaded = audiossl.load(encoder)
+    loaded: Any = audiossl.load(encoder)
+    if kind == "codes":
+        require_methods(type(loaded), ("codes",), f"units of {encoder}")
+        return CodeFeatures(loaded, source=encoder, device=device or default_device())
     require_methods(type(loaded), ("contextualise",), f"units of {encoder}")
     return EncoderFeatures(loaded, source=encoder, layer=layer, device=device or default_device())
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from audiossl.units.codebook import Codebook, CodebookCard
+from audiossl.units.features import CodeFeatures, CodesAlone
 from audiossl.units.guards import check_usage
-from audiossl.units.kmeans import kmeans
+from audiossl.units.kmeans import NearestCentroid
+from audiossl.units.residual import residual_kmeans
 from audiossl.units.stream import stream_frames
 
 if TYPE_CHECKING:
@@ -31,10 +35,10 @@ FEW_FRAMES_PER_CODE = 40
 class FitConfig:
     """How a codebook is fitted.
 
-    clusters: number of codes (HuBERT: 100 on MFCC, 500 on an encoder; Hsu et al., 2021, section IV-B). fraction: share of
+    clusters: number of units (HuBERT: 100 on MFCC, 500 on an encoder; Hsu et al., 2021, section IV-B); of `codes`, at most so many. fraction: share of
     the utterances; None takes all of a corpus of up to 100 hours, and of a larger one as many as make 100 hours but no
     less than the paper's 10 %. max_frames: frames kept in memory; None fills 512 MiB. iterations: Lloyd steps. redo:
-    starts of k-means, of which the best is kept.
+    starts of k-means, of which the best is kept. codebooks: with more than one, each clusters what those before it leave over (`units.residual`).
     """
 
     clusters: int = 100
@@ -43,10 +47,11 @@ class FitConfig:
     iterations: int = 30
     redo: int = 1
     seed: int = 0
+    codebooks: int = 1
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name, least in (("clusters", 2), ("iterations", 1), ("redo", 1), ("seed", 0)):
+        for name, least in (("clusters", 2), ("iterations", 1), ("redo", 1), ("seed", 0), ("codebooks", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} = {getattr(self, name)}; give at least {least}")
         if self.fraction is not None and not 0 < self.fraction <= 1:
@@ -89,22 +94,27 @@ def fit_codebook(
 ) -> Codebook:
     """Sample frames of a corpus and cluster them. Memory: the sample and one batch, whatever the corpus' size.
 
-    The codebook is a function of the data, the configuration and `stream.batch_seconds`: same bytes on every run.
+    The codebook is a function of the data, the configuration and `stream.batch_seconds`: same bytes on every run. Codes are not clustered, but
+    counted: see `fit_vocabulary`.
     """
-    chosen = choose_utterances(manifest.durations, config.fraction, np.random.default_rng([config.seed, 2**31 - 1]))
-    part = manifest if len(chosen) == len(manifest) else manifest.subset(chosen)
-    capacity = config.max_frames or SAMPLE_BYTES // (4 * features.dim)
-    reservoir = Reservoir(capacity, features.dim, np.random.default_rng([config.seed, 2**31 - 2]))
-    utterances = 0
-    for batch in stream_frames(part, features, stream, label="reading features", log=log):
-        reservoir.add(batch.frames.cpu().numpy())
-        utterances += len(batch.ids)
+    if isinstance(features, CodeFeatures):
+        return fit_vocabulary(manifest, features, config, stream, log=log)
+    reservoir, utterances = _sample(manifest, features, config, stream, log)
     frames = reservoir.frames
     log(f"k-means: {config.clusters} clusters on {len(frames)} of {reservoir.seen} frames, {utterances} utterances")
     if len(frames) < FEW_FRAMES_PER_CODE * config.clusters:
         log(f"warning: {len(frames)} frames are few for {config.clusters} clusters; expect units that are noise")
-    found = kmeans(frames, config.clusters, iterations=config.iterations, redo=config.redo, seed=config.seed)
-    check_usage(found.counts, f"codebook of {manifest.path}", log=log)
+    found = residual_kmeans(
+        frames,
+        config.clusters,
+        config.codebooks,
+        iterations=config.iterations,
+        redo=config.redo,
+        seed=config.seed,
+        log=log,
+    )
+    for clustering in found:
+        check_usage(clustering.counts, f"codebook of {manifest.path}", log=log)
     card = CodebookCard(
         feature=features.kind,
         encoder=features.encoder,
@@ -116,12 +126,90 @@ def fit_codebook(
         size=config.clusters,
         seed=config.seed,
         iterations=config.iterations,
-        inertia=found.inertia,
+        inertia=found[-1].inertia,
         frames=len(frames),
         utterances=utterances,
-        unused=int((found.counts == 0).sum()),
+        unused=sum(int((clustering.counts == 0).sum()) for clustering in found),
+        codebooks=config.codebooks,
     )
-    return Codebook(found.centroids, card)
+    return Codebook(np.concatenate([clustering.centroids for clustering in found]), card)
+
+
+def _sample(
+    manifest: Manifest, features: Features, config: FitConfig, stream: StreamConfig, log: Callable[[str], None]
+) -> tuple[Reservoir, int]:
+    """Frames of the chosen utterances, and how many of these could be read."""
+    chosen = choose_utterances(manifest.durations, config.fraction, np.random.default_rng([config.seed, 2**31 - 1]))
+    part = manifest if len(chosen) == len(manifest) else manifest.subset(chosen)
+    capacity = config.max_frames or SAMPLE_BYTES // (4 * features.dim)
+    reservoir = Reservoir(capacity, features.dim, np.random.default_rng([config.seed, 2**31 - 2]))
+    utterances = 0
+    for batch in stream_frames(part, features, stream, label="reading features", log=log):
+        reservoir.add(batch.frames.cpu().numpy())
+        utterances += len(batch.ids)
+    return reservoir, utterances
+
+
+def fit_vocabulary(
+    manifest: Manifest, features: CodeFeatures, config: FitConfig, stream: StreamConfig, *, log: Callable[[str], None]
+) -> Codebook:
+    """Make units of the combinations of codes that a corpus holds, the most frequent first (Baevski et al., 2020, discrete BERT).
+
+    A corpus with more than `config.clusters` keeps that many. Memory: one batch, and a count for each combination. ValueError for
+    options of `config` that only k-means has.
+    """
+    for name, unset in (("max_frames", None), ("iterations", FitConfig.iterations), ("redo", 1), ("codebooks", 1)):
+        if getattr(config, name) != unset:
+            raise ValueError(f"{name} = {getattr(config, name)}: codes are counted, not clustered; leave it out")
+    chosen = choose_utterances(manifest.durations, config.fraction, np.random.default_rng([config.seed, 2**31 - 1]))
+    part = manifest if len(chosen) == len(manifest) else manifest.subset(chosen)
+    counts: Counter[tuple[int, ...]] = Counter()
+    utterances = 0
+    for batch in stream_frames(part, CodesAlone(features), stream, label="counting codes", log=log):
+        rows, numbers = np.unique(batch.frames.cpu().numpy(), axis=0, return_counts=True)
+        counts.update(dict(zip(map(tuple, rows.tolist()), numbers.tolist(), strict=True)))
+        utterances += len(batch.ids)
+    # Equal counts in the order of the codes, so that the same corpus gives the same numbers.
+    ranked = sorted(counts, key=lambda codes: (-counts[codes], codes))
+    kept = ranked[: config.clusters]
+    log(
+        f"codes: {len(ranked)} combinations in {counts.total()} frames of {utterances} utterances, {len(kept)} become units"
+    )
+    if len(kept) < 2:
+        raise ValueError(
+            f"codes of {features.encoder}: all frames have the same; its quantiser has collapsed, train it again"
+        )
+    centroids = features.entries(torch.tensor(kept)).cpu().numpy()
+    card = CodebookCard(
+        feature=features.kind,
+        encoder=features.encoder,
+        layer=features.layer,
+        encoder_hash=features.encoder_hash,
+        rate=features.rate,
+        sample_rate=features.sample_rate,
+        dim=features.dim,
+        size=len(kept),
+        seed=config.seed,
+        iterations=0,
+        inertia=_distance_of_others(centroids, ranked, counts, features),
+        frames=counts.total(),
+        utterances=utterances,
+        unused=0,
+    )
+    return Codebook(centroids, card)
+
+
+def _distance_of_others(
+    centroids: np.ndarray, ranked: list[tuple[int, ...]], counts: Counter[tuple[int, ...]], features: CodeFeatures
+) -> float:
+    """Mean squared distance of a frame to its unit: only combinations that are no unit themselves have any."""
+    others = ranked[len(centroids) :]
+    if not others:
+        return 0.0
+    entries = features.entries(torch.tensor(others)).cpu()
+    nearest = NearestCentroid(centroids)(entries)
+    squares = np.square(entries.numpy() - centroids[nearest]).sum(axis=1)
+    return float(squares @ [counts[codes] for codes in others]) / counts.total()
 
 
 def choose_utterances(durations: np.ndarray, fraction: float | None, rng: np.random.Generator) -> np.ndarray:

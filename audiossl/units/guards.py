@@ -34,11 +34,11 @@ CONSTANT_LABELS = 10
 class LabelGuard:
     """Takes labels a batch at a time and judges them at the end; holds counts only.
 
-    place: the file that errors name. rate: labels per second. size: codes of the codebook.
+    place: the file that errors name. rate: labels per second. size: codes of the codebook. feature: what they are units of, see `check_usage`.
     """
 
-    def __init__(self, place: str, *, rate: float, size: int, log: Callable[[str], None]) -> None:
-        self._place, self._rate, self._log = place, rate, log
+    def __init__(self, place: str, *, rate: float, size: int, feature: str = "", log: Callable[[str], None]) -> None:
+        self._place, self._rate, self._feature, self._log = place, rate, feature, log
         self.counts = np.zeros(size, dtype=np.int64)
         self.utterances = 0
         self._empty_or_constant = 0
@@ -56,7 +56,7 @@ class LabelGuard:
 
     def finish(self) -> None:
         """ValueError where the labels as a whole are no use; warnings through `log` where they are doubtful."""
-        check_usage(self.counts, self._place, log=self._log)
+        check_usage(self.counts, self._place, feature=self._feature, log=self._log)
         if not self._empty_or_constant:
             return
         what = f"{self._empty_or_constant} of {self.utterances} utterances have no label or only one (such as {self._example!r})"
@@ -87,10 +87,11 @@ def check_lengths(place: str, ids: Sequence[str], lengths: np.ndarray, durations
     )
 
 
-def check_usage(counts: np.ndarray, place: str, *, log: Callable[[str], None]) -> None:
+def check_usage(counts: np.ndarray, place: str, *, feature: str = "", log: Callable[[str], None]) -> None:
     """ValueError where all labels are one code, or more than a fifth of the codes have none; below that, a warning.
 
-    counts: (code,) labels per code. Unused codes are judged only where there are 100 labels per code.
+    counts: (code,) labels per code. Unused codes are judged only where there are 100 labels per code. feature: of "codes", which are as unevenly used
+    as words, any number may be missing.
     """
     total, used = int(counts.sum()), int((counts > 0).sum())
     if used <= 1:
@@ -100,7 +101,7 @@ def check_usage(counts: np.ndarray, place: str, *, log: Callable[[str], None]) -
     if not unused or total < LABELS_PER_CODE * len(counts):
         return
     what = f"{unused} of {len(counts)} codes are never used"
-    if unused > UNUSED_LIMIT * len(counts):
+    if unused > UNUSED_LIMIT * len(counts) and feature != "codes":
         raise ValueError(f"{place}: {what}; fit a codebook of fewer clusters or on more data")
     log(f"warning: {place}: {what}")
 
@@ -121,7 +122,7 @@ def check_same_codebook(train: Manifest, dev: Manifest, name: str) -> None:
 def check_units(manifest: Manifest, name: str, *, log: Callable[[str], None]) -> np.ndarray:
     """Run every check over the labels `name` of a data directory, in one pass. Returns (code,) labels per code."""
     path, card = labels_path(manifest.path, name), read_card(manifest.path, name)
-    guard = LabelGuard(str(path), rate=card.rate, size=card.codebook_size, log=log)
+    guard = LabelGuard(str(path), rate=card.rate, size=card.codebook_size, feature=card.feature, log=log)
     ids, durations = iter(manifest.ids), iter(manifest.durations)
     current, duration = next(ids, None), next(durations, 0.0)
     for line, utterance, labels in read_labels(manifest.path, name, codebook_size=card.codebook_size):

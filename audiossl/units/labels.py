@@ -43,6 +43,11 @@ class UnitsCard:
     left_out: int
 
 
+def set_names(name: str, codebooks: int) -> list[str]:
+    """Names of the label sets of a codebook: `name` of a plain one, `name`_0, `name`_1 ... of one with several residual codebooks."""
+    return [name] if codebooks == 1 else [f"{name}_{number}" for number in range(codebooks)]
+
+
 def labels_path(data: Path, name: str) -> Path:
     """Return the path of the labels `name` of a data directory; ValueError for a name that is not a plain file name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name) or name.endswith((".json", ".partial")):

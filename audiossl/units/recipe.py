@@ -10,7 +10,7 @@ from audiossl.units.apply import apply_codebook
 from audiossl.units.features import FeatureKind, Features, make_features
 from audiossl.units.fit import FitConfig, fit_codebook
 from audiossl.units.guards import check_units
-from audiossl.units.labels import has_labels, labels_path, read_card
+from audiossl.units.labels import has_labels, labels_path, read_card, set_names
 from audiossl.units.stream import StreamConfig
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class UnitsConfig:
     """Which units a recipe wants; the defaults are HuBERT's first iteration (Hsu et al., 2021, section IV-B).
 
     name: of the labels, `units/<name>`. feature, encoder (anything `audiossl.load` takes), layer (1-based): what is
-    clustered. The rest: see `units.fit.FitConfig` and `units.stream.StreamConfig`.
+    clustered, or for `codes`, which encoder's are counted; then `max_frames`, `iterations` and `redo` must stay as they are. The rest: see `units.fit.FitConfig` and `units.stream.StreamConfig`.
     """
 
     name: str = "mfcc_km100"
@@ -39,13 +39,21 @@ class UnitsConfig:
     iterations: int = 30
     redo: int = 1
     seed: int = 0
+    codebooks: int = 1
     batch_seconds: float = 100.0
     num_workers: int = 2
 
     @property
     def fit(self) -> FitConfig:
         """What concerns the fit."""
-        return FitConfig(self.clusters, self.fraction, self.max_frames, self.iterations, self.redo, self.seed)
+        return FitConfig(
+            self.clusters, self.fraction, self.max_frames, self.iterations, self.redo, self.seed, self.codebooks
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """The label sets that are made: `name`, or `name`_0 and so on where there are several codebooks."""
+        return set_names(self.name, self.codebooks)
 
     def stream(self, max_bad_fraction: float) -> StreamConfig:
         """What concerns the reading of data."""
@@ -78,11 +86,13 @@ def ensure_units(
         codebooks.save(codebook, out)
         log(f"codebook: {out}, {codebook.card.size} codes, inertia {codebook.card.inertia:.4g}")
     for manifest in manifests:
-        reason = _why_label(manifest, config.name, codebook)
+        reasons = [(name, _why_label(manifest, name, codebook)) for name in config.names]
+        name, reason = next((pair for pair in reasons if pair[1]), ("", ""))
         if not reason:
-            check_units(manifest, config.name, log=log)
+            for each in config.names:
+                check_units(manifest, each, log=log)
             continue
-        log(f"{labels_path(manifest.path, config.name)}: {reason}")
+        log(f"{labels_path(manifest.path, name)}: {reason}")
         if features is None:  # an encoder is loaded only when there is something to label
             features = make_features(config.feature, config.encoder, config.layer)
         apply_codebook(manifest, codebook, features, config.name, stream, log=log)
@@ -90,24 +100,34 @@ def ensure_units(
 
 def _are_there(manifests: list[Manifest], config: UnitsConfig, log: Callable[[str], None]) -> bool:
     """Whether all directories hold these labels already, from elsewhere; ValueError for some only, or for other ones."""
-    with_labels = [manifest for manifest in manifests if has_labels(manifest.path, config.name)]
+    there = {name: _is_there(manifests, name, config, log) for name in config.names}
+    if any(there.values()) and not all(there.values()):
+        missing, found = (next(name for name in there if there[name] is which) for which in (False, True))
+        raise ValueError(
+            f"{labels_path(manifests[0].path, missing)}: not there, but {found} is; choose another units.name or remove that"
+        )
+    return all(there.values())
+
+
+def _is_there(manifests: list[Manifest], label_set: str, config: UnitsConfig, log: Callable[[str], None]) -> bool:
+    with_labels = [manifest for manifest in manifests if has_labels(manifest.path, label_set)]
     for manifest in with_labels:
-        path, card = labels_path(manifest.path, config.name), read_card(manifest.path, config.name)
+        path, card = labels_path(manifest.path, label_set), read_card(manifest.path, label_set)
         asked = {"feature": config.feature, "layer": config.layer, "codebook_size": config.clusters}
         for name, wanted in asked.items():
-            if getattr(card, name) != wanted:
+            if getattr(card, name) != wanted and not _corpus_has_no_more(config, name, getattr(card, name)):
                 raise ValueError(
                     f"{path}: {name} is {getattr(card, name)!r}, the recipe asks for {wanted!r}; choose another units.name"
                 )
     without = [manifest for manifest in manifests if manifest not in with_labels]
     if with_labels and without:
         raise ValueError(
-            f"{labels_path(without[0].path, config.name)}: not there, but {with_labels[0].path} has these units; "
+            f"{labels_path(without[0].path, label_set)}: not there, but {with_labels[0].path} has these units; "
             "label it too with `audiossl units apply` and the same codebook, or choose another units.name"
         )
     for manifest in with_labels:
-        check_units(manifest, config.name, log=log)
-        log(f"{labels_path(manifest.path, config.name)}: there already, used as it is")
+        check_units(manifest, label_set, log=log)
+        log(f"{labels_path(manifest.path, label_set)}: there already, used as it is")
     return bool(with_labels)
 
 
@@ -125,11 +145,22 @@ def _why_label(manifest: Manifest, name: str, codebook: Codebook) -> str:
 
 def _check_config(codebook: Codebook, config: UnitsConfig, out: Path) -> None:
     card = codebook.card
-    asked = {"feature": config.feature, "layer": config.layer, "size": config.clusters, "seed": config.seed}
+    asked = {
+        "feature": config.feature,
+        "layer": config.layer,
+        "size": config.clusters,
+        "seed": config.seed,
+        "codebooks": config.codebooks,
+    }
     for name, wanted in asked.items():
         found = getattr(card, name)
-        if found != wanted:
+        if found != wanted and not _corpus_has_no_more(config, name, found):
             raise ValueError(
                 f"{out / codebooks.CARD}: {name} is {found!r}, the recipe asks for {wanted!r}; "
                 "remove the folder to fit again, or change the recipe"
             )
+
+
+def _corpus_has_no_more(config: UnitsConfig, name: str, found: int | str) -> bool:
+    """Whether there are fewer units than asked for because these are codes, of which a corpus holds as many as it does."""
+    return config.feature == "codes" and name in {"size", "codebook_size"} and int(found) < config.clusters

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from audiossl.contracts import Batch
     from audiossl.data.manifest import Manifest
-    from audiossl.units.features import Features
+    from audiossl.units.features import Frames
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class StreamConfig:
 class FrameBatch:
     """Frames of some utterances, without padding.
 
-    ids: utterances. frames: (frame, dim) float32, one utterance after the other. lengths: (utterance,) int64 frames of each.
+    ids: utterances. frames: (frame, dim), one utterance after the other. lengths: (utterance,) int64 frames of each.
     """
 
     ids: list[str]
@@ -51,7 +51,7 @@ class _Reader:
 
     needs: tuple[str, ...] = ()
 
-    def __init__(self, features: Features) -> None:
+    def __init__(self, features: Frames) -> None:
         self._in_workers = features if features.in_workers else None
         self.views = WholeUtterances(features.min_samples).views
 
@@ -64,7 +64,7 @@ class _Reader:
 
 
 def stream_frames(
-    manifest: Manifest, features: Features, config: StreamConfig, *, label: str, log: Callable[[str], None]
+    manifest: Manifest, features: Frames, config: StreamConfig, *, label: str, log: Callable[[str], None]
 ) -> Iterator[FrameBatch]:
     """Yield the frames of every utterance once, in batches of similar length.
 
@@ -77,7 +77,7 @@ def stream_frames(
         yield _frame_batch(batch, features)
 
 
-def _frame_batch(batch: Batch, features: Features) -> FrameBatch:
+def _frame_batch(batch: Batch, features: Frames) -> FrameBatch:
     ids = list(batch["utt_ids"])
     if "frames" in batch:
         frames, lengths = batch["frames"], batch["num_frames"]

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TRIALS = 1024  # per block: two blocks of gathered vectors stay in the cache
+_TRIALS = 128  # per block: two blocks of gathered vectors stay in a core's own cache
+_BLOCKS = 64  # per call of a thread
 
 
 @dataclass(frozen=True)
@@ -104,18 +105,31 @@ def trial_rows(trials: Trials, embeddings: Embeddings) -> np.ndarray:
 
 
 def pair_scores(vectors: Vectors, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(pair,) float32 scores of pairs of rows, a few thousand at a time. left, right: (pair,) rows of `vectors`."""
+    """(pair,) float32 scores of pairs of rows, a hundred at a time. left, right: (pair,) rows of `vectors`."""
     scores = np.empty(len(left), dtype=np.float32)
     matrix, offset = vectors.matrix, vectors.offset
+    order = _neighbours(left, len(matrix))
 
-    def work(start: int) -> None:
-        block = slice(start, start + _TRIALS)
-        first, second = left[block], right[block]
-        dots = np.einsum("ij,ij->i", matrix.take(first, axis=0), matrix.take(second, axis=0))
-        scores[block] = dots if offset is None else dots + offset[first] + offset[second]
+    def work(begin: int) -> None:
+        part = order[begin : begin + _BLOCKS * _TRIALS]
+        for start in range(0, len(part), _TRIALS):
+            block = part[start : start + _TRIALS]
+            first, second = left[block], right[block]
+            dots = np.einsum("ij,ij->i", matrix.take(first, axis=0), matrix.take(second, axis=0))
+            scores[block] = dots if offset is None else dots + offset[first] + offset[second]
 
-    _in_threads(work, range(0, len(left), _TRIALS))
+    _in_threads(work, range(0, len(left), _BLOCKS * _TRIALS))
     return scores
+
+
+def _neighbours(rows: np.ndarray, count: int) -> np.ndarray:
+    """Order in which pairs that share a row, or have close ones, follow each other, so that it is fetched from memory once.
+
+    Numbers of 16 bits are sorted by radix, in a fraction of the time of wider ones; the few rows that share one lie together anyway.
+    """
+    coarse = rows >> max(0, (count - 1).bit_length() - 16)
+    order: np.ndarray = np.argsort(coarse.astype(np.uint16), kind="stable")
+    return order
 
 
 def _in_threads(work: Callable[[T], None], items: Iterable[T]) -> None:

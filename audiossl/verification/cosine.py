@@ -33,7 +33,8 @@ class Cosine:
 
     def unit(self, points: np.ndarray) -> np.ndarray:
         """Divide by the length; a row of zeros becomes nan."""
-        lengths = np.sqrt(np.einsum("...d,...d->...", points, points, dtype=np.float64))
+        wide = points.astype(np.float64)  # at once: `einsum` converts in small pieces, at half the speed
+        lengths = np.sqrt(np.einsum("...d,...d->...", wide, wide))
         with np.errstate(invalid="ignore", divide="ignore"):
             scaled: np.ndarray = points * (1.0 / lengths).astype(np.float32)[..., None]
         return scaled

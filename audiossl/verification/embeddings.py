@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _MATRIX = "embeddings.npy"
-_BLOCK_BYTES = 1 << 20  # small enough to stay in the cache, and for the C library to use its memory again
+_BLOCK_BYTES = 1 << 18  # with what is computed from it, it stays in the cache, and the C library uses its memory again
 
 
 class EmbeddingWriter:
@@ -143,7 +143,7 @@ class Embeddings:
         return rows
 
     def blocks(self, rows: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield (where, embeddings) of `rows`, or of all, by blocks of a megabyte.
+        """Yield (where, embeddings) of `rows`, or of all, by blocks of a quarter of a megabyte.
 
         where: the slice of `rows` that it is. embeddings: (row, dim) or (row, crop, dim) float32.
         """
@@ -151,7 +151,7 @@ class Embeddings:
             yield where, self.matrix[where] if rows is None else self.matrix.take(rows[where], axis=0)
 
     def slices(self, count: int) -> list[slice]:
-        """Cut `count` rows into blocks of a megabyte."""
+        """Cut `count` rows into blocks of a quarter of a megabyte."""
         step = max(1, _BLOCK_BYTES // self.matrix[0].nbytes)
         return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 

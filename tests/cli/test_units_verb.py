@@ -60,6 +60,18 @@ def test_fit_apply_quality(data, tmp_path, capsys):
     assert (book / "codebook.safetensors").read_bytes() == before
 
 
+def test_residual_codebooks(data, tmp_path, capsys):
+    book = tmp_path / "book"
+    words = ("--data", data, "--out", book, "--clusters", 4, "--codebooks", 2, "--num-workers", 0)
+    status, out, err = run(capsys, "fit", *words)
+    assert status == 0
+    assert out.startswith(f"{book}: 2 x 4 codes of 39 numbers, 468 frames, inertia ")
+    assert "codebook 2 of 2: mean squared error " in err
+    status, out, _ = run(capsys, "apply", "--data", data, "--codebook", book, "--name", "rvq", "--num-workers", 0)
+    assert status == 0
+    assert [line.split(":")[0] for line in out.splitlines()] == [f"{data}/units/rvq_0", f"{data}/units/rvq_1"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

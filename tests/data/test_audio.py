@@ -47,6 +47,8 @@ def test_every_format_is_read_from_file_and_memory(tmp_path, name, format_name, 
     # Lossy coders blur the edges: compare the middle.
     assert np.abs(read - wave)[1000:-1000].max() < tolerance
     assert np.array_equal(decode_audio(path.read_bytes(), name), read)
+    if subtype in {"PCM_16", "FLOAT"}:
+        assert np.array_equal(soundfile.read(path, dtype="float32")[0], read)
 
 
 def test_sixteen_bits_come_back_unchanged(tmp_path):

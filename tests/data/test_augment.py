@@ -16,6 +16,7 @@ from audiossl.data.augment import (
     change_speed,
     reverberate,
 )
+from audiossl.data.manifest import Manifest
 
 RATE = 16_000
 
@@ -133,6 +134,37 @@ def test_the_snr_of_the_drawn_noise_is_within_its_directory_s_range(tmp_path):
     assert min(len(low), len(high)) > 8
     assert -0.01 < min(low) < max(low) < 3.01
     assert 19.99 < min(high) < max(high) < 23.01
+
+
+def test_of_a_long_noise_only_a_piece_is_decoded_from_anywhere(tmp_path, monkeypatch):
+    ramp = np.linspace(0.1, 0.9, 80_000).astype(np.float32)
+    augmenter = Augmenter(AugmentConfig(noise_probability=1.0, noise_dirs=(data_dir(tmp_path / "n", {"a": ramp}),)))
+    decoded, whole = [], Manifest.audio
+
+    def audio(*arguments, **how):
+        piece = whole(*arguments, **how)
+        decoded.append(len(piece))
+        return piece
+
+    monkeypatch.setattr(Manifest, "audio", audio)
+    speech, places = noise(1000), []
+    for seed in range(200):
+        added = augmenter(speech, np.random.default_rng(seed), RATE).astype(np.float64) - speech
+        slope, level = np.polyfit(np.arange(1000), added, 1)
+        places.append(level / slope - 0.1 / 0.8 * 80_000)  # where the line of this slope was 0.1
+        np.testing.assert_allclose(added, level + slope * np.arange(1000), atol=1e-3 * added.max())
+    assert max(decoded) <= 1001
+    shares = np.histogram(places, bins=4, range=(-50, 79_050))[0] / 200
+    assert shares.sum() == 1
+    assert np.abs(shares - 0.25).max() < 0.15
+
+
+def test_a_short_noise_goes_round(tmp_path):
+    ramp = np.linspace(0.1, 0.9, 400).astype(np.float32)
+    augmenter = Augmenter(AugmentConfig(noise_probability=1.0, noise_dirs=(data_dir(tmp_path / "n", {"a": ramp}),)))
+    added = augmenter(noise(1000), np.random.default_rng(0), RATE) - noise(1000)
+    np.testing.assert_allclose(added[400:], added[:-400], atol=1e-6)
+    np.testing.assert_allclose(np.sort(added[:400]) / added.max(), ramp / ramp.max(), atol=1e-3)
 
 
 def test_a_pause_in_the_noise_is_not_used(tmp_path):

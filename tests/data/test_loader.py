@@ -196,6 +196,27 @@ def test_augmentation_changes_waveforms_and_not_crops(manifest):
     np.testing.assert_array_equal(wet[0]["waveform"][0, :length], expected[start : start + length])
 
 
+class Pairs(Crops):
+    """The whole waveform as it was and augmented, and half of each."""
+
+    def views(self, utterance, rng):
+        piece = utterance.cut(0.0, 0.1), utterance.clean.cut(0.0, 0.1)
+        return {"waveform": utterance.waveform, "clean": utterance.clean.waveform, "wet": piece[0], "dry": piece[1]}
+
+
+@pytest.mark.parametrize("augment", [None, AugmentConfig(gain_probability=1.0, gain_db=(-6.0, -6.0))])
+def test_the_clean_utterance_is_not_augmented(manifest, monkeypatch, augment):
+    reads, read = [], Manifest.audio
+    monkeypatch.setattr(Manifest, "audio", lambda *args, **kwargs: reads.append(kwargs) or read(*args, **kwargs))
+    (batch,) = load(manifest, Pairs(), positions=[0], augment=augment)
+    gain = 10 ** (-6 / 20) if augment else 1.0
+    assert batch["dry"].shape[1] == 1600
+    torch.testing.assert_close(batch["waveform"], batch["clean"] * gain)
+    torch.testing.assert_close(batch["wet"], batch["dry"] * gain)
+    assert torch.equal(batch["dry"], batch["clean"][:, :1600])
+    assert sum("start" not in read for read in reads) == len(batch["utt_ids"])  # decoded once for both
+
+
 def test_changed_speed_is_refused_beside_units_and_allowed_without(manifest):
     augment = AugmentConfig(speed_probability=1.0, speed_factors=(0.5,))
     with pytest.raises(ValueError, match=r"speed_probability is 1\.0.*units/km5"):

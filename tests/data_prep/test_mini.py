@@ -126,7 +126,7 @@ def test_noise_is_at_the_asked_ratio():
 def test_default_voices_are_disjoint_and_enough():
     splits = [mini._voices(split, mini.Config()) for split in SENTENCES]
     voices = [voice for split in splits for voice in split]
-    assert [len(split) for split in splits] == [64, 6, 10]
+    assert [len(split) for split in splits] == [136, 6, 10]
     assert len({voice.name for voice in voices}) == len({astuple(voice)[1:] for voice in voices}) == len(voices)
     variants = [{voice.variant for voice in split} for split in splits]
     assert not variants[0] & variants[1] | variants[0] & variants[2] | variants[1] & variants[2]

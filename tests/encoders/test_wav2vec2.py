@@ -101,3 +101,23 @@ def test_every_layer_equals_transformers(model_name, large):
     for layer, other in zip(found.layers, (*expected.hidden_states[:-1], expected.last_hidden_state), strict=True):
         for row, count in enumerate(found.lengths):
             torch.testing.assert_close(layer[row, :count], other[row, :count], atol=1e-5, rtol=1e-5)
+
+
+def test_music_at_24_khz_has_75_frames_per_second():
+    encoder = Wav2Vec2(replace(Wav2Vec2.Config.tiny(), sample_rate=24000))
+    assert (encoder.sample_rate, encoder.stride) == (24000, 320)
+    assert encoder.num_frames(24000 * 5) == 5 * 75 - 1
+
+
+def test_relaxed_attention_changes_no_frame():
+    encoders = [Wav2Vec2(replace(Wav2Vec2.Config.tiny(), attention_relax=relax)).eval() for relax in (0.0, 32.0)]
+    encoders[1].load_state_dict(encoders[0].state_dict())
+    wave, lengths = torch.randn(2, 8000), torch.tensor([8000, 5000])
+    plain, relaxed = (encoder(wave, lengths) for encoder in encoders)
+    assert [layer.attention.relax for layer in encoders[1].transformer.layers] == [32.0, 32.0]
+    assert encoders[1].transformer.packed is False
+    for one, other in zip(plain.layers, relaxed.layers, strict=True):
+        for row, count in enumerate(plain.lengths):
+            torch.testing.assert_close(one[row, :count], other[row, :count], atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="attention_relax: -1"):
+        Wav2Vec2(replace(Wav2Vec2.Config.tiny(), attention_relax=-1.0))

@@ -93,3 +93,27 @@ def test_dropout_in_training_only():
 def test_error():
     with pytest.raises(ValueError, match="num_heads 5"):
         SelfAttention(12, 5)
+
+
+@pytest.mark.parametrize("relax", [1.0, 32.0])
+def test_relaxed_attention_is_the_same_attention(relax):
+    attention, x = make()
+    attention.relax = relax
+    layout = FrameLayout.of(torch.tensor(LENGTHS), 7, packed=False)
+    found = attention(x, layout)
+    for row, target, length in zip(found, oracle(attention, x, LENGTHS), LENGTHS, strict=True):
+        torch.testing.assert_close(row[:length], target[:length])
+
+
+def test_relaxed_logits_fit_into_float16():
+    torch.manual_seed(0)
+    attention = SelfAttention(12, 3, relax=32.0)
+    with torch.no_grad():
+        attention.qkv.weight.mul_(300)
+    x, layout = torch.randn(1, 7, 12), FrameLayout.of(torch.tensor([7]), 7, packed=False)
+    query, key, _ = attention.qkv(x).unflatten(-1, (3, 3, -1)).unbind(-3)
+    logits = torch.einsum("bqhd,bkhd->bhqk", query, key) / 2
+    assert logits.abs().max() > 65504  # the largest number in float16
+    assert (logits / 32).abs().max() < 65504
+    exact = attention.double()(x.double(), layout)
+    torch.testing.assert_close(attention.half()(x.half(), layout).double(), exact, rtol=0.02, atol=0.02)

@@ -61,3 +61,10 @@ def test_errors():
         ConvFrontend(conv_dim=4)(torch.zeros(1, 399), torch.tensor([399]))
     with pytest.raises(ValueError, match="legacy_norm"):
         ConvFrontend(conv_dim=4, norm="layer", legacy_norm=True)
+
+
+def test_sample_rate_is_that_of_the_recordings():
+    assert ConvFrontend(conv_dim=4).sample_rate == 16000
+    assert ConvFrontend(conv_dim=4, sample_rate=24000).sample_rate == 24000
+    with pytest.raises(ValueError, match="sample_rate 0 Hz"):
+        ConvFrontend(conv_dim=4, sample_rate=0)

@@ -117,14 +117,27 @@ def test_same_count_only_unmasks_down_to_the_least(frames):
     assert set(same.sum(1)[maskable]) == {free.sum(1)[maskable].min()}
 
 
-def test_same_count_unmasks_uniformly():
+@pytest.mark.parametrize("short", [40, 310])  # less, and more than half of the other's masked frames stay
+def test_same_count_unmasks_uniformly(short):
     shares = []
     for seed in range(400):
-        free, same = masks([40, 400], seed=seed), masks([40, 400], seed=seed, same_count=True)
+        free, same = masks([short, 400], seed=seed), masks([short, 400], seed=seed, same_count=True)
         removed = (free & ~same)[1]
-        ranks = np.flatnonzero(removed[free[1]]) / free[1].sum()
-        shares.append(ranks.mean())
+        if removed.any():
+            ranks = np.flatnonzero(removed[free[1]]) / (free[1].sum() - 1)
+            shares.append(ranks.mean())
+    assert len(shares) > 350
     assert abs(np.mean(shares) - 0.5) < 0.01
+
+
+def test_every_set_of_frames_is_as_likely_to_stay():
+    # Length 3 and one span: frames 0 to 2, 1 to 3, ..., of which two stay, as of the row of three; one set is as likely as another.
+    found = masks(np.tile([3, 12], 6000), mask_prob=0.0, mask_length=3, min_masks=1, same_count=True)[1::2]
+    assert (found.sum(1) == 2).all()
+    gaps = np.diff(np.nonzero(found)[1].reshape(-1, 2), axis=1).ravel()
+    starts, counts = np.unique(gaps, return_counts=True)
+    assert starts.tolist() == [1, 2]
+    assert abs(counts[1] / 6000 - 1 / 3) < 5 * np.sqrt(2 / 9 / 6000)
 
 
 def test_same_seed_same_mask():

@@ -52,8 +52,19 @@ def test_it_answers_for_its_encoder():
 def test_gradients_reach_encoder_and_head():
     speaker, (waveform, lengths) = make("mhfa"), recordings()
     speaker.embed(waveform, lengths).square().sum().backward()
-    silent = [key for key, p in speaker.named_parameters() if p.grad is None or not p.grad.any()]
-    assert silent == ["encoder.mask_emb"]
+    assert [key for key, p in speaker.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_its_encoder_keeps_the_names_of_its_state():
+    assert make("mhfa").encoder.state_dict().keys() == FBank(FBank.Config.tiny()).state_dict().keys()
+
+
+def test_what_is_frozen_never_sees_dropout():
+    speaker = make("mhfa", Wav2Vec2).train()
+    assert speaker.encoder.training
+    speaker.encoder.requires_grad_(False)
+    assert speaker.train().head.training
+    assert not any(part.training for part in speaker.encoder.modules())
 
 
 def test_errors():

@@ -11,7 +11,8 @@ from audiossl.contracts import Utterance
 from audiossl.data.collate import collate, to_tensors
 from audiossl.data.frame_grid import FrameGrid
 from audiossl.encoders.wav2vec2 import Wav2Vec2
-from audiossl.objectives.hubert import HuBERT, HuBERTViews, _perplexity
+from audiossl.objectives._units import UnitViews, histogram_perplexity
+from audiossl.objectives.hubert import HuBERT
 
 RATE = 16000
 GRID = FrameGrid(sample_rate=RATE, stride=320, first=400)
@@ -39,7 +40,7 @@ def make_batch(module, utterances, seed=0):
 
 
 def light(codes=(7,), normalise=False, **options):
-    return HuBERTViews(HuBERT.Config(**options), GRID, normalise, codes)
+    return UnitViews(HuBERT.Config(**options), GRID, normalise, codes)
 
 
 def oracle(module, batch, labels, config):
@@ -228,9 +229,9 @@ def test_from_data_reads_the_codebook_and_checks_the_rate(tmp_path):
 
 
 def test_perplexity_of_codes():
-    assert _perplexity(torch.tensor([3, 3, 3]), 5) == pytest.approx(1)
-    assert _perplexity(torch.arange(8), 9) == pytest.approx(8)
-    assert _perplexity(torch.tensor([0, 0, 0, 1]), 2) == pytest.approx(
+    assert histogram_perplexity(torch.tensor([3, 3, 3]), 5) == pytest.approx(1)
+    assert histogram_perplexity(torch.arange(8), 9) == pytest.approx(8)
+    assert histogram_perplexity(torch.tensor([0, 0, 0, 1]), 2) == pytest.approx(
         math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
     )
 

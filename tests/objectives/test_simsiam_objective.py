@@ -109,3 +109,35 @@ def test_without_a_predictor_it_collapses_and_is_stopped_with_a_diagnosis(tmp_pa
 def test_negative_predictor_is_refused():
     with pytest.raises(ValueError, match="predictor_dim: -1 is negative; 0 is no predictor"):
         SimSiam.Config(predictor_dim=-1)
+
+
+def test_the_predictor_keeps_its_learning_rate_where_that_is_wanted(tmp_path):
+    def moved(**changes):
+        """How far the last step took predictor and encoder, on average."""
+        module = objective(projector_dims=(), predictor_dim=8, **changes)
+        before = {}
+
+        def note(step):
+            if step == 4:
+                before.update({name: value.detach().clone() for name, value in module.named_parameters()})
+
+        module.after_step = note
+        train(
+            module,
+            lambda _own: voices(),
+            experiment=tmp_path / str(changes),
+            config=TrainConfig(max_steps=5, precision="fp32", tensorboard=False),
+            optim=OptimConfig(peak_lr=1e-3, weight_decay=0.0, schedule="linear", final_lr_ratio=0.0),
+            world=World(0, 1, torch.device("cpu")),
+            sample_rate=16000,
+        )
+        after = dict(module.named_parameters())
+        steps = {name: (after[name] - value).abs().mean().item() for name, value in before.items()}
+        return steps["predictor.0.weight"], steps["encoder.body.embedding.weight"]
+
+    predictor, rest = moved()
+    falling, same = moved(constant_predictor_lr=False)
+    assert rest == pytest.approx(same, rel=0.5)
+    assert predictor == pytest.approx(
+        5 * falling, rel=0.5
+    )  # a linear schedule has a fifth of the peak left in the fifth step

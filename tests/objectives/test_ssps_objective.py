@@ -6,8 +6,9 @@ import torch
 from two_crops import SAMPLES, encoder, mean_of, noise, represented, unit
 
 from audiossl.losses.nt_xent import nt_xent
-from audiossl.objectives import ssps
-from audiossl.objectives.ssps import SSPS, neighbours_of
+from audiossl.objectives import _positives
+from audiossl.objectives._positives import neighbours_of
+from audiossl.objectives.ssps import SSPS
 
 IDS = [f"s{number}" for number in range(8)]
 SMALL = {"num_clusters": 3, "queue_size": 12, "start_epoch": 1, "temperature": 0.1}
@@ -62,27 +63,27 @@ def test_before_its_epoch_it_is_simclr_and_then_clusters():
     assert output.loss_sum.item() == pytest.approx(3 * nt_xent(first, second, temperature=0.1).item(), rel=1e-4)
     assert mean_of(output, "replaced") == 0
     module = epoch(made(start_epoch=2))
-    assert (module.epochs, module.seen) == (1, 0)
-    assert (module.clusters == -1).all()
+    assert (module.sampler.epochs, module.sampler.seen) == (1, 0)
+    assert (module.sampler.clusters == -1).all()
     epoch(module)
-    assert (module.clusters >= 0).all()
+    assert (module.sampler.clusters >= 0).all()
 
 
 def test_clusters_are_those_of_the_epochs_embeddings():
     module = epoch(made(), seed=6)
     points = rows_of(range(8))
-    np.testing.assert_allclose(module.memory.double(), points, atol=2e-3)
+    np.testing.assert_allclose(module.sampler.memory.double(), points, atol=2e-3)
     torch.manual_seed(6)
-    start = module.memory.double().numpy()[torch.randperm(8)[:3].numpy()]
-    centroids, nearest = by_kmeans(module.memory.double().numpy(), start)
-    assert module.clusters.tolist() == nearest.tolist()
+    start = module.sampler.memory.double().numpy()[torch.randperm(8)[:3].numpy()]
+    centroids, nearest = by_kmeans(module.sampler.memory.double().numpy(), start)
+    assert module.sampler.clusters.tolist() == nearest.tolist()
     cosines = centroids @ centroids.T - 9 * np.eye(3)
-    assert module.near.squeeze(1).tolist() == cosines.argmax(axis=1).tolist()
-    assert not module.known.any()
+    assert module.sampler.near.squeeze(1).tolist() == cosines.argmax(axis=1).tolist()
+    assert not module.sampler.known.any()
 
 
 def test_neighbours_by_brute_force(monkeypatch):
-    monkeypatch.setattr(ssps, "_CHUNK", 3)
+    monkeypatch.setattr(_positives, "_CHUNK", 3)
     points = torch.nn.functional.normalize(torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), dim=1)
     found = neighbours_of(points, 2)
     for row in range(8):
@@ -93,10 +94,10 @@ def test_neighbours_by_brute_force(monkeypatch):
 
 def with_queue(owners, clusters, near, **options):
     module = made(queue_size=len(owners), **options)
-    module.owners.copy_(torch.tensor(owners))
-    module.queue.copy_(torch.arange(len(owners)).float().unsqueeze(1).expand_as(module.queue))
-    module.clusters.copy_(torch.tensor(clusters))
-    module.near.copy_(torch.tensor(near))
+    module.sampler.owners.copy_(torch.tensor(owners))
+    module.sampler.queue.copy_(torch.arange(len(owners)).float().unsqueeze(1).expand_as(module.sampler.queue))
+    module.sampler.clusters.copy_(torch.tensor(clusters))
+    module.sampler.near.copy_(torch.tensor(near))
     return module
 
 
@@ -104,7 +105,7 @@ def test_draws_are_uniform_over_clusters_and_then_over_members():
     # Entries of cluster 1: 0, 2, 5; of cluster 2: 3; entry 1 is of cluster 0, and 4 of nobody.
     module = with_queue([4, 0, 5, 7, -1, 4], [0, 0, 0, -1, 1, 1, 1, 2], [[1, 2], [0, 2], [0, 1]], neighbours=2)
     torch.manual_seed(0)
-    drawn, there = module._sample(torch.zeros(6000, dtype=torch.int64))
+    drawn, there = module.sampler.sample(torch.zeros(6000, dtype=torch.int64))
     assert there.all()
     share = np.bincount(drawn[:, 0].long(), minlength=6) / 6000
     # four standard deviations of a share of 1/2 in 6,000 draws are 0.026
@@ -113,7 +114,7 @@ def test_draws_are_uniform_over_clusters_and_then_over_members():
 
 def test_where_there_is_nobody_the_crop_stays():
     module = with_queue([4, 4, -1, -1, -1, -1], [0, 2, 0, -1, 1, 1, 1, 2], [[1], [2], [0]])
-    drawn, there = module._sample(torch.tensor([0, 1, 3, -1, 4]))
+    drawn, there = module.sampler.sample(torch.tensor([0, 1, 3, -1, 4]))
     assert there.tolist() == [True, False, False, False, False]  # cluster 0, no entry, no cluster, unknown, no entry
     assert drawn.isfinite().all()
 
@@ -121,8 +122,8 @@ def test_where_there_is_nobody_the_crop_stays():
 def test_loss_and_gradient_are_of_the_sampled_positives():
     module = with_queue([4, 7, -1, -1, -1, -1], [0, 0, 1, 2, 1, 1, 1, 2], [[1], [2], [0]])
     with torch.no_grad():
-        module.queue[:2] = torch.randn(2, module.queue.shape[1])
-    kept = module.queue[:2].clone()
+        module.sampler.queue[:2] = torch.randn(2, module.sampler.queue.shape[1])
+    kept = module.sampler.queue[:2].clone()
     batch = batch_of([0, 2, 3])  # the positives are entry 0, entry 1, and the own second crop
     output = module(batch)
     output.loss_sum.backward()
@@ -142,11 +143,11 @@ def test_queue_holds_the_latest_second_crops():
     module = made(queue_size=5)
     for places in ([0, 1, 2], [3, -1, 5]):
         module(batch_of(places))
-    assert module.owners.tolist() == [5, 1, 2, 3, -1]
-    assert module.place == 1
+    assert module.sampler.owners.tolist() == [5, 1, 2, 3, -1]
+    assert module.sampler.place == 1
     second = represented(module, batch_of([5, 1, 2, 3]))[1]
-    torch.testing.assert_close(module.queue[:4], second, rtol=1e-4, atol=1e-4)
-    assert module.known.tolist() == [place in {0, 1, 2, 3, 5} for place in range(8)]
+    torch.testing.assert_close(module.sampler.queue[:4], second, rtol=1e-4, atol=1e-4)
+    assert module.sampler.known.tolist() == [place in {0, 1, 2, 3, 5} for place in range(8)]
 
 
 def test_evaluation_changes_and_replaces_nothing():
@@ -166,7 +167,7 @@ def test_it_resumes_in_the_middle_of_an_epoch():
         torch.manual_seed(3)
         each(batch_of([3, 4, 5, 6, 7]))
         each.after_step(9)
-    assert module.epochs == 2
+    assert module.sampler.epochs == 2
     pairs = zip(module.state_dict().items(), other.state_dict().values(), strict=True)
     assert [name for (name, ours), theirs in pairs if not torch.equal(ours, theirs)] == []
 
@@ -178,9 +179,9 @@ def test_a_broken_embedding_is_in_no_cluster_and_no_positive():
     module(broken)
     module(batch_of([4, 5, 6, 7]))
     module.after_step(1)
-    assert module.near.unique().numel() > 1
-    assert (module.clusters == -1).tolist() == [place == 2 for place in range(8)]
-    assert module.owners.tolist()[:4] == [0, 1, -1, 3]
+    assert module.sampler.near.unique().numel() > 1
+    assert (module.sampler.clusters == -1).tolist() == [place == 2 for place in range(8)]
+    assert module.sampler.owners.tolist()[:4] == [0, 1, -1, 3]
 
 
 def test_faults_are_named():

@@ -44,9 +44,10 @@ def weights(experiment):
 
 
 @pytest.mark.slow
-def test_four_processes_equal_four_micro_batches(tmp_path):
-    run_toy(tmp_path / "alone", 4, 12)
-    run_toy(tmp_path / "four", 1, 12, processes=4)
+@pytest.mark.parametrize("words", [(), ("clip-each",)])
+def test_four_processes_equal_four_micro_batches(tmp_path, words):
+    run_toy(tmp_path / "alone", 4, 12, *words)
+    run_toy(tmp_path / "four", 1, 12, *words, processes=4)
     for (step, loss, error), (other_step, other_loss, other_error) in zip(
         losses(tmp_path / "alone"), losses(tmp_path / "four"), strict=True
     ):
@@ -116,6 +117,49 @@ def batches(positions):
 def run_broken(tmp_path, module, **changes):
     config = TrainConfig(max_steps=400, precision="fp32", tensorboard=False, **changes)
     train(module, batches, experiment=tmp_path, config=config, optim=OptimConfig(), world=ALONE, sample_rate=16000)
+
+
+class Linear(nn.Module):
+    """Mean of w x + b over all samples, whose gradients are the mean of x and 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.zeros(5, 1)), nn.Parameter(torch.zeros(1))
+
+    def after_step(self, step):
+        pass
+
+    def forward(self, batch):
+        outputs = batch["waveform"] @ self.weight + self.bias
+        return StepOutput(outputs.sum(), torch.tensor(float(len(outputs))))
+
+
+@pytest.mark.parametrize("clip", ["global", "parameter"])
+def test_what_is_clipped_is_the_gradient_of_all_micro_batches(tmp_path, clip):
+    rows = [10 * torch.randn(2 + k, 5, generator=torch.Generator().manual_seed(k)) for k in range(3)]
+
+    def stream(positions):
+        for position in positions:
+            yield {"waveform": rows[position], "waveform_lengths": torch.full((len(rows[position]),), 5)}
+
+    module = Linear()
+    config = TrainConfig(max_steps=1, accumulate=3, precision="fp32", tensorboard=False, clip=clip, clip_norm=0.5)
+    last = train(
+        module, stream, experiment=tmp_path, config=config, optim=OptimConfig("sgd", 1.0, weight_decay=0.0, schedule="constant"),
+        world=ALONE, sample_rate=16000,
+    )  # fmt: skip
+    slope, offset = torch.cat(rows).mean(0).double(), torch.ones(1).double()
+    whole = torch.cat([slope, offset]).norm()
+    assert last["grad_norm"] == pytest.approx(whole.item(), rel=1e-5)
+    sizes = (whole, whole) if clip == "global" else (slope.norm(), offset.norm())
+    wanted = [-gradient * min(1.0, 0.5 / size) for gradient, size in zip((slope, offset), sizes, strict=True)]
+    torch.testing.assert_close(module.weight.detach().double().squeeze(1), wanted[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(module.bias.detach().double(), wanted[1], rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_needs_a_norm():
+    with pytest.raises(ValueError, match=r"train\.clip: 'parameter' has no norm to clip to; set train\.clip_norm"):
+        TrainConfig(clip="parameter", clip_norm=0.0)
 
 
 def test_loss_that_is_not_finite_stops_with_a_cure(tmp_path):

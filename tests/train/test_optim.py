@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from audiossl.train.optim import OptimConfig, learning_rate, make_optimizer
+from audiossl.train.optim import OptimConfig, clip_each, learning_rate, make_optimizer, set_learning_rate
 
 
 def test_linear_warms_up_and_decays_to_zero():
@@ -80,6 +80,35 @@ def test_vectors_keep_their_size_where_only_matrices_decay(optimizer):
     matrix.grad, vector.grad = torch.zeros(1, 1), torch.zeros(1)
     make_optimizer([matrix, vector], config).step()
     assert (matrix.item(), vector.item()) == (pytest.approx(0.95), 1.0)
+
+
+@pytest.mark.parametrize("decay_vectors", [True, False])
+def test_some_parameters_keep_the_peak_rate(decay_vectors):
+    matrix, vector, kept, short = (nn.Parameter(torch.ones(shape)) for shape in ((1, 1), (1,), (1, 1), (1,)))
+    config = OptimConfig(optimizer="sgd", peak_lr=0.5, weight_decay=0.1, decay_vectors=decay_vectors)
+    optimizer = make_optimizer([matrix, vector, kept, short], config, constant=[kept, short])
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+    set_learning_rate(optimizer, 0.1, config)
+    for parameter in (matrix, vector, kept, short):
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    pull = 0.1 if decay_vectors else 0.0
+    wanted = (1 - 0.1 * 1.1, 1 - 0.1 * (1 + pull), 1 - 0.5 * 1.1, 1 - 0.5 * (1 + pull))
+    assert [p.item() for p in (matrix, vector, kept, short)] == pytest.approx(list(wanted))
+    for group in optimizer.param_groups:  # a state from before there were such groups
+        group.pop("constant_lr")
+    set_learning_rate(optimizer, 0.2, config)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.2}
+
+
+def test_each_gradient_is_clipped_by_itself():
+    gradients = [torch.tensor([3.0, 4.0]), torch.tensor([[0.3], [0.4]]), torch.zeros(2)]
+    norm = clip_each(gradients, 1.0)
+    assert norm == pytest.approx(math.sqrt(25 + 0.25))
+    torch.testing.assert_close(gradients[0], torch.tensor([0.6, 0.8]))
+    torch.testing.assert_close(gradients[1], torch.tensor([[0.3], [0.4]]), rtol=0, atol=0)
+    assert not gradients[2].any()
+    assert math.isnan(clip_each([torch.tensor([math.nan]), torch.ones(1)], 1.0))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A tiny model trained by the real loop; run alone or under torchrun. Usage: toy_run.py EXPERIMENT ACCUMULATE STEPS [resume] [kill-at-STEP]."""
+"""A tiny model trained by the real loop; run alone or under torchrun. Usage: toy_run.py EXPERIMENT ACCUMULATE STEPS [resume] [kill-at-STEP] [clip-each]."""
 
 import os
 import signal
@@ -50,8 +50,15 @@ def main():
     torch.set_num_threads(1)
     torch.manual_seed(0)
     module = Toy(kill_at)
+    clipping = {"clip": "parameter", "clip_norm": 0.1} if "clip-each" in rest else {}
     config = TrainConfig(
-        max_steps=int(steps), accumulate=int(accumulate), precision="fp32", save_every=3, log_every=5, tensorboard=False
+        max_steps=int(steps),
+        accumulate=int(accumulate),
+        precision="fp32",
+        save_every=3,
+        log_every=5,
+        tensorboard=False,
+        **clipping,
     )
     with join_world("cpu") as world:
         Path(experiment).mkdir(parents=True, exist_ok=True)

@@ -90,7 +90,7 @@ def test_kept_labels_are_checked(folders, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"clusters": 9}, {"seed": 1}, {"feature": "encoder", "encoder": "exp/a", "layer": 6}]
+    "change", [{"clusters": 9}, {"seed": 1}, {"codebooks": 2}, {"feature": "encoder", "encoder": "exp/a", "layer": 6}]
 )
 def test_codebook_is_not_the_one_asked_for(folders, tmp_path, change):
     out = tmp_path / "codebook"
@@ -102,3 +102,23 @@ def test_codebook_is_not_the_one_asked_for(folders, tmp_path, change):
 def test_toml_round_trip():
     config = UnitsConfig(feature="encoder", encoder="exp/it1", layer=6, clusters=500, fraction=0.1)
     assert build(UnitsConfig, to_table(config), "units") == config
+
+
+def test_residual_codebooks_give_a_set_each(folders, tmp_path):
+    config = UnitsConfig(**{**vars(CONFIG), "name": "rvq", "codebooks": 2})
+    out = tmp_path / "codebook"
+    run(folders, out, config)
+    assert sorted(path.name for path in (folders[1] / "units").iterdir()) == [
+        "rvq_0",
+        "rvq_0.json",
+        "rvq_1",
+        "rvq_1.json",
+    ]
+    assert run(folders, out, config) == []
+    assert len(run(folders, tmp_path / "elsewhere", config)) == 4
+    (folders[0] / "units/rvq_1.json").unlink()
+    assert any("rvq_1: not there, labelling" in line for line in run(folders, out, config))
+    for folder in folders:
+        (folder / "units/rvq_0").unlink()
+    with pytest.raises(ValueError, match=r"units/rvq_0: not there, but rvq_1 is; choose another units.name"):
+        run(folders, tmp_path / "third", config)

@@ -20,7 +20,8 @@ def cosine(a, b):
 @pytest.mark.parametrize("crops", [None, 1, 4])
 @pytest.mark.parametrize("centred", [False, True])
 def test_equals_the_mean_over_pairs_of_crops(tmp_path, crops, centred, monkeypatch):
-    monkeypatch.setattr(_vectors, "_TRIALS", 64)
+    monkeypatch.setattr(_vectors, "_TRIALS", 16)
+    monkeypatch.setattr(_vectors, "_BLOCKS", 3)
     matrix, ids, speaker = write_embeddings(tmp_path / "e", crops=crops, spread=2)
     rows = write_trials(tmp_path / "trials", ids, speaker)
     mean = np.arange(8) / 2 if centred else None
@@ -29,6 +30,20 @@ def test_equals_the_mean_over_pairs_of_crops(tmp_path, crops, centred, monkeypat
     wanted = [np.mean([cosine(a, b) for a in pieces[i] for b in pieces[j]]) for i, j, _ in rows]
     np.testing.assert_allclose(got, wanted, atol=1e-6)
     assert np.std(wanted) > 0.1
+
+
+def test_pairs_keep_their_place_whatever_their_order():
+    """Pairs are scored in the order of their rows, by 16 bits of these: with more rows some share a number."""
+    rng = np.random.default_rng(0)
+    vectors = _vectors.Vectors(rng.standard_normal((150_000, 2), dtype=np.float32), rng.standard_normal(150_000))
+    left, right = rng.integers(0, 150_000, (2, 5000)).astype(np.int32)
+    wanted = (vectors.matrix[left] * vectors.matrix[right]).sum(1) + vectors.offset[left] + vectors.offset[right]
+    np.testing.assert_allclose(_vectors.pair_scores(vectors, left, right), wanted, rtol=1e-5, atol=1e-5)
+    order = _vectors._neighbours(left, 150_000)
+    assert np.array_equal(np.sort(order), np.arange(5000))
+    assert (
+        np.abs(np.diff(left[order])).sum() < 150_000 + 4 * 5000
+    )  # once through all rows; neighbours differ by 3 at the most
 
 
 def test_missing_utterance_names_the_trial(tmp_path):

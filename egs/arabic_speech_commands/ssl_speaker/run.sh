@@ -3,11 +3,13 @@
 #
 #   ./run.sh --corpus DIR            DIR holds `dataset/`, `train.csv`, `val.csv`
 #   ./run.sh --corpus DIR --seed 1 --exp exp/s1
+#   ./run.sh --label_efficient true  then also: 1 to 100 % of the labels of these 18 speakers, from SimCLR's encoder and from a random one
 #   ./run.sh --smoke true            every stage on an imitation of the corpus
 
 stage=0
 stop_stage=100
 smoke=false
+label_efficient=false
 corpus=
 seed=0
 data=data
@@ -34,6 +36,7 @@ if $smoke; then
   rm -rf smoke
   audiossl prep arabic_speech_commands --fake $corpus
 fi
+labelled="$train_cmd pretrain aam_nano --data $data/all_train --resume --device $device --train.seed $seed --objective.seed $seed"
 pretrain="$train_cmd pretrain simclr_nano --data $data/all_train --resume --device $device --train.seed $seed --data.num_workers $workers"
 noise=(--data.augment.noise_dirs "[\"$data/all_train\"]" --data.augment.noise_probability 0.5)
 trials=$data/$unseen/trials
@@ -73,4 +76,28 @@ if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
     audiossl verify --trials $trials --embeddings $exp/embeddings/$name --out $exp/verify_$name --seed $seed "${resample[@]}"
   done
   audiossl report $exp/simclr $exp/simclr_margin $exp/verify_* --compare --title "SimCLR on Arabic Speech Commands" --out $exp/report.html
+fi
+
+if $label_efficient && [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
+  echo "Stage 5: labels of 1, 2, 5, 10 and 100 % of each speaker's clips, the smaller part within the larger, from SimCLR and from nothing"
+  for percent in 1 2 5 10 100; do
+    few="--objective.fraction $(printf '%d.%02d' $((percent / 100)) $((percent % 100))) --data.num_workers $workers"
+    $labelled $few --out $exp/labels/$percent/simclr --init $exp/simclr --optim.peak_lr 1e-4 "${noise[@]}" "${short[@]}"
+    $labelled $few --out $exp/labels/$percent/scratch "${noise[@]}" "${short[@]}"
+  done
+fi
+
+if $label_efficient && [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
+  echo "Stage 6: equal error rates of the unseen speakers"
+  scored=($exp/verify_random $exp/verify_simclr)
+  for percent in 1 2 5 10 100; do
+    for name in scratch simclr; do
+      part=$exp/labels/$percent
+      scored+=("$part/verify_$name")
+      audiossl embed $part/$name $data/$unseen --out $part/embeddings_$name --num-workers $workers --device $device
+      echo "$percent % of the labels, from $name:"
+      audiossl verify --trials $trials --embeddings $part/embeddings_$name --out "${scored[-1]}" --seed $seed
+    done
+  done
+  audiossl report "${scored[@]}" --compare --title "Few labels on Arabic Speech Commands" --out $exp/labels.html
 fi

@@ -24,8 +24,8 @@ set -euo pipefail
 prep=()
 short=()
 steps_first=(--train.max_steps 400)
-steps_second=(--train.max_steps 1000)
-steps_finetune=(--train.max_steps 2000 --train.eval_every 500 --train.save_every 500)
+steps_second=(--train.max_steps 2000)
+steps_finetune=(--train.max_steps 1500 --train.eval_every 500 --train.save_every 500)
 probe=()
 if $smoke; then
   data=smoke/data
@@ -40,7 +40,7 @@ if $smoke; then
 fi
 clusters=$($smoke && echo 10 || echo 100)
 layer=1
-pretrain="$train_cmd pretrain hubert_nano --data $data/train --dev $data/dev --resume --device $device --train.seed $seed"
+pretrain="$train_cmd pretrain --data $data/train --dev $data/dev --resume --device $device --train.seed $seed --encoder.mean_norm true"
 finetune="$train_cmd finetune --data $data/train --dev $data/dev --resume --device $device --train.seed $seed"
 
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
@@ -57,7 +57,7 @@ fi
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
   echo "Stage 2: HuBERT, iteration 1, on the units of MFCC"
-  $pretrain --out $exp/it1 --objective.labels "[\"mfcc_$seed\"]" "${short[@]}" "${steps_first[@]}"
+  $pretrain hubert_nano --out $exp/it1 --objective.labels "[\"mfcc_$seed\"]" "${short[@]}" "${steps_first[@]}"
 fi
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
@@ -69,7 +69,7 @@ fi
 
 if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
   echo "Stage 4: HuBERT, iteration 2"
-  $pretrain --out $exp/it2 --objective.labels "[\"it1_$seed\"]" --objective.label_rate 25 "${short[@]}" "${steps_second[@]}"
+  $pretrain hubert_nano_it2 --out $exp/it2 --objective.labels "[\"it1_$seed\"]" "${short[@]}" "${steps_second[@]}"
 fi
 
 if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then

@@ -1,0 +1,75 @@
+"""A Transformer over units instead of a waveform: the encoder of discrete BERT (Baevski et al., 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, overload
+
+import torch
+from torch import nn
+
+from audiossl.contracts import EncoderOutput
+from audiossl.nn.transformer import Transformer, TransformerConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Codes(nn.Module):
+    """Units to frames in context. Padding changes nothing.
+
+    Where other encoders are given a waveform, this one is given units, one per frame: stride is 1, and sample_rate is theirs. So it cannot be put on
+    recordings: objectives, tasks and probes that need those refuse it.
+    """
+
+    stride = 1
+
+    @dataclass(frozen=True)
+    class Config(TransformerConfig):
+        """Defaults: BERT base with the convolutional positions of wav2vec 2.0.
+
+        num_codes: the largest codebook that fits; the published vocabulary has about 13,500 (unverified). rate: of the units, Hz.
+        """
+
+        num_codes: int = 13500
+        rate: int = 100
+        layer_drop: float = 0.0
+
+        @classmethod
+        def tiny(cls) -> Codes.Config:
+            """The smallest with all parts, for tests."""
+            return cls(
+                num_layers=2, dim=32, ffn_dim=64, num_heads=4, position_kernel=16, position_groups=4, num_codes=9
+            )
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = config = Codes.Config() if config is None else config
+        self.dim, self.num_layers = config.dim, config.num_layers
+        self.num_codes, self.sample_rate = config.num_codes, config.rate
+        self.embedding = nn.Embedding(config.num_codes, config.dim)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.mask_emb = nn.Parameter(0.02 * torch.randn(config.dim))
+        self.transformer = Transformer(config)
+
+    @overload
+    def num_frames(self, samples: int) -> int: ...
+    @overload
+    def num_frames(self, samples: Tensor) -> Tensor: ...
+    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+        """Each unit is a frame."""
+        return samples
+
+    def read_codes(self, codes: Tensor, *, masked: Tensor | None = None) -> Tensor:
+        """Embed units. codes: (batch, frame) int64, anything below 0 at padding; masked: (batch, frame) bool, True = `mask_emb` instead."""
+        if codes.is_floating_point():
+            raise ValueError("encoder codes: reads units, not a waveform; give it the labels of `audiossl units apply`")
+        x: Tensor = self.embedding(codes.clamp(min=0))
+        return x if masked is None else torch.where(masked.unsqueeze(-1), self.mask_emb, x)
+
+    def forward(
+        self, waveform: Tensor, lengths: Tensor, *, masked: Tensor | None = None, num_layers: int | None = None
+    ) -> EncoderOutput:
+        """waveform: the units, see `read_codes`; lengths: (batch,), valid ones. num_layers: stop after so many blocks."""
+        x = self.read_codes(waveform, masked=masked)
+        return EncoderOutput(self.transformer(x, lengths, num_layers=num_layers), lengths)

@@ -1,0 +1,116 @@
+"""vq-wav2vec: convolutions, a quantiser, and causal convolutions over the quantised frames (Baevski et al., 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, overload
+
+import torch
+from torch import nn
+
+from audiossl.contracts import EncoderOutput
+from audiossl.nn.gumbel_quantiser import GumbelQuantiser
+from audiossl.nn.kmeans_quantiser import KMeansQuantiser
+from audiossl.nn.vq_convs import CausalAggregator, VQFeatureConvs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class QuantisedFrames(NamedTuple):
+    """q: (batch, frame, dim). codes: (batch, frame, group) int64. loss: (batch,), what the quantiser itself learns by; 0 for Gumbel's."""
+
+    q: Tensor
+    codes: Tensor
+    loss: Tensor
+
+
+class VQWav2Vec(nn.Module):
+    """Features at 100 Hz, a code for each group of each frame, and their causal context. Padding changes nothing.
+
+    layers: the features before they are quantised, and the context of the quantised ones. Nothing is masked, for nothing here sees the future.
+    """
+
+    sample_rate = VQFeatureConvs.sample_rate
+    stride = VQFeatureConvs.stride
+    num_layers = 1
+
+    @dataclass(frozen=True)
+    class Config:
+        """Defaults: the published model. quantiser: "gumbel", drawn with noise in training, or "kmeans", the nearest entry.
+
+        groups, entries: of the codebook, which the groups share. context_kernels: of the causal convolutions.
+        """
+
+        dim: int = 512
+        quantiser: Literal["gumbel", "kmeans"] = "gumbel"
+        groups: int = 2
+        entries: int = 320
+        context_kernels: tuple[int, ...] = tuple(range(2, 14))
+
+        @classmethod
+        def nano(cls) -> VQWav2Vec.Config:
+            """A quarter of the channels: trains on a laptop's processor."""
+            return cls(dim=128, entries=64, context_kernels=(2, 3, 4, 5, 6, 7))
+
+        @classmethod
+        def tiny(cls) -> VQWav2Vec.Config:
+            """The smallest with all parts, for tests."""
+            return cls(dim=16, entries=5, context_kernels=(2, 3))
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = config = VQWav2Vec.Config() if config is None else config
+        self.dim = self.feature_dim = config.dim
+        self.convs = VQFeatureConvs(config.dim)
+        self.quantiser: GumbelQuantiser | KMeansQuantiser
+        if config.quantiser == "gumbel":
+            self.quantiser = GumbelQuantiser(
+                config.dim,
+                groups=config.groups,
+                entries=config.entries,
+                code_dim=config.dim,
+                shared=True,
+                hidden_layers=1,
+                activation="relu",
+            )
+        else:
+            self.quantiser = KMeansQuantiser(config.dim, groups=config.groups, entries=config.entries, shared=True)
+        self.aggregator = CausalAggregator(config.dim, config.context_kernels)
+
+    @overload
+    def num_frames(self, samples: int) -> int: ...
+    @overload
+    def num_frames(self, samples: Tensor) -> Tensor: ...
+    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+        """Valid frames of `samples` samples."""
+        return self.convs.num_frames(samples)
+
+    def features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames before they are quantised: (batch, frame, dim), and (batch,) valid frames."""
+        z, frames = self.convs(waveform, lengths)
+        return z, frames
+
+    def quantise(self, z: Tensor, lengths: Tensor, *, temperature: Tensor | float = 1.0) -> QuantisedFrames:
+        """Replace frames by entries of the codebook. z: as `features` gives it. temperature: of Gumbel's noise, which there is in training only."""
+        if isinstance(self.quantiser, KMeansQuantiser):
+            return QuantisedFrames(*self.quantiser(z, lengths))
+        found = self.quantiser(z.flatten(0, 1), temperature)
+        q, codes = (part.unflatten(0, z.shape[:2]) for part in (found.q, found.codes))
+        return QuantisedFrames(q, codes, q.new_zeros(len(q)))
+
+    def aggregate(self, q: Tensor, lengths: Tensor) -> Tensor:
+        """Causal context of quantised frames: (batch, frame, dim)."""
+        context: Tensor = self.aggregator(q, lengths)
+        return context
+
+    @torch.no_grad()
+    def codes(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes of a waveform: (batch, frame, group) int64, and (batch,) valid frames. Call it in eval mode."""
+        z, frames = self.features(waveform, lengths)
+        return self.quantise(z, frames).codes, frames
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
+        """waveform: (batch, sample) in [-1, 1]; lengths: (batch,), valid samples."""
+        z, frames = self.features(waveform, lengths)
+        return EncoderOutput([z, self.aggregate(self.quantise(z, frames).q, frames)], frames)

@@ -1,0 +1,52 @@
+"""Tokens of recognisers: other packages order and spell the blank, the unknown token and the word boundary in their own ways."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from audiossl.interop.model import NEVER, CTCHead
+from audiossl.nn.vocabulary import BLANK, BOUNDARY, UNKNOWN, Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from audiossl.nn.vocabulary import TokenKind
+
+
+def ctc_head(
+    tokens: Sequence[str], weight: Tensor, bias: Tensor, *, blank: str, unknown: str, boundary: str, where: str
+) -> CTCHead:
+    """Reorder a head to our vocabulary: the blank, the unknown token, then the rest in their order.
+
+    tokens: by row. An unknown token that they lack is added, and never written. ValueError where the tokens are not those of the rows.
+    """
+    if len(tokens) != len(weight):
+        raise ValueError(
+            f"{where}: {len(tokens)} tokens, but {len(weight)} rows of its output layer; mend its vocabulary"
+        )
+    if blank not in tokens:
+        raise ValueError(f"{where}: no blank {blank!r} among its tokens; name the right pad token in its configuration")
+    first = [tokens.index(token) for token in (blank, unknown) if token in tokens]
+    order = [*first, *(row for row in range(len(tokens)) if row not in first)]
+    weight, bias = weight[order].float(), bias[order].float()
+    rest = [BOUNDARY if tokens[row] == boundary else tokens[row] for row in order[len(first) :]]
+    if unknown not in tokens:
+        weight = torch.cat([weight[:1], torch.zeros_like(weight[:1]), weight[1:]])
+        bias = torch.cat([bias[:1], bias.new_full((1,), NEVER), bias[1:]])
+    special = {token for token in rest if token.startswith("<") and token.endswith(">")}
+    spelt = all(len(token) == 1 for token in rest if token not in special)
+    kind: TokenKind = "characters" if spelt and BOUNDARY in rest else "phones"
+    return CTCHead(Vocabulary(kind, (BLANK, UNKNOWN, *rest)), weight, bias)
+
+
+def fairseq_rows(head: CTCHead) -> tuple[list[str], Tensor, Tensor]:
+    """Return (symbols, weight, bias) in fairseq's order: `<s>`, which is the blank, `<pad>`, `</s>`, `<unk>`, then the rest."""
+    symbols = ["<s>", "<pad>", "</s>", "<unk>", *head.vocabulary.tokens[2:]]
+    unused = torch.zeros_like(head.weight[:2])
+    weight = torch.cat([head.weight[:1], unused, head.weight[1:]])
+    bias = torch.cat([head.bias[:1], head.bias.new_full((2,), NEVER), head.bias[1:]])
+    return symbols, weight, bias

@@ -1,0 +1,117 @@
+"""Models of other packages as experiment folders, and experiment folders as models for other packages."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from audiossl import __version__
+from audiossl import config as configuration
+from audiossl.interop.checkpoint import load_weights, save_checkpoint
+from audiossl.interop.encoder import CONFIG, INSIDE, load_encoder, open_source
+from audiossl.interop.model import CTCHead, Model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from audiossl.nn.ssl_encoder import SSLEncoder
+
+KINDS = ("hubert", "wav2vec2", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio")
+
+
+def write_experiment(model: Model, out: Path, *, source: str, file_format: str) -> None:
+    """Write a model as an experiment. A recogniser is a fine-tuned experiment whose encoder is an experiment inside it."""
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out}: exists already; remove it or choose another --out")
+    run = {"version": __version__, "command": shlex.join(sys.argv)}
+    run |= {"imported_from": source, "imported_format": file_format, "kind": model.kind}
+    encoder = out if model.ctc is None else out / "encoder"
+    tables: dict[str, Any] = {"encoder": model.encoder, "run": run}
+    if model.objective:
+        tables["objective"] = model.objective
+    _write(encoder, tables, {f"encoder.{name}": value for name, value in model.weights.items()} | model.heads)
+    if model.ctc is not None:
+        tables = {
+            "encoder": model.encoder,
+            "adapter": {"name": "frozen"},
+            "task": {"name": "ctc", "tokens": model.ctc.vocabulary.kind},
+            "train": {"seed": 0},
+            "run": {**run, "init": f"{INSIDE}{encoder.name}", "init_seed": 0},
+        }
+        model.ctc.vocabulary.save(out / "vocabulary.json")
+        _write(out, tables, {"task.head.1.weight": model.ctc.weight, "task.head.1.bias": model.ctc.bias})
+
+
+def open_experiment(source: str | Path, *, kind: str | None = None) -> Model:
+    """Read an experiment, or a checkpoint in one, for export.
+
+    kind: what it becomes, of `KINDS`; None: what it was imported as, or else what its objective calls for. ValueError where a part of it
+    has no counterpart elsewhere.
+    """
+    checkpoint, tables = open_source(source)
+    encoder = load_encoder(source)
+    _refuse_adapters(encoder, source)
+    if not hasattr(encoder, "mask_emb") or tables["encoder"]["name"] not in {"wav2vec2", "wavlm", "mhubert"}:
+        raise ValueError(
+            f"{source}: its encoder is {tables['encoder']['name']}, which no other package has; only wav2vec2, wavlm and mhubert are exported"
+        )
+    stored = load_weights(checkpoint)
+    objective = tables.get("objective", {})
+    heads = {n: v for n, v in stored.items() if not n.startswith("encoder.")} if objective else {}
+    run = tables.get("run", {})
+    usual = "wavlm" if tables["encoder"]["name"] == "wavlm" else "hubert"
+    usual = "wav2vec2" if objective.get("name") == "wav2vec2" else usual
+    usual = "data2vec-audio" if tables["encoder"].get("position_depth", 1) > 1 else usual
+    ctc = _ctc(checkpoint, tables, stored, source) if tables.get("task", {}).get("name") == "ctc" else None
+    return Model(
+        kind=kind or run.get("kind", usual),
+        encoder=tables["encoder"],
+        weights=dict(encoder.state_dict()),
+        heads=heads,
+        objective=objective,
+        ctc=ctc,
+    )
+
+
+def load_foreign(path: Path) -> SSLEncoder:
+    """Load the encoder of a checkpoint of another package, in eval mode, without writing an experiment."""
+    from audiossl.interop.encoder import build_encoder
+    from audiossl.interop.formats import read_model
+
+    _, model = read_model(path)
+    encoder = build_encoder(model.encoder)
+    encoder.load_state_dict(model.weights)
+    encoder.eval()
+    return encoder
+
+
+def _write(out: Path, tables: dict[str, Any], weights: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(out, 0, weights, {}, keep=1)
+    configuration.write_toml(out / CONFIG, tables)
+
+
+def _refuse_adapters(encoder: nn.Module, source: str | Path) -> None:
+    from torch import nn as modules
+
+    for name, module in encoder.named_modules():
+        if name.endswith("_adapter") and not isinstance(module, modules.Identity):
+            raise ValueError(
+                f"{source}: has adapters ({name}), which no other package would run; export one that was fine-tuned in full or frozen"
+            )
+
+
+def _ctc(checkpoint: Path, tables: dict[str, Any], stored: dict[str, Any], source: str | Path) -> CTCHead:
+    from audiossl.nn.vocabulary import Vocabulary
+
+    task = tables["task"]
+    if task.get("layers", "last") != "last" or task.get("hidden_dim", 0):
+        raise ValueError(
+            f"{source}: its output layer reads {task.get('layers')} layers through {task.get('hidden_dim')} hidden units; "
+            "elsewhere it is one linear layer on the last; fine-tune with task.layers last and task.hidden_dim 0"
+        )
+    vocabulary = Vocabulary.load(checkpoint.parent.parent / "vocabulary.json")
+    return CTCHead(vocabulary, stored["task.head.1.weight"], stored["task.head.1.bias"])

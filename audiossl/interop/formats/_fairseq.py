@@ -1,0 +1,272 @@
+"""Weights and configurations as fairseq names them; s3prl's converted checkpoints and WavLM's hold the same in other envelopes."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+
+from audiossl.interop.heads import FAIRSEQ, codeword_sets, read_codewords, read_contrastive, write_contrastive
+from audiossl.interop.keys import old_weight_norm, to_ours, to_theirs
+from audiossl.interop.model import Model, checked, encoder_table, require_known, require_strides
+from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from audiossl.interop.keys import Pairs, Weights
+    from audiossl.interop.model import CTCHead
+
+Tables: TypeAlias = "dict[str, Any]"
+
+_LAYER, _OURS = "encoder.layers.*.", "transformer.layers.*."
+PAIRS: Pairs = (
+    ("feature_extractor.conv_layers.*.0", "frontend.convs.*"),
+    ("feature_extractor.conv_layers.0.2", "frontend.group_norm"),
+    ("feature_extractor.conv_layers.*.2.1", "frontend.layer_norms.*"),
+    ("layer_norm", "feature_norm"),
+    ("post_extract_proj", "projection"),
+    ("mask_emb", "mask_emb"),
+    ("encoder.layer_norm", "transformer.norm"),
+    *((f"{_LAYER}self_attn.{part}_proj", f"{_OURS}attention.{part}") for part in ("q", "k", "v", "out")),
+    (f"{_LAYER}self_attn.grep_linear", f"{_OURS}attention.gate"),
+    (f"{_LAYER}self_attn.grep_a", f"{_OURS}attention.gate_scale"),
+    (f"{_LAYER}self_attn.relative_attention_bias", f"{_OURS}attention.bias"),
+    (f"{_LAYER}self_attn_layer_norm", f"{_OURS}attention_norm"),
+    (f"{_LAYER}fc1", f"{_OURS}ffn_in"),
+    (f"{_LAYER}fc2", f"{_OURS}ffn_out"),
+    (f"{_LAYER}final_layer_norm", f"{_OURS}ffn_norm"),
+)
+POSITIONS: dict[str, Pairs] = {
+    "weight norm": (("encoder.pos_conv.0", "transformer.positions.conv"),),
+    "batch norm": (
+        ("encoder.pos_conv.0", "transformer.positions.norm"),
+        ("encoder.pos_conv.1", "transformer.positions.conv"),
+    ),
+    "stacked": (("encoder.pos_conv.*.0", "transformer.positions.blocks.*.conv"),),
+}
+_CONTRASTIVE = ("quantizer.", "project_q.", "final_proj.")
+_CODEWORDS = ("final_proj.", "label_embs_concat")
+_LEFT = (
+    "_ema",
+    "final_proj.",
+    "project_q.",
+    "quantizer.",
+    "label_embs_concat",
+    "target_glu.",
+    "proj.",
+    "layer_norm_for_extract.",
+)
+
+
+def read_state(
+    weights: Weights, config: Tables, task: Tables, symbols: Sequence[Sequence[str]], overrides: Tables, where: str
+) -> Model:
+    """Read an encoder with its heads. config, task: of fairseq's model and task. symbols: of each label set of HuBERT, where they are known."""
+    heads = {n: v for n, v in weights.items() if n.startswith(_LEFT)}
+    own, unknown = to_ours({n: v for n, v in weights.items() if n not in heads}, (*PAIRS, *_position_pairs(weights)))
+    if unknown:
+        raise ValueError(
+            f"{where}: unexpected {', '.join(unknown[:3])} ({len(unknown)} in all) in an encoder of this family"
+        )
+    table = encoder_table(own, {**_facts(config, task, where), **overrides}, where)
+    temperature = float(config.get("logit_temp", 0.1))
+    kept: Weights = {}
+    objective: Tables = {}
+    if "label_embs_concat" in heads:
+        rows = len(heads["label_embs_concat"])
+        sizes = [len(words) for words in symbols]
+        sizes = sizes if sum(sizes) == rows else [rows]
+        known = {"labels": task.get("labels") if len(task.get("labels") or []) == len(sizes) else None}
+        known |= {"label_rate": float(task.get("label_rate") or 50.0), "temperature": temperature}
+        projection = heads["final_proj.weight"], heads["final_proj.bias"]
+        kept, objective = read_codewords(projection, heads["label_embs_concat"], sizes, known)
+    else:
+        groups = int(config.get("latent_groups", 2))
+        kept, objective = read_contrastive(heads, FAIRSEQ, groups=groups, temperature=temperature)
+    read = {"hubert": _CODEWORDS, "wav2vec2": _CONTRASTIVE}.get(objective.get("name", ""), ())
+    left = [name for name, value in heads.items() if value.any() and not (read and name.startswith(read))]
+    notes = (f"{len(left)} tensors of heads are left behind, such as {left[0]}",) if left else ()
+    return Model(_kind(table, objective, config), table, checked(own, table, where), kept, objective, None, notes)
+
+
+def state_of(model: Model, where: str) -> Weights:
+    """Return the weights of an encoder and its heads under fairseq's names, with the older spelling of weight norm.
+
+    fairseq's models always have the projections that its heads need: zeros stand where there is no head.
+    """
+    table = model.encoder
+    if table["dim"] == table["conv_dim"]:
+        raise ValueError(
+            f"{where}: encoder.dim and conv_dim are both {table['dim']}; fairseq has no projection between such"
+        )
+    stacked = table.get("position_depth", 1) > 1
+    positions = "batch norm" if table["name"] == "mhubert" else "stacked" if stacked else "weight norm"
+    weights = old_weight_norm(to_theirs(model.weights, (*PAIRS, *POSITIONS[positions])))
+    if table["conv_norm"] == "group" and table["conv_bias"]:
+        weights["feature_extractor.conv_layers.0.0.bias"] = torch.zeros(table["conv_dim"])
+    if model.kind == "wavlm":
+        return weights
+    sets = codeword_sets(model)
+    if sets:
+        weights["final_proj.weight"] = torch.cat([projection for projection, _, _ in sets])
+        weights["final_proj.bias"] = torch.cat([bias for _, bias, _ in sets])
+        weights["label_embs_concat"] = torch.cat([rows for _, _, rows in sets])
+        return weights
+    heads = write_contrastive(model, FAIRSEQ)
+    final = final_dim(model)
+    weights["final_proj.weight"], weights["final_proj.bias"] = torch.zeros(final, table["dim"]), torch.zeros(final)
+    if model.kind == "wav2vec2":
+        weights["project_q.weight"], weights["project_q.bias"] = (
+            torch.zeros(final, table["conv_dim"]),
+            torch.zeros(final),
+        )
+    return weights | heads
+
+
+def config_of(model: Model) -> Tables:
+    """Return the configuration of fairseq's model."""
+    table, heads = model.encoder, write_contrastive(model, FAIRSEQ)
+    shapes = [(table["conv_dim"], k, s) for k, s in zip(CONV_KERNELS, CONV_STRIDES, strict=True)]
+    config = {
+        "_name": model.kind.replace("-", "_"),
+        "extractor_mode": "default" if table["conv_norm"] == "group" else "layer_norm",
+        "encoder_layers": table["num_layers"],
+        "encoder_embed_dim": table["dim"],
+        "encoder_ffn_embed_dim": table["ffn_dim"],
+        "encoder_attention_heads": table["num_heads"],
+        "activation_fn": "gelu",
+        "layer_norm_first": table["pre_norm"],
+        "conv_feature_layers": str(shapes),
+        "conv_bias": table["conv_bias"],
+        "conv_pos": table["position_kernel"],
+        "conv_pos_groups": table["position_groups"],
+        "dropout": table["dropout"],
+        "attention_dropout": table["attention_dropout"],
+        "activation_dropout": table["activation_dropout"],
+        "encoder_layerdrop": table["layer_drop"],
+        "dropout_input": table["dropout_input"],
+        "dropout_features": table["dropout_features"],
+        "feature_grad_mult": table["feature_grad_mult"],
+        "final_dim": final_dim(model),
+        "logit_temp": model.objective.get("temperature", 0.1),
+    }
+    if model.kind == "hubert":
+        config |= {"label_rate": model.objective.get("label_rate", 50.0), "untie_final_proj": True}
+    if model.kind == "wavlm":
+        config |= {"relative_position_embedding": True, "gru_rel_pos": True, "normalize": table["normalise_waveform"]}
+        config |= {"num_buckets": table["num_buckets"], "max_distance": table["max_distance"]}
+    if heads:
+        groups, entries, _ = model.heads["quantiser.codebook"].shape
+        config |= {"quantize_targets": True, "latent_groups": groups, "latent_vars": entries}
+    if table["name"] == "mhubert":
+        config["conv_pos_batch_norm"] = True
+    return config
+
+
+def task_of(model: Model) -> Tables:
+    """Return the configuration of fairseq's task."""
+    task = {"sample_rate": model.encoder.get("sample_rate", 16000), "normalize": model.encoder["normalise_waveform"]}
+    if model.kind != "hubert":
+        return {"_name": "audio_pretraining", **task}
+    labels = list(model.objective.get("labels", ()))
+    return {
+        "_name": "hubert_pretraining",
+        **task,
+        "labels": labels,
+        "label_rate": model.objective.get("label_rate", 50.0),
+    }
+
+
+def symbols_of(model: Model) -> list[list[str]]:
+    """Return the symbols of each label set of HuBERT, fairseq's four in front, as many as there are codewords."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    return [(special + [str(k) for k in range(len(rows))])[: len(rows)] for _, _, rows in codeword_sets(model)]
+
+
+def final_dim(model: Model) -> int:
+    """Width of the projections of the heads, real or of zeros."""
+    return int(model.objective.get("final_dim", 256))
+
+
+def require_family(model: Model, kinds: Sequence[str], where: str) -> None:
+    """Raise ValueError for a model that no class of these kinds holds."""
+    table = model.encoder
+    plain = table["name"] == ("wavlm" if model.kind == "wavlm" else "wav2vec2") and table.get("position_depth", 1) == 1
+    if model.kind not in kinds or not plain:
+        raise ValueError(
+            f"{where}: {model.kind} with an encoder {table['name']} of position_depth {table.get('position_depth', 1)} "
+            f"cannot be held; --kind is one of {', '.join(kinds)}, with plain positions"
+        )
+    if model.kind != "hubert" and codeword_sets(model):
+        raise ValueError(f"{where}: codewords belong to HuBERT; leave out --kind {model.kind}")
+
+
+def _facts(config: Tables, task: Tables, where: str) -> Tables:
+    """Return what weights do not tell, in our words; ValueError for options that our encoders do not compute."""
+    require_known(
+        where,
+        activation_fn=(config.get("activation_fn", "gelu"), "gelu"),
+        layer_type=(config.get("layer_type", "transformer"), "transformer"),
+        target_glu=(bool(config.get("target_glu", False)), False),
+        quantize_input=(bool(config.get("quantize_input", False)), False),
+    )
+    if "conv_feature_layers" in config:
+        require_strides(where, [stride for _, _, stride in _conv_layers(str(config["conv_feature_layers"]), where)])
+    names = {
+        "num_heads": "encoder_attention_heads",
+        "pre_norm": "layer_norm_first",
+        "dropout": "dropout",
+        "attention_dropout": "attention_dropout",
+        "activation_dropout": "activation_dropout",
+        "layer_drop": "encoder_layerdrop",
+        "dropout_input": "dropout_input",
+        "dropout_features": "dropout_features",
+        "feature_grad_mult": "feature_grad_mult",
+    }
+    facts = {ours: config[theirs] for ours, theirs in names.items() if theirs in config}
+    facts["normalise_waveform"] = bool(task.get("normalize", config.get("normalize", False)))
+    if task.get("sample_rate", 16000) != 16000:
+        facts["sample_rate"] = task["sample_rate"]
+    if config.get("relative_position_embedding"):
+        facts |= {"num_buckets": config.get("num_buckets", 320), "max_distance": config.get("max_distance", 1280)}
+    return facts
+
+
+def _conv_layers(text: str, where: str) -> list[tuple[int, int, int]]:
+    """Value of fairseq's little Python, sums and multiples of lists of tuples, without `eval`."""
+
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult):
+            return (operator.add if isinstance(node.op, ast.Add) else operator.mul)(value(node.left), value(node.right))
+        return ast.literal_eval(node)
+
+    try:
+        layers: list[tuple[int, int, int]] = value(ast.parse(text.strip(), mode="eval").body)
+        return [(int(dim), int(kernel), int(stride)) for dim, kernel, stride in layers]
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise ValueError(f"{where}: conv_feature_layers {text!r} is not a list of (dim, kernel, stride)") from error
+
+
+def _position_pairs(weights: Weights) -> Pairs:
+    if "encoder.pos_conv.0.running_mean" in weights:
+        return POSITIONS["batch norm"]
+    return POSITIONS["stacked" if "encoder.pos_conv.0.0.weight" in weights else "weight norm"]
+
+
+def _kind(table: Tables, objective: Tables, config: Tables) -> str:
+    if table["name"] == "wavlm":
+        return "wavlm"
+    if table["name"] == "mhubert":
+        return "hubert"
+    if table["position_depth"] > 1:
+        return "data2vec-audio"
+    name = str(config.get("_name") or config.get("arch") or "")
+    return "hubert" if objective.get("name") == "hubert" or "hubert" in name else "wav2vec2"
+
+
+def ctc_rows(head: CTCHead) -> str:
+    """Text of fairseq's dictionary of a recogniser: a line per token after its own four."""
+    return "".join(f"{token} 1\n" for token in head.vocabulary.tokens[2:])

@@ -1,0 +1,136 @@
+"""fairseq's `.pt` files (Ott et al., 2019), and WavLM's, which are alike: read without fairseq, whose classes are never imported.
+
+Written files are read back by s3prl's copy of fairseq's models; fairseq itself does not build on the Pythons that we support, so that they load there is
+unverified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from audiossl.interop.ctc_tokens import ctc_head, fairseq_rows
+from audiossl.interop.formats._fairseq import (
+    config_of,
+    ctc_rows,
+    read_state,
+    require_family,
+    state_of,
+    symbols_of,
+    task_of,
+)
+from audiossl.interop.model import written_whole
+from audiossl.interop.source_file import SourceFile, tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from audiossl.interop.keys import Weights
+    from audiossl.interop.model import CTCHead, Model
+
+DICTIONARY = "dict.ltr.txt"
+
+
+def sniff(source: SourceFile) -> bool:
+    """Whether it has weights beside a configuration, new or old."""
+    return isinstance(source.content.get("model"), dict) and ("cfg" in source.content or "args" in source.content)
+
+
+def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
+    """Read the encoder with its pretraining heads, or with its CTC layer where the tokens are in the file or in `dict.ltr.txt` beside it."""
+    content, where = source.content, str(source.path)
+    if not sniff(source):
+        raise ValueError(f"{where}: has no 'model' beside 'cfg' or 'args'; it is no checkpoint of fairseq")
+    config = content.get("cfg") or content.get("args") or {}
+    model, task = config.get("model") or config, config.get("task") or config
+    weights, layer = _unwrapped(tensors(content["model"]))
+    inner = model.get("w2v_args")
+    if isinstance(inner, dict):  # a recogniser says inside what its encoder was
+        model, task = inner.get("model") or inner, {**(inner.get("task") or inner), "normalize": task.get("normalize")}
+        task = {key: value for key, value in task.items() if value is not None}
+    state = content.get("task_state") or {}
+    symbols = [
+        item["symbols"] for item in state.get("dictionaries") or [] if isinstance(item, dict) and "symbols" in item
+    ]
+    read = read_state(weights, model, task, symbols, overrides, where)
+    if not layer:
+        return read
+    tokens = _tokens(state, source.path)
+    if not tokens:
+        return replace(
+            read,
+            notes=(*read.notes, f"the output layer is left behind: no {DICTIONARY} beside the file tells its tokens"),
+        )
+    head = ctc_head(
+        tokens, layer["weight"], layer["bias"], blank="<s>", unknown="<unk>", boundary="|", where=f"{where}: tokens"
+    )
+    return replace(read, ctc=head, heads={}, objective={})
+
+
+def write(model: Model, out: Path) -> list[str]:
+    """Write a checkpoint; a recogniser's tokens go to `dict.ltr.txt` beside it, HuBERT's labels to `dict.<labels>.txt`."""
+    where = f"--to fairseq {out}"
+    require_family(model, ("hubert", "wav2vec2", "wavlm"), where)
+    if model.ctc and model.kind == "wavlm":
+        raise ValueError(f"{where}: fairseq has no recogniser on wavlm; export it to transformers")
+    config, task, weights = config_of(model), task_of(model), state_of(model, where)
+    notes = []
+    beside: dict[str, str] = {}
+    content: dict[str, Any] = {"args": None, "cfg": {"model": config, "task": task}, "model": weights}
+    if model.kind == "wavlm":
+        content = {"cfg": config, "model": weights}
+    elif model.ctc:
+        content = _recogniser(model, model.ctc, config, task, weights)
+        beside[DICTIONARY] = ctc_rows(model.ctc)
+    else:
+        names = zip(model.objective.get("labels", ()), symbols_of(model), strict=False)
+        beside = {f"dict.{label}.txt": "".join(f"{word} 1\n" for word in words[4:]) for label, words in names}
+    for name in beside:
+        if (out.parent / name).exists():
+            raise ValueError(
+                f"{out.parent / name}: exists already and belongs to another checkpoint; choose another folder"
+            )
+    with written_whole(out) as partial:
+        torch.save({**content, "task_state": {}, "extra_state": {}, "optimizer_history": []}, partial)
+        for name, text in beside.items():
+            (out.parent / name).write_text(text, encoding="utf-8")
+            notes.append(
+                f"{out.parent / name}: its tokens, which fairseq looks for in the folder of task.data or task.label_dir"
+            )
+    return notes
+
+
+def _unwrapped(weights: Weights) -> tuple[Weights, Weights]:
+    """Of a recogniser, its encoder's weights and its output layer; of anything else, the weights and nothing."""
+    prefix = "w2v_encoder."
+    if not any(name.startswith(prefix) for name in weights):
+        return weights, {}
+    own = {name.removeprefix(prefix): value for name, value in weights.items()}
+    layer = {name.removeprefix("proj."): value for name, value in own.items() if name.startswith("proj.")}
+    inside = {name: value for name, value in own.items() if not name.startswith("proj.")}
+    return {name.removeprefix("w2v_model."): value for name, value in inside.items()}, layer
+
+
+def _tokens(state: dict[str, Any], path: Path) -> list[str]:
+    known = state.get("target_dictionary")
+    if isinstance(known, dict) and "symbols" in known:
+        return [str(token) for token in known["symbols"]]
+    beside = path.parent / DICTIONARY
+    if not beside.is_file():
+        return []
+    lines = beside.read_text(encoding="utf-8").splitlines()
+    return ["<s>", "<pad>", "</s>", "<unk>", *(line.rsplit(" ", 1)[0] for line in lines if line.strip())]
+
+
+def _recogniser(
+    model: Model, head: CTCHead, config: dict[str, Any], task: dict[str, Any], weights: Weights
+) -> dict[str, Any]:
+    _, rows, bias = fairseq_rows(head)
+    inside = {f"w2v_encoder.w2v_model.{name}": value for name, value in weights.items()}
+    name = "hubert_ctc" if model.kind == "hubert" else "wav2vec_ctc"
+    outer = {"_name": name, "w2v_args": {"model": config, "task": task}, "normalize": task["normalize"]}
+    outside = {"_name": "audio_finetuning", "normalize": task["normalize"], "labels": "ltr"}
+    everything = {**inside, "w2v_encoder.proj.weight": rows, "w2v_encoder.proj.bias": bias}
+    return {"args": None, "cfg": {"model": outer, "task": outside}, "model": everything}

@@ -1,0 +1,53 @@
+"""s3prl's converted checkpoints (Yang et al., 2021): fairseq's weights with plain configurations, which `hubert_local` and `wav2vec2_local` load.
+
+`wavlm_local` takes WavLM's own files, which `--to fairseq` writes; `hf_hubert_custom` and `hf_wav2vec2_custom` take folders of `--to transformers`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from audiossl.interop.formats._fairseq import config_of, read_state, require_family, state_of, symbols_of, task_of
+from audiossl.interop.model import written_whole
+from audiossl.interop.source_file import tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from audiossl.interop.model import Model
+    from audiossl.interop.source_file import SourceFile
+
+_KEYS = ("task_cfg", "model_cfg", "model_weight")
+
+
+def sniff(source: SourceFile) -> bool:
+    """Whether it has the three entries that s3prl requires."""
+    return all(isinstance(source.content.get(key), dict) for key in _KEYS)
+
+
+def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
+    """Read the encoder with its pretraining heads."""
+    if not sniff(source):
+        raise ValueError(f"{source.path}: lacks {', '.join(_KEYS)}; it is no converted checkpoint of s3prl")
+    task, config, weights = (source.content[key] for key in _KEYS)
+    symbols = [words for words in source.content.get("dictionaries_symbols") or [] if words]
+    return read_state(tensors(weights), config, task, symbols, overrides, str(source.path))
+
+
+def write(model: Model, out: Path) -> list[str]:
+    """Write a file for s3prl's `hubert_local` or `wav2vec2_local`, whichever the model's kind is."""
+    where = f"--to s3prl {out}"
+    require_family(model, ("hubert", "wav2vec2"), where)
+    content: dict[str, Any] = {
+        "task_cfg": task_of(model),
+        "model_cfg": config_of(model),
+        "model_weight": state_of(model, where),
+    }
+    if model.kind == "hubert":
+        content["dictionaries_symbols"] = symbols_of(model) or [None]
+    with written_whole(out) as partial:
+        torch.save(content, partial)
+    notes = [f"an upstream of s3prl: run_downstream.py -u {model.kind}_local -k {out}"]
+    return [*notes, "the output layer is left behind: upstreams have none"] if model.ctc else notes

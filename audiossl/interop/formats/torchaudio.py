@@ -1,0 +1,161 @@
+"""State dicts of torchaudio's `Wav2Vec2Model` and `HuBERTPretrainModel`, with the arguments of the function that builds them in JSON beside.
+
+Published ones come without: then the number of heads is the usual one of that width, and blocks normalise first where the frontend has layer norms.
+torchaudio's transformer has a `layer_norm_first` inside that means the opposite of the builders' `encoder_layer_norm_first`, which is the one in the JSON.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from audiossl.interop.heads import codeword_sets, read_codewords
+from audiossl.interop.keys import to_ours, to_theirs
+from audiossl.interop.model import Model, checked, encoder_table, written_whole
+from audiossl.interop.source_file import SourceFile, read_json, tensors, write_json
+from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from audiossl.interop.keys import Pairs, Weights
+
+_LAYER, _OURS = "encoder.transformer.layers.*.", "transformer.layers.*."
+PAIRS: Pairs = (
+    ("feature_extractor.conv_layers.*.conv", "frontend.convs.*"),
+    ("encoder.feature_projection.layer_norm", "feature_norm"),
+    ("encoder.feature_projection.projection", "projection"),
+    ("encoder.transformer.pos_conv_embed.conv", "transformer.positions.conv"),
+    ("encoder.transformer.layer_norm", "transformer.norm"),
+    *((f"{_LAYER}attention.{part}_proj", f"{_OURS}attention.{part}") for part in ("q", "k", "v", "out")),
+    (f"{_LAYER}layer_norm", f"{_OURS}attention_norm"),
+    (f"{_LAYER}feed_forward.intermediate_dense", f"{_OURS}ffn_in"),
+    (f"{_LAYER}feed_forward.output_dense", f"{_OURS}ffn_out"),
+    (f"{_LAYER}final_layer_norm", f"{_OURS}ffn_norm"),
+)
+NORM: dict[str, Pairs] = {
+    "group": (("feature_extractor.conv_layers.0.layer_norm", "frontend.group_norm"),),
+    "layer": (("feature_extractor.conv_layers.*.layer_norm", "frontend.layer_norms.*"),),
+}
+_HEADS = {768: 12, 1024: 16, 1280: 16}
+"""Attention heads of the published models, by width."""
+_PROJECTION = "encoder.feature_projection.projection.weight"
+_MASK = "mask_generator.mask_embedding"
+
+
+def sniff(source: SourceFile) -> bool:
+    """Whether it is a state dict with torchaudio's names."""
+    return _PROJECTION in _weights(source)
+
+
+def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
+    """Read the encoder, with HuBERT's heads where it is a pretraining model. An output layer has no tokens here and is left behind."""
+    where, weights = str(source.path), _weights(source)
+    if _PROJECTION not in weights:
+        raise ValueError(f"{where}: lacks {_PROJECTION}; it is no state dict of torchaudio's wav2vec 2.0")
+    norm = "layer" if "feature_extractor.conv_layers.1.layer_norm.weight" in weights else "group"
+    own, unknown = to_ours(weights, (*PAIRS, *NORM[norm]))
+    others = [name for name in unknown if not name.startswith(("aux.", "mask_generator.", "logit_generator."))]
+    if others:
+        raise ValueError(f"{where}: unexpected {', '.join(others[:3])} ({len(others)} in all) in such a model")
+    notes = ["the output layer is left behind: the file does not tell its tokens"] if "aux.weight" in weights else []
+    arguments = read_json(_beside(source.path)).get("arguments", {})
+    facts = _facts(arguments, norm, weights[_PROJECTION].shape[0], overrides, where)
+    if _MASK not in weights:
+        notes.append("these files have no mask embedding: zeros; fine-tune with finetune.mask_prob 0 or let it train")
+    own["mask_emb"] = weights.get(_MASK, torch.zeros(weights[_PROJECTION].shape[0]))
+    table = encoder_table(own, {**facts, **overrides}, where)
+    heads: Weights = {}
+    objective: dict[str, Any] = {}
+    if "logit_generator.label_embeddings" in weights:
+        rows = weights["logit_generator.label_embeddings"]
+        projection = weights["logit_generator.final_proj.weight"], weights["logit_generator.final_proj.bias"]
+        heads, objective = read_codewords(projection, rows, [len(rows)], {"special_rows": 0})
+    kind = "hubert" if heads else str(read_json(_beside(source.path)).get("kind", "wav2vec2"))
+    return Model(kind, table, checked(own, table, where), heads, objective, None, tuple(notes))
+
+
+def write(model: Model, out: Path) -> list[str]:
+    """Write a state dict, and the arguments of `wav2vec2_model` or `hubert_pretrain_model` beside it."""
+    table, where = model.encoder, f"--to torchaudio {out}"
+    if table["name"] != "wav2vec2" or table.get("position_depth", 1) > 1:
+        raise ValueError(f"{where}: torchaudio has no such encoder ({table['name']}); only plain wav2vec2 is exported")
+    weights = to_theirs(
+        {n: v for n, v in model.weights.items() if n != "mask_emb"}, (*PAIRS, *NORM[table["conv_norm"]])
+    )
+    if table["conv_norm"] == "group" and table["conv_bias"]:
+        weights["feature_extractor.conv_layers.0.conv.bias"] = torch.zeros(table["conv_dim"])
+    notes = []
+    facts: dict[str, Any] = {"kind": model.kind, "normalise_waveform": table["normalise_waveform"]}
+    arguments = _arguments(table)
+    sets = codeword_sets(model)
+    if len(sets) == 1 and not model.ctc:
+        projection, bias, codewords = sets[0]
+        special = model.objective.get("special_rows", 4)
+        weights = {f"wav2vec2.{name}": value for name, value in weights.items()}
+        weights |= {_MASK: model.weights["mask_emb"], "logit_generator.label_embeddings": codewords[special:]}
+        weights |= {"logit_generator.final_proj.weight": projection, "logit_generator.final_proj.bias": bias}
+        facts |= {"builder": "hubert_pretrain_model", "num_classes": len(codewords) - special, "final_dim": len(bias)}
+        notes.append(f"the {special} codewords in front of the labels are left behind: torchaudio has none")
+    else:
+        facts["builder"] = "wav2vec2_model"
+        arguments["aux_num_out"] = len(model.ctc.weight) if model.ctc else None
+        notes.append("the mask embedding is left behind: wav2vec2_model has none")
+    if model.ctc:
+        weights |= {"aux.weight": model.ctc.weight, "aux.bias": model.ctc.bias}
+        facts["tokens"] = list(model.ctc.vocabulary.tokens)
+    elif model.heads and facts["builder"] == "wav2vec2_model":
+        notes.append(f"the {model.objective['name']} heads are left behind: torchaudio has no model with them")
+    with written_whole(out) as partial:
+        torch.save({name: value.clone() for name, value in weights.items()}, partial)
+        write_json(_beside(out), {**facts, "arguments": arguments})
+    return [*notes, f"{_beside(out)}: the arguments of torchaudio.models.{facts['builder']}"]
+
+
+def _weights(source: SourceFile) -> Weights:
+    """The state dict, without the prefix that encoders have inside pretraining models."""
+    content = tensors(source.content)
+    if source.path.suffix == ".safetensors" and source.path.is_file():
+        from safetensors.torch import load_file
+
+        content = load_file(source.path)
+    return {name.removeprefix("wav2vec2."): value for name, value in content.items()}
+
+
+def _facts(arguments: dict[str, Any], norm: str, dim: int, overrides: dict[str, Any], where: str) -> dict[str, Any]:
+    heads = arguments.get("encoder_num_heads", _HEADS.get(dim))
+    if heads is None and "num_heads" not in overrides:
+        raise ValueError(
+            f"{where}: a model of width {dim} does not tell its attention heads; add --encoder.num_heads N"
+        )
+    return {
+        "num_heads": heads,
+        "pre_norm": arguments.get("encoder_layer_norm_first", norm == "layer"),
+        "normalise_waveform": norm == "layer",
+    }
+
+
+def _arguments(table: dict[str, Any]) -> dict[str, Any]:
+    shapes = [[table["conv_dim"], k, s] for k, s in zip(CONV_KERNELS, CONV_STRIDES, strict=True)]
+    return {
+        "extractor_mode": "group_norm" if table["conv_norm"] == "group" else "layer_norm",
+        "extractor_conv_layer_config": shapes,
+        "extractor_conv_bias": table["conv_bias"],
+        "encoder_embed_dim": table["dim"],
+        "encoder_projection_dropout": table["dropout_input"],
+        "encoder_pos_conv_kernel": table["position_kernel"],
+        "encoder_pos_conv_groups": table["position_groups"],
+        "encoder_num_layers": table["num_layers"],
+        "encoder_num_heads": table["num_heads"],
+        "encoder_attention_dropout": table["attention_dropout"],
+        "encoder_ff_interm_features": table["ffn_dim"],
+        "encoder_ff_interm_dropout": table["activation_dropout"],
+        "encoder_dropout": table["dropout"],
+        "encoder_layer_norm_first": table["pre_norm"],
+        "encoder_layer_drop": table["layer_drop"],
+    }
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".json")

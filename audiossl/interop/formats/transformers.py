@@ -1,0 +1,283 @@
+"""Folders of transformers: config.json and weights, with the tokens and the preprocessor of a recogniser (Wolf et al., 2020)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from audiossl.interop.ctc_tokens import ctc_head
+from audiossl.interop.heads import TRANSFORMERS, read_contrastive, write_contrastive
+from audiossl.interop.keys import to_ours, to_theirs
+from audiossl.interop.model import Model, checked, encoder_table, require_known, require_strides, written_whole
+from audiossl.interop.safe_pickle import load_plain
+from audiossl.interop.source_file import SourceFile, read_json, tensors, write_json
+from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from audiossl.interop.keys import Pairs, Weights
+    from audiossl.interop.model import CTCHead
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+CLASSES = {
+    "hubert": "Hubert",
+    "wav2vec2": "Wav2Vec2",
+    "wavlm": "WavLM",
+    "unispeech": "UniSpeech",
+    "unispeech-sat": "UniSpeechSat",
+    "data2vec-audio": "Data2VecAudio",
+}
+_LAYER, _OURS = "encoder.layers.*.", "transformer.layers.*."
+PAIRS: Pairs = (
+    ("feature_extractor.conv_layers.*.conv", "frontend.convs.*"),
+    ("feature_projection.layer_norm", "feature_norm"),
+    ("feature_projection.projection", "projection"),
+    ("masked_spec_embed", "mask_emb"),
+    ("encoder.pos_conv_embed.conv", "transformer.positions.conv"),
+    ("encoder.pos_conv_embed.batch_norm", "transformer.positions.norm"),
+    ("encoder.pos_conv_embed.layers.*.conv", "transformer.positions.blocks.*.conv"),
+    ("encoder.layer_norm", "transformer.norm"),
+    *((f"{_LAYER}attention.{part}_proj", f"{_OURS}attention.{part}") for part in ("q", "k", "v", "out")),
+    (f"{_LAYER}attention.gru_rel_pos_linear", f"{_OURS}attention.gate"),
+    (f"{_LAYER}attention.gru_rel_pos_const", f"{_OURS}attention.gate_scale"),
+    (f"{_LAYER}attention.rel_attn_embed", f"{_OURS}attention.bias"),
+    (f"{_LAYER}layer_norm", f"{_OURS}attention_norm"),
+    (f"{_LAYER}feed_forward.intermediate_dense", f"{_OURS}ffn_in"),
+    (f"{_LAYER}feed_forward.output_dense", f"{_OURS}ffn_out"),
+    (f"{_LAYER}final_layer_norm", f"{_OURS}ffn_norm"),
+)
+NORM: dict[str, Pairs] = {
+    "group": (("feature_extractor.conv_layers.0.layer_norm", "frontend.group_norm"),),
+    "layer": (("feature_extractor.conv_layers.*.layer_norm", "frontend.layer_norms.*"),),
+}
+_HEADS = (
+    ("quantizer.", "project_q.", "project_hid.", "lm_head."),  # read below
+    ("speaker_proj.", "label_embeddings_concat", "layer_norm_for_extract.", "ctc_proj.", "dropout_features."),
+    ("projector.", "classifier.", "layer_weights", "tdnn.", "objective."),
+)
+
+
+def sniff(source: SourceFile) -> bool:
+    """Whether it is a folder with the configuration of a speech encoder."""
+    return read_json(source.path / CONFIG).get("model_type") in CLASSES
+
+
+def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
+    """Read the encoder and, where they are there, a CTC head or wav2vec 2.0's pretraining heads."""
+    folder = source.path
+    config = read_json(folder / CONFIG)
+    kind = str(config.get("model_type"))
+    if kind not in CLASSES:
+        raise ValueError(f"{folder}: {CONFIG} has model_type {kind!r}; known: {', '.join(CLASSES)}")
+    facts = _facts(folder, config, kind)
+    everything = _weights(folder)
+    prefix = kind.replace("-", "_") + "."
+    own = {n.removeprefix(prefix): v for n, v in everything.items() if not n.startswith(sum(_HEADS, ()))}
+    rest = {n: v for n, v in everything.items() if n.startswith(sum(_HEADS, ()))}
+    norm = "layer" if "feature_extractor.conv_layers.1.layer_norm.weight" in own else "group"
+    weights, unknown = to_ours(own, (*PAIRS, *NORM[norm]))
+    if unknown:
+        raise ValueError(f"{folder}: unexpected {', '.join(unknown[:3])} ({len(unknown)} in all) in a {kind} encoder")
+    notes = []
+    if "mask_emb" not in weights and config.get("mask_time_prob", 0) == 0 == config.get("mask_feature_prob", 0):
+        import torch
+
+        notes.append("no mask embedding, as it was never trained: zeros")
+        weights["mask_emb"] = torch.zeros(config["hidden_size"])
+    table = encoder_table(weights, {**facts, **overrides}, str(folder))
+    groups, temperature = config.get("num_codevector_groups", 2), config.get("contrastive_logits_temperature", 0.1)
+    heads, objective = read_contrastive(rest, TRANSFORMERS, groups=groups, temperature=temperature)
+    ctc = _read_ctc(folder, config, rest)
+    known = ("lm_head.",) if ctc else (("quantizer.", "project_q.", "project_hid.") if heads else ())
+    left = [name for name in rest if not name.startswith(known)] if known else list(rest)
+    if left:
+        notes.append(f"{len(left)} tensors of heads are left behind, such as {left[0]}")
+    return Model(kind, table, checked(weights, table, str(folder)), heads, objective, ctc, tuple(notes))
+
+
+def write(model: Model, out: Path) -> list[str]:
+    """Write a folder that `from_pretrained` and, for characters, `pipeline("automatic-speech-recognition", ...)` load."""
+    from safetensors.torch import save_file
+
+    kind, table = _writable(model), model.encoder
+    weights = to_theirs(model.weights, (*PAIRS, *NORM[table["conv_norm"]]))
+    if table["conv_norm"] == "group" and table["conv_bias"]:
+        weights["feature_extractor.conv_layers.0.conv.bias"] = weights["feature_projection.layer_norm.bias"].new_zeros(
+            table["conv_dim"]
+        )
+    notes = []
+    heads = write_contrastive(model, TRANSFORMERS) if kind == "wav2vec2" and not model.ctc else {}
+    if heads or model.ctc:
+        weights = {f"{kind.replace('-', '_')}.{name}": value for name, value in weights.items()} | heads
+    elif model.heads:
+        notes.append(f"the {model.objective['name']} heads are left behind: transformers has no {kind} model with them")
+    if model.ctc:
+        weights |= {"lm_head.weight": model.ctc.weight, "lm_head.bias": model.ctc.bias}
+    suffix = "ForCTC" if model.ctc else "ForPreTraining" if heads else "Model"
+    with written_whole(out) as partial:
+        partial.mkdir()
+        own = {name: value.contiguous() for name, value in weights.items()}
+        save_file(own, partial / WEIGHTS, metadata={"format": "pt"})
+        write_json(partial / CONFIG, _config(model, kind, CLASSES[kind] + suffix, heads))
+        write_json(partial / "preprocessor_config.json", _preprocessor(table))
+        if model.ctc:
+            notes += _write_tokens(model.ctc, partial)
+    return notes
+
+
+def _facts(folder: Path, config: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return what weights do not tell, in our words; ValueError for options that our encoders do not compute."""
+    require_known(
+        f"{folder}/{CONFIG}",
+        hidden_act=(config.get("hidden_act", "gelu"), "gelu"),
+        feat_extract_activation=(config.get("feat_extract_activation", "gelu"), "gelu"),
+        layer_norm_eps=(config.get("layer_norm_eps", 1e-5), 1e-5),
+        feat_proj_layer_norm=(config.get("feat_proj_layer_norm", True), True),
+        add_adapter=(bool(config.get("add_adapter", False)), False),
+        adapter_attn_dim=(config.get("adapter_attn_dim"), None),
+    )
+    require_strides(f"{folder}/{CONFIG}", config.get("conv_stride", CONV_STRIDES))
+    layer = config.get("feat_extract_norm", "layer" if kind == "data2vec-audio" else "group") == "layer"
+    preprocessor = read_json(folder / "preprocessor_config.json")
+    facts = {
+        "num_heads": config.get("num_attention_heads", 12),
+        "pre_norm": config.get("do_stable_layer_norm", False),
+        "dropout": config.get("hidden_dropout", 0.1),
+        "attention_dropout": config.get("attention_dropout", 0.1),
+        "activation_dropout": config.get("activation_dropout", 0.1),
+        "layer_drop": config.get("layerdrop", 0.1),
+        "dropout_input": config.get("feat_proj_dropout", 0.0),
+        "dropout_features": config.get("feat_quantizer_dropout", 0.0),
+        "normalise_waveform": bool(preprocessor.get("do_normalize", layer)),
+    }
+    if preprocessor.get("sampling_rate", 16000) != 16000:
+        facts["sample_rate"] = preprocessor["sampling_rate"]
+    if kind == "wavlm":
+        facts |= {"num_buckets": config.get("num_buckets", 320), "max_distance": config.get("max_bucket_distance", 800)}
+    return facts
+
+
+def _weights(folder: Path) -> Weights:
+    """All tensors of a folder, whichever of the usual files holds them."""
+    from safetensors.torch import load_file
+
+    index = read_json(folder / f"{WEIGHTS}.index.json").get("weight_map", {})
+    if (folder / WEIGHTS).is_file():
+        return load_file(folder / WEIGHTS)
+    if index:
+        return {name: value for part in sorted(set(index.values())) for name, value in load_file(folder / part).items()}
+    if (folder / "pytorch_model.bin").is_file():
+        return tensors(load_plain(folder / "pytorch_model.bin"))
+    raise ValueError(f"{folder}: has neither {WEIGHTS} nor pytorch_model.bin; download its weights too")
+
+
+def _read_ctc(folder: Path, config: dict[str, Any], heads: Weights) -> CTCHead | None:
+    if "lm_head.weight" not in heads:
+        return None
+    where = f"{folder}/vocab.json"
+    rows = read_json(folder / "vocab.json")
+    if not rows or not all(isinstance(row, int) for row in rows.values()):
+        raise ValueError(f"{where}: gives no row for each token; an output layer without its tokens cannot be imported")
+    tokens = sorted(rows, key=lambda token: int(rows[token]))
+    settings = read_json(folder / "tokenizer_config.json")
+    pad = config.get("pad_token_id", 0)
+    blank = tokens[pad] if 0 <= pad < len(tokens) else str(settings.get("pad_token", "<pad>"))
+    unknown, boundary = str(settings.get("unk_token", "<unk>")), str(settings.get("word_delimiter_token", "|"))
+    weight, bias = heads["lm_head.weight"], heads["lm_head.bias"]
+    return ctc_head(tokens, weight, bias, blank=blank, unknown=unknown, boundary=boundary, where=where)
+
+
+def _writable(model: Model) -> str:
+    """Return the model_type; ValueError where that family cannot hold the encoder."""
+    table, kind = model.encoder, model.kind
+    if kind not in CLASSES:
+        raise ValueError(f"--kind {kind}: transformers has no such speech encoder; known: {', '.join(CLASSES)}")
+    stacked = table.get("position_depth", 1) > 1
+    fits = {
+        "wavlm": table["name"] == "wavlm",
+        "hubert": table["name"] in {"wav2vec2", "mhubert"} and not stacked,
+        "data2vec-audio": table["name"] == "wav2vec2"
+        and stacked
+        and table["conv_norm"] == "layer"
+        and not table["pre_norm"],
+    }
+    if not fits.get(kind, table["name"] == "wav2vec2" and not stacked):
+        raise ValueError(
+            f"--kind {kind}: transformers' {CLASSES[kind]} cannot hold this encoder ({table['name']}); choose another kind"
+        )
+    return kind
+
+
+def _config(model: Model, kind: str, architecture: str, heads: Weights) -> dict[str, Any]:
+    table = model.encoder
+    depth = table.get("position_depth", 1)
+    config: dict[str, Any] = {
+        "model_type": kind,
+        "architectures": [architecture],
+        "hidden_size": table["dim"],
+        "num_hidden_layers": table["num_layers"],
+        "num_attention_heads": table["num_heads"],
+        "intermediate_size": table["ffn_dim"],
+        "hidden_act": "gelu",
+        "hidden_dropout": table["dropout"],
+        "attention_dropout": table["attention_dropout"],
+        "activation_dropout": table["activation_dropout"],
+        "feat_proj_dropout": table["dropout_input"],
+        "feat_quantizer_dropout": table["dropout_features"],
+        "layerdrop": table["layer_drop"],
+        "layer_norm_eps": 1e-5,
+        "feat_extract_norm": table["conv_norm"],
+        "feat_extract_activation": "gelu",
+        "conv_dim": [table["conv_dim"]] * len(CONV_KERNELS),
+        "conv_kernel": list(CONV_KERNELS),
+        "conv_stride": list(CONV_STRIDES),
+        "conv_bias": table["conv_bias"],
+        "num_conv_pos_embeddings": table["position_kernel"] if depth == 1 else depth,
+        "num_conv_pos_embedding_groups": table["position_groups"],
+        "do_stable_layer_norm": table["pre_norm"],
+        "torch_dtype": "float32",
+    }
+    if depth > 1:
+        config["conv_pos_kernel_size"] = table["position_kernel"]
+    if table["name"] == "mhubert":
+        config["conv_pos_batch_norm"] = True
+    if kind == "wavlm":
+        config |= {"num_buckets": table["num_buckets"], "max_bucket_distance": table["max_distance"]}
+    if model.ctc:
+        config |= {"vocab_size": len(model.ctc.weight), "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+    if heads:
+        sizes = {"codevector_dim": model.objective["final_dim"], "proj_codevector_dim": model.objective["final_dim"]}
+        sizes |= {"num_codevector_groups": model.heads["quantiser.codebook"].shape[0]}
+        config |= {**sizes, "num_codevectors_per_group": model.heads["quantiser.codebook"].shape[1]}
+    return config
+
+
+def _preprocessor(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "sampling_rate": table.get("sample_rate", 16000),
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "do_normalize": table["normalise_waveform"],
+        "return_attention_mask": True,
+    }
+
+
+def _write_tokens(head: CTCHead, folder: Path) -> list[str]:
+    """Write the vocabulary and, for characters, the tokenizer that joins them; returns a note where there is none."""
+    tokens = ["<pad>", "<unk>", *head.vocabulary.tokens[2:]]
+    write_json(folder / "vocab.json", {token: row for row, token in enumerate(tokens)})
+    if head.vocabulary.kind != "characters":
+        return [f"no tokenizer: transformers' CTC tokenizer joins characters, and these are {head.vocabulary.kind}"]
+    special = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": None, "eos_token": None}
+    settings = {
+        "tokenizer_class": "Wav2Vec2CTCTokenizer",
+        **special,
+        "word_delimiter_token": "|",
+        "do_lower_case": False,
+    }
+    write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "special_tokens_map.json", {name: token for name, token in special.items() if token})
+    return []

@@ -1,0 +1,140 @@
+"""Any upstream of s3prl as an encoder of ours: `s3prl:NAME`, or `s3prl:NAME:CHECKPOINT` for those that take one.
+
+s3prl 0.4 is written for a torchaudio that had functions which are gone by now. `import_hub` stands in for exactly those, and for all of torchaudio where
+it is absent or does not load beside this torch; what then asks for a stand-in's work is told so.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn, overload
+
+import torch
+from torch import Tensor, nn
+
+from audiossl.contracts import EncoderOutput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_STAND_INS = {
+    "torchaudio": (),
+    "torchaudio.compliance": (),
+    "torchaudio.compliance.kaldi": ("fbank", "mfcc", "spectrogram"),
+    "torchaudio.functional": ("compute_deltas",),
+    "torchaudio.sox_effects": ("apply_effects_tensor",),
+    "torchaudio.transforms": ("MFCC", "MelScale", "MelSpectrogram", "Spectrogram"),
+}
+_SHORTEST = 800
+"""Samples; s3prl too pads what is shorter than 0.05 s."""
+
+
+class Upstream(nn.Module):
+    """An upstream behind `contracts.Encoder`. Utterances are given to it as a list, so what padding does is up to it.
+
+    Frames are counted as s3prl counts them for its downstream models: one for each begun hop, the last one repeated where the upstream has fewer.
+    ValueError where its layers differ in width or hop.
+    """
+
+    sample_rate = 16000
+
+    def __init__(self, upstream: nn.Module, name: str) -> None:
+        super().__init__()
+        self.upstream = upstream.eval()
+        with torch.no_grad():
+            layers = self._run([torch.randn(16000, generator=torch.Generator().manual_seed(0))])
+        rates = upstream.get_downsample_rates("hidden_states")  # type: ignore[operator]
+        widths = {layer.shape[-1] for layer in layers}
+        strides = {rates} if isinstance(rates, int) else set(rates)
+        if len(widths) != 1 or len(strides) != 1:
+            raise ValueError(
+                f"s3prl:{name}: layers of widths {sorted(widths)} and hops {sorted(strides)}; one of each is needed"
+            )
+        self.dim, self.stride = widths.pop(), strides.pop()
+        self.num_layers = len(layers) - 1
+
+    @overload
+    def num_frames(self, samples: int) -> int: ...
+    @overload
+    def num_frames(self, samples: Tensor) -> Tensor: ...
+    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+        """Valid frames of `samples` samples: those begun."""
+        return (samples - 1) // self.stride + 1
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
+        """waveform: (batch, sample); lengths: (batch,)."""
+        rows = [row[: int(n)] for row, n in zip(waveform, lengths, strict=True)]
+        shortest = [nn.functional.pad(row, (0, max(0, _SHORTEST - len(row)))) for row in rows]
+        frames = self.num_frames(lengths)
+        layers = [_of_length(layer, int(frames.max())) for layer in self._run(shortest)]
+        return EncoderOutput(layers, frames)
+
+    def _run(self, waveforms: list[Tensor]) -> list[Tensor]:
+        return list(self.upstream(waveforms)["hidden_states"])
+
+
+def load_upstream(spec: str) -> Upstream:
+    """Load `NAME` or `NAME:CHECKPOINT`, in eval mode; ValueError where s3prl is absent or has no such upstream."""
+    name, _, checkpoint = spec.partition(":")
+    hub = import_hub()
+    known = [known for known in dir(hub) if not known.startswith("_") and callable(getattr(hub, known))]
+    if name not in known:
+        from audiossl.registry import suggestion
+
+        raise ValueError(f"s3prl:{name}: s3prl has no such upstream; {suggestion(name, known)}")
+    make: Callable[..., nn.Module] = getattr(hub, name)
+    return Upstream(make(ckpt=checkpoint) if checkpoint else make(), name).eval()
+
+
+def import_hub() -> Any:
+    """Import `s3prl.hub`, whichever torchaudio is there; ValueError where s3prl is not installed."""
+    _mend_torchaudio()
+    try:
+        return importlib.import_module("s3prl.hub")
+    except ImportError as error:
+        raise ValueError(
+            f"s3prl cannot be imported: {error}; pip install --no-deps s3prl, then what it misses"
+        ) from error
+
+
+def _mend_torchaudio() -> None:
+    try:
+        torchaudio = importlib.import_module("torchaudio")
+    except (ImportError, OSError, RuntimeError):  # one built for another torch raises OSError
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
+            del sys.modules[name]
+        for name in _STAND_INS:
+            _stand_in(name)
+        torchaudio = sys.modules["torchaudio"]
+    if not hasattr(torchaudio, "set_audio_backend"):  # it chose a reader of files, which upstreams never use
+        vars(torchaudio)["set_audio_backend"] = lambda *_, **__: None
+    if not hasattr(torchaudio, "sox_effects"):
+        _stand_in("torchaudio.sox_effects")
+
+
+def _stand_in(name: str) -> None:
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None, is_package=True)
+    module.__path__ = []
+    for function in _STAND_INS[name]:
+        vars(module)[function] = _absent(f"{name}.{function}")
+    sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], child, module)
+
+
+def _absent(name: str) -> Callable[..., NoReturn]:
+    def absent(*_: Any, **__: Any) -> NoReturn:
+        raise ValueError(f"this upstream needs {name}; install a torchaudio that loads beside this torch")
+
+    return absent
+
+
+def _of_length(frames: Tensor, count: int) -> Tensor:
+    """(batch, frame, dim) cut to `count` frames, or with the last one repeated."""
+    missing = count - frames.shape[1]
+    return frames[:, :count] if missing <= 0 else torch.cat([frames, frames[:, -1:].expand(-1, missing, -1)], dim=1)

@@ -1,0 +1,28 @@
+"""Which parts of a partly frozen encoder are the functions that were pretrained, and so must not see dropout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from audiossl.nn.ssl_encoder import SSLEncoder
+
+
+def frozen_parts(encoder: SSLEncoder) -> list[nn.Module]:
+    """Parts below the first trained one: the whole encoder, or its frontend and the layers under the first trained layer."""
+    if not _trains(encoder):
+        return [encoder]
+    frontend, layers = encoder.get_submodule("frontend"), encoder.transformer.layers
+    if _trains(frontend):
+        return []
+    between = {id(p) for p in encoder.parameters()} - {id(p) for p in layers.parameters()}
+    if any(p.requires_grad for p in encoder.parameters() if id(p) in between):
+        return [frontend]
+    first = next(index for index, layer in enumerate(layers) if _trains(layer))
+    return [frontend, *layers[:first]]
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())

@@ -1,0 +1,79 @@
+"""WavLM's attention: a bias for each relative position, shared by all layers, and gates that scale it by what a frame holds."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiossl.nn.attention import SelfAttention
+
+if TYPE_CHECKING:
+    from audiossl.nn.attention import FrameLayout
+
+
+class RelativeBias(nn.Module):
+    """A bias per head and bucket of relative positions (Raffel et al., 2020, T5).
+
+    Half of the buckets are for keys after the query. Of each half, the first half are exact distances and the rest grow logarithmically up to
+    `max_distance` frames; everything beyond shares the last.
+    """
+
+    def __init__(self, num_heads: int, *, num_buckets: int, max_distance: int) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.num_buckets = num_buckets
+        self.weight = nn.Parameter(torch.randn(num_buckets, num_heads) * 0.02)
+
+    def forward(self, num_frames: int) -> Tensor:
+        """(head, query frame, key frame)."""
+        frame = torch.arange(num_frames, device=self.weight.device)
+        distances = torch.arange(1 - num_frames, num_frames, device=self.weight.device)
+        by_distance = self.weight[self.bucket(distances)].t()  # (head, 2 * frame - 1)
+        return by_distance[:, frame - frame.unsqueeze(1) + num_frames - 1]
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """Bucket of each distance from query to key, in frames: int64."""
+        half = self.num_buckets // 2
+        exact = half // 2
+        length = distance.abs()
+        growth = torch.log(length.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)
+        far = (exact + (growth * (half - exact))).long().clamp(max=half - 1)
+        return torch.where(length < exact, length, far) + half * (distance > 0)
+
+
+class GatedAttention(SelfAttention):
+    """Self-attention with a gated relative bias (Chen et al., 2022, section III-B).
+
+    Per frame and head, gates r_u and r_w in (0, 1) come from a linear map of the frame's share of that head; the bias is scaled by
+    r_u (s r_w - 1) + 2, with a learned s per head. `bias` belongs to the first layer that gets it; others pass `owner=False` and only look.
+    """
+
+    def __init__(self, dim: int, num_heads: int, bias: RelativeBias, *, owner: bool, dropout: float = 0.0) -> None:
+        super().__init__(dim, num_heads, dropout=dropout)
+        self.gate = nn.Linear(dim // num_heads, 8)
+        self.gate_scale = nn.Parameter(torch.ones(1, num_heads, 1, 1))
+        if owner:
+            self.bias = bias
+        self._bias = (bias,)  # in a tuple, where it is no part of this layer's state
+
+    def forward(self, x: Tensor, layout: FrameLayout) -> Tensor:
+        """x: (batch, frame, dim). Returns the same shape."""
+        assert layout.offsets is None, "packed frames have no matrix of biases"
+        query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3).unbind(2)
+        bias = self._gates(x) * self._bias[0](x.shape[1])  # (batch, head, frame, frame)
+        if layout.key_mask is not None:
+            bias = bias.masked_fill(~layout.key_mask, -torch.inf)
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype), dropout)
+        return self.out(attended.transpose(1, 2).flatten(-2))  # type: ignore[no-any-return]
+
+    def _gates(self, x: Tensor) -> Tensor:
+        """(batch, head, frame, 1)."""
+        shares = x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (batch, head, frame, head_dim)
+        update, reset = self.gate(shares).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
+        gates: Tensor = update * (reset * self.gate_scale - 1) + 2
+        return gates

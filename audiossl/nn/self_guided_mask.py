@@ -1,0 +1,73 @@
+"""Masks chosen by a model's own attention: what it looks at most is hidden (Xie et al., 2024)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from audiossl.nn.attention import SelfAttention
+from audiossl.nn.masking import valid_frames
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from audiossl.nn.ssl_encoder import SSLEncoder
+
+
+@torch.no_grad()
+def self_guided_mask(
+    encoder: SSLEncoder, z: Tensor, lengths: Tensor, *, mask_share: float, query_share: float
+) -> Tensor:
+    """Mask the frames that get most attention in the first block from some random queries: (batch, frame) bool.
+
+    z: (batch, frame, feature_dim), local features without masks; lengths: (batch,). See `attention_received` and `most_of`. ValueError where
+    the encoder's first block has no attention of this project.
+    """
+    attention = getattr(encoder.transformer.layers[0], "attention", None)
+    if not isinstance(attention, SelfAttention):
+        raise ValueError(
+            f"{type(encoder).__name__}: its first block has no attention that could choose masks; set objective.masking = 'span'"
+        )
+    seen: list[Any] = []
+    handle = attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    try:
+        encoder.contextualise(z, lengths, num_layers=1)
+    finally:
+        handle.remove()
+    x, layout = seen[0]
+    received = attention_received(attention, layout.leave(x), lengths, query_share=query_share)
+    return most_of(received, lengths, share=mask_share)
+
+
+def attention_received(attention: SelfAttention, x: Tensor, lengths: Tensor, *, query_share: float) -> Tensor:
+    """How much attention each frame gets, the mean over heads, summed over queries: (batch, frame) float32, 0 at padding.
+
+    x: (batch, frame, dim), the input of the attention. query_share: of the valid frames of each utterance, rounded up, which are the queries; they
+    are drawn from torch's global generator.
+    """
+    query, key, _ = attention.qkv(x).unflatten(-1, (3, attention.num_heads, -1)).unbind(-3)  # (batch, frame, head, dim)
+    valid = valid_frames(lengths, x.shape[1])
+    counts = (query_share * lengths).ceil().long()
+    width = max(1, int(counts.max()))
+    order = torch.rand(valid.shape, device=x.device).masked_fill(~valid, 2.0).argsort(dim=1)[:, :width]
+    row = torch.arange(len(x), device=x.device).unsqueeze(1)
+    chosen = query[row, order].transpose(1, 2)  # (batch, head, query, dim)
+    scores = (chosen @ key.permute(0, 2, 3, 1)).float() / math.sqrt(query.shape[-1])
+    weights = scores.masked_fill(~valid[:, None, None], -1e30).softmax(dim=-1).mean(dim=1)  # (batch, query, frame)
+    asked = torch.arange(width, device=x.device) < counts.unsqueeze(1)
+    received: Tensor = (weights * asked.unsqueeze(2)).sum(dim=1).masked_fill(~valid, 0.0)
+    return received
+
+
+def most_of(scores: Tensor, lengths: Tensor, *, share: float) -> Tensor:
+    """Mark the floor(share T) valid frames of the highest score, but leave one of them: (batch, frame) bool.
+
+    scores: (batch, frame); lengths: (batch,), T.
+    """
+    valid = valid_frames(lengths, scores.shape[1])
+    order = scores.masked_fill(~valid, -torch.inf).argsort(dim=1, descending=True)
+    counts = torch.minimum((share * lengths.double() + 1e-6).floor().long(), lengths - 1)
+    ranked = torch.arange(scores.shape[1], device=scores.device) < counts.unsqueeze(1)
+    return torch.zeros_like(ranked).scatter(1, order, ranked)

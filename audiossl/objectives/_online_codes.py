@@ -1,0 +1,152 @@
+"""What DinoSR and SpidR share: codebooks on the teacher's top layers that are learnt on the way, and a head for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import nn
+
+from audiossl.contracts import StepOutput
+from audiossl.losses.dinosr import dinosr
+from audiossl.nn.ema import follow, follower_of
+from audiossl.nn.ema_codebook import EMACodebooks
+from audiossl.nn.spread import spread
+from audiossl.objectives._teacher import TeacherConfig, TeacherObjective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from audiossl.contracts import Batch
+    from audiossl.nn.ssl_encoder import LocalFeatures, SSLEncoder
+
+
+@dataclass(frozen=True)
+class OnlineCodesConfig(TeacherConfig):
+    """The published base models' masks and codebooks, which are those of both.
+
+    crop_duration: 320,000 samples. num_codes: of each codebook. codebook_decay: what its moving averages keep in a step. freeze_step: of
+    the frontend and its projection, which stand still after it; 0: never.
+    """
+
+    crop_duration: float = 20.0
+    mask_prob: float = 0.8
+    num_codes: int = 256
+    codebook_decay: float = 0.9
+    freeze_step: int = 200_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_share("codebook_decay")
+        if self.num_codes < 2:
+            raise ValueError(f"objective.num_codes: {self.num_codes} leaves nothing to tell apart; give at least 2")
+        if self.freeze_step < 0:
+            raise ValueError(f"objective.freeze_step: {self.freeze_step} is negative; give 0 to freeze nothing")
+
+
+class OnlineCodesObjective(TeacherObjective):
+    """The base: the student names the codes of the teacher at masked frames. A subclass says from which layers, and how the teacher moves.
+
+    frozen: whether the frontend stands still. `still` is what it then is: neither weight decay nor momentum may move it, and its parameters
+    keep a gradient of zero, for which processes that train together would wait.
+    """
+
+    headline: ClassVar[tuple[str, ...]] = ("masked_accuracy", "target_perplexity")
+    frozen: Tensor
+
+    def __init__(self, encoder: SSLEncoder, config: OnlineCodesConfig) -> None:
+        super().__init__(encoder, config)
+        self.config = config
+        books = config.top_layers
+        self.codebooks = EMACodebooks(books, config.num_codes, encoder.dim, decay=config.codebook_decay)
+        self.heads = nn.ModuleList(nn.Linear(encoder.dim, config.num_codes) for _ in range(books))
+        self.still = follower_of(self._shared())
+        self.register_buffer("frozen", torch.tensor(False))
+        self._is_frozen = False
+
+    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Teacher and student without the positions, which the teacher takes as they are."""
+        teacher, student = self.teacher, self.encoder.transformer
+        return [(teacher.norm, student.norm), (teacher.layers, student.layers)]
+
+    def begin(self) -> None:
+        """Also look, once, whether a resumed run has frozen its frontend."""
+        if not self._looked:
+            self._is_frozen = bool(self.frozen)
+            follow(self._positions(), 0.0, buffers=True)
+        super().begin()
+
+    def predicted_from(self, layers: list[Tensor]) -> list[Tensor]:
+        """Choose the student's layers that the heads look at, in the order of the teacher's. layers: those of the encoder's output."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """Sum the loss over masked frames and count these (Liu et al., 2023, section 3). In training, codebooks note what they see."""
+        self.begin()
+        local = self._local_features(batch)
+        masked, places = batch["masked"], batch["masked_frames"]
+        assert masked.shape == local.z.shape[:2], (masked.shape, local.z.shape)
+        vectors = self._target_vectors(local, places)
+        codes = self.codebooks.nearest(vectors)
+        if self.training:
+            self.codebooks.observe(vectors, codes)
+        layers = self.encoder.contextualise(local.z, local.lengths, masked=masked).layers
+        seen = [layer.flatten(0, 1)[places] for layer in self.predicted_from(layers)]
+        logits = torch.stack([head(frames) for head, frames in zip(self.heads, seen, strict=True)])
+        loss = dinosr(logits, codes).sum()
+        count = torch.full((), len(places), dtype=torch.float32, device=loss.device)
+        return StepOutput(loss, count, spread(seen[-1]) | _code_metrics(logits.argmax(2), codes, self.config.num_codes))
+
+    def after_step(self, step: int) -> None:
+        """Move the teacher and the codes, and keep a frozen frontend where it was."""
+        super().after_step(step)
+        follow(self._positions(), 0.0, buffers=True)
+        self.codebooks.update()
+        if self.config.freeze_step and step >= self.config.freeze_step:
+            pair = (self.still, self._shared())
+            follow([pair[::-1] if self._is_frozen else pair], 0.0, buffers=True)
+            self.frozen.fill_(True)
+            self._is_frozen = True
+
+    @torch.no_grad()
+    def _target_vectors(self, local: LocalFeatures, places: Tensor) -> Tensor:
+        """The teacher's frames at the masked places: (book, masked frame, dim)."""
+        targets = self.targets(self.encoder.projection(local.z), local.lengths)
+        return torch.stack([target.flatten(0, 1)[places] for target in targets])
+
+    def _positions(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.teacher.positions, self.encoder.transformer.positions)]
+
+    def _shared(self) -> nn.ModuleList:
+        assert isinstance(self.encoder.frontend, nn.Module)
+        return nn.ModuleList([self.encoder.frontend, self.encoder.feature_norm, self.encoder.projection])
+
+    def _local_features(self, batch: Batch) -> LocalFeatures:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._is_frozen):
+            local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
+        if self._is_frozen:
+            nothing = sum(0.0 * parameter.sum() for parameter in self._shared().parameters())
+            local = local._replace(z=local.z + nothing)
+        return local
+
+
+@torch.no_grad()
+def _code_metrics(predicted: Tensor, codes: Tensor, num_codes: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Means over codebooks, and the perplexity of the codebook that uses the fewest codes. predicted, codes: (book, masked frame)."""
+    count = torch.full((), codes.shape[1], dtype=torch.float32, device=codes.device)
+    right = (predicted == codes).float().mean(0).sum()
+    wanted = _perplexities(codes, num_codes)
+    return {
+        "masked_accuracy": (right, count),
+        "prediction_perplexity": (_perplexities(predicted, num_codes).mean() * count, count),
+        "target_perplexity": (wanted.mean() * count, count),
+        "least_target_perplexity": (wanted.min() * count, count),
+    }
+
+
+def _perplexities(codes: Tensor, num_codes: int) -> Tensor:
+    """Perplexity of the histogram of each book's codes: (book,). codes: (book, frame)."""
+    share = nn.functional.one_hot(codes, num_codes).float().sum(1) / max(1, codes.shape[1])
+    perplexities: Tensor = torch.special.entr(share).sum(1).exp()
+    return perplexities

@@ -1,0 +1,168 @@
+"""What objectives with sampled positives share: a memory of the epoch, its clusters, and a queue of embeddings to draw from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiossl.nn.gather import gather_with_gradient, layout_of
+from audiossl.objectives._spherical_kmeans import spherical_kmeans
+
+_CHUNK = 4096
+_NONE = -1
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """The published defaults on VoxCeleb2 (sslsv).
+
+    num_clusters, iterations: of k-means. neighbours: clusters other than its own from which an anchor's positive may come; 0: its own,
+    itself included. queue_size: embeddings to draw from. start_epoch: the first one with such positives, 0-based.
+    """
+
+    num_clusters: int = 25_000
+    iterations: int = 10
+    neighbours: int = 1
+    queue_size: int = 25_000
+    start_epoch: int = 80
+
+    def check_sampling(self) -> None:
+        """Raise ValueError for what cannot be; a Config calls it."""
+        for name in ("iterations", "queue_size", "start_epoch"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
+        if not 0 <= self.neighbours < self.num_clusters:
+            raise ValueError(
+                f"objective.neighbours: {self.neighbours} is not from 0 to num_clusters - 1 = {self.num_clusters - 1}"
+            )
+
+
+class PositiveSampler(nn.Module):
+    """Self-supervised positive sampling (Lepage and Dehak, 2025; arXiv 2505.14561), whatever the objective does with the positives.
+
+    Recordings of one speaker fall into neighbouring clusters. An epoch is over once as many utterances were seen as there are; then the
+    embeddings of that epoch are clustered. Differs from the published code, which embeds all data again for that, clean and in crops of
+    4 s, as long as a third epoch: here the crops that were trained on are remembered, augmented as they were, the mean of both. So nothing
+    is read twice, and the memory, being part of the state, resumes exactly even in the middle of an epoch.
+
+    memory: (utterance, dim) float16: 2 bytes x dim per utterance, on the device and in every checkpoint. known: (utterance,) bool,
+    embedded in this epoch. clusters: (utterance,) int32, -1 for none. near: (cluster, neighbours) int32, from which positives come.
+    queue: (entry, width), what positives are made of; owners: (entry,) int64, their utterances, -1 for none yet. place: of the oldest.
+    seen: utterances of this epoch. epochs: those that are over. across, in its methods: whether the batches of all processes are one.
+    """
+
+    memory: Tensor
+    known: Tensor
+    clusters: Tensor
+    near: Tensor
+    queue: Tensor
+    owners: Tensor
+    place: Tensor
+    seen: Tensor
+    epochs: Tensor
+
+    def __init__(self, config: SamplingConfig, utterances: int, *, dim: int, width: int) -> None:
+        super().__init__()
+        if utterances < config.num_clusters:
+            raise ValueError(
+                f"objective.num_clusters: {utterances} utterances do not fill {config.num_clusters} clusters; lower it"
+            )
+        self.config = config
+        self.register_buffer("memory", torch.zeros(utterances, dim, dtype=torch.float16))
+        self.register_buffer("known", torch.zeros(utterances, dtype=torch.bool))
+        self.register_buffer("clusters", torch.full((utterances,), _NONE, dtype=torch.int32))
+        shape = (config.num_clusters, max(config.neighbours, 1))
+        self.register_buffer("near", torch.zeros(shape, dtype=torch.int32))
+        self.register_buffer("queue", torch.zeros(config.queue_size, width))
+        self.register_buffer("owners", torch.full((config.queue_size,), _NONE))
+        for name in ("place", "seen", "epochs"):
+            self.register_buffer(name, torch.tensor(0))
+
+    @torch.no_grad()
+    def sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw a positive for each utterance: (batch, width), and (batch,) bool, whether there is one. index: (batch,), -1 for other data.
+
+        A cluster near its own, all alike, then a member of that in the queue, all alike.
+        """
+        own = self.clusters[index].where(index >= 0, _NONE)
+        choice = torch.randint(self.near.shape[1], own.shape, device=own.device)
+        wanted = self.near[own, choice].where(
+            own >= 0, len(self.near)
+        )  # of clusters that do not exist there are no members
+        held = self.clusters[self.owners].where(self.owners >= 0, _NONE)
+        held, order = held.sort(stable=True)
+        begin, end = (torch.searchsorted(held, wanted, right=right) for right in (False, True))
+        count = end - begin
+        member = begin + (torch.rand(count.shape, device=count.device, dtype=torch.float64) * count).long()
+        return self.queue[order[member.clamp_max(len(order) - 1)]], count > 0
+
+    @torch.no_grad()
+    def remember(self, embeddings: Tensor, entries: Tensor, index: Tensor, *, across: bool) -> None:
+        """Keep what all processes saw. embeddings: (crop, batch, dim); entries: (batch, width); index: (batch,), -1 for other data."""
+        layout = layout_of(index, across_processes=across)
+        if layout.total > len(self.queue):
+            raise ValueError(
+                f"objective.queue_size: {len(self.queue)} is less than the {layout.total} utterances of a batch over all processes; raise it"
+            )
+        units = F.normalize(F.normalize(embeddings.float(), dim=2).mean(dim=0), dim=1)
+        units, entries, index = (gather_with_gradient(item, layout) for item in (units, entries, index))
+        has_place = index >= 0
+        self.memory[index[has_place]] = units[has_place].half()
+        self.known[index[has_place]] = (
+            units[has_place].isfinite().all(dim=1)
+        )  # one broken one would break every centroid
+        places = (self.place + torch.arange(layout.total, device=index.device)) % len(self.queue)
+        self.queue[places] = entries.to(self.queue)
+        self.owners[places] = index.where(entries.isfinite().all(dim=1), _NONE)
+        self.place.copy_((self.place + layout.total) % len(self.queue))
+        self.seen += layout.total
+
+    @torch.no_grad()
+    def after_step(self, *, across: bool) -> None:
+        """At the end of an epoch count it, and cluster if the next one wants clusters."""
+        if int(self.seen) < len(self.known):
+            return
+        self.epochs += 1
+        if int(self.epochs) >= self.config.start_epoch:
+            self._cluster(across=across)
+        self.known.zero_()
+        self.seen.zero_()
+
+    def _cluster(self, *, across: bool) -> None:
+        """Cluster the epoch's embeddings, each process its share of the rows; the outcome is the same in all."""
+        rows, config = self.known.nonzero().squeeze(1), self.config
+        if len(rows) < config.num_clusters:
+            raise ValueError(
+                f"ssps: the {len(rows)} utterances of an epoch do not fill {config.num_clusters} clusters; lower objective.num_clusters"
+            )
+        order = torch.randperm(len(rows)).to(rows.device)
+        if across:  # every process has to start from the same centroids
+            torch.distributed.broadcast(order, src=0)
+        layout = layout_of(rows, across_processes=across)
+        own = rows.tensor_split(len(layout.sizes))[layout.rank]
+        start = self.memory[rows[order[: config.num_clusters]]]
+        result = spherical_kmeans(self.memory, own, start, iterations=config.iterations, across_processes=across)
+        nearest = gather_with_gradient(result.nearest) if across else result.nearest
+        self.clusters.fill_(_NONE)
+        self.clusters[rows] = nearest.int()
+        self.near.copy_(neighbours_of(result.centroids, config.neighbours))
+
+
+@torch.no_grad()
+def neighbours_of(centroids: Tensor, count: int) -> Tensor:
+    """The `count` other centroids of the largest cosine, (cluster, count) int64; for 0 itself, (cluster, 1).
+
+    centroids: (cluster, dim), of length 1. A few thousand rows of the cosines exist at a time.
+    """
+    everyone = torch.arange(len(centroids), device=centroids.device)
+    if count == 0:
+        return everyone.unsqueeze(1)
+    found = []
+    for part in torch.split(everyone, _CHUNK):
+        cosines = centroids[part] @ centroids.T
+        cosines[everyone[: len(part)], part] = -torch.inf
+        found.append(cosines.topk(count, dim=1).indices)
+    return torch.cat(found)

@@ -1,0 +1,235 @@
+"""What objectives share that predict the units of masked frames: aligned labels, heads at some layers, and what is logged."""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from audiossl.contracts import StepOutput
+from audiossl.data.alignments import labels_fit
+from audiossl.nn.spread import spread
+from audiossl.objectives._masked import MaskConfig, MaskedObjective, MaskedViews
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Self
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from audiossl.contracts import Batch, Utterance
+    from audiossl.data.frame_grid import FrameGrid
+    from audiossl.nn.ssl_encoder import SSLEncoder
+
+    Metrics = dict[str, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class UnitConfig(MaskConfig):
+    """labels: names of files in `units/`. label_rate: of all of them, Hz. masked_weight, unmasked_weight: of the cross-entropies.
+
+    special_rows: unused classes before the first, so that label k is class k + special_rows. penalty_weight: of the mean square of the frontend's output.
+    """
+
+    labels: tuple[str, ...] = ("mfcc_km100",)
+    label_rate: float = 100.0
+    mask_prob: float = 0.8
+    temperature: float = 0.1
+    masked_weight: float = 1.0
+    unmasked_weight: float = 0.0
+    penalty_weight: float = 0.0
+    special_rows: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.labels or len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"objective.labels: {list(self.labels)} must name at least one label set, each once")
+        for name in ("label_rate", "temperature", "masked_weight"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
+        for name in ("unmasked_weight", "penalty_weight", "special_rows"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"objective.{name}: {getattr(self, name)} is negative")
+
+
+@dataclass(frozen=True)
+class UnitViews(MaskedViews):
+    """The work in the loader's workers. num_codes: codebook size of each label set."""
+
+    config: UnitConfig
+    num_codes: tuple[int, ...]
+
+    def views(self, utterance: Utterance, rng: np.random.Generator) -> Mapping[str, Any]:
+        """Crop, and align the labels. waveform: (sample,); labels: (frame, label set) int64, -1 where there is none."""
+        start, waveform = self.crop(utterance, rng)
+        labels = [
+            self.grid.align(
+                self._checked(utterance, name, codes),
+                start=start,
+                num_samples=len(waveform),
+                label_rate=self.config.label_rate,
+            )
+            for name, codes in zip(self.config.labels, self.num_codes, strict=True)
+        ]
+        return {"waveform": waveform, "labels": np.stack(labels, axis=1)}
+
+    def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Mask spans and find the frames that the loss is about.
+
+        Adds masked: (batch, frame) bool; masked_frames: (masked frame,) int64, their places in the flattened batch; and masked_targets:
+        (masked frame, label set) int64. Only frames that have a label in every set count. Where unmasked frames weigh something,
+        also unmasked_frames and unmasked_targets.
+        """
+        labels = np.asarray(batch["labels"])
+        masked = self.mask(np.asarray(batch["labels_lengths"]), rng)
+        labelled = (labels >= 0).all(axis=2)
+        chosen = {"masked": masked & labelled}
+        if self.config.unmasked_weight:
+            chosen["unmasked"] = ~masked & labelled
+        made: Batch = {"masked": masked}
+        for which, frames in chosen.items():
+            made[f"{which}_frames"] = np.flatnonzero(frames)
+            made[f"{which}_targets"] = labels[frames]
+        return {name: value for name, value in batch.items() if not name.startswith("labels")} | made
+
+    def _checked(self, utterance: Utterance, name: str, codes: int) -> NDArray[np.int64]:
+        labels: NDArray[np.int64] = utterance.columns[f"units/{name}"]
+        duration = len(utterance.waveform) / self.grid.sample_rate
+        if not labels_fit(len(labels), duration, self.config.label_rate):
+            expected = duration * self.config.label_rate
+            raise ValueError(
+                f"{utterance.id}: units/{name} has {len(labels)} labels where {self.config.label_rate:g} Hz give {expected:.0f}; "
+                "correct objective.label_rate or apply the units again"
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < codes:
+            raise ValueError(
+                f"{utterance.id}: units/{name} has labels from {labels.min()} to {labels.max()}, but its codebook {codes} codes; "
+                "apply the units again"
+            )
+        return labels
+
+
+class UnitObjective(MaskedObjective):
+    """The base: masked prediction of units. A subclass says its `Config`, its heads and their loss, `cross_entropy`.
+
+    num_codes: codebook size of each label set. layers: those that are predicted from, the last one at the end; indices of what the
+    encoder gives.
+    """
+
+    headline: ClassVar[tuple[str, ...]] = ("masked_accuracy",)
+
+    def __init__(
+        self, encoder: SSLEncoder, config: UnitConfig, num_codes: tuple[int, ...], layers: tuple[int, ...] = (-1,)
+    ) -> None:
+        assert len(num_codes) == len(config.labels)
+        self.num_codes = num_codes
+        super().__init__(encoder, config)
+        self.config = config
+        self.layers = layers
+        self.classes = tuple(codes + config.special_rows for codes in num_codes)
+        self.needs = tuple(f"units/{label}" for label in config.labels)
+
+    def light_views(self, config: UnitConfig, grid: FrameGrid, *, normalise: bool) -> UnitViews:
+        """Return views with labels."""
+        return UnitViews(config, grid, normalise, self.num_codes)
+
+    @classmethod
+    def from_data(cls, encoder: SSLEncoder, config: Any, data_dir: Path) -> Self:
+        """Build it for the units of a data directory, whose JSON says their rate and the size of their codebook."""
+        sizes = tuple(
+            _codebook_size(data_dir / "units" / f"{label}.json", config.label_rate) for label in config.labels
+        )
+        return cls(encoder, config, sizes)
+
+    @abstractmethod
+    def cross_entropy(self, head: int, label_set: int, frames: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each frame in nats, and the class that is predicted: (frame,) both.
+
+        head: which of the predicted layers. label_set: which of the labels. frames: (frame, dim). classes: (frame,) int64, the right ones.
+        """
+
+    def further_loss(self, layers: list[Tensor], batch: Batch, metrics: Metrics) -> Tensor | float:  # noqa: ARG002 - a subclass may have one
+        """Return what else a subclass learns from, a sum over masked frames, and log how it fares. layers: what the encoder gives."""
+        return 0.0
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """Sum the loss over masked frames and label sets, and count the frames (Hsu et al., 2021, section II-B, eq. 1 to 3).
+
+        L = masked_weight CE(masked) + unmasked_weight CE(unmasked) + penalty_weight N mean(z^2), with the mean of the cross-entropies over
+        the predicted layers; unmasked frames are not even projected when their weight is 0. N counts the frames that enter the loss,
+        once for all label sets.
+        """
+        local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
+        masked: Tensor = batch["masked"]
+        assert masked.shape == local.z.shape[:2], (masked.shape, local.z.shape)
+        outputs = self.encoder.contextualise(local.z, local.lengths, masked=masked).layers
+        tops = [outputs[layer].flatten(0, 1) for layer in self.layers]
+        metrics = spread(tops[-1][batch["masked_frames"]])
+        nats, count = self._at(tops, batch, metrics, "masked")
+        loss = self.config.masked_weight * nats
+        if self.config.unmasked_weight:
+            nats, more = self._at(tops, batch, metrics, "unmasked")
+            loss, count = loss + self.config.unmasked_weight * nats, count + more
+        loss = loss + self.config.penalty_weight * count * local.penalty.float()
+        loss = loss + self.further_loss(outputs, batch, metrics)
+        total = torch.full((), count, dtype=torch.float32, device=loss.device)
+        metrics["penalty"] = (local.penalty.detach().float() * total, total)
+        metrics["loss_bits"] = (loss.detach() / math.log(2), total)
+        return StepOutput(loss, total, metrics)
+
+    def _at(self, tops: list[Tensor], batch: Batch, metrics: Metrics, which: str) -> tuple[Tensor, int]:
+        """Sum of the cross-entropy at masked or unmasked frames, mean over layers, and how many frames there are."""
+        places, targets = batch[f"{which}_frames"], batch[f"{which}_targets"]
+        last = len(tops) - 1
+        nats = [
+            self._cross_entropy(head, top[places], targets, metrics, which if head == last else f"{which}_{head}")
+            for head, top in enumerate(tops)
+        ]
+        return torch.stack(nats).mean(), len(places)
+
+    def _cross_entropy(self, head: int, frames: Tensor, targets: Tensor, metrics: Metrics, which: str) -> Tensor:
+        """Sum of the cross-entropy over label sets. frames: (frame, dim). targets: (frame, label set)."""
+        total = frames.new_zeros((), dtype=torch.float32)
+        right, predicted, wanted = total.clone(), total.clone(), total.clone()
+        for label_set, label in enumerate(targets.unbind(1)):
+            row, size = label + self.config.special_rows, self.classes[label_set]
+            loss, prediction = self.cross_entropy(head, label_set, frames, row)
+            total = total + loss.sum()
+            right += (prediction == row).sum()
+            predicted += histogram_perplexity(prediction, size)
+            wanted += histogram_perplexity(row, size)
+        count = torch.full((), targets.numel(), dtype=torch.float32, device=frames.device)
+        metrics[f"{which}_accuracy"] = (right, count)
+        metrics[f"{which}_bits"] = (total.detach() / math.log(2), count)
+        if which == "masked":  # perplexities of a batch are averaged over batches by their frames
+            metrics["prediction_perplexity"] = (predicted * len(frames), count)
+            metrics["target_perplexity"] = (wanted * len(frames), count)
+        return total
+
+
+def histogram_perplexity(codes: Tensor, size: int) -> Tensor:
+    """Perplexity of the histogram of some codes: 1 for a single code, `size` for all alike. codes: (frame,) int64."""
+    share = torch.zeros(size, device=codes.device).index_add_(0, codes, torch.ones(len(codes), device=codes.device))
+    share /= max(1, len(codes))
+    entropy: Tensor = torch.special.entr(share).sum()
+    return entropy.exp()
+
+
+def _codebook_size(path: Path, label_rate: float) -> int:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        size, rate = int(facts["codebook_size"]), float(facts["rate"])
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; make the units with `audiossl units apply`") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: does not tell codebook_size and rate ({error}); apply the units again") from error
+    if rate != label_rate:
+        raise ValueError(f"{path}: the units have {rate:g} Hz, objective.label_rate is {label_rate:g}; make them agree")
+    return size

@@ -1,0 +1,154 @@
+"""Continuous BERT: find the frame that was masked among others of the utterance (Baevski et al., 2019, Effectiveness of self-supervised pre-training)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from audiossl.contracts import StepOutput
+from audiossl.losses.clamped_contrastive import clamped_contrastive
+from audiossl.nn.features import fbank
+from audiossl.nn.masking import valid_frames
+from audiossl.nn.spread import spread
+from audiossl.objectives._bert import SpanConfig, span_frames
+from audiossl.objectives._masked import MaskedObjective, MaskedViews
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from audiossl.contracts import Batch, Utterance
+    from audiossl.data.frame_grid import FrameGrid
+    from audiossl.nn.ssl_encoder import SSLEncoder
+
+_HOP = 160
+_MELS = 80
+
+
+class ContinuousBERT(MaskedObjective):
+    """Masked frames in context against what was there: fixed features, which cannot collapse."""
+
+    headline: ClassVar[tuple[str, ...]] = ("masked_accuracy",)
+
+    @dataclass(frozen=True)
+    class Config(SpanConfig):
+        """Masks of the paper (see `SpanConfig`); the rest is our variant, where the published numbers are not known.
+
+        target: "log_mel", the filterbank frames of 10 ms that an encoder frame stands for, with zero mean and unit variance over the utterance; or "features",
+        the encoder's own local features, for a frontend that is trained already and frozen (encoder.feature_grad_mult = 0, and --init).
+        num_negatives: per masked frame, drawn from the other masked frames of its utterance. clamp: see `clamped_contrastive`.
+        """
+
+        target: Literal["log_mel", "features"] = "log_mel"
+        num_negatives: int = 100
+        final_dim: int = 256
+        clamp: float = 20.0
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            for name in ("num_negatives", "final_dim", "clamp"):
+                if getattr(self, name) <= 0:
+                    raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
+
+        @classmethod
+        def tiny(cls) -> ContinuousBERT.Config:
+            """Return the smallest one that exercises everything, for tests."""
+            return cls(crop_duration=0.5, mask_length=3, mask_std=2.0, num_negatives=4, final_dim=8)
+
+    def __init__(self, encoder: SSLEncoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        self.config = config
+        if config.target == "features" and encoder.feature_grad_mult:
+            raise ValueError(
+                f"objective.target: 'features' move while encoder.feature_grad_mult is {encoder.feature_grad_mult:g}; freeze them with 0, or take 'log_mel'"
+            )
+        if config.target == "log_mel" and (encoder.stride % _HOP or encoder.sample_rate != 100 * _HOP):
+            raise ValueError(
+                f"objective.target: 'log_mel' has frames of {_HOP} samples at {100 * _HOP} Hz, the encoder one each {encoder.stride} at "
+                f"{encoder.sample_rate}; take 'features'"
+            )
+        width = encoder.feature_dim if config.target == "features" else _MELS * (encoder.stride // _HOP)
+        self.project_context = nn.Linear(encoder.dim, config.final_dim)
+        self.project_target = nn.Linear(width, config.final_dim)
+
+    def light_views(self, config: Any, grid: FrameGrid, *, normalise: bool) -> ContinuousViews:
+        """Return views that mask each utterance by itself."""
+        return ContinuousViews(config, grid, normalise)
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """Sum the contrastive loss over masked frames, and count them."""
+        local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
+        masked, places = batch["masked"], batch["masked_frames"]
+        top = self.encoder.contextualise(local.z, local.lengths, masked=masked).layers[-1]
+        seen = top.flatten(0, 1)[places]
+        if self.config.target == "features":
+            wanted = local.z.detach().flatten(0, 1)[places]
+        else:
+            wanted = self._log_mels(batch["waveform"], batch["waveform_lengths"], places, masked.shape[1])
+        found = clamped_contrastive(
+            self.project_context(seen), self.project_target(wanted), batch["negatives"], clamp=self.config.clamp
+        )
+        loss = found.loss.sum()
+        count = torch.full((), len(seen), dtype=torch.float32, device=seen.device)
+        metrics = spread(seen) | {
+            "masked_accuracy": (found.right.sum().float(), count),
+            "masked_bits": (loss.detach() / math.log(2), count),
+            "live_negatives": (found.live.sum().float(), count),
+        }
+        return StepOutput(loss, count, metrics)
+
+    @torch.no_grad()
+    def _log_mels(self, waveform: Tensor, lengths: Tensor, places: Tensor, num_frames: int) -> Tensor:
+        """Filterbank frames under each masked encoder frame, beside each other: (masked frame, mel). places: in (batch, num_frames), flattened."""
+        mels, count = fbank(waveform, lengths, num_mels=_MELS)
+        valid = valid_frames(count, mels.shape[1]).unsqueeze(-1)
+        total = count.clamp(min=1).view(-1, 1, 1)
+        centred = (mels - mels.masked_fill(~valid, 0.0).sum(1, keepdim=True) / total).masked_fill(~valid, 0.0)
+        normal = centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / total + 1e-5)
+        utterance, frame = places // num_frames, places % num_frames
+        each = self.encoder.stride // _HOP
+        under = frame.unsqueeze(1) * each + torch.arange(each, device=places.device)
+        under = under.minimum(
+            count[utterance].unsqueeze(1) - 1
+        )  # the last encoder frame may reach beyond the last window
+        return normal[utterance.unsqueeze(1), under].flatten(1)
+
+
+@dataclass(frozen=True)
+class ContinuousViews(MaskedViews):
+    """The work in the loader's workers; masks and negatives belong to one utterance and so not to the batch."""
+
+    config: ContinuousBERT.Config
+
+    def views(self, utterance: Utterance, rng: np.random.Generator) -> Mapping[str, Any]:
+        """Crop, mask spans and draw negatives.
+
+        waveform: (sample,). masked: (frame,) bool. negatives: (masked frame, negative) int64, ordinals of masked frames; -1 where there is no other.
+        """
+        _, waveform = self.crop(utterance, rng)
+        masked = span_frames(self.grid.num_frames(len(waveform)), self.config, rng)
+        count = int(masked.sum())
+        negatives = np.full((count, self.config.num_negatives), -1)
+        if count > 1:
+            negatives = rng.integers(0, count - 1, negatives.shape)
+            negatives += negatives >= np.arange(count)[:, None]
+        return {"waveform": waveform, "masked": masked, "negatives": negatives}
+
+    def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the contract's
+        """Count masked frames through the batch.
+
+        Adds masked_frames: (masked frame,) int64, their places in the flattened batch; makes negatives (masked frame, negative), rows of these.
+        """
+        counts, padded = np.asarray(batch["negatives_lengths"]), np.asarray(batch["negatives"])
+        rows = np.arange(padded.shape[1]) < counts[:, None]
+        negatives = padded[rows]
+        first = np.repeat(np.cumsum(counts) - counts, counts)[:, None]
+        kept = {name: value for name, value in batch.items() if not name.startswith("negatives")}
+        places = np.flatnonzero(batch["masked"])
+        return kept | {"masked_frames": places, "negatives": np.where(negatives < 0, -1, negatives + first)}

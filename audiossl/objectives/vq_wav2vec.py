@@ -1,0 +1,156 @@
+"""vq-wav2vec: learn codes from which the next codes can be told (Baevski et al., 2020)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from audiossl.contracts import StepOutput
+from audiossl.data.frame_grid import FrameGrid
+from audiossl.losses.step_binary_cross_entropy import step_binary_cross_entropy
+from audiossl.nn.gumbel_quantiser import code_perplexity, gumbel_temperature
+from audiossl.nn.masking import valid_frames
+from audiossl.nn.spread import spread
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from audiossl.contracts import Batch, Utterance
+    from audiossl.encoders.vq_wav2vec import VQWav2Vec as Encoder
+
+_USED_BY = {"gumbel": ("gumbel_start", "gumbel_end", "gumbel_decay"), "kmeans": ("codebook_weight",)}
+
+
+class VQWav2Vec(nn.Module):
+    """From the context of quantised frames, foresee the quantised frames of the next steps among others of the same utterance."""
+
+    encoder_needs: ClassVar[tuple[str, ...]] = ("features", "quantise", "aggregate")
+    headline: ClassVar[tuple[str, ...]] = ("accuracy", "target_perplexity")
+    needs: tuple[str, ...] = ()
+    temperature: Tensor
+
+    @dataclass(frozen=True)
+    class Config:
+        """Defaults: the published training.
+
+        crop_duration: seconds; longer utterances give a random piece. steps: ahead that are foreseen; the first is as far as the receptive field of a
+        frame reaches, 3 frames. num_negatives: per frame, drawn from all others of its utterance (the published draw may hit the frame itself).
+        gumbel_start, gumbel_end, gumbel_decay: the temperature of the noise after n updates is max(start * decay^n, end). codebook_weight: of the loss of the k-means quantiser.
+        """
+
+        crop_duration: float = 9.375
+        steps: int = 12
+        num_negatives: int = 10
+        gumbel_start: float = 2.0
+        gumbel_end: float = 0.5
+        gumbel_decay: float = 0.999995
+        codebook_weight: float = 1.0
+
+        def __post_init__(self) -> None:
+            for name in ("crop_duration", "steps", "num_negatives", "gumbel_start", "gumbel_end", "gumbel_decay"):
+                if getattr(self, name) <= 0:
+                    raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
+            if self.codebook_weight < 0:
+                raise ValueError(f"objective.codebook_weight: {self.codebook_weight} is negative")
+
+        @classmethod
+        def tiny(cls) -> VQWav2Vec.Config:
+            """Return the smallest one that exercises everything, for tests."""
+            return cls(crop_duration=0.5, steps=3, num_negatives=2)
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__()
+        self._check_used(encoder.config.quantiser, config)
+        grid = FrameGrid.of(encoder)
+        self.encoder, self.config = encoder, config
+        self.offset = math.ceil(grid.first / grid.stride)
+        self.predictors = nn.Linear(encoder.dim, config.steps * encoder.dim)
+        self.register_buffer("temperature", torch.tensor(config.gumbel_start))
+        light = VQViews(config, grid, self.offset)
+        self.views, self.batch_views = light.views, light.batch_views
+
+    @classmethod
+    def from_data(cls, encoder: Encoder, config: Config, data_dir: Path) -> VQWav2Vec:  # noqa: ARG003 - no label is read
+        """Build it; nothing is learnt from the data directory beforehand."""
+        return cls(encoder, config)
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """Sum binary cross-entropies, and count them: 1 + negatives for each frame foreseen.
+
+        The loss of a k-means quantiser is a mean over the frames of an utterance; it counts once for each of its decisions.
+        """
+        z, lengths = self.encoder.features(batch["waveform"], batch["waveform_lengths"])
+        quantised = self.encoder.quantise(z, lengths, temperature=self.temperature)
+        context = self.encoder.aggregate(quantised.q, lengths)
+        predictions = self.predictors(context).unflatten(2, (self.config.steps, -1))
+        found = step_binary_cross_entropy(predictions, quantised.q, batch["negatives"], lengths, offset=self.offset)
+        loss = found.loss.sum() + self.config.codebook_weight * (quantised.loss * found.decisions).sum()
+        return StepOutput(loss, found.decisions.sum().float(), self._metrics(context, quantised, lengths, found))
+
+    def after_step(self, step: int) -> None:
+        """Cool Gumbel's noise."""
+        config = self.config
+        self.temperature.fill_(
+            gumbel_temperature(step, start=config.gumbel_start, end=config.gumbel_end, decay=config.gumbel_decay)
+        )
+
+    @torch.no_grad()
+    def _metrics(
+        self, context: Tensor, quantised: Any, lengths: Tensor, found: Any
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        valid = valid_frames(lengths, context.shape[1])
+        codes, frames = quantised.codes[valid], lengths.sum().float()
+        perplexity = code_perplexity(codes, self.encoder.config.entries).mean()
+        decisions = found.decisions.sum().float()
+        return spread(context[valid]) | {
+            "accuracy": (found.right.sum().float(), found.predictions.sum().float()),
+            "decision_bits": (found.loss.detach().sum() / math.log(2), decisions),
+            "codebook_loss": ((quantised.loss.detach() * lengths).sum(), frames),
+            "target_perplexity": (perplexity * frames, frames),
+            "temperature": (self.temperature * frames, frames),
+        }
+
+    @staticmethod
+    def _check_used(quantiser: str, config: Config) -> None:
+        others = [name for kind, names in _USED_BY.items() if kind != quantiser for name in names]
+        for name in others:
+            if getattr(config, name) != getattr(VQWav2Vec.Config, name):
+                raise ValueError(f"objective.{name}: encoder.quantiser = '{quantiser}' does not use it; leave it out")
+
+
+@dataclass(frozen=True)
+class VQViews:
+    """The work in the loader's workers. offset: frames from a context to the first that it foresees."""
+
+    config: VQWav2Vec.Config
+    grid: FrameGrid
+    offset: int
+
+    def views(self, utterance: Utterance, rng: np.random.Generator) -> Mapping[str, Any]:
+        """Crop an utterance at any sample, and draw negatives, which belong to one utterance and so not to the batch.
+
+        waveform: (sample,). negatives: (frame, negative) int64, frames other than the own.
+        """
+        waveform = utterance.waveform
+        size = min(len(waveform), round(self.config.crop_duration * self.grid.sample_rate))
+        frames = self.grid.num_frames(size)
+        if frames <= self.offset:
+            raise ValueError(
+                f"{utterance.id}: {size} samples give {frames} frames, which foresee nothing {self.offset} frames ahead; set data.min_duration"
+            )
+        start = int(rng.integers(0, len(waveform) - size + 1))
+        negatives = rng.integers(0, frames - 1, (frames, self.config.num_negatives))
+        negatives += negatives >= np.arange(frames)[:, None]
+        return {"waveform": waveform[start : start + size], "negatives": negatives}
+
+    def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the contract's
+        """Nothing concerns the batch as a whole."""
+        return batch

@@ -1,0 +1,94 @@
+"""Tiny models of transformers and of ours with random weights everywhere, and what it means that two encoders agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from audiossl import registry
+from audiossl.config import to_table
+from audiossl.interop.model import Model
+
+LENGTHS = (8000, 4901)
+"""Samples. HuBERT and WavLM of fairseq count valid frames by blocks of samples, which here gives as many as the convolutions do."""
+
+
+def shaken(module):
+    """Random values in biases and norms too, so that each must be in its place."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand(tensor.shape, generator=generator) * 0.1)
+    return module.eval()
+
+
+def theirs(kind, *, large=False, suffix="Model", **options):
+    """Build a tiny model of transformers."""
+    import transformers
+
+    from audiossl.interop.formats.transformers import CLASSES
+
+    positions = {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 5}
+    if kind != "data2vec-audio":
+        positions = {"num_conv_pos_embeddings": 16, "feat_extract_norm": "layer" if large else "group"}
+        positions["do_stable_layer_norm"] = large
+    settings = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+        "conv_dim": (16,) * 7, "conv_bias": large, "num_conv_pos_embedding_groups": 4, "vocab_size": 7,
+        **positions, **options,
+    }  # fmt: skip
+    if kind == "wavlm":
+        settings |= {"num_buckets": 16, "max_bucket_distance": 20}
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{CLASSES[kind]}Config")(**settings)
+    return shaken(getattr(transformers, CLASSES[kind] + suffix)(config))
+
+
+def ours(name="wav2vec2", *, large=False, kind="hubert", seed=0, **options):
+    """Build a tiny model of ours; returns its encoder and what formats write."""
+    cls = registry.get("encoders", name)
+    norm = {"pre_norm": large, "conv_norm": "layer" if large else "group", "conv_bias": large}
+    config = replace(cls.Config.tiny(), **(norm | options))
+    torch.manual_seed(seed)
+    encoder = shaken(cls(config))
+    return encoder, Model(kind, {"name": name, **to_table(config)}, dict(encoder.state_dict()))
+
+
+def waveforms():
+    """Two utterances, padded: (2, sample), (2,)."""
+    lengths = torch.tensor(LENGTHS)
+    waveform = 0.1 * torch.randn(2, max(LENGTHS), generator=torch.Generator().manual_seed(0))
+    return waveform.masked_fill(torch.arange(max(LENGTHS)) >= lengths.unsqueeze(1), 0.0), lengths
+
+
+def layers_of_theirs(model, waveform, lengths, *, normalise=False):
+    """Every layer of a model of transformers, as ours count them; a whole batch is given without a mask."""
+    if normalise:  # as fairseq does it; transformers' preprocessor adds 1e-7 to the variance, not 1e-5
+        rows = [
+            torch.nn.functional.layer_norm(row[:n], (n,)) for row, n in zip(waveform, lengths.tolist(), strict=True)
+        ]
+        waveform = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    whole = bool((lengths == waveform.shape[1]).all())
+    mask = None if whole else (torch.arange(waveform.shape[1]) < lengths.unsqueeze(1)).long()
+    with torch.no_grad():
+        found = model(waveform, attention_mask=mask, output_hidden_states=True)
+    # Where blocks normalise their input, the list ends before the final norm.
+    return [*found.hidden_states[:-1], found.last_hidden_state]
+
+
+def assert_same_layers(encoder, expected, waveform, lengths):
+    """Every layer of `encoder` is the expected one over valid frames, to 1e-5 in float32."""
+    with torch.no_grad():
+        output = encoder.eval()(waveform, lengths)
+    assert len(output.layers) == len(expected)
+    for layer, other in zip(output.layers, expected, strict=True):
+        for row, count in enumerate(output.lengths):
+            torch.testing.assert_close(layer[row, :count], other[row, :count], atol=1e-5, rtol=1e-5)
+
+
+def alone(row=0):
+    """One of the utterances by itself."""
+    waveform, lengths = waveforms()
+    return waveform[row : row + 1, : lengths[row]], lengths[row : row + 1]

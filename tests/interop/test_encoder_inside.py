@@ -1,0 +1,116 @@
+"""From a pretrained encoder to a speaker encoder by the real pretraining: its weights, its own experiment, and what is said when they do not fit."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from audiossl.config import find_recipe, load_toml, to_table, write_toml
+from audiossl.data.audio import write_audio
+from audiossl.data.manifest import Manifest
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.encoders.fbank import FBank
+from audiossl.interop.checkpoint import save_checkpoint
+from audiossl.interop.encoder import load_encoder
+from audiossl.train.experiment import resolve
+from audiossl.train.run_pretrain import _sections, pretrain
+from audiossl.verification.embeddings import Embeddings
+from audiossl.verification.extract import ExtractConfig, extract, open_embedder
+
+RECIPE = {
+    "encoder": {"name": "mhfa_speaker", "num_heads": 3, "compression_dim": 4, "embedding_dim": 8},
+    "objective": {"name": "supervised_speaker", "crop_duration": 0.3},
+    "data": {"batch_seconds": 4.0, "num_workers": 0},
+    "optim": {"peak_lr": 1e-2, "schedule": "constant"},
+    "train": {"max_steps": 2, "save_every": 1, "precision": "fp32", "tensorboard": False},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A data directory of two speakers and an experiment with an encoder that was trained on something else."""
+    root = tmp_path_factory.mktemp("inside")
+    rng, rows = np.random.default_rng(0), []
+    for number in range(4):
+        name, path = f"s{number % 2}-{number}", root / f"{number}.wav"
+        write_audio(path, 0.1 * rng.standard_normal(8000 + 500 * number), 16000)
+        rows.append(CorpusUtterance(name, name, path, name[:2]))
+    write_data_dir(rows, root / "data")
+    torch.manual_seed(3)
+    encoder = FBank(FBank.Config.tiny())
+    encoder.calibrate([(0.1 * torch.randn(1, 8000), torch.tensor([8000]))])
+    weights = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    save_checkpoint(root / "inner", 1, weights, {}, keep=1)
+    write_toml(root / "inner" / "config.toml", {"encoder": {"name": "fbank", **to_table(FBank.Config.tiny())}})
+    write_toml(root / "recipe.toml", RECIPE)
+    return root
+
+
+def run(place, out, init, *, resume=False, **encoder):
+    overrides = {"encoder": {"init": str(init), **encoder}}
+    pretrain(str(place / "recipe.toml"), out=out, data=place / "data", overrides=overrides, resume=resume, device="cpu")
+    return out
+
+
+def same(ours, theirs):
+    return all(torch.equal(value, ours[name]) for name, value in theirs.items())
+
+
+def test_a_speaker_encoder_outlives_the_experiment_that_it_began_with(place, tmp_path):
+    inner = shutil.copytree(place / "inner", tmp_path / "inner")
+    weights = load_encoder(inner).state_dict()
+    out = run(place, tmp_path / "speaker", inner)
+    shutil.rmtree(inner)
+    table = load_toml(out / "config.toml")["encoder"]
+    assert table["encoder"]["name"] == "fbank"
+    assert table["adapter"] == {"name": "frozen"}
+    loaded = load_encoder(out)
+    assert same(loaded.encoder.state_dict(), weights)
+    assert not same(load_encoder(f"random:{out}").encoder.state_dict(), weights)
+    embedder = open_embedder(str(out))
+    config = ExtractConfig(num_workers=0)
+    count, _ = extract(Manifest.open(place / "data"), embedder, tmp_path / "embeddings", config, log=print)
+    assert (count, Embeddings.open(tmp_path / "embeddings").dim) == (4, 8)
+    run(place, out, inner, resume=True)
+    speaker = loaded.state_dict()
+    again = tmp_path / "again"
+    overrides = {"encoder": table, "train": {"max_steps": 1}, "optim": {"peak_lr": 1e-9}}
+    pretrain(
+        str(place / "recipe.toml"), out=again, data=place / "data", init=str(out), overrides=overrides, device="cpu"
+    )
+    for name, value in load_encoder(again).state_dict().items():
+        torch.testing.assert_close(value, speaker[name], atol=1e-6, rtol=1e-5)
+
+
+def test_adapters_and_random_weights(place, tmp_path):
+    weights = load_encoder(place / "inner").state_dict()
+    adapter = {"name": "houlsby", "bottleneck": 2}
+    out = run(place, tmp_path / "adapted", place / "inner", adapter=adapter)
+    adapted = load_encoder(out).encoder.state_dict()
+    assert same(adapted, weights)
+    assert adapted["transformer.layers.0.ffn_adapter.up.weight"].any()
+    out = run(place, tmp_path / "random", f"random:{place / 'inner'}")
+    drawn = load_encoder(f"random:{place / 'inner'}", seed=0).state_dict()
+    assert same(load_encoder(out).encoder.state_dict(), drawn)
+    assert not same(drawn, weights)
+
+
+def test_faults_are_named(place, tmp_path):
+    with pytest.raises(ValueError, match=r"inner: does not fit \[encoder\.encoder\]: .*size mismatch.*make them agree"):
+        run(place, tmp_path / "wide", place / "inner", encoder={"ffn_dim": 128})
+    with pytest.raises(ValueError, match=r"nowhere: no such experiment"):
+        run(place, tmp_path / "lost", tmp_path / "nowhere")
+    assert not (tmp_path / "wide").exists()
+
+
+@pytest.mark.parametrize("name", ["mhfa_speaker", "ecapa_speaker"])
+def test_recipe_takes_either_head(place, name):
+    tables = load_toml(find_recipe("mhfa_speaker"))
+    head = tables["encoder"] if name == "mhfa_speaker" else {"name": name}
+    tables["encoder"] = {**head, "init": str(place / "inner")}
+    complete, built = resolve(tables, _sections(), name)
+    assert complete["encoder"]["encoder"]["name"] == "fbank"
+    assert built["encoder"][0](built["encoder"][1]).embedding_dim == {"mhfa_speaker": 256, "ecapa_speaker": 192}[name]

@@ -1,0 +1,89 @@
+"""What an experiment becomes, and which have no counterpart elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from interop_models import ours
+
+import audiossl
+from audiossl import registry
+from audiossl.config import load_toml, to_table, write_toml
+from audiossl.interop.checkpoint import save_checkpoint
+from audiossl.interop.experiments import open_experiment, write_experiment
+from audiossl.nn.vocabulary import Vocabulary
+
+
+def fine_tuned(tmp_path, adapter, **task):
+    """Write a fine-tuned experiment with random weights."""
+    encoder, model = ours()
+    write_experiment(model, tmp_path / "base", source="x", file_format="fairseq")
+    cls = registry.get("adapters", adapter)
+    inserted = cls(cls.Config.tiny())
+    inserted.insert(encoder)
+    tables = {
+        "encoder": model.encoder, "adapter": {"name": adapter, **to_table(cls.Config.tiny())}, "task": {"name": "ctc", **task},
+        "run": {"init": str(tmp_path / "base"), "init_seed": 0},
+    }  # fmt: skip
+    weights = {f"encoder.{name}": value for name, value in inserted.trainable_state(encoder).items()}
+    weights |= {"task.head.1.weight": torch.randn(4, 32), "task.head.1.bias": torch.randn(4)}
+    save_checkpoint(tmp_path / "asr", 1, weights, {}, keep=1)
+    Vocabulary("characters", ("<blank>", "<unk>", "A", "|")).save(tmp_path / "asr" / "vocabulary.json")
+    write_toml(tmp_path / "asr" / "config.toml", tables)
+    return tmp_path / "asr"
+
+
+@pytest.mark.parametrize("adapter", ["full", "frozen"])
+def test_recognisers_are_opened_with_their_encoder(tmp_path, adapter):
+    experiment = fine_tuned(tmp_path, adapter)
+    model = open_experiment(experiment)
+    assert len(model.ctc.weight) == len(model.ctc.vocabulary) == 4
+    encoder = audiossl.load(experiment)
+    assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in model.weights.items())
+
+
+@pytest.mark.parametrize(
+    ("adapter", "task", "message"),
+    [
+        ("houlsby", {}, "has adapters"),
+        ("full", {"layers": "weighted"}, "fine-tune with task.layers last"),
+        ("full", {"hidden_dim": 8}, "through 8 hidden units"),
+    ],
+)
+def test_what_exists_nowhere_else_is_refused(tmp_path, adapter, task, message):
+    experiment = fine_tuned(tmp_path, adapter, **task)
+    with pytest.raises(ValueError, match=message) as error:
+        open_experiment(experiment)
+    assert "\n" not in str(error.value)
+
+
+def test_encoders_that_exist_nowhere_else_are_refused(tmp_path):
+    _, model = ours()
+    write_experiment(model, tmp_path / "exp", source="x", file_format="fairseq")
+    cls = registry.get("encoders", "fbank")
+    save_checkpoint(
+        tmp_path / "exp", 1, {f"encoder.{n}": v for n, v in cls(cls.Config.tiny()).state_dict().items()}, {}, keep=1
+    )
+    write_toml(tmp_path / "exp" / "config.toml", {"encoder": {"name": "fbank", **to_table(cls.Config.tiny())}})
+    with pytest.raises(ValueError, match="its encoder is fbank, which no other package has"):
+        open_experiment(tmp_path / "exp")
+
+
+def test_a_kind_may_be_chosen(tmp_path):
+    _, model = ours()
+    write_experiment(model, tmp_path / "exp", source="x", file_format="fairseq")
+    assert open_experiment(tmp_path / "exp").kind == "hubert"
+    assert open_experiment(tmp_path / "exp", kind="wav2vec2").kind == "wav2vec2"
+
+
+def test_imports_say_where_they_come_from_and_may_be_drawn_again(tmp_path):
+    _, model = ours()
+    write_experiment(replace(model, kind="wavlm"), tmp_path / "exp", source="there/x.pt", file_format="fairseq")
+    run = load_toml(tmp_path / "exp" / "config.toml")["run"]
+    assert (run["imported_from"], run["imported_format"], run["kind"]) == ("there/x.pt", "fairseq", "wavlm")
+    drawn = audiossl.load(f"random:{tmp_path / 'exp'}")
+    assert not torch.equal(drawn.projection.weight, model.weights["projection.weight"])
+    with pytest.raises(ValueError, match="exists already"):
+        write_experiment(model, tmp_path / "exp", source="x", file_format="fairseq")

@@ -1,0 +1,265 @@
+"""fairseq's files, against transformers' models whose tensors are renamed here by hand, and against s3prl's copies of fairseq's models where s3prl is."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from interop_models import alone, assert_same_layers, layers_of_theirs, ours, theirs, waveforms
+
+import audiossl
+from audiossl.interop.experiments import open_experiment, write_experiment
+from audiossl.interop.formats import fairseq, get, read_model
+from audiossl.interop.keys import old_weight_norm
+from audiossl.interop.model import CTCHead, Model
+from audiossl.nn.vocabulary import Vocabulary
+
+pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # of transformers' WavLM
+
+RULES = (
+    (r"feature_extractor\.conv_layers\.(\d)\.conv\.", r"feature_extractor.conv_layers.\1.0."),
+    (r"feature_projection\.layer_norm", "layer_norm"),
+    (r"feature_projection\.projection", "post_extract_proj"),
+    (r"masked_spec_embed", "mask_emb"),
+    (r"pos_conv_embed\.conv\.", "pos_conv.0."),
+    (r"(layers\.\d+)\.layer_norm", r"\1.self_attn_layer_norm"),
+    (r"\.attention\.(.*)_proj", r".self_attn.\1_proj"),
+    (r"attention\.gru_rel_pos_const", "self_attn.grep_a"),
+    (r"attention\.gru_rel_pos_linear", "self_attn.grep_linear"),
+    (r"attention\.rel_attn_embed", "self_attn.relative_attention_bias"),
+    (r"feed_forward\.intermediate_dense", "fc1"),
+    (r"feed_forward\.output_dense", "fc2"),
+)
+CONV = "[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2"
+CONFIG = {
+    "encoder_layers": 2, "encoder_embed_dim": 32, "encoder_ffn_embed_dim": 64, "encoder_attention_heads": 4, "activation_fn": "gelu",
+    "conv_feature_layers": CONV, "dropout": 0.1, "final_dim": 8, "logit_temp": 0.2, "label_rate": 50.0,
+}  # fmt: skip
+
+
+def as_fairseq(model, kind, *, large=False):
+    """Rename the weights of a model of transformers by rules that share nothing with the package's table."""
+    renamed = {}
+    for name, value in old_weight_norm(model.state_dict()).items():
+        name = name.removeprefix("encoder.layer_norm") and name
+        norm = re.fullmatch(r"feature_extractor\.conv_layers\.(\d)\.layer_norm\.(\w+)", name)
+        if norm:
+            name = f"feature_extractor.conv_layers.{norm[1]}.2.{'1.' if large or kind == 'data2vec-audio' else ''}{norm[2]}"
+        for pattern, new in RULES:
+            name = re.sub(pattern, new, name)
+        name = re.sub(r"pos_conv_embed\.layers\.(\d)\.conv\.", r"pos_conv.\1.0.", name)
+        name = name.replace("pos_conv_embed.batch_norm", "pos_conv.0")
+        if "pos_conv_embed.batch_norm.weight" in "".join(model.state_dict()):
+            name = re.sub(r"pos_conv\.0\.(weight|bias)$", r"pos_conv.1.\1", name) if ".conv." in name else name
+        renamed[name] = value
+    return renamed
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2", "wavlm", "data2vec-audio"])
+def test_ours_computes_what_theirs_does(tmp_path, kind, large):
+    if kind == "data2vec-audio" and large:
+        pytest.skip("it has one shape")
+    model = theirs(kind, large=large)
+    config = {
+        **CONFIG,
+        "_name": kind.replace("-", "_"),
+        "layer_norm_first": large,
+        "extractor_mode": "layer_norm" if large else "default",
+    }
+    state = as_fairseq(model, kind, large=large)
+    content = {"cfg": {"model": config, "task": {"normalize": False}}, "model": {**state, "_ema": {"x": torch.ones(1)}}}
+    if kind == "wavlm":
+        flat = {
+            **config,
+            "normalize": False,
+            "relative_position_embedding": True,
+            "num_buckets": 16,
+            "max_distance": 20,
+        }
+        content = {"cfg": flat, "model": state}
+    torch.save(content, tmp_path / "x.pt")
+    name, read = read_model(tmp_path / "x.pt")
+    assert (name, read.kind) == ("fairseq", kind)
+    encoder = audiossl.load(tmp_path / "x.pt")
+    assert_same_layers(encoder, layers_of_theirs(model, *alone()), *alone())
+    if kind != "data2vec-audio":
+        assert_same_layers(encoder, layers_of_theirs(model, *waveforms()), *waveforms())
+
+
+def test_batch_norm_positions(tmp_path):
+    model = theirs("hubert", conv_pos_batch_norm=True)
+    state = {name: value for name, value in as_fairseq(model, "hubert").items() if "pos_conv" not in name}
+    positions = model.encoder.pos_conv_embed
+    state |= {f"encoder.pos_conv.0.{name}": value for name, value in positions.batch_norm.state_dict().items()}
+    state |= {f"encoder.pos_conv.1.{name}": value for name, value in positions.conv.state_dict().items()}
+    torch.save({"cfg": {"model": CONFIG, "task": {}}, "model": state}, tmp_path / "x.pt")
+    assert read_model(tmp_path / "x.pt")[1].encoder["name"] == "mhubert"
+    assert_same_layers(audiossl.load(tmp_path / "x.pt"), layers_of_theirs(model, *alone()), *alone())
+
+
+def hubert_content(sizes=(9, 6), *, untied=True):
+    generator = torch.Generator().manual_seed(3)
+    state = as_fairseq(theirs("hubert"), "hubert")
+    outputs = 8 * len(sizes) if untied else 8
+    state["final_proj.weight"] = torch.randn(outputs, 32, generator=generator)
+    state["final_proj.bias"] = torch.randn(outputs, generator=generator)
+    state["label_embs_concat"] = torch.randn(sum(sizes), 8, generator=generator)
+    return {
+        "args": None,
+        "cfg": {
+            "model": {**CONFIG, "_name": "hubert"},
+            "task": {"labels": ["km", "ph"][: len(sizes)], "label_rate": 100},
+        },
+        "model": state,
+        "task_state": {"dictionaries": [{"symbols": ["x"] * size} for size in sizes]},
+    }
+
+
+@pytest.mark.parametrize("untied", [True, False])
+def test_hubert_keeps_its_codewords(tmp_path, untied):
+    content = hubert_content(untied=untied)
+    torch.save(content, tmp_path / "x.pt")
+    _, read = read_model(tmp_path / "x.pt")
+    assert read.objective == {
+        "name": "hubert", "labels": ["km", "ph"], "label_rate": 100.0, "temperature": 0.2, "final_dim": 8,
+    }  # fmt: skip
+    write_experiment(read, tmp_path / "exp", source="x", file_format="fairseq")
+    back = open_experiment(tmp_path / "exp")
+    assert back.kind == "hubert"
+    fairseq.write(back, tmp_path / "again.pt")
+    again = torch.load(tmp_path / "again.pt", weights_only=True)["model"]
+    expected = content["model"]
+    if not untied:
+        expected = expected | {n: torch.cat([expected[n]] * 2) for n in ("final_proj.weight", "final_proj.bias")}
+    assert again.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in again.items())
+    assert (tmp_path / "dict.ph.txt").read_text() == "0 1\n1 1\n"
+
+
+def test_hubert_heads_fit_our_objective(tmp_path):
+    from audiossl import registry
+    from audiossl.interop.encoder import build_encoder
+
+    torch.save(hubert_content((9,)), tmp_path / "x.pt")
+    _, read = read_model(tmp_path / "x.pt")
+    cls = registry.get("objectives", "hubert")
+    table = {key: tuple(v) if key == "labels" else v for key, v in read.objective.items() if key != "name"}
+    module = cls(build_encoder(read.encoder), cls.Config(**table), (5,))
+    module.load_state_dict({f"encoder.{name}": value for name, value in read.weights.items()} | read.heads)
+
+
+def test_old_checkpoints_with_arguments_of_a_namespace(tmp_path):
+    arguments = argparse.Namespace(**CONFIG, arch="wav2vec2", normalize=True, layer_norm_first=False)
+    torch.save({"args": arguments, "model": as_fairseq(theirs("wav2vec2"), "wav2vec2")}, tmp_path / "x.pt")
+    _, read = read_model(tmp_path / "x.pt")
+    assert read.kind == "wav2vec2"
+    assert read.encoder["normalise_waveform"] is True
+
+
+@pytest.mark.parametrize("where", ["in the file", "beside it", "nowhere"])
+def test_recognisers(tmp_path, monkeypatch, where):
+    class Dictionary:
+        symbols = None
+
+    inside = as_fairseq(theirs("wav2vec2"), "wav2vec2")
+    state = {f"w2v_encoder.w2v_model.{name}": value for name, value in inside.items()}
+    state |= {"w2v_encoder.proj.weight": torch.randn(7, 32), "w2v_encoder.proj.bias": torch.randn(7)}
+    symbols = ["<s>", "<pad>", "</s>", "<unk>", "|", "A", "B"]
+    config = {
+        "_name": "wav2vec_ctc",
+        "w2v_args": {"model": {**CONFIG, "_name": "wav2vec2"}, "task": {"normalize": True}},
+    }
+    content = {"cfg": {"model": config, "task": {"normalize": False}}, "model": state}
+    with monkeypatch.context() as patch:
+        if where == "in the file":
+            module = ModuleType("fairseq")
+            module.Dictionary, Dictionary.__module__, Dictionary.__qualname__ = (
+                Dictionary,
+                module.__name__,
+                "Dictionary",
+            )
+            patch.setitem(sys.modules, module.__name__, module)
+            dictionary = Dictionary()
+            dictionary.symbols = symbols
+            content["task_state"] = {"target_dictionary": dictionary}
+        torch.save(content, tmp_path / "x.pt")
+    if where == "beside it":
+        (tmp_path / "dict.ltr.txt").write_text("| 94802\nA 51860\nB 38431\n")
+    _, read = read_model(tmp_path / "x.pt")
+    assert read.encoder["normalise_waveform"] is False
+    if where == "nowhere":
+        assert read.ctc is None
+        assert "left behind" in read.notes[-1]
+        return
+    assert read.ctc.vocabulary == Vocabulary("characters", ("<blank>", "<unk>", "<pad>", "</s>", "|", "A", "B"))
+    assert torch.equal(read.ctc.weight, state["w2v_encoder.proj.weight"][[0, 3, 1, 2, 4, 5, 6]])
+
+
+def test_recognisers_of_ours_come_back(tmp_path):
+    _, model = ours(kind="wav2vec2")
+    head = CTCHead(Vocabulary("characters", ("<blank>", "<unk>", "A", "|")), torch.randn(4, 32), torch.randn(4))
+    fairseq.write(Model("wav2vec2", model.encoder, model.weights, ctc=head), tmp_path / "x.pt")
+    _, read = read_model(tmp_path / "x.pt")
+    rows = [read.ctc.vocabulary.tokens.index(token) for token in head.vocabulary.tokens]
+    assert torch.equal(read.ctc.weight[rows], head.weight)
+    assert torch.equal(read.ctc.bias[rows], head.bias)
+    unused = sorted(set(range(len(read.ctc.bias))) - set(rows))
+    assert (read.ctc.bias[unused] < -1000).all()
+
+
+@pytest.mark.parametrize("format_name", ["fairseq", "s3prl", "torchaudio"])
+@pytest.mark.parametrize("options", [{}, {"large": True}, {"conv_bias": True}, {"kind": "wav2vec2"}])
+def test_what_is_written_is_read_again(tmp_path, format_name, options):
+    _, model = ours(**options)
+    get(format_name).write(model, tmp_path / "x.pt")
+    name, read = read_model(tmp_path / "x.pt")
+    assert (name, read.kind) == (format_name, model.kind)
+    kept = {n: v for n, v in model.weights.items() if format_name != "torchaudio" or n != "mask_emb"}
+    assert all(torch.equal(value, read.weights[name]) for name, value in kept.items())
+    assert read.weights.keys() == model.weights.keys()
+    differing = {key for key, value in read.encoder.items() if value != model.encoder[key]}
+    assert differing <= {"legacy_norm", "feature_grad_mult", "normalise_waveform", "dropout_features"}
+
+
+def test_wav2vec2_heads_come_back(tmp_path):
+    model = theirs(
+        "wav2vec2", suffix="ForPreTraining", codevector_dim=8, proj_codevector_dim=8, num_codevectors_per_group=5
+    )
+    model.save_pretrained(tmp_path / "hf")
+    _, first = read_model(tmp_path / "hf")
+    for name in ("fairseq", "s3prl"):
+        get(name).write(first, tmp_path / name)
+        _, again = read_model(tmp_path / name)
+        assert again.objective == first.objective
+        assert again.heads.keys() == first.heads.keys()
+        assert all(torch.equal(value, again.heads[key]) for key, value in first.heads.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layer_type": "conformer"}, "layer_type = 'conformer' has no counterpart"),
+        ({"conv_feature_layers": "[(16,10,5)] * 7"}, "convolution strides"),
+        ({"conv_feature_layers": "__import__('os').getcwd()"}, "is not a list of"),
+        ({"encoder_attention_heads": 5}, "num_heads 5"),
+    ],
+)
+def test_what_ours_cannot_compute_is_one_line(tmp_path, change, message):
+    content = {"cfg": {"model": {**CONFIG, **change}, "task": {}}, "model": as_fairseq(theirs("hubert"), "hubert")}
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=message) as error:
+        read_model(tmp_path / "x.pt")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("mhubert", "hubert"), ("wavlm", "hubert"), ("wav2vec2", "data2vec-audio")])
+def test_what_fairseq_cannot_hold_is_refused(tmp_path, name, kind):
+    _, model = ours(name, kind=kind)
+    with pytest.raises(ValueError, match="cannot be held"):
+        fairseq.write(model, tmp_path / "x.pt")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,197 @@
+"""Folders of transformers, both ways: what it computes from ours and we from its, layer by layer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from interop_models import alone, assert_same_layers, layers_of_theirs, ours, theirs, waveforms
+
+import audiossl
+from audiossl.interop.experiments import open_experiment, write_experiment
+from audiossl.interop.formats import read_model
+from audiossl.interop.formats.transformers import WEIGHTS, write
+from audiossl.interop.keys import old_weight_norm
+from audiossl.interop.model import CTCHead, Model
+from audiossl.nn.vocabulary import Vocabulary
+
+pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # of transformers' WavLM
+
+KINDS = ["hubert", "wav2vec2", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio"]
+VOCABULARY = Vocabulary("characters", ("<blank>", "<unk>", "'", "A", "B", "|", "É"))
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_ours_computes_what_theirs_does(tmp_path, kind, large):
+    if kind == "data2vec-audio" and large:
+        pytest.skip("it has one shape")
+    model = theirs(kind, large=large)
+    model.save_pretrained(tmp_path / "hf")
+    name, read = read_model(tmp_path / "hf")
+    assert (name, read.kind, read.notes) == ("transformers", kind, ())
+    write_experiment(read, tmp_path / "exp", source="hf", file_format=name)
+    encoder = audiossl.load(tmp_path / "exp")
+    normalise = large or kind == "data2vec-audio"  # no preprocessor says otherwise
+    assert_same_layers(encoder, layers_of_theirs(model, *alone(), normalise=normalise), *alone())
+    if kind != "data2vec-audio":  # its positions hear padding, ours never do
+        assert_same_layers(encoder, layers_of_theirs(model, *waveforms(), normalise=normalise), *waveforms())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "options"),
+    [
+        ("hubert", "wav2vec2", {}),
+        ("wav2vec2", "wav2vec2", {}),
+        ("hubert", "wav2vec2", {"large": True}),
+        ("wav2vec2", "wav2vec2", {"large": True}),
+        ("hubert", "wav2vec2", {"conv_bias": True}),
+        ("hubert", "mhubert", {}),
+        ("wavlm", "wavlm", {}),
+        ("wavlm", "wavlm", {"large": True}),
+        ("data2vec-audio", "wav2vec2", {"conv_norm": "layer", "position_kernel": 5, "position_depth": 3}),
+    ],
+)
+def test_theirs_computes_what_ours_does(tmp_path, kind, name, options):
+    import transformers
+
+    encoder, model = ours(name, kind=kind, **options)
+    assert write(model, tmp_path / "hf") == []
+    loaded, said = transformers.AutoModel.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not said["missing_keys"]
+    assert not said["unexpected_keys"]
+    assert_same_layers(encoder, layers_of_theirs(loaded.eval(), *alone()), *alone())
+    again = read_model(tmp_path / "hf")[1]
+    assert {n: v for n, v in again.encoder.items() if v != model.encoder[n]}.keys() <= {
+        "legacy_norm",
+        "feature_grad_mult",
+    }
+    assert all(torch.equal(value, model.weights[name]) for name, value in again.weights.items())
+    assert again.weights.keys() == model.weights.keys()
+
+
+def test_the_old_spelling_of_weight_norm_in_a_pickle_is_read(tmp_path):
+    from safetensors.torch import load_file
+
+    model = theirs("hubert")
+    model.save_pretrained(tmp_path)
+    old = old_weight_norm(load_file(tmp_path / WEIGHTS))
+    assert "encoder.pos_conv_embed.conv.weight_g" in old
+    (tmp_path / WEIGHTS).unlink()
+    torch.save(old, tmp_path / "pytorch_model.bin")
+    assert_same_layers(audiossl.load(tmp_path), layers_of_theirs(model, *alone()), *alone())
+
+
+def test_wav2vec2_keeps_its_quantiser(tmp_path):
+    import transformers
+
+    from audiossl import registry
+    from audiossl.interop.encoder import build_encoder
+
+    sizes = {"codevector_dim": 8, "proj_codevector_dim": 8, "num_codevectors_per_group": 5}
+    model = theirs("wav2vec2", suffix="ForPreTraining", **sizes)
+    model.save_pretrained(tmp_path / "hf")
+    _, read = read_model(tmp_path / "hf")
+    assert read.notes == ()
+    write_experiment(read, tmp_path / "exp", source="hf", file_format="transformers")
+    back = open_experiment(tmp_path / "exp")
+
+    cls = registry.get("objectives", "wav2vec2")
+    table = {key: value for key, value in back.objective.items() if key != "name"}
+    objective = cls(build_encoder(back.encoder), cls.Config(**table)).eval()
+    objective.load_state_dict({f"encoder.{name}": value for name, value in back.weights.items()} | back.heads)
+    frames = torch.randn(11, 16)
+    with torch.no_grad():
+        expected = model.project_q(model.quantizer(frames[None])[0])[0]
+        found = objective.project_target(objective.quantiser(frames, 1.0).q)
+        context = torch.randn(3, 32)
+        torch.testing.assert_close(objective.project_context(context), model.project_hid(context))
+    torch.testing.assert_close(found, expected)
+
+    write(back, tmp_path / "again")
+    loaded = transformers.Wav2Vec2ForPreTraining.from_pretrained(tmp_path / "again")
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2", "wavlm"])
+def test_recognisers_both_ways(tmp_path, kind):
+    from audiossl.train.run_finetune import load_finetuned
+
+    _, model = ours("wavlm" if kind == "wavlm" else "wav2vec2", kind=kind)
+    head = CTCHead(VOCABULARY, torch.randn(7, 32), torch.randn(7))
+    assert write(Model(kind, model.encoder, model.weights, ctc=head), tmp_path / "hf") == []
+    _, read = read_model(tmp_path / "hf")
+    assert read.ctc.vocabulary == VOCABULARY
+    write_experiment(read, tmp_path / "exp", source="hf", file_format="transformers")
+    module, _ = load_finetuned(tmp_path / "exp")
+    waveform, lengths = alone()
+    predicted = module.predict({"waveform": waveform, "waveform_lengths": lengths})
+
+    import transformers
+
+    recogniser = transformers.pipeline("automatic-speech-recognition", str(tmp_path / "hf"), device="cpu")
+    logits = recogniser.model(waveform).logits
+    torch.testing.assert_close(module.task.logits(module.encoder(waveform, lengths)), logits, atol=1e-5, rtol=1e-5)
+    assert recogniser(waveform[0].numpy())["text"].split() == predicted[0].split()
+    assert predicted[0]
+    assert open_experiment(tmp_path / "exp").kind == kind
+
+
+def test_their_tokens_are_put_in_our_order(tmp_path):
+    model = theirs("wav2vec2", suffix="ForCTC", pad_token_id=2)
+    model.save_pretrained(tmp_path)
+    tokens = ["A", "|", "[PAD]", "B", "<s>", "C", "[UNK]"]
+    (tmp_path / "vocab.json").write_text(json.dumps({token: row for row, token in enumerate(tokens)}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"unk_token": "[UNK]"}))
+    _, read = read_model(tmp_path)
+    assert read.ctc.vocabulary.tokens == ("<blank>", "<unk>", "A", "|", "B", "<s>", "C")
+    assert read.ctc.vocabulary.kind == "characters"
+    assert torch.equal(read.ctc.weight, model.lm_head.weight[[2, 6, 0, 1, 3, 4, 5]])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_act": "relu"}, "hidden_act = 'relu' has no counterpart here"),
+        ({"conv_stride": [5, 2, 2, 2, 2, 2, 1]}, "convolution strides"),
+        ({"model_type": "whisper"}, "is in none of the formats"),
+        ({"num_attention_heads": 5}, "not a multiple of num_heads 5"),
+    ],
+)
+def test_what_ours_cannot_compute_is_one_line(tmp_path, change, message):
+    theirs("hubert").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ValueError, match=message) as error:
+        read_model(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state: state.pop("encoder.layers.1.final_layer_norm.bias"),
+            "missing transformer.layers.1.ffn_norm.bias",
+        ),
+        (lambda state: state.update(extra=torch.ones(1)), r"unexpected extra \(1 in all\)"),
+        (lambda state: state.update(masked_spec_embed=torch.ones(3)), "of another shape mask_emb"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path, change, message):
+    from safetensors.torch import load_file, save_file
+
+    theirs("hubert").save_pretrained(tmp_path)
+    state = load_file(tmp_path / WEIGHTS)
+    change(state)
+    save_file(state, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match=message):
+        read_model(tmp_path)
+
+
+def test_kinds_that_cannot_hold_an_encoder_are_refused(tmp_path):
+    _, model = ours("wavlm", kind="hubert")
+    with pytest.raises(ValueError, match="transformers' Hubert cannot hold this encoder"):
+        write(model, tmp_path / "hf")
+    assert not list(tmp_path.iterdir())

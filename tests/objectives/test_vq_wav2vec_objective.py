@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from audiossl.contracts import Utterance
+from audiossl.data.collate import collate, to_tensors
+from audiossl.encoders.vq_wav2vec import VQWav2Vec as Encoder
+from audiossl.objectives.vq_wav2vec import VQWav2Vec
+
+RATE = 16000
+
+
+def utterance(seed, seconds=0.6):
+    rng = np.random.default_rng(seed)
+    return Utterance(f"utt{seed}", 0.1 * rng.standard_normal(round(seconds * RATE)).astype(np.float32), RATE)
+
+
+def objective(quantiser="gumbel", **options):
+    torch.manual_seed(0)
+    encoder = Encoder(replace(Encoder.Config.tiny(), quantiser=quantiser))
+    return VQWav2Vec(encoder, replace(VQWav2Vec.Config.tiny(), **options))
+
+
+def make_batch(module, items):
+    views = [module.views(item, np.random.default_rng(k)) for k, item in enumerate(items)]
+    return to_tensors(module.batch_views(collate(views, [item.id for item in items]), np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize(("quantiser", "weight"), [("gumbel", 1.0), ("kmeans", 1.0), ("kmeans", 0.5)])
+def test_loss_is_that_of_each_step_of_each_frame(quantiser, weight):
+    module = objective(quantiser, codebook_weight=weight, crop_duration=1.0).double().eval().requires_grad_(False)
+    batch = make_batch(module, [utterance(1, 0.3), utterance(2, 0.2)])
+    batch["waveform"] = batch["waveform"].double()
+    result = module(batch)
+    z, lengths = module.encoder.features(batch["waveform"], batch["waveform_lengths"])
+    found = module.encoder.quantise(z, lengths)
+    context = module.encoder.aggregate(found.q, lengths)
+    weights, biases = module.predictors.weight.view(3, 16, 16), module.predictors.bias.view(3, 16)
+    loss, count = 0.0, 0
+    for b, frames in enumerate(lengths.tolist()):
+        decisions = 0
+        for t in range(frames):
+            for k in range(3):
+                i = t + 3 + k  # a frame hears 465 samples, not quite 3 frames of 160
+                if i >= frames:
+                    continue
+                h = weights[k] @ context[b, t] + biases[k]
+                loss += F.softplus(-h @ found.q[b, i], threshold=100)
+                for n in batch["negatives"][b, i]:
+                    assert n != i
+                    loss += F.softplus(h @ found.q[b, n], threshold=100)
+                decisions += 3
+        loss += weight * float(found.loss[b]) * decisions
+        count += decisions
+    assert result.count == count > 50
+    assert float(result.loss_sum) == pytest.approx(float(loss), rel=1e-9)
+
+
+@pytest.mark.parametrize("quantiser", ["gumbel", "kmeans"])
+def test_gradients_reach_every_parameter(quantiser):
+    module = objective(quantiser).train()
+    module(make_batch(module, [utterance(1), utterance(2)])).loss_sum.backward()
+    assert [name for name, p in module.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert sum(bool(p.grad.any()) for p in module.parameters()) == len(list(module.parameters()))
+
+
+def test_noise_cools_and_the_temperature_is_saved():
+    module = objective(gumbel_decay=0.9)
+    module.after_step(3)
+    assert float(module.temperature) == pytest.approx(2 * 0.9**3)
+    other = objective(gumbel_decay=0.9)
+    other.load_state_dict(module.state_dict())
+    assert other.temperature == module.temperature
+    module.after_step(100)
+    assert float(module.temperature) == 0.5
+
+
+def test_views_crop_and_draw_other_frames():
+    module = objective(crop_duration=0.5, num_negatives=40)
+    item = utterance(3, 2.0)
+    view = module.views(item, np.random.default_rng(5))
+    frames = module.encoder.num_frames(8000)
+    assert view["waveform"].shape == (8000,)
+    assert view["negatives"].shape == (frames, 40)
+    for t in range(frames):
+        assert t not in view["negatives"][t]
+    assert set(view["negatives"].flat) == set(range(frames))
+    assert len(pickle.dumps((module.views, module.batch_views))) < 2000
+
+
+def test_an_utterance_of_too_few_frames_is_refused():
+    module = objective()
+    assert len(module.views(utterance(1, (465 + 3 * 160) / RATE), np.random.default_rng(0))["negatives"]) == 4
+    with pytest.raises(ValueError, match="944 samples give 3 frames, which foresee nothing 3 frames ahead"):
+        module.views(utterance(1, (464 + 3 * 160) / RATE), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("quantiser", "options", "message"),
+    [
+        ("gumbel", {"codebook_weight": 2.0}, "objective.codebook_weight: encoder.quantiser = 'gumbel' does not use it"),
+        ("kmeans", {"gumbel_end": 0.4}, "objective.gumbel_end: encoder.quantiser = 'kmeans'"),
+        ("gumbel", {"steps": 0}, "objective.steps: 0 is not positive"),
+    ],
+)
+def test_options_that_make_no_sense(quantiser, options, message):
+    with pytest.raises(ValueError, match=message):
+        objective(quantiser, **options)
