@@ -73,7 +73,8 @@ class GatedAttention(SelfAttention):
 
     def _gates(self, x: Tensor) -> Tensor:
         """(batch, head, frame, 1)."""
-        shares = x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (batch, head, frame, head_dim)
-        update, reset = self.gate(shares).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
+        shares = x.reshape(*x.shape[:-1], self.num_heads, -1).transpose(1, 2)  # (batch, head, frame, head_dim)
+        eight: Tensor = self.gate(shares)
+        update, reset = eight.view(*eight.shape[:-1], 2, 4).sum(-1).sigmoid().chunk(2, dim=-1)
         gates: Tensor = update * (reset * self.gate_scale - 1) + 2
         return gates

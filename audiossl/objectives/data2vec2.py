@@ -177,4 +177,4 @@ class CloneViews(MaskedViews):
 @torch.no_grad()
 def _deviation(frames: Tensor) -> Tensor:
     """Standard deviation over frames, mean over dimensions. frames: (frame, dim)."""
-    return frames.float().var(dim=0, correction=0).add(1e-6).sqrt().mean()
+    return frames.detach().float().std(dim=0, correction=0).mean()
