@@ -136,3 +136,17 @@ def test_errors(config, message):
 def test_no_window():
     with pytest.raises(ValueError, match="399 samples"):
         power_mel(torch.zeros(1, 399), torch.tensor([399]))
+
+
+@pytest.mark.parametrize("features", ["mel_hamming", "fbank"])
+def test_unnormalised_features_keep_the_mean_spectrum_and_nothing_at_padding(features):
+    waveform = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([8000, 5000])
+    plain, frames = SpeakerFrontend(FrontendConfig(features, normalise="none"))(waveform, lengths)
+    louder, _ = SpeakerFrontend(FrontendConfig(features, normalise="none"))(2 * waveform, lengths)
+    normalised, _ = SpeakerFrontend(FrontendConfig(features))(waveform, lengths)
+    assert float((louder - plain)[0].mean()) == pytest.approx(2 * np.log(2), rel=0.01)
+    assert float(plain[1, frames[1] :].abs().max()) == 0.0
+    centred = plain[0] - plain[0].mean(0)
+    scale = 1.0 if features == "fbank" else centred.std(0, correction=0)
+    torch.testing.assert_close(centred / scale, normalised[0], atol=1e-3, rtol=1e-3)

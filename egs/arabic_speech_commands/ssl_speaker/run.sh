@@ -32,13 +32,12 @@ if $smoke; then
   unseen=all_train   # one speaker alone is in the imitation's val.csv, and cannot be told from another
   workers=0
   bootstrap=0
-  short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --data.augment.num_rooms 4 --optim.warmup_steps 1)
+  short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --optim.warmup_steps 1)
   rm -rf smoke
   audiossl prep arabic_speech_commands --fake $corpus
 fi
 labelled="$train_cmd pretrain aam_nano --data $data/all_train --resume --device $device --train.seed $seed --objective.seed $seed"
 pretrain="$train_cmd pretrain simclr_nano --data $data/all_train --resume --device $device --train.seed $seed --data.num_workers $workers"
-noise=(--data.augment.noise_dirs "[\"$data/all_train\"]" --data.augment.noise_probability 0.5)
 trials=$data/$unseen/trials
 
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
@@ -54,8 +53,8 @@ fi
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
   echo "Stage 2: SimCLR, without a margin and with the additive one of 0.1"
-  $pretrain --out $exp/simclr "${noise[@]}" "${short[@]}"
-  $pretrain --out $exp/simclr_margin --objective.margin.name additive --objective.margin.size 0.1 "${noise[@]}" "${short[@]}"
+  $pretrain --out $exp/simclr "${short[@]}"
+  $pretrain --out $exp/simclr_margin --objective.margin.name additive --objective.margin.size 0.1 "${short[@]}"
 fi
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
@@ -82,8 +81,8 @@ if $label_efficient && [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
   echo "Stage 5: labels of 1, 2, 5, 10 and 100 % of each speaker's clips, the smaller part within the larger, from SimCLR and from nothing"
   for percent in 1 2 5 10 100; do
     few="--objective.fraction $(printf '%d.%02d' $((percent / 100)) $((percent % 100))) --data.num_workers $workers"
-    $labelled $few --out $exp/labels/$percent/simclr --init $exp/simclr --optim.peak_lr 1e-4 "${noise[@]}" "${short[@]}"
-    $labelled $few --out $exp/labels/$percent/scratch "${noise[@]}" "${short[@]}"
+    $labelled $few --out $exp/labels/$percent/simclr --init $exp/simclr --optim.peak_lr 1e-4 "${short[@]}"
+    $labelled $few --out $exp/labels/$percent/scratch "${short[@]}"
   done
 fi
 

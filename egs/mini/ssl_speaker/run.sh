@@ -27,12 +27,11 @@ if $smoke; then
   exp=smoke/exp
   workers=0
   prep=(--prep.voices "[3,2,2]" --prep.sentences "[40,4,4]" --prep.keywords "[20,20,20]" --prep.labelled_minutes 0.3)
-  short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --data.augment.num_rooms 4 --optim.warmup_steps 1)
+  short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --optim.warmup_steps 1)
   rm -rf smoke
 fi
 # Sentences of some three seconds: crops of 1.2 s, and as many utterances per batch as of clips of one second.
 crops=(--objective.crop_duration 1.2 --data.crop_duration 2.4 --data.batch_seconds 240)
-noise=(--data.augment.noise_dirs "[\"$data/train\"]" --data.augment.noise_probability 0.5)
 pretrain="$train_cmd pretrain simclr_nano --data $data/train --resume --device $device --train.seed $seed --data.num_workers $workers"
 
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
@@ -49,8 +48,8 @@ fi
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
   echo "Stage 2: SimCLR, without a margin and with the additive one of 0.1"
-  $pretrain --out $exp/simclr "${crops[@]}" "${noise[@]}" "${short[@]}"
-  $pretrain --out $exp/simclr_margin --objective.margin.name additive --objective.margin.size 0.1 "${crops[@]}" "${noise[@]}" "${short[@]}"
+  $pretrain --out $exp/simclr "${crops[@]}" "${short[@]}"
+  $pretrain --out $exp/simclr_margin --objective.margin.name additive --objective.margin.size 0.1 "${crops[@]}" "${short[@]}"
 fi
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
