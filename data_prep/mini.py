@@ -1,11 +1,11 @@
-"""Three hours of synthetic English for trying things out: sentences with phones, and keywords, by 152 voices of espeak-ng.
+"""Over two hours of synthetic English for trying things out: sentences with phones, and keywords, by 152 voices of espeak-ng.
 
 Nothing is downloaded: the sentences come from a grammar of 64 words (`audiossl/data/grammar.py`), the voices from the wheel `espeakng-loader`
 (`pip install 'audiossl[synth]'`; the engine is GPL-3). Each voice is a variant of espeak-ng with a pitch, a rate and a length of the vocal tract of its own;
 each utterance varies pitch, rate, intonation and level a little and has pink noise at 20 to 40 dB. It is made for fast tests and
 tutorials: numbers on it say whether a method works, not how well it does on people.
 
-Writes, in 16 kHz FLAC under `audio`: `train` (3.1 h), `train_10min` (part of train, the voices taken in turn), `dev` (3 min), `test`
+Writes, in 16 kHz FLAC under `audio`: `train` (2.3 h), `train_10min` (part of train, the voices taken in turn), `dev` (3 min), `test`
 (10 min) with `text` and `phones.ctm`, exact and with every sample covered (`SIL` where nothing is said); and one-second clips
 `keywords_train`, `keywords_dev`, `keywords_test` with `utt2keyword`. Variants are disjoint between train, dev and test, and no sentence
 comes twice; all words of dev and test are in train. The same byte for byte in every run with the same espeak-ng, C library and
@@ -65,7 +65,7 @@ class Config:
 
     seed: int = 0
     voices: tuple[int, int, int] = (136, 6, 10)
-    sentences: tuple[int, int, int] = (4480, 80, 240)
+    sentences: tuple[int, int, int] = (3360, 80, 240)
     keywords: tuple[int, int, int] = (1600, 200, 400)
     labelled_minutes: float = 10.0
     snr: tuple[float, float] = (20.0, 40.0)

@@ -24,7 +24,6 @@ _OPTIONAL = {
     "espeakng_loader": "the `mini` corpus: pip install 'audiossl[synth]'",
     "torchaudio": "only for interoperability; it must match torch's own build",
     "s3prl": "only for interoperability",
-    "peft": "LoRA adapters",
 }
 _WHEELS = {"faiss": "faiss-cpu", "espeakng_loader": "espeakng-loader"}
 

@@ -17,11 +17,21 @@ def frozen_parts(encoder: SSLEncoder) -> list[nn.Module]:
     frontend, layers = encoder.get_submodule("frontend"), encoder.transformer.layers
     if _trains(frontend):
         return []
-    between = {id(p) for p in encoder.parameters()} - {id(p) for p in layers.parameters()}
+    above = {id(p) for p in layers.parameters()}
+    if encoder.transformer.pre_norm:  # then the norm follows the last layer
+        above |= {id(p) for p in encoder.transformer.norm.parameters()}
+    between = {id(p) for p in encoder.parameters()} - above
     if any(p.requires_grad for p in encoder.parameters() if id(p) in between):
         return [frontend]
-    first = next(index for index, layer in enumerate(layers) if _trains(layer))
+    first = next((index for index, layer in enumerate(layers) if _trains(layer)), len(layers))
     return [frontend, *layers[:first]]
+
+
+def frozen_batch_norms(encoder: nn.Module) -> list[nn.Module]:
+    """Batch norms that do not train: in training mode their running statistics would move all the same."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return [module for module in encoder.modules() if isinstance(module, _BatchNorm) and not _trains(module)]
 
 
 def _trains(module: nn.Module) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from audiossl.data.frame_grid import FrameGrid
-from audiossl.nn.frozen import frozen_parts
+from audiossl.nn.frozen import frozen_batch_norms, frozen_parts
 from audiossl.nn.masking import channel_mask, span_mask
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class FineTune(nn.Module):
     def train(self, mode: bool = True) -> FineTune:
         """Switch dropout on and off, but never on below the first trained part."""
         super().train(mode)
-        for part in frozen_parts(self.encoder):
+        for part in (*frozen_parts(self.encoder), *frozen_batch_norms(self.encoder)):
             part.eval()
         return self
 

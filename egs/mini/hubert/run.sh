@@ -23,8 +23,8 @@ set -euo pipefail
 
 prep=()
 short=()
-steps_first=(--train.max_steps 400)
-steps_second=(--train.max_steps 2000)
+steps_first=(--train.max_steps 300)
+steps_second=(--train.max_steps 1500)
 steps_finetune=(--train.max_steps 1500 --train.eval_every 500 --train.save_every 500)
 probe=()
 if $smoke; then

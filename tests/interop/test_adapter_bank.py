@@ -1,0 +1,117 @@
+"""Experiments with different adapters over one encoder."""
+
+import itertools
+
+import pytest
+import torch
+
+from audiossl import registry
+from audiossl.config import load_toml, to_table, write_toml
+from audiossl.encoders.wav2vec2 import Wav2Vec2
+from audiossl.interop.adapter_bank import AdapterBank
+from audiossl.interop.checkpoint import load_weights, save_checkpoint
+from audiossl.interop.encoder import load_encoder, weights_hash
+from audiossl.nn.vocabulary import Vocabulary
+from audiossl.train.run_finetune import load_finetuned
+
+ADAPTERS = ["houlsby", "lora", "mms", "top_layers"]
+
+
+def base(folder, seed=0):
+    config = Wav2Vec2.Config.tiny()
+    torch.manual_seed(seed)
+    weights = {f"encoder.{name}": value for name, value in Wav2Vec2(config).state_dict().items()}
+    save_checkpoint(folder, 1, weights, {}, keep=1)
+    write_toml(folder / "config.toml", {"encoder": {"name": "wav2vec2", **to_table(config)}})
+    return folder
+
+
+def fine_tuned(folder, init, adapter, *, hashed=True):
+    """Write an experiment with random weights in all that trains."""
+    encoder = load_encoder(init)
+    run = {"init": str(init), "init_seed": 0} | ({"init_hash": weights_hash(encoder)} if hashed else {})
+    cls = registry.get("adapters", adapter)
+    inserted = cls(cls.Config.tiny())
+    inserted.insert(encoder)
+    state = {f"encoder.{name}": value for name, value in inserted.trainable_state(encoder).items()}
+    state |= {"task.head.1.weight": torch.zeros(4, 32), "task.head.1.bias": torch.zeros(4)}
+    generator = torch.Generator().manual_seed(len(adapter))
+    weights = {name: value + 0.3 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
+    save_checkpoint(folder, 1, weights, {}, keep=1)
+    Vocabulary("characters", ("<blank>", "<unk>", "A", "|")).save(folder / "vocabulary.json")
+    table = {"name": adapter, **to_table(cls.Config.tiny())}
+    encoder_table = load_toml(init / "config.toml")["encoder"]
+    tables = {"encoder": encoder_table, "adapter": table, "task": {"name": "ctc"}, "run": run}
+    write_toml(folder / "config.toml", tables | {"finetune": {"mask_prob": 0.0}})
+    return folder
+
+
+def waveforms():
+    return torch.randn(2, 8000, generator=torch.Generator().manual_seed(0)), torch.tensor([8000, 6000])
+
+
+@pytest.fixture
+def place(tmp_path):
+    base(tmp_path / "base")
+    for adapter in ADAPTERS:
+        fine_tuned(tmp_path / adapter, tmp_path / "base", adapter)
+    return tmp_path
+
+
+@torch.no_grad()
+def test_each_member_is_its_experiment_whatever_else_is_held(place):
+    bank = AdapterBank(place / "base")
+    for adapter in ADAPTERS:
+        bank.add(adapter, place / adapter)
+    assert list(bank) == ADAPTERS
+    seen = []
+    for adapter in [*ADAPTERS, *reversed(ADAPTERS)]:
+        module, _ = load_finetuned(place / adapter)
+        encoder, task = bank[adapter]
+        ours, alone = encoder(*waveforms()), module.encoder(*waveforms())
+        assert all(torch.equal(a, b) for a, b in zip(ours.layers, alone.layers, strict=True))
+        assert torch.equal(task.logits(ours), module.task.logits(alone))
+        assert len(task.predict(ours)) == 2
+        seen.append(ours.layers[-1])
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(seen[:4]))
+
+
+def test_frozen_tensors_are_held_once_and_stay(place):
+    bank = AdapterBank(place / "base")
+    for adapter in ADAPTERS:
+        bank.add(adapter, place / adapter)
+    for adapter in ADAPTERS:
+        own = load_weights(place / adapter / "checkpoints" / "step_00000001").keys()
+        for name, tensor in bank[adapter].encoder.state_dict().items():
+            shared = name in bank._weights and tensor.data_ptr() == bank._weights[name].data_ptr()
+            assert shared == (f"encoder.{name}" not in own), name
+        assert not any(p.requires_grad for module in bank[adapter] for p in module.parameters())
+        assert not any(part.training for module in bank[adapter] for part in module.modules())
+    again = Wav2Vec2(Wav2Vec2.Config.tiny())
+    again.load_state_dict(bank._weights)
+    assert weights_hash(again) == bank.hash == weights_hash(load_encoder(place / "base"))
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_experiments_over_another_encoder_are_refused(place, hashed):
+    other = fine_tuned(place / "elsewhere", base(place / "other", seed=1), "mms", hashed=hashed)
+    with pytest.raises(ValueError, match=r"elsewhere: was trained on .*other, whose weights are not those of .*base"):
+        AdapterBank(place / "base").add("x", other)
+    AdapterBank(place / "other").add("x", other)
+
+
+def test_complaints_are_one_line(place):
+    bank = AdapterBank(place / "base")
+    with pytest.raises(ValueError, match="base: has no adapter and task"):
+        bank.add("x", place / "base")
+    bank.add("french", place / "mms")
+    with pytest.raises(ValueError, match="holds 'french' already"):
+        bank.add("french", place / "lora")
+    with pytest.raises(KeyError, match="did you mean 'french'"):
+        bank["frnch"]
+    weights = load_weights(place / "lora" / "checkpoints" / "step_00000001")
+    weights.pop("task.head.1.bias")
+    save_checkpoint(place / "lora", 1, weights, {}, keep=1)
+    with pytest.raises(ValueError, match="does not fit its config.toml: 1 tensors differ, such as 'task.head.1.bias'"):
+        bank.add("spoilt", place / "lora")
+    assert list(bank) == ["french"]
