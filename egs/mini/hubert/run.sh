@@ -107,7 +107,7 @@ if [ $stage -le 8 ] && [ $stop_stage -ge 8 ]; then
     case $source in random:*) name=random ;; esac
     audiossl probe $source --task keyword --train $data/keywords_train --dev $data/keywords_dev --test $data/keywords_test \
       --out $exp/probe_keyword_$name --seed $seed "${probe[@]}"
-    audiossl probe $source --task speaker --train $data/keywords_train --split 0.7/0.1/0.2 \
+    audiossl probe $source --task speaker --train $data/train --split 0.7/0.1/0.2 \
       --out $exp/probe_speaker_$name --seed $seed "${probe[@]}"
   done
 fi
