@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
+
+    import torch
 
 
 def describe() -> str:
@@ -58,3 +62,39 @@ def finish(goals: dict[str, bool], *, check: bool) -> None:
         print(f"goal: {goal}: {'met' if met else 'MISSED'}")
     if check and not all(goals.values()):
         sys.exit(1)
+
+
+def measure_each(
+    forms: Collection[str], measure: Callable[[str], dict[str, Any]], *, description: str | None
+) -> tuple[dict[str, dict[str, Any]], bool]:
+    """Measure each form in a fresh process of the script that calls, so that none inherits memory; returns what was found and `--check`.
+
+    The script's own processes name one form, print it as JSON and end here.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "form", nargs="?", choices=forms, help="measure this one alone, in this process, and print JSON"
+    )
+    add_check(parser)
+    options = parser.parse_args()
+    if options.form:
+        print(json.dumps(measure(options.form)))
+        sys.exit()
+    print(f"{describe()}; peak: {matmul_gflops():.0f} GFLOP/s")
+    results = {}
+    for form in forms:
+        command = [sys.executable, sys.argv[0], form]
+        results[form] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return results, options.check
+
+
+def peak_bytes(profile: torch.profiler.profile) -> int:
+    """Highest running sum of what the allocator gave and took."""
+    assert profile.profiler is not None
+    assert profile.profiler.kineto_results is not None
+    live = peak = 0
+    events = profile.profiler.kineto_results.events()
+    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak

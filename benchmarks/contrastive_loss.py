@@ -9,17 +9,12 @@ Example: python benchmarks/contrastive_loss.py
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from _machine import add_check, describe, finish, matmul_gflops
-from hubert_loss import peak_bytes
+from _machine import finish, measure_each, peak_bytes
 from torch import nn
 from torch.nn import functional as F
 
@@ -143,20 +138,7 @@ def measure(name: str) -> dict[str, float]:
 
 def main() -> None:
     """Print a line per form."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "form", nargs="?", choices=FORMS, help="measure this one alone, in this process, and print JSON"
-    )
-    add_check(parser)
-    options = parser.parse_args()
-    if options.form:
-        print(json.dumps(measure(options.form)))
-        return
-    print(f"{describe()}; peak: {matmul_gflops():.0f} GFLOP/s")
-    results = {}
-    for name in FORMS:
-        output = subprocess.run([sys.executable, __file__, name], check=True, capture_output=True, text=True).stdout
-        results[name] = json.loads(output)
+    results, check = measure_each(FORMS, measure, description=__doc__)
     print(f"{'form':<32} {'peak MB':>9} {'ratio':>6} {'ms':>7} {'ratio':>6}  per frame")
     ours = {name.split(":")[0]: result for name, result in reversed(results.items())}  # the first form of each part
     for name, result in results.items():
@@ -166,7 +148,7 @@ def main() -> None:
             f"{result['ms'] / mine['ms']:6.1f}  {result['loss']:.4f}"
         )
     goals = {f"{part}: {mine['mb']:.1f} of at most {GOAL_MB} MB": mine["mb"] <= GOAL_MB for part, mine in ours.items()}
-    finish(goals, check=options.check)
+    finish(goals, check=check)
 
 
 if __name__ == "__main__":

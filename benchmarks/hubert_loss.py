@@ -9,15 +9,11 @@ Example: python benchmarks/hubert_loss.py
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import torch
-from _machine import add_check, describe, finish, matmul_gflops
+from _machine import finish, measure_each, peak_bytes
 from torch import nn
 from torch.nn import functional as F
 
@@ -82,34 +78,9 @@ def measure(name: str) -> dict[str, float]:
     return {"mb": parts * peak_bytes(profile) / 1e6, "ms": 1e3 * parts * min(times), "loss": value / len(frames)}
 
 
-def peak_bytes(profile: torch.profiler.profile) -> int:
-    """Highest running sum of what the allocator gave and took."""
-    assert profile.profiler is not None
-    assert profile.profiler.kineto_results is not None
-    live = peak = 0
-    events = profile.profiler.kineto_results.events()
-    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak
-
-
 def main() -> None:
     """Print a line per form."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "form", nargs="?", choices=FORMS, help="measure this one alone, in this process, and print JSON"
-    )
-    add_check(parser)
-    options = parser.parse_args()
-    if options.form:
-        print(json.dumps(measure(options.form)))
-        return
-    print(f"{describe()}; peak: {matmul_gflops():.0f} GFLOP/s")
-    results = {}
-    for name in FORMS:
-        output = subprocess.run([sys.executable, __file__, name], check=True, capture_output=True, text=True).stdout
-        results[name] = json.loads(output)
+    results, check = measure_each(FORMS, measure, description=__doc__)
     ours = results["matrix, masked frames"]
     print(f"{'form':<32} {'peak MB':>9} {'ratio':>6} {'ms':>7} {'ratio':>6}  loss per frame")
     for name, result in results.items():
@@ -117,7 +88,7 @@ def main() -> None:
             f"{name:<32} {result['mb']:9.1f} {result['mb'] / ours['mb']:6.0f} {result['ms']:7.0f} "
             f"{result['ms'] / ours['ms']:6.1f}  {result['loss']:.6f}"
         )
-    finish({f"{ours['mb']:.1f} of at most {GOAL_MB} MB": ours["mb"] <= GOAL_MB}, check=options.check)
+    finish({f"{ours['mb']:.1f} of at most {GOAL_MB} MB": ours["mb"] <= GOAL_MB}, check=check)
 
 
 if __name__ == "__main__":
