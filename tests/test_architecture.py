@@ -17,6 +17,7 @@ LAYERS = [
     {"encoders"},
     {"objectives", "tasks", "adapters"},
     {"interop"},
+    {"superb"},
     {"train", "verification", "diagnostics", "units"},
     {"cli"},
 ]

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from audiossl.diagnostics.pooled_cache import CacheConfig
     from audiossl.diagnostics.sources import FeatureSource
 
-_CALIBRATION_SECONDS = 600.0
-
 
 def main(
     source: Annotated[str, tyro.conf.Positional],
@@ -65,6 +63,7 @@ def main(
     from audiossl.diagnostics.pooled_cache import CacheConfig
     from audiossl.diagnostics.probing import record, write_probe
     from audiossl.diagnostics.results import add_result
+    from audiossl.diagnostics.sources import open_features
 
     column, config = _settings(task, column, overrides or {})
     places = _places(train, dev, test, split)
@@ -88,44 +87,6 @@ def main(
     )  # fmt: skip
     print(json_module.dumps(content) if json else _spoken(content))
     return 0
-
-
-def open_features(source: str, *, seed: int, device: str, train: Manifest) -> FeatureSource:
-    """Return the features that a source means: a filterbank, a trained encoder, or one with random weights.
-
-    train: where a filterbank encoder built from a recipe, and so never calibrated, measures its mean and deviation.
-    """
-    from audiossl.config import find_recipe, load_toml, recipe_names
-    from audiossl.diagnostics.sources import encoder_source, fbank_source
-    from audiossl.interop.encoder import RANDOM, build_encoder, load_encoder, weights_hash
-
-    if source in {"fbank", "fbank+deltas"}:
-        return fbank_source(deltas="deltas" in source)
-    name = source.removeprefix(RANDOM)
-    if source.startswith(RANDOM) and (name in recipe_names() or name.endswith(".toml")):
-        import torch
-
-        tables = load_toml(find_recipe(name))
-        if "encoder" not in tables:
-            raise ValueError(f"{source}: the recipe has no table [encoder]; name one for pretraining")
-        torch.manual_seed(seed)
-        encoder = build_encoder(tables["encoder"], f"{name}: encoder")
-        if hasattr(encoder, "calibrate"):
-            _calibrate(encoder, train)
-    else:
-        encoder = load_encoder(source, seed=seed)
-    return encoder_source(source, encoder, digest=weights_hash(encoder), device=device)
-
-
-def _calibrate(encoder: Any, train: Manifest) -> None:
-    """Set the filterbank's mean and deviation from utterances evenly spread over the training data."""
-    import numpy as np
-    import torch
-
-    count = int(np.ceil(_CALIBRATION_SECONDS / np.mean(train.durations)))
-    chosen = np.unique(np.linspace(0, len(train) - 1, min(count, len(train))).astype(np.int64))
-    waveforms = (train.audio(int(index), sample_rate=encoder.sample_rate) for index in chosen)
-    encoder.calibrate((torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])) for waveform in waveforms)
 
 
 def _settings(task: str | None, column: str | None, overrides: dict[str, Any]) -> tuple[str, ProbeConfig]:

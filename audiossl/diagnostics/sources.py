@@ -1,11 +1,12 @@
-"""What a probe looks at: an encoder, trained or with random weights, or the filterbank that any encoder must beat."""
+"""What probes and scores look at: an encoder, trained or with random weights, or the filterbank that any encoder must beat."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from audiossl.contracts import EncoderOutput
@@ -17,7 +18,24 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from audiossl.data.manifest import Manifest
     from audiossl.nn.ssl_encoder import SSLEncoder
+
+FILTERBANKS = ("fbank", "fbank+deltas")
+_CALIBRATION_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class FeatureShape:
+    """What a task must know of the features that it will get, under the names that an encoder has for it.
+
+    num_layers: blocks; there is one tensor more, the input of the first. stride: samples from frame to frame.
+    """
+
+    dim: int
+    num_layers: int
+    stride: int
+    sample_rate: int
 
 
 @dataclass(frozen=True)
@@ -26,7 +44,7 @@ class FeatureSource:
 
     extract: waveform (batch, sample), lengths (batch,) -> EncoderOutput, without gradients. num_layers: tensors that it gives, the input
     of the first block among them. digest: sha256 of all that the features depend on except the audio. min_samples: the shortest
-    recording that has a frame.
+    recording that has a frame. stride: samples from frame to frame.
     """
 
     name: str
@@ -35,7 +53,45 @@ class FeatureSource:
     num_layers: int
     dim: int
     min_samples: int
+    stride: int
     extract: Callable[[Tensor, Tensor], EncoderOutput]
+
+    @property
+    def shape(self) -> FeatureShape:
+        """What tasks are built for."""
+        return FeatureShape(self.dim, self.num_layers - 1, self.stride, self.sample_rate)
+
+
+def open_features(source: str, *, seed: int, device: str, train: Manifest) -> FeatureSource:
+    """Return the features that a source means: a filterbank, a trained encoder, or one with random weights.
+
+    train: where a filterbank encoder built from a recipe, and so never calibrated, measures its mean and deviation.
+    """
+    from audiossl.config import find_recipe, load_toml, recipe_names
+    from audiossl.interop.encoder import RANDOM, build_encoder, load_encoder, weights_hash
+
+    if source in FILTERBANKS:
+        return fbank_source(deltas="deltas" in source)
+    name = source.removeprefix(RANDOM)
+    if source.startswith(RANDOM) and (name in recipe_names() or name.endswith(".toml")):
+        tables = load_toml(find_recipe(name))
+        if "encoder" not in tables:
+            raise ValueError(f"{source}: the recipe has no table [encoder]; name one for pretraining")
+        torch.manual_seed(seed)
+        encoder = build_encoder(tables["encoder"], f"{name}: encoder")
+        if hasattr(encoder, "calibrate"):
+            _calibrate(encoder, train)
+    else:
+        encoder = load_encoder(source, seed=seed)
+    return encoder_source(source, encoder, digest=weights_hash(encoder), device=device)
+
+
+def _calibrate(encoder: Any, train: Manifest) -> None:
+    """Set the filterbank's mean and deviation from utterances evenly spread over the training data."""
+    count = int(np.ceil(_CALIBRATION_SECONDS / np.mean(train.durations)))
+    chosen = np.unique(np.linspace(0, len(train) - 1, min(count, len(train))).astype(np.int64))
+    waveforms = (train.audio(int(index), sample_rate=encoder.sample_rate) for index in chosen)
+    encoder.calibrate((torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])) for waveform in waveforms)
 
 
 def fbank_source(*, deltas: bool = False) -> FeatureSource:
@@ -58,7 +114,7 @@ def fbank_source(*, deltas: bool = False) -> FeatureSource:
     name = "fbank+deltas" if deltas else "fbank"
     digest = hashlib.sha256(f"{name} 80 mels 25/10 ms".encode()).hexdigest()
     # 400 samples are one window of 25 ms.
-    return FeatureSource(name, digest, 16_000, 1, 240 if deltas else 80, 400, extract)
+    return FeatureSource(name, digest, 16_000, 1, 240 if deltas else 80, 400, 160, extract)
 
 
 def encoder_source(name: str, encoder: SSLEncoder, *, digest: str, device: str = "cpu") -> FeatureSource:
@@ -76,4 +132,4 @@ def encoder_source(name: str, encoder: SSLEncoder, *, digest: str, device: str =
 
     rate, shortest = encoder.sample_rate, FrameGrid.of(encoder).first
     extract = one_by_one(together) if minds_batch_mates(together, sample_rate=rate, min_samples=shortest) else together
-    return FeatureSource(name, digest, rate, encoder.num_layers + 1, encoder.dim, shortest, extract)
+    return FeatureSource(name, digest, rate, encoder.num_layers + 1, encoder.dim, shortest, encoder.stride, extract)

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from audiossl.nn.ecapa_blocks import EcapaBody
+from audiossl.nn.pooling import mixed
 from audiossl.nn.speaker_frontend import instance_normalised
 from audiossl.nn.statistics_pooling import softmax_over_frames, without_padding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from audiossl.contracts import EncoderOutput
 
 
@@ -70,12 +69,3 @@ class EcapaHead(nn.Module):
         """Embedding (batch, embedding_dim)."""
         features = instance_normalised(mixed(output.layers, self.layer_logits), output.lengths, variance=True)
         return self.body.pool(self.body.frame_layers(features, output.lengths))
-
-
-def mixed(layers: Sequence[Tensor], logits: Tensor) -> Tensor:
-    """Sum of the layers weighted by the softmax of `logits`: (batch, frame, dim). One layer at a time, never a stack of them."""
-    weights = logits.softmax(0)
-    total = weights[0] * layers[0]
-    for weight, layer in zip(weights[1:], layers[1:], strict=True):
-        total = total + weight * layer
-    return total

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from audiossl.contracts import EncoderOutput
@@ -27,6 +29,31 @@ def mean_over_frames(frames: Tensor, lengths: Tensor) -> Tensor:
     return total / lengths.to(total).reshape(-1, *[1] * (frames.ndim - 2))
 
 
+def mixed(layers: Sequence[Tensor], logits: Tensor) -> Tensor:
+    """Sum of the layers weighted by the softmax of `logits`: (batch, frame, dim). One layer at a time, never a stack of them."""
+    weights = logits.softmax(0)
+    total = weights[0] * layers[0]
+    for weight, layer in zip(weights[1:], layers[1:], strict=True):
+        total = total + weight * layer
+    return total
+
+
+class WeightedLayers(nn.Module):
+    """Softmax-weighted sum of all layers, frame by frame; the weights start equal (SUPERB: Yang et al., 2021, section 3.3)."""
+
+    def __init__(self, num_layers: int) -> None:
+        super().__init__()
+        self.layer_logits = nn.Parameter(torch.zeros(num_layers + 1))
+
+    def forward(self, output: EncoderOutput) -> Tensor:
+        """Return (batch, frame, dim)."""
+        return mixed(output.layers, self.layer_logits)
+
+    def shares(self) -> Tensor:
+        """Share of each layer: (layer,), sum 1."""
+        return self.layer_logits.softmax(dim=0)
+
+
 class UtteranceHead(nn.Module):
     """Softmax-weighted sum of the layers, optional projector, mean over valid frames, linear classifier.
 
@@ -36,13 +63,13 @@ class UtteranceHead(nn.Module):
 
     def __init__(self, dim: int, num_layers: int, num_classes: int, *, projector_dim: int = 0) -> None:
         super().__init__()
-        self.layer_logits = nn.Parameter(torch.zeros(num_layers + 1))
+        self.weighted = WeightedLayers(num_layers)
         self.projector = nn.Linear(dim, projector_dim) if projector_dim else nn.Identity()
         self.classifier = nn.Linear(projector_dim or dim, num_classes)
 
     def forward(self, output: EncoderOutput) -> Tensor:
         """Return logits (batch, class)."""
         pooled = torch.stack([mean_over_frames(layer, output.lengths) for layer in output.layers], dim=1)
-        mixed = torch.einsum("l,bld->bd", self.layer_logits.softmax(dim=0), pooled)
+        mixed = torch.einsum("l,bld->bd", self.weighted.shares(), pooled)
         logits: Tensor = self.classifier(self.projector(mixed))
         return logits

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from audiossl.contracts import StepOutput
 from audiossl.metrics.accuracy import accuracy
 from audiossl.nn.pooling import UtteranceHead
+from audiossl.nn.task import Task
 from audiossl.nn.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -39,19 +39,20 @@ class ClassifierConfig:
     projector_dim: int = 256
 
 
-class UtteranceClassifier(nn.Module):
+class UtteranceClassifier(Task):
     """Cross entropy over classes on the time-mean of the weighted layers (SUPERB: Yang et al., 2021).
 
     vocabulary: of kind `words`, each word a class.
     """
 
-    metric: ClassVar[tuple[str, Literal["min", "max"]]] = ("accuracy", "max")
+    metric = ("accuracy", "max")
 
     def __init__(self, encoder_dim: int, num_layers: int, config: ClassifierConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.config = config
         self.classes = vocabulary.tokens[_RESERVED:]
         self.needs = (config.column,)
+        self.vocabulary = vocabulary
         self.labels = ClassLabels(vocabulary, config.column)
         self.head = UtteranceHead(encoder_dim, num_layers, len(self.classes), projector_dim=config.projector_dim)
 
@@ -68,7 +69,11 @@ class UtteranceClassifier(nn.Module):
 
     def save_labels(self, experiment: Path) -> None:
         """Write the classes into the experiment folder."""
-        self.labels.vocabulary.save(experiment / CLASSES)
+        self.vocabulary.save(experiment / CLASSES)
+
+    def layer_shares(self) -> Tensor:
+        """Share of each layer."""
+        return self.head.weighted.shares()
 
     def loss(self, output: EncoderOutput, batch: Batch) -> StepOutput:
         """Sum of the cross entropies of the utterances, and their number; an unknown class adds no loss and is an error."""

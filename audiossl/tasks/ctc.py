@@ -13,6 +13,8 @@ from audiossl.contracts import StepOutput
 from audiossl.losses.ctc import ctc
 from audiossl.metrics.character_error_rate import character_error_rate
 from audiossl.metrics.word_error_rate import word_error_rate
+from audiossl.nn.pooling import WeightedLayers
+from audiossl.nn.task import Task
 from audiossl.nn.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ VOCABULARY = "vocabulary.json"
 _LOG = logging.getLogger(__name__)
 
 
-class CTC(nn.Module):
+class CTC(Task):
     """Softmax layer over the tokens of a vocabulary, trained and read out by CTC (Graves et al., 2006)."""
 
     @dataclass(frozen=True)
@@ -59,14 +61,14 @@ class CTC(nn.Module):
 
     def __init__(self, encoder_dim: int, num_layers: int, config: Config, vocabulary: Vocabulary) -> None:
         super().__init__()
-        self.config = config
+        self.config: CTC.Config = config
         self.vocabulary = vocabulary
         self.needs = (config.column,)
         self.labels = CTCLabels(vocabulary, config.column)
         # What chooses the best checkpoint: a key of `score`.
         self.metric: tuple[str, Literal["min", "max"]] = ("per" if config.tokens == "phones" else "wer", "min")
         if config.layers == "weighted":
-            self.layer_weights = nn.Parameter(torch.zeros(num_layers + 1))
+            self.weighted = WeightedLayers(num_layers)
         self.head = nn.Sequential(nn.Dropout(config.dropout))
         if config.hidden_dim:
             self.head.extend([nn.Linear(encoder_dim, config.hidden_dim), nn.GELU(), nn.Dropout(config.dropout)])
@@ -90,12 +92,13 @@ class CTC(nn.Module):
 
     def logits(self, output: EncoderOutput) -> Tensor:
         """Scores of the tokens: (batch, frame, token)."""
-        features = output.layers[-1]
-        if self.config.layers == "weighted":
-            weights = self.layer_weights.softmax(dim=0)
-            features = torch.stack([w * layer for w, layer in zip(weights, output.layers, strict=True)]).sum(dim=0)
+        features = self.weighted(output) if self.config.layers == "weighted" else output.layers[-1]
         scores: Tensor = self.head(features)
         return scores
+
+    def layer_shares(self) -> Tensor | None:
+        """Share of each layer, where all are taken."""
+        return self.weighted.shares() if self.config.layers == "weighted" else None
 
     def loss(self, output: EncoderOutput, batch: Batch) -> StepOutput:
         """Sum of the utterances' CTC losses, and the number of utterances.

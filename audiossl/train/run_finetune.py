@@ -178,16 +178,15 @@ def _scorer(manifest: Manifest, config: LoaderConfig) -> Evaluate:
     from audiossl.data.loader import BadRecordings
 
     bad = BadRecordings(config.max_bad_fraction, len(manifest))
-    where = {utterance: index for index, utterance in enumerate(manifest.ids)}
 
     def measure(module: Any, say: Callable[[str], None]) -> dict[str, float]:
         def note(utterance: str, message: str) -> None:
             for line in bad.add([(utterance, message)]):
                 say(line)
 
-        references = manifest.column(module.task.config.column)
-        said = dict(predict_all(module, manifest, config, on_bad=note))
-        scores: dict[str, float] = module.task.score(list(said.values()), [references[where[name]] for name in said])
+        scores: dict[str, float] = module.task.evaluate(
+            dict(predict_all(module, manifest, config, on_bad=note)), manifest
+        )
         return scores
 
     return measure

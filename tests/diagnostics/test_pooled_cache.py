@@ -45,7 +45,7 @@ def counting_source(*, fail_after=None, digest="d" * 64):
         first = torch.stack([frames.mean(-1), frames.square().mean(-1)], dim=-1)
         return EncoderOutput([first, 2 * first], lengths // 400)
 
-    return FeatureSource("counting", digest, 16_000, 2, 2, 400, extract), calls
+    return FeatureSource("counting", digest, 16_000, 2, 2, 400, 160, extract), calls
 
 
 def by_hand(manifest, index):
@@ -127,7 +127,7 @@ def test_infinite_features_are_an_error_that_names_the_recording(tmp_path):
         output.layers[1][0] = torch.inf
         return output
 
-    source = FeatureSource("broken", "f" * 64, 16_000, 2, 2, 400, extract)
+    source = FeatureSource("broken", "f" * 64, 16_000, 2, 2, 400, 160, extract)
     with pytest.raises(ValueError, match="s1-5: broken gives nan or infinity"):
         pooled_features(manifest, source, tmp_path / "c", config=ONE_EACH, log=print)
 

@@ -23,7 +23,7 @@ def test_head_equals_classifying_every_frame_and_then_averaging():
     torch.manual_seed(0)
     head = UtteranceHead(6, 2, 5, projector_dim=3).double()
     with torch.no_grad():
-        head.layer_logits.copy_(torch.tensor([0.5, -1.0, 2.0]))
+        head.weighted.layer_logits.copy_(torch.tensor([0.5, -1.0, 2.0]))
     layers = [torch.randn(2, 9, 6, dtype=torch.float64) for _ in range(3)]
     logits = head(EncoderOutput(layers, torch.tensor([9, 4])))
     weights = torch.softmax(torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64), 0)
@@ -33,4 +33,4 @@ def test_head_equals_classifying_every_frame_and_then_averaging():
 
 
 def test_layer_weights_start_equal():
-    assert UtteranceHead(4, 3, 2).layer_logits.softmax(0).tolist() == [0.25] * 4
+    assert UtteranceHead(4, 3, 2).weighted.shares().tolist() == [0.25] * 4

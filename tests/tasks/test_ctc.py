@@ -102,7 +102,7 @@ def test_weighted_layers_begin_as_their_mean():
     expected = module.head(torch.stack(encoded.layers).mean(0))
     torch.testing.assert_close(module.logits(encoded), expected)
     module.loss(encoded, batch_of(["ab", "c", "a"])).loss_sum.backward()
-    assert module.layer_weights.grad.any()
+    assert module.weighted.layer_logits.grad.any()
 
 
 def test_a_hidden_layer_is_there_when_asked_for():

@@ -1,0 +1,53 @@
+"""What all tasks are: a head on an encoder's layers, with its labels, loss, predictions and score."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from audiossl.contracts import Batch, EncoderOutput, StepOutput, Utterance
+    from audiossl.data.manifest import Manifest
+
+
+class Task(nn.Module):
+    """A head: trained on frames that it is given, by `finetune` with the encoder below it, by `superb` on frozen features.
+
+    needs: files that it wants from the data directory. labels: from an utterance to what the loss wants of it, in the loader's
+    workers; small and picklable, without the weights. metric: a key of what `evaluate` returns, and which way is better.
+    """
+
+    config: Any
+    needs: tuple[str, ...]
+    labels: Callable[[Utterance], Mapping[str, Any]]
+    metric: tuple[str, Literal["min", "max"]]
+
+    def loss(self, output: EncoderOutput, batch: Batch) -> StepOutput:
+        """Return the loss of a batch, as sums."""
+        raise NotImplementedError
+
+    def predict(self, output: EncoderOutput) -> Sequence[Any]:
+        """Return what the head says of each utterance; in eval mode, without gradients."""
+        raise NotImplementedError
+
+    def score(self, predictions: Sequence[Any], references: Sequence[str]) -> dict[str, float]:
+        """Compare predictions with the values of the column `config.column`."""
+        raise NotImplementedError
+
+    def evaluate(self, predictions: Mapping[str, Any], manifest: Manifest) -> dict[str, float]:
+        """Score predictions by utterance against the data directory that they were made on.
+
+        A task that is not scored against one column (trials, segments of speakers) has its own.
+        """
+        column = manifest.column(self.config.column)
+        where = {utterance: index for index, utterance in enumerate(manifest.ids)}
+        return self.score(list(predictions.values()), [column[where[name]] for name in predictions])
+
+    def layer_shares(self) -> Tensor | None:
+        """Share of each layer in the features, (layer,) with sum 1; None where the task takes one layer."""
+        return None

@@ -1,0 +1,69 @@
+"""A score of an upstream on a task, with what it may not be told without: how it was chosen, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from audiossl.diagnostics.results import add_result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from audiossl.superb.ledger import Cost
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one head reached.
+
+    task: name of the recipe without `superb_` (`ks`). upstream: as on the command line. values: what the task's `evaluate` returned on
+    test, by name. metric: which of them the table shows; None of them is a fraction of 1: rates are in percent. learning_rate: None where nothing
+    is trained. selection: what chose learning rate and step, such as `dev wer`; where the official protocol selects on test, `official`
+    holds the value so chosen and `values` the one chosen on dev. dev: the metric on dev by learning rate. shares: of the
+    layers, sum 1; () where one layer is taken. parameters: trained ones.
+    """
+
+    task: str
+    upstream: str
+    values: dict[str, float]
+    metric: str
+    learning_rate: float | None
+    seed: int
+    selection: str
+    step: int
+    parameters: int
+    cost: Cost
+    dev: dict[float, float] = field(default_factory=dict)
+    official: dict[str, float] = field(default_factory=dict)
+    shares: tuple[float, ...] = ()
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, out: Path) -> None:
+        """Append one row per value to `results.json` in a folder."""
+        context = {
+            "task": self.task,
+            "upstream": self.upstream,
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+            "selection": self.selection,
+            "step": self.step,
+            "parameters": self.parameters,
+            "dev": {str(rate): value for rate, value in self.dev.items()},
+            "layer_weights": list(self.shares),
+            "shown": self.metric,
+            **self.cost.row(),
+            **self.more,
+        }
+        for name, value in self.values.items():
+            add_result(out, f"superb {self.task} {name}", value, unit_of(name), **context)
+        for name, value in self.official.items():
+            chosen = {**context, "selection": "test, as the official protocol does"}
+            add_result(out, f"superb {self.task} {name} (official)", value, unit_of(name), **chosen)
+
+
+def unit_of(metric: str) -> str:
+    """Percent, but for the measures that are none."""
+    return {"mtwv": "", "pesq": "", "si_sdr": "dB", "si_sdr_improvement": "dB", "mcd": "dB", "bleu": ""}.get(
+        metric, "%"
+    )
