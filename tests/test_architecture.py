@@ -17,8 +17,8 @@ LAYERS = [
     {"encoders"},
     {"objectives", "tasks", "adapters"},
     {"interop"},
-    {"superb"},
     {"train", "verification", "diagnostics", "units"},
+    {"superb"},
     {"cli"},
 ]
 PLUGINS = {"losses", "margins", "metrics", "encoders", "objectives", "tasks", "adapters"}
