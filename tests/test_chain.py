@@ -17,6 +17,7 @@ from audiossl.data.loader import LoaderConfig, make_loader
 from audiossl.data.manifest import Manifest
 from audiossl.diagnostics.results import read_results
 from audiossl.interop.checkpoint import list_checkpoints
+from audiossl.nn.attention import NoAdapter
 from audiossl.objectives.hubert import HuBERT
 from audiossl.registry import get
 
@@ -148,7 +149,7 @@ def test_load(chain, monkeypatch):
     monkeypatch.setenv("AUDIOSSL_EXP", str(chain.root / "exp"))
     assert torch.equal(top("it2"), trained)
     tuned = package.load(chain.asr)
-    assert not isinstance(tuned.transformer.layers[0].ffn_adapter, torch.nn.Identity)
+    assert not isinstance(tuned.transformer.layers[0].ffn_adapter, NoAdapter)
     assert not torch.equal(top(chain.asr), trained)
     random = top("random:it2")
     assert torch.equal(top("random:it2"), random)

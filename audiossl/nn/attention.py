@@ -67,6 +67,14 @@ class FrameLayout:
         return frames.view(self.batch, self.num_frames, -1)
 
 
+class NoAdapter(nn.Module):
+    """What an adapter's slot holds until there is one: the identity. Adapters take the same arguments."""
+
+    def forward(self, x: Tensor, layout: FrameLayout) -> Tensor:  # noqa: ARG002 - for adapters that look at more than one frame
+        """x: frames in `layout`."""
+        return x
+
+
 class SelfAttention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al., 2017, eq. 1), query, key and value from one matrix in that order.
 

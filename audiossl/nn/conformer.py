@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiossl.nn.attention import FrameLayout, SelfAttention
-from audiossl.nn.conv_frontend import conv_over_time
+from audiossl.nn.attention import FrameLayout, NoAdapter, SelfAttention
+from audiossl.nn.conv_frontend import convolve_frames
 from audiossl.nn.ssl_encoder import EncoderConfig
 
 
@@ -63,8 +63,8 @@ class ConformerLayer(nn.Module):
         self.ffn = _FeedForward(config)
         self.final_norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
-        self.attention_adapter: nn.Module = nn.Identity()
-        self.ffn_adapter: nn.Module = nn.Identity()
+        self.attention_adapter: nn.Module = NoAdapter()
+        self.ffn_adapter: nn.Module = NoAdapter()
 
     def forward(self, x: Tensor, layout: FrameLayout) -> Tensor:
         """x: frames in `layout`. Returns the same shape."""
@@ -73,9 +73,9 @@ class ConformerLayer(nn.Module):
     def parts(self, x: Tensor, layout: FrameLayout) -> tuple[Tensor, Tensor]:
         """What `forward` gives and, of the same shape, what the second network adds to its residual; see `TransformerLayer.parts`."""
         x = x + 0.5 * self.first_ffn(self.first_norm(x))
-        x = x + self.attention_adapter(self.dropout(self.attention(self.attention_norm(x), layout)))
+        x = x + self.attention_adapter(self.dropout(self.attention(self.attention_norm(x), layout)), layout)
         x = x + self.convolution(x, layout)
-        added = 0.5 * self.ffn_adapter(self.ffn(self.ffn_norm(x)))
+        added = 0.5 * self.ffn_adapter(self.ffn(self.ffn_norm(x)), layout)
         return self.final_norm(x + added), added
 
 
@@ -94,12 +94,8 @@ class ConvolutionModule(nn.Module):
 
     def forward(self, x: Tensor, layout: FrameLayout) -> Tensor:
         """x: frames in `layout`. Returns the same shape."""
-        x = F.glu(self.gate(self.norm(x)), dim=-1)
+        x = convolve_frames(F.glu(self.gate(self.norm(x)), dim=-1), self.depthwise, layout)
         valid = None if layout.key_mask is None else layout.key_mask[:, 0, 0]
-        if valid is not None:
-            x = x.masked_fill(~valid.unsqueeze(-1), 0.0)
-        # Out of the layout and back: in a packed one, neighbours in memory are not always neighbours in time.
-        x = layout.enter(conv_over_time(layout.leave(x), self.depthwise))
         return self.dropout(self.out(F.silu(self._normed(x, valid))))  # type: ignore[no-any-return]
 
     def _normed(self, x: Tensor, valid: Tensor | None) -> Tensor:

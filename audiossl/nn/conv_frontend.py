@@ -6,13 +6,16 @@ convolution kernels meet without a transposition.
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiossl.nn.masked_norm import MaskedGroupNorm
+
+if TYPE_CHECKING:
+    from audiossl.nn.attention import FrameLayout
 
 CONV_KERNELS = (10, 3, 3, 3, 3, 2, 2)
 CONV_STRIDES = (5, 2, 2, 2, 2, 2, 2)
@@ -100,3 +103,11 @@ def conv_over_time(x: Tensor, conv: nn.Conv1d) -> Tensor:
     assert isinstance(padding, int)
     y = F.conv2d(image, kernel, conv.bias, (1, conv.stride[0]), (0, padding), groups=conv.groups)
     return y.squeeze(2).transpose(1, 2)
+
+
+def convolve_frames(x: Tensor, conv: nn.Conv1d, layout: FrameLayout) -> Tensor:
+    """Convolve frames over time where they lie in a `FrameLayout`; padding, and frames that take no part, count as zeros."""
+    if layout.key_mask is not None:
+        x = x.masked_fill(~layout.key_mask[:, 0, 0].unsqueeze(-1), 0.0)
+    # Out of the layout and back: in a packed one, neighbours in memory are not always neighbours in time.
+    return layout.enter(conv_over_time(layout.leave(x), conv))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiossl.nn.attention import FrameLayout, SelfAttention
+from audiossl.nn.attention import FrameLayout, NoAdapter, SelfAttention
 from audiossl.nn.masking import valid_frames
 from audiossl.nn.positional import ConvPositions
 from audiossl.nn.stacked_positions import StackedPositions
@@ -55,8 +55,8 @@ class TransformerLayer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
-        self.attention_adapter: nn.Module = nn.Identity()
-        self.ffn_adapter: nn.Module = nn.Identity()
+        self.attention_adapter: nn.Module = NoAdapter()
+        self.ffn_adapter: nn.Module = NoAdapter()
 
     def forward(self, x: Tensor, layout: FrameLayout) -> Tensor:
         """x: frames in `layout`. Returns the same shape."""
@@ -66,18 +66,18 @@ class TransformerLayer(nn.Module):
         """What `forward` gives and, of the same shape, what the feed-forward network adds to its residual: data2vec's targets."""
         if self.pre_norm:
             x = x + self._attend(self.attention_norm(x), layout)
-            added = self._feed_forward(self.ffn_norm(x))
+            added = self._feed_forward(self.ffn_norm(x), layout)
             return x + added, added
         x = self.attention_norm(x + self._attend(x, layout))
-        added = self._feed_forward(x)
+        added = self._feed_forward(x, layout)
         return self.ffn_norm(x + added), added
 
     def _attend(self, x: Tensor, layout: FrameLayout) -> Tensor:
-        return self.attention_adapter(self.dropout(self.attention(x, layout)))  # type: ignore[no-any-return]
+        return self.attention_adapter(self.dropout(self.attention(x, layout)), layout)  # type: ignore[no-any-return]
 
-    def _feed_forward(self, x: Tensor) -> Tensor:
+    def _feed_forward(self, x: Tensor, layout: FrameLayout) -> Tensor:
         hidden = self.activation_dropout(F.gelu(self.ffn_in(x)))
-        return self.ffn_adapter(self.dropout(self.ffn_out(hidden)))  # type: ignore[no-any-return]
+        return self.ffn_adapter(self.dropout(self.ffn_out(hidden)), layout)  # type: ignore[no-any-return]
 
 
 class Transformer(nn.Module):

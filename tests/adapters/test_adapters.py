@@ -5,7 +5,10 @@ from audiossl import registry
 from audiossl.adapters.frozen import Frozen
 from audiossl.adapters.full import Full
 from audiossl.adapters.houlsby import Houlsby
+from audiossl.config import build, load_toml
 from audiossl.encoders.wav2vec2 import Wav2Vec2
+from audiossl.interop.checkpoint import WEIGHTS, save_checkpoint
+from audiossl.nn.attention import FrameLayout
 
 
 def encoder():
@@ -64,7 +67,25 @@ def test_houlsby_is_x_plus_up_of_activation_of_down_of_norm():
     x = torch.randn(5, 32)
     normed = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
     expected = x + (normed @ adapter.down.weight.T + adapter.down.bias).clamp_min(0) @ adapter.up.weight.T
-    torch.testing.assert_close(adapter(x), expected)
+    torch.testing.assert_close(adapter(x[None], FrameLayout(1, 5))[0], expected)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_convolution_in_the_bottleneck_hears_neighbours_in_time_and_no_padding(packed):
+    model = encoder()
+    Houlsby(Houlsby.Config(bottleneck=3, kernel=5, activation="relu")).insert(model)
+    adapter = model.transformer.layers[0].ffn_adapter
+    for weight in (adapter.up.weight, adapter.conv.weight):
+        torch.nn.init.normal_(weight)
+    x, lengths = torch.randn(2, 9, 32), torch.tensor([9, 6])
+    layout = FrameLayout.of(lengths, 9, packed=packed)
+    y = layout.leave(adapter(layout.enter(x), layout))
+    for row, length in zip(range(2), lengths.tolist(), strict=True):
+        normed = torch.nn.functional.layer_norm(x[row, :length], (32,))
+        down = torch.nn.functional.pad(normed @ adapter.down.weight.T + adapter.down.bias, (0, 0, 2, 2))
+        spans = torch.stack([(down[t : t + 5] * adapter.conv.weight[:, 0].T).sum(0) for t in range(length)])
+        expected = x[row, :length] + spans.clamp_min(0) @ adapter.up.weight.T
+        torch.testing.assert_close(y[row, :length], expected)
 
 
 def test_houlsby_fills_the_top_layers_only():
@@ -92,6 +113,8 @@ def test_houlsby_complains_in_one_line():
         Houlsby(Houlsby.Config()).insert(model)
     with pytest.raises(ValueError, match="bottleneck 0"):
         Houlsby.Config(bottleneck=0)
+    with pytest.raises(ValueError, match="kernel: 4 has no middle frame"):
+        Houlsby.Config(kernel=4)
 
 
 def test_full_leaves_the_frontend_alone_unless_told():
@@ -109,3 +132,21 @@ def test_frozen_trains_and_saves_nothing():
     adapter.insert(model)
     assert trained(model) == set()
     assert adapter.trainable_state(model) == {}
+
+
+def test_adapter_files_of_a_base_encoder_stay_below_20_mb(tmp_path):
+    sizes = {}
+    for recipe in ("ctc_adapters", "ctc_lora", "ctc_mms"):
+        tables = load_toml(registry.folder("recipes") / f"{recipe}.toml")
+        with torch.device("meta"):
+            model = Wav2Vec2(Wav2Vec2.Config.base())
+            cls = registry.get("adapters", tables["adapter"].pop("name"))
+            adapter = cls(build(cls.Config, tables["adapter"], recipe))
+            adapter.insert(model)
+        weights = {
+            name: torch.zeros(value.shape, dtype=value.dtype) for name, value in adapter.trainable_state(model).items()
+        }
+        weights |= {"task.head.1.weight": torch.zeros(32, model.dim), "task.head.1.bias": torch.zeros(32)}
+        sizes[recipe] = (save_checkpoint(tmp_path / recipe, 1, weights, {}, keep=1) / WEIGHTS).stat().st_size
+    assert 18.9e6 < sizes.pop("ctc_adapters") < 20e6
+    assert max(sizes.values()) < 2e6

@@ -137,7 +137,7 @@ class _Scale(nn.Module):
         super().__init__()
         self.factor = factor
 
-    def forward(self, x):
+    def forward(self, x, layout):
         return x * self.factor
 
 

@@ -81,7 +81,7 @@ def test_adapters_sit_before_the_residual():
     model, x = make(pre_norm=True)
 
     class Times(nn.Module):
-        def forward(self, x):
+        def forward(self, x, layout):
             return 0 * x
 
     for layer in model.layers:
