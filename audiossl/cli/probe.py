@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from audiossl.cli._device import chosen_device
 from audiossl.cli.main import MisuseError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def main(
     column, config = _settings(task, column, overrides or {})
     places = _places(train, dev, test, split)
     manifests = [Manifest.open(place, allow_commands=allow_commands) for place in places]
-    chosen = _device(device)
+    chosen = chosen_device(device)
     features = open_features(source, seed=seed, device=chosen, train=manifests[0])
     reading = CacheConfig(num_workers=num_workers)
     splits, classes, forwards = _splits(features, manifests, column, split, seed, cache or out / "pooled", reading)
@@ -146,18 +147,6 @@ def _splits(
         return *split_one(parts[0], shares, seed=seed, column=column), forwards
     train, dev, test = parts
     return *splits_of(train, dev, test, column), forwards
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name}: cannot be used: {str(error).splitlines()[0]}; use auto or cpu") from error
-    return name
 
 
 def _say(line: str) -> None:

@@ -5,23 +5,22 @@ Whatever an experiment folder does not hold is left out and named, section by se
 
 from __future__ import annotations
 
-import base64
 import json
-from dataclasses import dataclass, field
-from html import escape
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from audiossl.data.json_files import read_json
 from audiossl.diagnostics import figures
+from audiossl.diagnostics.page import Section, figure, page, table
 from audiossl.diagnostics.results import FILE_NAME, Result, read_results, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from audiossl.diagnostics.figures import Curve, Picture
+    from audiossl.diagnostics.figures import Curve
 
 _PROBE_KEYS = ("source", "column", "accuracy", "accuracy_std", "majority", "learning_rate", "parameters", "selection")
 
@@ -35,15 +34,6 @@ class Options:
     data: Path | None = None
     units: str = ""
     utterance: str = ""
-
-
-@dataclass
-class Section:
-    """A part of the page: HTML, and what is missing from it."""
-
-    title: str
-    body: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
 
 
 def write_report(experiments: Sequence[Path], out: Path, options: Options) -> list[str]:
@@ -66,7 +56,7 @@ def write_report(experiments: Sequence[Path], out: Path, options: Options) -> li
         sections.append(section)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
-    partial.write_text(_page(options.title, list(named), sections), encoding="utf-8")
+    partial.write_text(page(options.title, list(named), sections), encoding="utf-8")
     partial.replace(out)
     return [f"{section.title}: {line}" for section in sections for line in section.missing]
 
@@ -129,7 +119,7 @@ def _listing(rows: list[tuple[str, Result]]) -> str:
         ]
         for name, result in rows
     ]  # fmt: skip
-    return _table(["experiment", "result", "value", "seed", "date", "machine", "command"], cells, code=6)
+    return table(["experiment", "result", "value", "seed", "date", "machine", "command"], cells, code=6)
 
 
 def _comparison(rows: list[tuple[str, Result]], experiments: list[str]) -> str:
@@ -138,7 +128,7 @@ def _comparison(rows: list[tuple[str, Result]], experiments: list[str]) -> str:
     for name, result in sorted(rows, key=lambda row: row[1].date):
         latest.setdefault((result.name, result.unit), {})[name] = shown(result.value)
     cells = [[*key, *(values.get(name, "") for name in experiments)] for key, values in sorted(latest.items())]
-    return _table(["result", "unit", *experiments], cells)
+    return table(["result", "unit", *experiments], cells)
 
 
 def _training(section: Section, experiments: dict[str, Path]) -> None:
@@ -160,14 +150,14 @@ def _training(section: Section, experiments: dict[str, Path]) -> None:
     section.missing += _if_all(absent, experiments)
     if curves:
         section.body.append(
-            _figure(figures.render(lambda figure: figures.draw_losses(figure, curves)), "Loss over steps")
+            figure(figures.render(lambda figure: figures.draw_losses(figure, curves)), "Loss over steps")
         )
         last = [
             [name, kind, f"{curve.steps[-1]:.0f}", shown(float(curve.losses[-1]))]
             for name, kinds in curves.items()
             for kind, curve in kinds.items()
         ]
-        section.body.append(_table(["experiment", "data", "last step", "loss"], last))
+        section.body.append(table(["experiment", "data", "last step", "loss"], last))
 
 
 def _probes(section: Section, experiments: dict[str, Path]) -> None:
@@ -197,10 +187,10 @@ def _probes(section: Section, experiments: dict[str, Path]) -> None:
     section.missing += _if_all(absent, experiments)
     if weights:
         picture = figures.render(lambda figure: figures.draw_layer_weights(figure, weights))
-        section.body.append(_figure(picture, "Weight of each layer in the probes"))
+        section.body.append(figure(picture, "Weight of each layer in the probes"))
     if cells:
         headings = ["experiment", "probe", "accuracy", "commonest class", "learning rate", "parameters", "chosen by"]
-        section.body.append(_table(headings, cells))
+        section.body.append(table(headings, cells))
 
 
 def _if_all(absent: list[str], experiments: dict[str, Path]) -> list[str]:
@@ -225,7 +215,7 @@ def _units(section: Section, options: Options) -> None:
         return
     counts = unit_counts(options.data, options.units)
     picture = figures.render(lambda figure: figures.draw_units(figure, counts))
-    section.body.append(_figure(picture, f"Use of {options.units} in {options.data}"))
+    section.body.append(figure(picture, f"Use of {options.units} in {options.data}"))
 
 
 def _utterance(section: Section, options: Options) -> None:
@@ -240,7 +230,7 @@ def _utterance(section: Section, options: Options) -> None:
     section.missing += missing
     picture = figures.render(lambda figure: figures.draw_utterance(figure, shown_one), size=(11.0, 4.4))
     section.body.append(
-        _figure(picture, f"Log-mel energies, {options.units} and phones; white lines are phone boundaries")
+        figure(picture, f"Log-mel energies, {options.units} and phones; white lines are phone boundaries")
     )
 
 
@@ -249,45 +239,3 @@ def _whole_lines(path: Path) -> Iterator[tuple[int, str]]:
         for number, line in enumerate(lines, start=1):
             if line.endswith("\n") and line.strip():
                 yield number, line
-
-
-def _table(headings: list[str], rows: list[list[str]], *, code: int = -1) -> str:
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
-    body = []
-    for row in rows:
-        cells = (f"<code>{escape(cell)}</code>" if place == code else escape(cell) for place, cell in enumerate(row))
-        body.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
-
-
-def _figure(picture: Picture, caption: str) -> str:
-    light, dark = (f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (picture.light, picture.dark))
-    source = f'<source srcset="{dark}" media="(prefers-color-scheme: dark)">'
-    image = f'<img src="{light}" alt="{escape(caption, quote=True)}">'
-    return f"<figure><picture>{source}{image}</picture><figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _page(title: str, experiments: list[str], sections: list[Section]) -> str:
-    parts = []
-    for section in sections:
-        notes = "".join(f'<p class="missing">Not shown: {escape(line)}</p>' for line in section.missing)
-        parts.append(f"<section><h2>{escape(section.title)}</h2>{''.join(section.body)}{notes}</section>")
-    heading = f"<h1>{escape(title)}</h1><p>{escape(', '.join(experiments))}</p>"
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n'
-        f"<body><main>{heading}\n" + "\n".join(parts) + "\n</main></body></html>\n"
-    )
-
-
-_STYLE = """
-:root { color-scheme: light dark; --ground: #ffffff; --ink: #24292f; --faint: #d8dee4; --soft: #57606a; }
-@media (prefers-color-scheme: dark) { :root { --ground: #161b22; --ink: #d8dee4; --faint: #363d47; --soft: #9aa4af; } }
-body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid var(--faint); }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 0.3rem 0.9rem 0.3rem 0; border-bottom: 1px solid var(--faint); vertical-align: top; }
-th { color: var(--soft); font-weight: 600; } code { font-size: 0.8rem; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption, .missing { color: var(--soft); font-size: 0.9rem; }
-"""

@@ -1,0 +1,147 @@
+"""Look into what an encoder learned, layer by layer, on one page."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from audiossl.cli._device import chosen_device
+from audiossl.cli.main import MisuseError
+
+if TYPE_CHECKING:
+    from audiossl.diagnostics.finding import Finding
+
+_SHARED = ("probe", "views")
+
+
+def main(
+    source: Annotated[str, tyro.conf.Positional],
+    *,
+    data: Path,
+    out: Path,
+    only: tuple[str, ...] = (),
+    against: str | None = None,
+    train: Path | None = None,
+    columns: tuple[str, ...] = (),
+    layer: int | None = None,
+    split: str = "0.7/0.1/0.2",
+    max_utterances: int = 2000,
+    cache: Path | None = None,
+    seed: int = 0,
+    num_workers: int = 2,
+    allow_commands: bool = False,
+    device: str = "auto",
+    json: bool = False,
+    overrides: dict[str, Any] | None = None,
+) -> int:
+    """Look into what an encoder learned, layer by layer, on one page: probes, clusters, effective rank, alignment, ABX and more.
+
+    One pass of the frozen encoder serves most analyses; what the data lack is skipped and named. `--ANALYSIS.key value`, `--probe.key value` and
+    `--views.key value` change how things are done.
+
+    Example: audiossl diagnose exp/hubert --data data/test --out exp/hubert/diagnosis --only clustering spectrum
+
+    Args:
+        source: experiment, checkpoint, `fbank`, `fbank+deltas`, or `random:` and an experiment or recipe for random weights.
+        data: data directory to look at, best one that the encoder was not trained on.
+        out: folder for diagnosis.html and results.json.
+        only: analyses to run (default: all): abx, alignment, clustering, memorisation, probes, risk, scatter, spectrum.
+        against: for memorisation: a checkpoint of the same recipe that was trained without these data.
+        train: for the risk decomposition: labelled data that the encoder was trained on.
+        columns: files with labels (default: every utt2X whose values repeat).
+        layer: the one that is shown where there is room for one, and whose memorisation is scored (default: the last).
+        split: shares of train, dev and test in probes, alike in every class.
+        max_utterances: most that are looked at of a data directory, drawn at random.
+        cache: folder for pooled features, to share them between diagnoses (default: OUT/pooled).
+        seed: of random weights and of all that is drawn.
+        num_workers: processes that read audio.
+        allow_commands: run the programs that wav.scp names.
+        device: auto, cpu, cuda or cuda:N.
+        json: print the numbers as JSON.
+    """
+    from audiossl.config import build
+    from audiossl.data.manifest import Manifest
+    from audiossl.diagnostics.diagnosis import PAGE, configured, diagnose
+    from audiossl.diagnostics.linear_probe import ProbeConfig
+    from audiossl.diagnostics.pooled_cache import CacheConfig
+    from audiossl.diagnostics.probing import parse_shares
+    from audiossl.diagnostics.sources import open_features
+    from audiossl.diagnostics.subject import Subject, sample
+    from audiossl.diagnostics.views import ViewConfig
+
+    if max_utterances < 2:
+        raise MisuseError(f"audiossl diagnose: --max-utterances {max_utterances}: give at least 2")
+    tables = dict(overrides or {})
+    shared = {name: tables.pop(name, {}) for name in _SHARED}
+    configs = configured(only, tables)
+    whole = Manifest.open(data, allow_commands=allow_commands)
+    for column in columns:
+        whole.column(column)  # before the long pass: it may not be there
+    other = None if train is None else Manifest.open(train, allow_commands=allow_commands)
+    chosen = chosen_device(device)
+    calibration = whole if other is None else other
+    subject = Subject(
+        open_features(source, seed=seed, device=chosen, train=calibration),
+        sample(whole, max_utterances, seed),
+        out,
+        cache or out / "pooled",
+        CacheConfig(num_workers=num_workers),
+        _say,
+        columns=columns,
+        shares=parse_shares(split),
+        probe=build(ProbeConfig, shared["probe"], "probe"),
+        view=build(ViewConfig, shared["views"], "views"),
+        against=None if against is None else open_features(against, seed=seed, device=chosen, train=calibration),
+        train=None if other is None else sample(other, max_utterances, seed),
+        layer=layer,
+        seed=seed,
+        device=chosen,
+    )
+    looked_at = f"{len(subject.manifest)} of {len(whole)}"
+    found = diagnose(
+        subject, configs,
+        source=source, source_digest=subject.source.digest, data=str(data), utterances=looked_at, against=against,
+        train=None if train is None else str(train),
+    )  # fmt: skip
+    print(json_module.dumps(_listed(found)) if json else _spoken(found))
+    _say(f"wrote {out / PAGE}")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _listed(found: dict[str, Finding | str]) -> dict[str, Any]:
+    return {
+        name: {"skipped": finding}
+        if isinstance(finding, str)
+        else {
+            "numbers": [
+                {"name": number.name, "value": number.value, "unit": number.unit, "layer": number.layer, **number.more}
+                for number in finding.numbers
+            ],
+            "notes": finding.notes,
+        }
+        for name, finding in found.items()
+    }
+
+
+def _spoken(found: dict[str, Finding | str]) -> str:
+    """One line per measure, with its values from layer to layer."""
+    lines = []
+    for name, finding in found.items():
+        if isinstance(finding, str):
+            lines.append(f"{name}: skipped: {finding}")
+            continue
+        lines.append(f"{name}:")
+        width = 2 + max((len(number.measure) for number in finding.numbers), default=0)
+        for (measure, unit), values in finding.by_measure().items():
+            lines.append(f"  {measure:<{width}}{' '.join(f'{value:.3g}' for value in values.values())} {unit}".rstrip())
+        single = [number for number in finding.numbers if number.layer is None]
+        lines += [f"  {number.measure:<{width}}{number.value:.3g} {number.unit}".rstrip() for number in single]
+    return "\n".join(lines)

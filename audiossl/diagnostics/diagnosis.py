@@ -1,0 +1,76 @@
+"""A diagnosis from a subject to `diagnosis.html` and `results.json`: one analysis after another, each skipped with a reason where it must be."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from audiossl.config import build
+from audiossl.diagnostics import analyses
+from audiossl.diagnostics.finding import Finding, SkippedError
+from audiossl.diagnostics.page import Section, page
+from audiossl.diagnostics.results import add_result
+from audiossl.registry import names, suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from audiossl.diagnostics.subject import Subject
+
+PAGE = "diagnosis.html"
+
+
+def configured(only: Sequence[str], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Config of each analysis that is to run, all where `only` is empty; ValueError for a name or a key that is none."""
+    known = names(analyses.KIND)
+    wanted = sorted(set(only)) or known
+    strange = next((name for name in [*wanted, *overrides] if name not in known), None)
+    if strange is not None:
+        raise ValueError(f"unknown analysis {strange!r}; {suggestion(strange, known)}")
+    return {name: build(analyses.get(name).Config, overrides.get(name, {}), name) for name in wanted}
+
+
+def diagnose(subject: Subject, configs: dict[str, Any], **facts: Any) -> dict[str, Finding | str]:
+    """Run analyses and write the page and the results; returns what each found, or why it was skipped.
+
+    facts: what the page and every result say of the data. Results are written as soon as an analysis is done.
+    """
+    found: dict[str, Finding | str] = {}
+    for name, config in configs.items():
+        subject.log(f"{name} ...")
+        try:
+            finding = analyses.get(name).run(subject, config)
+        except SkippedError as reason:
+            found[name] = str(reason)
+            continue
+        for number in finding.numbers:
+            context = {**facts, **number.more} | ({} if number.layer is None else {"layer": number.layer})
+            add_result(subject.out, number.name, number.value, number.unit, seed=subject.seed, **context)
+        found[name] = finding
+    _write(subject.out / PAGE, found, facts)
+    return found
+
+
+def _write(out: Path, found: dict[str, Finding | str], facts: dict[str, Any]) -> None:
+    sections = [_data(facts)]
+    for name, finding in found.items():
+        section = Section(analyses.get(name).TITLE)
+        if isinstance(finding, str):
+            section.missing.append(finding)
+        else:
+            finding.tabulate()
+            section.body += [f"<p>{escape(note)}</p>" for note in finding.notes] + finding.body
+        sections.append(section)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(page("Diagnosis", [str(facts["source"])], sections), encoding="utf-8")
+    partial.replace(out)
+
+
+def _data(facts: dict[str, Any]) -> Section:
+    shown = Finding()
+    shown.table(
+        ["what", "value"], [[name.replace("_", " "), str(value)] for name, value in facts.items() if value is not None]
+    )
+    return Section("Data", shown.body)

@@ -1,0 +1,166 @@
+"""`audiossl diagnose` from recordings to one page: every analysis, those that must be skipped, and one line for each misuse."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from audiossl.cli.main import main
+from audiossl.config import to_table, write_toml
+from audiossl.data.audio import write_audio
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.diagnostics.results import read_results
+from audiossl.encoders.fbank import FBank
+
+HERTZ = {"A": 300.0, "I": 2500.0, "U": 700.0}
+QUICK = ["--probe.steps", "20", "--probe.batch", "16", "--probe.seeds", "[0]", "--probe.learning_rates", "[0.03]"]
+QUICK += ["--clustering.restarts", "1", "--views.num_rooms", "2", "--num-workers", "0", "--device", "cpu"]
+EVERY = {"abx", "alignment", "clustering", "memorisation", "probes", "risk", "scatter", "spectrum"}
+
+
+def make_data(folder, count, *, seed, bare=False):
+    """Utterances of six letters, each a tone; the keyword is the first. bare: neither labels nor phones."""
+    rng, rows = np.random.default_rng(seed), []
+    audio = folder.with_name(f"{folder.name}_audio")
+    audio.mkdir()
+    for number in range(count):
+        letters = [list(HERTZ)[number % 3], *map(str, rng.choice(list(HERTZ), 5))]
+        time = np.arange(1600) / 16_000
+        waveform = np.concatenate([0.2 * np.sin(2 * np.pi * HERTZ[letter] * time) for letter in letters])
+        waveform += (0.003, 0.02)[number % 2] * rng.standard_normal(len(waveform))
+        path = audio / f"{number:03}.wav"
+        write_audio(path, waveform.astype(np.float32), 16_000)
+        phones = None if bare else [(0.1 * place, 0.1, letter) for place, letter in enumerate(letters)]
+        name = f"u{number:03}" if bare else f"s{number % 2}-{number:03}"
+        columns = {} if bare else {"utt2keyword": letters[0], "utt2part": "seen" if number % 4 else "new"}
+        rows.append(
+            CorpusUtterance(name, name, path, name if bare else f"s{number % 2}", columns=columns, phones=phones)
+        )
+    write_data_dir(rows, folder)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("diagnose")
+    make_data(root / "test", 36, seed=0)
+    make_data(root / "train", 36, seed=1)
+    make_data(root / "bare", 8, seed=2, bare=True)
+    write_toml(root / "tiny.toml", {"encoder": {"name": "fbank", **to_table(FBank.Config.tiny())}})
+    # The same architecture with other weights: another size of its last part will do.
+    other = to_table(FBank.Config.tiny())
+    write_toml(root / "other.toml", {"encoder": {"name": "fbank", **other, "ffn_dim": 2 * other["ffn_dim"]}})
+    return root
+
+
+def run(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["diagnose", *map(str, words)])
+    out, err = capsys.readouterr()
+    return stop.value.code, out, err
+
+
+class Wellformed(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.images = [], 0
+
+    def handle_starttag(self, tag, attrs):
+        self.images += tag == "img"
+        if tag not in {"meta", "img", "source"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_every_analysis_on_one_page(corpus, tmp_path, capsys):
+    out = tmp_path / "d"
+    words = [f"random:{corpus / 'tiny.toml'}", "--data", corpus / "test", "--out", out, *QUICK, "--json"]
+    words += ["--train", corpus / "train", "--against", f"random:{corpus / 'other.toml'}"]
+    words += ["--columns", "utt2keyword", "--risk.shots", "3", "--memorisation.groups", "utt2part"]
+    code, said, err = run(words, capsys)
+    assert code == 0, err
+    found = json.loads(said)
+    assert set(found) == EVERY
+    assert not any("skipped" in finding for finding in found.values())
+    layers = FBank.Config.tiny().num_layers + 1
+    rows = {row.name: row for row in read_results(out)}
+    for measure in (
+        "probe keyword accuracy", "AMI (k-means, keyword)", "ARI (agglomerative, keyword)", "silhouette (k-means, keyword)",
+        "RankMe", "effective rank", "alignment", "uniformity", "ABX error within speakers", "ABX error across speakers",
+    ):  # fmt: skip
+        for layer in range(layers):
+            row = rows[f"{measure} layer {layer}"]
+            assert (row.seed, row.more["layer"], row.more["utterances"]) == (0, layer, "36 of 36")
+        assert f"{measure} layer {layers}" not in rows
+    for shots in ("all labels", "3 labels per class"):
+        parts = [
+            rows[f"{part} (keyword, {shots})"].value
+            for part in ("usability", "probe generalisation", "encoder generalisation")
+        ]
+        assert sum(parts) == pytest.approx(rows[f"total risk (keyword, {shots})"].value, abs=1e-9)
+    assert rows["ABX error within speakers layer 0"].value < 20  # tones of different pitch are easy
+    assert rows["memorisation (seen)"].more["utterances"] == 27
+    scores = dict(line.split() for line in (out / "utt2mem").read_text().splitlines())
+    ranked = [line.split() for line in (out / "most_memorised.txt").read_text().splitlines()]
+    assert len(scores) == len(ranked) == 36
+    assert [float(score) for _, score in ranked] == sorted(map(float, scores.values()), reverse=True)
+    page = (out / "diagnosis.html").read_text()
+    parser = Wellformed()
+    parser.feed(page)
+    assert parser.open == []
+    assert parser.images >= 8
+    assert "Not shown" not in page
+    assert "36 of 36" in page
+    assert not [path for path in out.iterdir() if path.name.startswith(".abx") or path.suffix == ".partial"]
+
+
+def test_what_the_data_lack_is_skipped_and_named(corpus, tmp_path, capsys):
+    out = tmp_path / "d"
+    words = ["fbank", "--data", corpus / "bare", "--out", out, *QUICK, "--max-utterances", "6"]
+    code, said, err = run(words, capsys)
+    assert code == 0, err
+    skipped = dict(line.split(": skipped: ") for line in said.splitlines() if ": skipped: " in line)
+    assert set(skipped) == {"abx", "clustering", "memorisation", "probes", "risk"}
+    assert "has no phones.ctm" in skipped["abx"]
+    assert "--against OTHER" in skipped["memorisation"]
+    assert "--train DIR" in skipped["risk"]
+    page = (out / "diagnosis.html").read_text()
+    assert page.count("Not shown: ") == 5
+    assert "6 of 8" in page
+    assert {row.name for row in read_results(out)} >= {"RankMe layer 0", "uniformity layer 0"}
+
+
+def test_only_what_was_asked_for(corpus, tmp_path, capsys):
+    words = ["fbank", "--data", corpus / "test", "--out", tmp_path / "d", *QUICK, "--only", "clustering", "spectrum"]
+    code, said, _ = run(words, capsys)
+    assert code == 0
+    assert [line for line in said.splitlines() if not line.startswith(" ")] == ["clustering:", "spectrum:"]
+    # All columns whose values repeat, and no other file.
+    assert "AMI (k-means, part)" in said
+    assert "dur" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--only", "spectra"], 1, "unknown analysis 'spectra'; did you mean 'spectrum'?"),
+        (["--only", "spectrum", "--clusterin.components", "3"], 1, "did you mean 'clustering'"),
+        (["--clustering.component", "3"], 1, "did you mean 'components'"),
+        (["--views.crop", "2.0"], 1, "views.crop is 2.0"),
+        (["--columns", "utt2mood"], 1, "utt2mood: no such file"),
+        (["--split", "0.5/0.5"], 1, "--split 0.5/0.5"),
+        (["--max-utterances", "1"], 2, "give at least 2"),
+        (["--only", "memorisation", "--against", "fbank"], 1, "has the same weights"),
+        (["--only", "scatter", "--layer", "7"], 1, "layer 7: fbank has layers 0 to 0"),
+        (["--only", "abx", "--abx.engine", "fast"], 1, "abx.engine"),
+    ],
+)
+def test_misuse_is_one_line(corpus, tmp_path, capsys, words, status, message):
+    code, out, err = run(["fbank", "--data", corpus / "test", "--out", tmp_path / "d", *QUICK, *words], capsys)
+    assert code == status
+    assert message in err.splitlines()[-1]
+    assert out == ""
