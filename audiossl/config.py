@@ -74,13 +74,17 @@ def split_overrides(arguments: list[str]) -> tuple[Tables, list[str]]:
     return tables, rest
 
 
+_NAMES_ITSELF = frozenset(("units",))
+"""Tables whose `name` is not that of a plug-in, whose options would go with it."""
+
+
 def merge(base: Tables, over: Tables) -> Tables:
     """Return `base` with `over` on top, table by table; a table that names another plug-in replaces the whole table."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(value, dict) and isinstance(below, dict):
-            other = "name" in value and value["name"] != below.get("name")
+            other = key not in _NAMES_ITSELF and "name" in value and value["name"] != below.get("name")
             merged[key] = value if other else merge(below, value)
         else:
             merged[key] = value

@@ -12,18 +12,21 @@ speaker is a reader; for Kaldi's habit of one speaker per chapter, cut the utter
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from audiossl.data.chapters import read_chapters
 from audiossl.data.corpus import published, write_imitation
-from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.data.writer import write_data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from audiossl.data.writer import CorpusUtterance
 
 _TRAINING = ("train-clean-100", "train-clean-360", "train-other-500")
 _PARTS = (*_TRAINING, "dev-clean", "dev-other", "test-clean", "test-other")
@@ -88,32 +91,9 @@ def _genders(path: Path) -> dict[str, str]:
 
 
 def _utterances(part: Path, genders: dict[str, str]) -> Iterator[CorpusUtterance]:
-    chapters = sorted(part.glob("*/*/"))
-    if not chapters:
-        raise ValueError(f"{part}: holds no <speaker>/<chapter> folder; unpack {part.name} again")
-    for chapter in chapters:
-        speaker = chapter.parent.name
-        if speaker not in genders:
-            raise ValueError(f"{chapter}: speaker {speaker} is not in SPEAKERS.TXT; restore that file")
-        for name, words in _transcripts(chapter):
-            columns = {"text": words, "utt2gender": genders[speaker]}
-            yield CorpusUtterance(name, name, chapter / f"{name}.flac", speaker, columns=columns)
-
-
-def _transcripts(chapter: Path) -> Iterator[tuple[str, str]]:
-    """(utterance, words) of a chapter, after checking that recordings and transcripts are the same."""
-    path = chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt"
-    if not path.is_file():
-        raise ValueError(f"{path}: not found; unpack {chapter.parent.parent.name} again")
-    recorded = {recording.stem for recording in chapter.glob("*.flac")}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        name, _, words = line.partition(" ")
-        if name not in recorded:
+    for utterance in read_chapters(part):
+        if utterance.speaker not in genders:
             raise ValueError(
-                f"{path}:{number}: {name}.flac is not beside it; unpack {chapter.parent.parent.name} again"
+                f"{utterance.path.parent}: speaker {utterance.speaker} is not in SPEAKERS.TXT; restore that file"
             )
-        recorded.remove(name)
-        yield name, words.strip()
-    if recorded:
-        raise ValueError(f"{path}: has no line for {min(recorded)}.flac; unpack {chapter.parent.parent.name} again")
+        yield replace(utterance, columns=utterance.columns | {"utt2gender": genders[utterance.speaker]})

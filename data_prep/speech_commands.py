@@ -8,7 +8,9 @@ arXiv:1804.03209, 2018.
 Writes `train`, `dev`, `test` with all words, split by the published lists or, where both are absent, by the rule they were made
 with: 10 % and 10 % by the SHA-1 hash of the speaker. Writes `train_12` and `dev_12`: ten words, `_unknown_` (10 % as many clips, drawn
 from the other words) and `_silence_` (as many segments of one second of the background noise, train's and dev's from different stretches),
-and `test_12` if the official test set is there. Writes `noise`. All but `noise` have `utt2keyword`; a word's clip has its `text`.
+and `test_12` if the official test set is there; then also `superb_ks` for `audiossl superb ks --data OUT/superb_ks`: `train` and `dev` by the hash alone, whatever
+the lists say, with all of the other words as `_unknown_`, and `test`. Its `_silence_` are seconds drawn beforehand, as many from each
+noise, of which the protocol (for v1) draws a new one each time. Writes `noise`. All but `noise` have `utt2keyword`; a word's clip has its `text`.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ _V1 = frozenset(_WORDS.split())
 _V2_ONLY = frozenset(("backward", "follow", "forward", "learn", "visual"))
 _UNKNOWN, _SILENCE, _NOISE = "_unknown_", "_silence_", "_background_noise_"
 _LISTS = {"dev": "validation_list.txt", "test": "testing_list.txt"}
+_SUPERB = "superb_ks"
 _TEST_SETS = {"v1": "speech_commands_test_set_v0.01", "v2": "speech_commands_test_set_v0.02"}
 _NAME = re.compile(r"([0-9a-f]+)_nohash_([0-9]+)\.wav")
 _SPEAKER = re.compile(r"([0-9a-f]{8})_nohash_")
@@ -46,12 +49,16 @@ _DEV_NOISE = 0.9  # dev's silence comes from the last tenth of each noise record
 
 @dataclass(frozen=True)
 class Config:
-    """version: which release the folder must be. unknown_percentage, silence_percentage: of the ten words' clips, in the _12 sets."""
+    """version: which release the folder must be. unknown_percentage, silence_percentage: of the ten words' clips, in the _12 sets.
+
+    superb_silence: seconds of each noise in `superb_ks/train` and in `superb_ks/dev` (our variant).
+    """
 
     version: Literal["auto", "v1", "v2"] = "auto"
     seed: int = 0
     unknown_percentage: float = 10.0
     silence_percentage: float = 10.0
+    superb_silence: int = 200
 
 
 def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> None:
@@ -75,6 +82,7 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     for folder in (corpus / _TEST_SETS[version], corpus.parent / _TEST_SETS[version]):
         if folder.is_dir():
             write_data_dir(_official(folder), out / "test_12")
+            _write_superb([clip for clips in splits.values() for clip in clips], noise, folder, out / _SUPERB, config)
             break
 
 
@@ -173,11 +181,35 @@ def _twelve(clips: list[CorpusUtterance], percentage: float, rng: np.random.Gene
     others = [clip for clip in clips if not _is_one_of_ten(clip)]
     count = min(round(percentage / 100.0 * len(wanted)), len(others))
     chosen = [others[index] for index in sorted(rng.choice(len(others), count, replace=False))]
-    labelled = [(clip, clip.columns["utt2keyword"]) for clip in wanted] + [(clip, _UNKNOWN) for clip in chosen]
-    return [
-        CorpusUtterance(clip.id, clip.recording, clip.path, clip.speaker, columns={"utt2keyword": label})
-        for clip, label in labelled
-    ]
+    return [_one_of_twelve(clip) for clip in (*wanted, *chosen)]
+
+
+def _one_of_twelve(clip: CorpusUtterance) -> CorpusUtterance:
+    label = clip.columns["utt2keyword"] if _is_one_of_ten(clip) else _UNKNOWN
+    return CorpusUtterance(clip.id, clip.recording, clip.path, clip.speaker, columns={"utt2keyword": label})
+
+
+def _write_superb(
+    clips: list[CorpusUtterance], noise: list[CorpusUtterance], test: Path, out: Path, config: Config
+) -> None:
+    """Write the data of SUPERB's keyword spotting; clips whose speaker the hash gives to test are in none of it."""
+    for number, name in enumerate(("train", "dev")):
+        said = [_one_of_twelve(clip) for clip in clips if hashed_split(clip.path.name) == name]
+        if not said:
+            raise ValueError(f"{test.parent}: no speaker's hash falls into {name}; unpack the whole corpus")
+        rng = np.random.default_rng((config.seed, 2 + number))
+        write_data_dir([*said, *_seconds_of_each(noise, config.superb_silence, rng)], out / name)
+    write_data_dir(_official(test), out / "test")
+
+
+def _seconds_of_each(noise: list[CorpusUtterance], count: int, rng: np.random.Generator) -> Iterator[CorpusUtterance]:
+    """Take `count` seconds at random places of each recording."""
+    for source in noise:
+        length = audio_info(source.path).duration
+        if length < 1.0:
+            raise ValueError(f"{source.path}: {length:.1f} s is too short to cut silence from; restore the recording")
+        for number, start in enumerate(rng.uniform(0.0, length - 1.0, count)):
+            yield _silence(source, number, start)
 
 
 def _cut_silence(
@@ -191,10 +223,13 @@ def _cut_silence(
         first, last = (_DEV_NOISE * length, length) if split == "dev" else (0.0, _DEV_NOISE * length)
         if last - first < 1.0:
             raise ValueError(f"{source.path}: {length:.1f} s is too short to cut silence for {split} from")
-        start = rng.uniform(first, last - 1.0)
-        name = f"{source.id}-{_SILENCE}-{number:05d}"
-        columns = {"utt2keyword": _SILENCE}
-        yield CorpusUtterance(name, source.id, source.path, source.id, start, start + 1.0, columns=columns)
+        yield _silence(source, number, rng.uniform(first, last - 1.0))
+
+
+def _silence(source: CorpusUtterance, number: int, start: float) -> CorpusUtterance:
+    name = f"{source.id}-{_SILENCE}-{number:05d}"
+    columns = {"utt2keyword": _SILENCE}
+    return CorpusUtterance(name, source.id, source.path, source.id, start, start + 1.0, columns=columns)
 
 
 def _official(folder: Path) -> Iterator[CorpusUtterance]:

@@ -3,26 +3,31 @@
 Layout: `wav/<id10001 ...>/<video>/<00001 ...>.wav`, both archives unpacked in one place, or the development part in `dev/`, `vox1_dev/` or
 `vox1_dev_wav/` and the test part in `test/`, `vox1_test/` or `vox1_test_wav/`. Here or in `meta/`, each if it is there: `veri_test.txt`
 (O), `veri_test2.txt` (O, cleaned), `list_test_all.txt`, `list_test_all2.txt` (E), `list_test_hard.txt`, `list_test_hard2.txt` (H), all `1|0 wav wav`;
-`iden_split.txt` (`1|2|3 wav`) and `vox1_meta.csv`. Licence: CC BY 4.0. Source: Nagrani, Chung, Zisserman: "VoxCeleb: a large-scale speaker
-identification dataset", Interspeech 2017; E and H: Chung, Nagrani, Zisserman, Interspeech 2018.
+`iden_split.txt` or, as SUPERB calls it, `veri_test_class.txt` (`1|2|3 wav`), and `vox1_meta.csv`. Licence: CC BY 4.0. Source: Nagrani, Chung,
+Zisserman: "VoxCeleb: a large-scale speaker identification dataset", Interspeech 2017; E and H: Chung, Nagrani, Zisserman, Interspeech 2018.
 
 Writes `all`, `dev` (1,211 speakers) and `test` (40, id10270 to id10309), with `utt2video` and, from `vox1_meta.csv`, `utt2gender`; the original and the
 cleaned lists as `trials_o` and `trials_o_cleaned` in `test` and, with `trials_e`, `trials_h` and theirs, in `all`, for E and H compare
-speakers of both parts. From `iden_split.txt`: `iden_train`, `iden_dev`, `iden_test`. Id: `<speaker>-<video>-<number>`.
+speakers of both parts. From `iden_split.txt`: `iden_train`, `iden_dev`, `iden_test`, and the same as `train`, `dev` and `test` of `superb_sid`, for
+`audiossl superb sid --data OUT/superb_sid`. Where both parts and `veri_test.txt` are there, `superb_asv` for `audiossl superb asv --data OUT/superb_asv`:
+`train` (all of `dev`), `test` with the original list O as `trials`, 37,720 of them, and `dev`: some of training's utterances with trials drawn
+among them. Id: `<speaker>-<video>-<number>`.
 """
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audiossl.data.corpus import published, write_imitation
-from audiossl.data.edit import subset
-from audiossl.data.kaldi import UTT2SPK, read_table
+from audiossl.data.edit import per_speaker, subset
+from audiossl.data.kaldi import TRIALS, UTT2SPK, read_table
 from audiossl.data.manifest import Manifest
 from audiossl.data.writer import CorpusUtterance, write_data_dir
-from audiossl.verification.make_trials import rename_trials
+from audiossl.verification.make_trials import count_pairs, make_trials, rename_trials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,9 +44,30 @@ _LISTS = {
     "trials_h_cleaned": "list_test_hard2.txt",
 }
 _IDENTIFICATION = {"1": "iden_train", "2": "iden_dev", "3": "iden_test"}
+_IDENTIFICATION_LISTS = ("iden_split.txt", "veri_test_class.txt")
+_SID = "superb_sid"
+_ASV = "superb_asv"
+_ASV_UTTERANCES = 25  # of each speaker in its `dev`
+_ASV_TRIALS = 20_000
 
 
-def prepare(corpus: Path | None, out: Path) -> None:
+@dataclass(frozen=True)
+class Config:
+    """How `superb_asv/dev` is made, which the protocol of SUPERB does not have (our variant).
+
+    dev_speakers: of training, drawn at random, with up to 25 utterances each. held_out: leave these speakers out of `superb_asv/train`, so that they say
+    something of speakers never heard; the protocol trains on all, and its authors' own development trials are of speakers of training.
+    """
+
+    dev_speakers: int = 40
+    held_out: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dev_speakers < 2:
+            raise ValueError(f"prep.dev_speakers: {self.dev_speakers} cannot be told apart; ask for at least 2")
+
+
+def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> None:
     """Write the data directories and trial lists under `out`; nothing is copied."""
     corpus = published(corpus)
     folders = [folder for folder in (corpus / "wav", *(corpus / part / "wav" for part in _PARTS)) if folder.is_dir()]
@@ -62,6 +88,8 @@ def prepare(corpus: Path | None, out: Path) -> None:
         for part in ("all", "test") if name.startswith("trials_o") else ("all",):
             if found is not None and (out / part).is_dir():
                 rename_trials(found, out / part / name, frozenset(Manifest.open(out / part).ids), utterance_id)
+    if (out / "dev").is_dir() and (out / "test" / "trials_o").is_file():
+        _write_superb(out, config or Config())
 
 
 def fake(root: Path) -> None:
@@ -132,7 +160,7 @@ def _genders(corpus: Path) -> dict[str, str]:
 
 
 def _write_identification(corpus: Path, manifest: Manifest, out: Path) -> None:
-    path = _meta(corpus, "iden_split.txt")
+    path = next(filter(None, (_meta(corpus, name) for name in _IDENTIFICATION_LISTS)), None)
     if path is None:
         return
     number = {name: index for index, name in enumerate(manifest.ids)}
@@ -146,7 +174,33 @@ def _write_identification(corpus: Path, manifest: Manifest, out: Path) -> None:
             )
         chosen[_IDENTIFICATION[split]].append(number[utterance_id(file)])
     for part, indices in chosen.items():
-        subset(out / "all", np.array(indices, np.int64), out / part)
+        for place in (out / part, out / _SID / part.removeprefix("iden_")):
+            subset(out / "all", np.array(indices, np.int64), place)
+
+
+def _write_superb(out: Path, config: Config) -> None:
+    """Write `superb_asv`."""
+    rng = np.random.default_rng(0)
+    heard = Manifest.open(out / "dev")
+    speakers = np.array(list(heard.column(UTT2SPK)))
+    drawn = rng.permutation(np.unique(speakers))[: config.dev_speakers]
+    is_drawn = np.isin(speakers, drawn)
+    training = ~is_drawn if config.held_out else np.ones_like(is_drawn)
+    if not training.any():
+        raise ValueError(
+            f"prep.dev_speakers: {config.dev_speakers} held out of {len(drawn)} leave none; hold out fewer"
+        )
+    subset(out / "dev", np.flatnonzero(training), out / _ASV / "train")
+    subset(
+        out / "dev",
+        np.intersect1d(np.flatnonzero(is_drawn), per_speaker(heard, _ASV_UTTERANCES, 0)),
+        out / _ASV / "dev",
+    )
+    subset(out / "test", np.arange(len(Manifest.open(out / "test"))), out / _ASV / "test")
+    shutil.copyfile(out / "test" / "trials_o", out / _ASV / "test" / TRIALS)
+    dev = Manifest.open(out / _ASV / "dev")
+    pairs = count_pairs(np.unique(list(dev.column(UTT2SPK)), return_inverse=True)[1])
+    make_trials(dev, out / _ASV / "dev" / TRIALS, random=min(_ASV_TRIALS, 2 * min(pairs)), rng=rng)
 
 
 def _meta(corpus: Path, name: str) -> Path | None:

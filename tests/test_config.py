@@ -77,6 +77,9 @@ def test_merge_replaces_a_table_that_names_another_plugin():
     over = {"encoder": {"name": "fbank"}, "train": {"seed": 2}}
     assert config.merge(base, over) == {"encoder": {"name": "fbank"}, "train": {"seed": 2, "max_steps": 5}}
     assert config.merge(base, {"encoder": {"dim": 5}})["encoder"] == {"name": "wav2vec2", "dim": 5}
+    # Units have a name of their own, which is no plug-in's.
+    units = {"units": {"name": "a", "clusters": 9}}
+    assert config.merge(units, {"units": {"name": "b"}}) == {"units": {"name": "b", "clusters": 9}}
 
 
 def test_recipes_are_found_by_name():

@@ -24,6 +24,7 @@ from audiossl.data.validate import faults
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.interop.checkpoint import list_checkpoints, load_weights
 from audiossl.nn.masking import valid_frames
+from audiossl.nn.task import Task
 from audiossl.train.distributed import World
 from audiossl.train.fine_tune import FineTune, FineTuneConfig
 from audiossl.train.loop import TrainConfig, train
@@ -47,11 +48,14 @@ def on_encoders(kind):
     return [(n, e) for n, e in pairs if all(hasattr(registry.get("encoders", e), need) for need in needs[n])]
 
 
-ADAPTERS, OBJECTIVES, TASKS = (on_encoders(kind) for kind in ("adapters", "objectives", "tasks"))
+ADAPTERS, OBJECTIVES = on_encoders("adapters"), on_encoders("objectives")
+# A search trains nothing: its tests are those of `superb/search.py`.
+TASKS = [(name, e) for name, e in on_encoders("tasks") if issubclass(registry.get("tasks", name), Task)]
 CONFIGURED = [(k, n) for k in ("encoders", "objectives", "adapters", "tasks", "data_prep") for n in registry.names(k)]
+SYNTHESISED = {"mini", "superb_mini"}
 CORPUS_MARKS = {
     # It has nothing to imitate: it is synthesised, by processes of espeak-ng.
-    "mini": pytest.mark.slow,
+    **dict.fromkeys(SYNTHESISED, pytest.mark.slow),
 }
 CORPORA = [pytest.param(name, marks=CORPUS_MARKS.get(name, ())) for name in registry.names("data_prep")]
 
@@ -91,9 +95,21 @@ def small_data(folder, label_sets=()):
         path = folder / f"{number}.wav"
         write_audio(path, 0.1 * rng.standard_normal(samples), RATE)
         name, word = f"s{number % 3}-{number}", ("yes", "no")[number % 2]
-        columns = {"text": f"{word} {number // 3 * 'so'}".strip().upper(), "utt2keyword": word, "utt2lang": "xx"}
+        columns = {
+            "text": f"{word} {number // 3 * 'so'}".strip().upper(),
+            "utt2keyword": word,
+            "utt2lang": "xx",
+            "utt2slots": f"B-word {word} E-word",
+            "utt2turns": f"a 0 0.{number + 1} b 0.2 0.4",
+            "utt2emotion": word,
+            "utt2session": name[:2],
+            **{f"utt2{slot}": word for slot in ("action", "object", "location")},
+        }
         rows.append(CorpusUtterance(name, name, path, name[:2], columns=columns))
     write_data_dir(rows, folder / "data")
+    pairs = [(a.id, b.id) for a, b in itertools.combinations(rows, 2)]
+    trials = [f"{a} {b} {'target' if a[:2] == b[:2] else 'nontarget'}\n" for a, b in pairs]
+    (folder / "data" / "trials").write_text("".join(trials), encoding="utf-8")
     manifest = Manifest.open(folder / "data")
     for name, rate in label_sets:
         counts = [int((seconds - 0.025) * rate) + 1 for seconds in manifest.durations]
@@ -301,33 +317,37 @@ def test_task_learns_predicts_and_scores(tmp_path, name, encoder):
     model = tiny_encoder(encoder)
     task = cls.from_data(model, cls.Config.tiny(), manifest)
     module = FineTune(model, Frozen(Frozen.Config()), task, FineTuneConfig(channel_mask_length=4))
-    batch = batch_maker(module, manifest)[0]
-    result = module(batch)
+    maker = batch_maker(module, manifest)
+    batches = [maker[position] for position in range(maker.sampler.batches_per_epoch())]
+    result = module(batches[0])
     result.loss_sum.backward()
     assert result.loss_sum.isfinite()
     assert result.count > 0
     assert [key for key, p in task.named_parameters() if p.grad is None] == []
-    predictions = module.eval().predict(batch)
-    assert len(predictions) == len(batch["utt_ids"]) > 1
+    module.eval()
+    predictions = {n: p for batch in batches for n, p in zip(batch["utt_ids"], module.predict(batch), strict=True)}
+    assert sorted(predictions) == list(manifest.ids)
     metric, direction = task.metric
     assert direction in {"min", "max"}
-    scores = task.score(predictions, batch["text"])
-    assert np.isfinite(scores[metric])
+    assert np.isfinite(task.evaluate(predictions, manifest)[metric])
+    shares = task.layer_shares()
+    assert shares is None or (len(shares) == model.num_layers + 1 and float(shares.detach().sum()) == pytest.approx(1.0))
     task.save_labels(tmp_path)
     saved = module.state_to_save()
     again = cls.from_experiment(model, cls.Config.tiny(), tmp_path)
     other = FineTune(model, Frozen(Frozen.Config()), again, module.config).eval()
     other.load_saved(saved)
-    assert other.predict(batch) == predictions
+    for utterance, theirs in zip(batches[0]["utt_ids"], other.predict(batches[0]), strict=True):
+        np.testing.assert_array_equal(theirs, predictions[utterance])
 
 
 @pytest.mark.parametrize("name", CORPORA)
 def test_corpus_writes_sound_data_directories(tmp_path, name):
     module, out = registry.get("data_prep", name), tmp_path / "out"
     out.mkdir()
-    if name == "mini":
+    if name in SYNTHESISED:
         if importlib.util.find_spec("espeakng_loader") is None:
-            pytest.skip("mini needs the extra `synth`")
+            pytest.skip("it needs the extra `synth`")
         module.prepare(None, out, module.Config.tiny())
     else:
         module.fake(tmp_path / "published")

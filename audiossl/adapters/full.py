@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 class Full:
     """Train the encoder but, as published, not its frontend (Baevski et al., 2020, section 4.3)."""
+
+    saves_all: ClassVar[bool] = True
+    """A checkpoint holds all of the encoder: nothing is left to be verified against the one that it started from."""
 
     @dataclass(frozen=True)
     class Config:

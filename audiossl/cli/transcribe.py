@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -26,6 +27,11 @@ def main(
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional],
     *,
     out: Path | None = None,
+    beam: int = 0,
+    lm: Path | None = None,
+    lexicon: Path | None = None,
+    lm_weight: float | None = None,
+    word_score: float | None = None,
     batch_seconds: float = 60.0,
     num_workers: int = 1,
     device: str = "auto",
@@ -36,12 +42,17 @@ def main(
     Prints `utterance text` lines; a data directory that holds the reference text is scored as well, and the scores are kept
     in the experiment's results.json.
 
-    Example: audiossl transcribe exp/asr data/test recording.wav
+    Example: audiossl transcribe exp/asr data/test recording.wav --beam 50 --lm lm.arpa --lexicon lexicon.txt
 
     Args:
         experiment: experiment of `audiossl finetune`.
         paths: audio files and data directories.
         out: write the lines there too, sorted, as a Kaldi text file.
+        beam: hypotheses that beam search keeps; 0 reads greedily.
+        lm: n-gram model, ARPA or KenLM's binary: of words with --lexicon, else of tokens; see `audiossl lm`. Needs the extra `lm`.
+        lexicon: lines `word token token ...`: only these words are written. Needs the extra `lm`.
+        lm_weight: of the decimal logarithm of the language model's probability (default: 2).
+        word_score: added for each word, with --lexicon (default: -1).
         batch_seconds: seconds of audio per batch.
         num_workers: processes that read audio.
         device: auto, cpu, cuda or cuda:N.
@@ -55,10 +66,12 @@ def main(
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path}: no such file or directory; give audio files or data directories")
+    decoding = _Decoding(beam, lm, lexicon, lm_weight, word_score)
     config = LoaderConfig(batch_seconds=batch_seconds, num_workers=num_workers)
     bad: list[str] = []
     with join_world(device) as world:
         module, tables = load_finetuned(experiment)
+        decoding.prepare(module.task, experiment)
         module.to(world.device)
         texts, scores = _transcribe(module, paths, config, bad)
     if out is not None:
@@ -74,10 +87,71 @@ def main(
         print(f"audiossl: {line}", file=sys.stderr)
     folder = open_source(experiment)[0].parent.parent
     try:
-        _keep(folder, scores, seed=tables["train"]["seed"], left_out=len(bad))
+        _keep(folder, scores, decoding, seed=tables["train"]["seed"], left_out=len(bad))
     except OSError as error:
         print(f"audiossl: {folder}: the scores are not kept: {error.strerror}", file=sys.stderr)
     return 1 if bad else 0
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """How CTC is read; see `main`."""
+
+    beam: int
+    lm: Path | None
+    lexicon: Path | None
+    lm_weight: float | None
+    word_score: float | None
+
+    def __post_init__(self) -> None:
+        if self.beam < 0:
+            raise ValueError(f"--beam {self.beam} keeps no hypothesis; give at least 1, or 0 to read greedily")
+        for path in (self.lm, self.lexicon):
+            if path is not None and not path.is_file():
+                raise ValueError(f"{path}: no such file; `audiossl lm` makes language models and lexicons")
+        if (self.lm or self.lexicon) and not self.beam:
+            raise ValueError("--lm and --lexicon are for beam search; add --beam, such as --beam 50")
+        if self.lm_weight is not None and self.lm is None:
+            raise ValueError(f"--lm_weight {self.lm_weight} has nothing to weigh; add --lm, or leave it out")
+        if self.word_score is not None and self.lexicon is None:
+            raise ValueError(
+                f"--word_score {self.word_score} is for words of a lexicon; add --lexicon, or leave it out"
+            )
+
+    def prepare(self, task: Any, experiment: str) -> None:
+        """Let the task read so; ValueError where it writes no text."""
+        if not self.beam:
+            return
+        if not hasattr(task, "decoder"):
+            raise ValueError(f"--beam {self.beam}: {experiment} writes no tokens; beam search is for the task ctc")
+        if self.lm is None and self.lexicon is None:
+            from audiossl.nn.beam_search import PrefixBeam
+
+            task.decoder = PrefixBeam(task.vocabulary, beam=self.beam)
+            return
+        from audiossl.nn.lm_beam import LMBeam
+
+        task.decoder = LMBeam(task.vocabulary, beam=self.beam, lm=self.lm, lexicon=self.lexicon, **self._scales())
+
+    @property
+    def label(self) -> str:
+        """What the name of a score says of it."""
+        parts = [f"beam {self.beam}"] * bool(self.beam) + [path.name for path in (self.lm, self.lexicon) if path]
+        return f" ({', '.join(parts)})" if parts else ""
+
+    def row(self) -> dict[str, Any]:
+        """All of it that was in use, for the results."""
+        files = {name: str(path) for name, path in (("lm", self.lm), ("lexicon", self.lexicon)) if path}
+        return {"beam": self.beam, **files, **self._scales()} if self.beam else {}
+
+    def _scales(self) -> dict[str, float]:
+        """Those of the published decoding of wav2vec 2.0 base with a 4-gram where none are given."""
+        scales = {}
+        if self.lm:
+            scales["lm_weight"] = 2.0 if self.lm_weight is None else self.lm_weight
+        if self.lexicon:
+            scales["word_score"] = -1.0 if self.word_score is None else self.word_score
+        return scales
 
 
 def _transcribe(
@@ -112,11 +186,18 @@ def _transcribe(
     return texts, scores
 
 
-def _keep(folder: Path, scores: dict[str, dict[str, float]], *, seed: int, left_out: int) -> None:
+def _keep(folder: Path, scores: dict[str, dict[str, float]], decoding: _Decoding, *, seed: int, left_out: int) -> None:
     """Append the scores to the experiment's results, named like `WER test`. left_out: recordings that could not be used."""
     for place, values in scores.items():
         for name, value in values.items():
             shown = name.upper() if name in {"wer", "cer"} else name
             add_result(
-                folder, f"{shown} {Path(place).resolve().name}", value, "%", seed=seed, data=place, left_out=left_out
+                folder,
+                f"{shown} {Path(place).resolve().name}{decoding.label}",
+                value,
+                "%",
+                seed=seed,
+                data=place,
+                left_out=left_out,
+                **decoding.row(),
             )

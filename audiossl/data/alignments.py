@@ -1,4 +1,4 @@
-"""Faults of what is aligned with the audio - `units/<name>`, `phones.ctm` - and of `trials`; lines are streamed."""
+"""Faults of what is aligned with the audio - `units/<name>`, `phones.ctm`, `utt2turns` - and of `trials`; lines are streamed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from audiossl.data import kaldi
 from audiossl.data.lines import Fault, parse_phone, parse_trial, scan
+from audiossl.data.turns import parse_turns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -102,6 +103,20 @@ def phone_faults(path: Path, durations: Mapping[str, float | None], fix: str) ->
             what = f"{line.key!r}: {phone.phone} ends at {end:g} s, the utterance at {kaldi.seconds(length)} s"
             yield Fault(path, line.number, what, "align again or correct the line")
         last, last_start = line.key, phone.start
+
+
+def turn_faults(path: Path, durations: Mapping[str, float | None]) -> Iterator[Fault]:
+    """Yield the faults of the turns in `utt2turns`; not those of its order and ids."""
+    for line in scan(path):
+        if line.fault or not line.value:
+            continue
+        turns, length = parse_turns(line.value), durations.get(line.key)
+        if turns is None:
+            what = f"{line.key!r}: {line.value[:40]!r} is not `speaker start end` once or more, in seconds"
+            yield Fault(path, line.number, what, "correct the line")
+        elif length is not None and (end := max(turn.end for turn in turns)) > length + DURATION_TOLERANCE:
+            what = f"{line.key!r}: someone speaks until {end:g} s, where it ends at {kaldi.seconds(length)} s"
+            yield Fault(path, line.number, what, "correct the line")
 
 
 def trial_faults(path: Path, utterances: Collection[str], fix: str) -> Iterator[Fault]:

@@ -35,13 +35,15 @@ _SHOWN = 3
 class LoaderConfig:
     """How batches are made.
 
-    batch_seconds: padded audio per batch, s; 87.5 s is what HuBERT and wav2vec 2.0 Base give each GPU. Utterances outside
+    batch_seconds: padded audio per batch, s; 87.5 s is what HuBERT and wav2vec 2.0 Base give each GPU. batch_utterances: at most so many
+    utterances in a batch, as where a protocol counts them; 0 is no limit, and `batch_seconds` holds as well. Utterances outside
     [min_duration, max_duration] s are left out. crop_duration: the longest that `views` leaves of an utterance, s, by which
     batches are then filled; the cropping itself is done by `views`. prefetch: batches that each worker holds ready. num_workers
     0: the calling process makes the batches. max_bad_fraction: share of utterances that may be unusable before training stops.
     """
 
     batch_seconds: float = 87.5
+    batch_utterances: int = 0
     min_duration: float = 0.0
     max_duration: float | None = None
     crop_duration: float | None = None
@@ -123,6 +125,7 @@ def make_sampler(manifest: Source, config: LoaderConfig, *, seed: int, shuffle: 
         min_duration=config.min_duration,
         max_duration=config.max_duration,
         crop_duration=config.crop_duration,
+        batch_utterances=config.batch_utterances,
         shuffle=shuffle,
     )
 

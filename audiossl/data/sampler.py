@@ -26,8 +26,9 @@ class BucketSampler:
 
     durations: (utterance,) seconds. batch_seconds: limit on longest x count of a batch; an utterance longer than that is a batch
     of its own. Utterances outside [min_duration, max_duration] are left out, `num_short` and `num_long` of them.
-    crop_duration: longer utterances count as this long, because they will be cropped to it. jitter: largest relative change of a
-    length before sorting; more mixes better and pads more. shuffle=False: one epoch, every utterance once, longest first.
+    crop_duration: longer utterances count as this long, because they will be cropped to it. batch_utterances: limit on the count, 0 for
+    none. jitter: largest relative change of a length before sorting; more mixes better and pads more. shuffle=False: one epoch, every
+    utterance once, longest first.
 
     Costs 16 bytes per utterance and 8 more for each of the last two epochs.
     """
@@ -41,6 +42,7 @@ class BucketSampler:
         max_duration: float | None = None,
         min_duration: float = 0.0,
         crop_duration: float | None = None,
+        batch_utterances: int = 0,
         jitter: float = 0.06,
         shuffle: bool = True,
     ) -> None:
@@ -48,6 +50,8 @@ class BucketSampler:
         self.jitter = jitter if shuffle else 0.0
         seconds = np.asarray(durations, dtype=np.float64)
         _check(seconds, batch_seconds, min_duration, max_duration, crop_duration, jitter, seed)
+        if batch_utterances < 0:
+            raise ValueError(f"batch_utterances is {batch_utterances}; give a number of utterances, or 0 for no limit")
         longest = np.inf if max_duration is None else max_duration
         self.num_short = int(np.count_nonzero(seconds < min_duration))
         self.num_long = int(np.count_nonzero(seconds > longest))
@@ -58,7 +62,7 @@ class BucketSampler:
                 " widen min_duration and max_duration"
             )
         self._seconds = np.minimum(seconds[self._kept], np.inf if crop_duration is None else crop_duration)
-        self._cuts = _cut(self._seconds, batch_seconds, self.jitter)
+        self._cuts = _cut(self._seconds, batch_seconds, batch_utterances, self.jitter)
         self._plans: OrderedDict[int, tuple[NDArray[np.intp], NDArray[np.intp]]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -111,7 +115,7 @@ class BucketSampler:
         return self._plans[epoch]
 
 
-def _cut(seconds: NDArray[np.float64], batch_seconds: float, jitter: float) -> NDArray[np.intp]:
+def _cut(seconds: NDArray[np.float64], batch_seconds: float, batch_utterances: int, jitter: float) -> NDArray[np.intp]:
     """Return the first place of each batch in the sorted list, and the list's length.
 
     Stretched lengths are at most (1 + jitter) times the plain ones, and so are the sorted lists place by place. Hence no
@@ -121,6 +125,8 @@ def _cut(seconds: NDArray[np.float64], batch_seconds: float, jitter: float) -> N
     bound = np.minimum(descending * (1 + jitter), descending[0])
     # The summand keeps quotients such as 0.3 / 0.1 whole.
     counts = np.maximum(np.floor(batch_seconds / bound + 1e-9), 1).astype(np.int64)
+    if batch_utterances:
+        counts = np.minimum(counts, batch_utterances)
     cuts = [0]
     while cuts[-1] < counts.size:
         cuts.append(cuts[-1] + int(counts[cuts[-1]]))

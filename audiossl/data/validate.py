@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from audiossl.data import kaldi
-from audiossl.data.alignments import DURATION_TOLERANCE, phone_faults, trial_faults, unit_faults
+from audiossl.data.alignments import DURATION_TOLERANCE, phone_faults, trial_faults, turn_faults, unit_faults
 from audiossl.data.audio import OVERSHOOT, AudioError, audio_info
 from audiossl.data.lines import Fault, scan, value_fault
 from audiossl.data.manifest import Manifest
 from audiossl.data.threads import in_threads
+from audiossl.data.turns import UTT2TURNS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterator, Mapping
@@ -99,6 +100,8 @@ class _Check:
                 yield from self.compare(name, rows, known[kind], kind)
             if name.startswith(kaldi.UNITS):
                 yield from unit_faults(self.directory / name, self.durations)
+            elif name == UTT2TURNS:
+                yield from turn_faults(self.directory / name, self.durations)
         if (self.directory / kaldi.PHONES_CTM).is_file():
             yield from phone_faults(self.directory / kaldi.PHONES_CTM, self.durations, self.fix)
         if (self.directory / kaldi.TRIALS).is_file():

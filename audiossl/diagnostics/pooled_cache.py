@@ -1,4 +1,4 @@
-"""One pass of an encoder over a data directory: the time-mean of every layer, kept on disk and used again.
+"""One pass of an encoder over a data directory: the time-mean of every layer, and on request its deviation, kept on disk and used again.
 
 The heads of utterance-level probes are affine in time, so that they lose nothing by starting from the mean over frames; thousands of
 probe steps then cost one upstream pass. A cache is `features.npy` (utterance, layer, dim) float32 with `features.json`; it is
@@ -34,19 +34,20 @@ class CacheConfig:
     """How the data directory is read.
 
     batch_seconds: padded audio per batch. num_workers: processes that read audio. max_bad_fraction: share of the recordings
-    that may be unreadable; they are left out.
+    that may be unreadable; they are left out. deviations: behind the mean of each dimension its standard deviation over time (divided by the number of frames).
     """
 
     batch_seconds: float = 200.0
     num_workers: int = 2
     max_bad_fraction: float = 0.01
+    deviations: bool = False
 
 
 @dataclass(frozen=True)
 class PooledFeatures:
     """Time-means of every layer.
 
-    features: (utterance, layer, dim) float32, memory-mapped, in the order of the manifest. usable: (utterance,) bool, False for recordings
+    features: (utterance, layer, dim, or twice that with deviations) float32, memory-mapped, in the order of the manifest. usable: (utterance,) bool, False for recordings
     that could not be used. forwards: utterances that went through the encoder in this call, 0 when the cache was used.
     """
 
@@ -70,9 +71,9 @@ def pooled_features(
         "data_digest": data,
         "utterances": len(manifest),
         "layers": source.num_layers,
-        "dim": source.dim,
+        "dim": source.dim * (2 if config.deviations else 1),
     }
-    place = folder / f"{manifest.path.name}-{data[:8]}-{source.digest[:8]}"
+    place = folder / f"{manifest.path.name}-{data[:8]}-{source.digest[:8]}{'-deviations' if config.deviations else ''}"
     path = place / "features.npy"
     forwards = 0
     if not (path.is_file() and _reusable(place / "features.json", facts)):
@@ -121,7 +122,7 @@ def _compute(
         bad.add([(utterance, message) for utterance, message in earlier["bad"]])
         features = np.lib.format.open_memmap(partial, mode="r+")
     else:
-        shape = (len(manifest), source.num_layers, source.dim)
+        shape = (len(manifest), source.num_layers, facts["dim"])
         features = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
     forwards = 0
     for number, rows, batch in _batches(manifest, source, config, done):
@@ -129,7 +130,7 @@ def _compute(
             log(line)
         features[list(rows.values())] = np.nan
         if batch["utt_ids"]:
-            features[[rows[utterance] for utterance in batch["utt_ids"]]] = _pool(source, batch)
+            features[[rows[utterance] for utterance in batch["utt_ids"]]] = _pool(source, batch, config)
         forwards += len(batch["utt_ids"])
         if (number + 1) % _BATCHES_PER_SAVE == 0:
             features.flush()
@@ -165,11 +166,18 @@ def _batches(
         yield number, {manifest.ids[int(row)]: int(row) for row in rows}, batch
 
 
-def _pool(source: FeatureSource, batch: Batch) -> np.ndarray:
-    """Return the time-means of a batch: (utterance, layer, dim)."""
+def _pool(source: FeatureSource, batch: Batch, config: CacheConfig) -> np.ndarray:
+    """Return the time-means of a batch, and the deviations behind them: (utterance, layer, dim)."""
     output = source.extract(batch["waveform"], batch["waveform_lengths"])
     assert len(output.layers) == source.num_layers
-    pooled = torch.stack([mean_over_frames(layer, output.lengths) for layer in output.layers], dim=1)
+    means = [mean_over_frames(layer, output.lengths) for layer in output.layers]
+    pooled = torch.stack(means, dim=1)
+    if config.deviations:
+        squares = [
+            mean_over_frames((layer.float() - mean.unsqueeze(1)).square(), output.lengths)
+            for layer, mean in zip(output.layers, means, strict=True)
+        ]
+        pooled = torch.cat([pooled, torch.stack(squares, dim=1).sqrt()], dim=2)
     finite = torch.isfinite(pooled).flatten(1).all(dim=1)
     if not finite.all():
         odd = batch["utt_ids"][int(torch.argmin(finite.int()))]

@@ -11,9 +11,12 @@ from torch import nn
 from audiossl.contracts import EncoderOutput
 from audiossl.nn.gumbel_quantiser import GumbelQuantiser
 from audiossl.nn.kmeans_quantiser import KMeansQuantiser
+from audiossl.nn.masking import valid_frames
 from audiossl.nn.vq_convs import CausalAggregator, VQFeatureConvs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor
 
 
@@ -39,7 +42,8 @@ class VQWav2Vec(nn.Module):
     class Config:
         """Defaults: the published model. quantiser: "gumbel", drawn with noise in training, or "kmeans", the nearest entry.
 
-        groups, entries: of the codebook, which the groups share. context_kernels: of the causal convolutions.
+        groups, entries: of the codebook, which the groups share. context_kernels: of the causal convolutions. start: "random", as published, or "data",
+        our variant: see `calibrate`.
         """
 
         dim: int = 512
@@ -47,6 +51,7 @@ class VQWav2Vec(nn.Module):
         groups: int = 2
         entries: int = 320
         context_kernels: tuple[int, ...] = tuple(range(2, 14))
+        start: Literal["random", "data"] = "random"
 
         @classmethod
         def nano(cls) -> VQWav2Vec.Config:
@@ -77,6 +82,22 @@ class VQWav2Vec(nn.Module):
         else:
             self.quantiser = KMeansQuantiser(config.dim, groups=config.groups, entries=config.entries, shared=True)
         self.aggregator = CausalAggregator(config.dim, config.context_kernels)
+
+    @torch.no_grad()
+    def calibrate(self, waveforms: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """With `start = "data"`, make the codes those of clusters of the data; random ones tell frames of untrained features hardly apart.
+
+        waveforms: pairs as for `forward`. Keeps all their frames at once, so give minutes and not hours.
+        """
+        if self.config.start == "random":
+            return
+        frames = []
+        for waveform, lengths in waveforms:
+            z, counts = self.features(waveform, lengths)
+            if isinstance(self.quantiser, KMeansQuantiser):
+                z = self.quantiser.normalised(z, counts)
+            frames.append(z[valid_frames(counts, z.shape[1])])
+        self.quantiser.start_from(torch.cat(frames))
 
     @overload
     def num_frames(self, samples: int) -> int: ...

@@ -61,6 +61,11 @@ def latest_checkpoint(experiment: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def step_of(checkpoint: Path) -> int:
+    """Return the step that a checkpoint folder was written at."""
+    return int(checkpoint.name.removeprefix("step_"))
+
+
 def chosen_checkpoint(experiment: Path) -> Path:
     """Return the checkpoint to use: the best on the development data where that was measured, else the newest."""
     step = best_step(experiment)

@@ -97,9 +97,19 @@ def load_from(checkpoint: Path, tables: dict[str, Any]) -> SSLEncoder:
 
 
 def load_base(tables: dict[str, Any]) -> SSLEncoder:
-    """Return the encoder that a fine-tuned experiment starts from: `run.init` in the shape that its `[encoder]` table says."""
+    """Return the encoder that a fine-tuned experiment starts from: `run.init` in the shape that its `[encoder]` table says.
+
+    ValueError where its weights are not those that the experiment was trained on, unless the checkpoints hold all of the encoder.
+    """
+    run = tables["run"]
     encoder = build_encoder(tables["encoder"])
-    copy_weights(tables["run"]["init"], encoder, seed=tables["run"]["init_seed"])
+    copy_weights(run["init"], encoder, seed=run["init_seed"])
+    # Recognisers of other packages come with their encoder and without a hash of it.
+    whole = getattr(registry.get("adapters", tables["adapter"]["name"]), "saves_all", False)
+    if "init_hash" in run and not whole and weights_hash(encoder) != run["init_hash"]:
+        raise ValueError(
+            f"run.init: the weights of {run['init']} are not those that this was trained on; put them back, or fine-tune again"
+        )
     return encoder
 
 

@@ -95,10 +95,10 @@ def _write(out: Path, tables: dict[str, Any], weights: dict[str, Any]) -> None:
 
 
 def _refuse_adapters(encoder: nn.Module, source: str | Path) -> None:
-    from torch import nn as modules
+    from audiossl.nn.attention import NoAdapter
 
     for name, module in encoder.named_modules():
-        if name.endswith("_adapter") and not isinstance(module, modules.Identity):
+        if name.endswith("_adapter") and not isinstance(module, NoAdapter):
             raise ValueError(
                 f"{source}: has adapters ({name}), which no other package would run; export one that was fine-tuned in full or frozen"
             )
@@ -112,6 +112,10 @@ def _ctc(checkpoint: Path, tables: dict[str, Any], stored: dict[str, Any], sourc
         raise ValueError(
             f"{source}: its output layer reads {task.get('layers')} layers through {task.get('hidden_dim')} hidden units; "
             "elsewhere it is one linear layer on the last; fine-tune with task.layers last and task.hidden_dim 0"
+        )
+    if task.get("tokens") == "bpe":
+        raise ValueError(
+            f"{source}: writes word pieces, which no format here holds; export a recogniser of characters or phones"
         )
     vocabulary = Vocabulary.load(checkpoint.parent.parent / "vocabulary.json")
     return CTCHead(vocabulary, stored["task.head.1.weight"], stored["task.head.1.bias"])

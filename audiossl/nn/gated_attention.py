@@ -28,12 +28,16 @@ class RelativeBias(nn.Module):
         self.num_buckets = num_buckets
         self.weight = nn.Parameter(torch.randn(num_buckets, num_heads) * 0.02)
 
-    def forward(self, num_frames: int) -> Tensor:
-        """(head, query frame, key frame)."""
-        frame = torch.arange(num_frames, device=self.weight.device)
+    def forward(self, num_frames: int, positions: Tensor | None = None) -> Tensor:
+        """(head, query frame, key frame) where `num_frames` frames follow one another.
+
+        positions: (batch, place) int64, the frames that are there, of `num_frames`; then (batch, head, query place, key place).
+        """
+        frame = torch.arange(num_frames, device=self.weight.device) if positions is None else positions
         distances = torch.arange(1 - num_frames, num_frames, device=self.weight.device)
         by_distance = self.weight[self.bucket(distances)].t()  # (head, 2 * frame - 1)
-        return by_distance[:, frame - frame.unsqueeze(1) + num_frames - 1]
+        gaps = frame.unsqueeze(-2) - frame.unsqueeze(-1)  # (..., query, key)
+        return by_distance[:, gaps + num_frames - 1].movedim(0, -3)
 
     def bucket(self, distance: Tensor) -> Tensor:
         """Bucket of each distance from query to key, in frames: int64."""
@@ -61,10 +65,11 @@ class GatedAttention(SelfAttention):
         self._bias = (bias,)  # in a tuple, where it is no part of this layer's state
 
     def forward(self, x: Tensor, layout: FrameLayout) -> Tensor:
-        """x: (batch, frame, dim). Returns the same shape."""
+        """x: (batch, frame, dim), or gathered frames, whose distances are those that they have in time. Returns the same shape."""
         assert layout.offsets is None, "packed frames have no matrix of biases"
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3).unbind(2)
-        bias = self._gates(x) * self._bias[0](x.shape[1])  # (batch, head, frame, frame)
+        positions = None if layout.index is None else layout.index % layout.num_frames
+        bias = self._gates(x) * self._bias[0](layout.num_frames, positions)  # (batch, head, frame, frame)
         if layout.key_mask is not None:
             bias = bias.masked_fill(~layout.key_mask, -torch.inf)
         dropout = self.dropout if self.training else 0.0

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiossl.nn.cluster_means import cluster_means
+
+_SHARPNESS = 10.0
+
 
 class Quantised(NamedTuple):
     """q: (frame, code_dim), float32. codes: (frame, group) int64. soft_probs: (frame, group, entry), softmax of the logits without noise, float32."""
@@ -63,6 +67,33 @@ class GumbelQuantiser(nn.Module):
             codes = noisy.argmax(dim=-1)
             mixture = torch.einsum("fge,ged->fgd", noisy, self._entries().detach()).flatten(1)
             return Quantised(self.look_up(codes) + (mixture - mixture.detach()), codes, soft)
+
+    @torch.no_grad()
+    def start_from(self, frames: Tensor) -> None:
+        """Make the last linear layer choose the nearest of clusters of its input, each group among those of its share of the channels; our variant.
+
+        frames: (frame, dim), as for `forward`. With the share h of a frame less the mean of all, the logit of the cluster with mean m is m.h - |m|^2 / 2
+        times what makes the standard deviation over entries 10, so that noise seldom changes the choice (N(0, 1) weights, as wav2vec 2.0 begins, make it
+        the root of the width). Entries become random projections of these means, with variance 1: codes of like sounds are alike, as k-means' are.
+        """
+        last = self.logits[-1] if isinstance(self.logits, nn.Sequential) else self.logits
+        assert isinstance(last, nn.Linear)
+        hidden: Tensor = self.logits[:-1](frames) if isinstance(self.logits, nn.Sequential) else frames
+        width = hidden.shape[1] // self.groups
+        centres = hidden.mean(0)
+        kept = (hidden - centres)[:, : width * self.groups]
+        shares = kept.reshape(len(kept), self.groups, width).transpose(0, 1)  # (group, frame, width)
+        sets = shares.flatten(0, 1).unsqueeze(0) if len(self.codebook) == 1 else shares
+        means = torch.stack([cluster_means(each, self.entries) for each in sets])  # (1 or group, entry, width)
+        entries = means @ torch.randn(width, self.codebook.shape[2]).to(means)
+        self.codebook.copy_((entries - entries.mean(1, keepdim=True)) / entries.std())
+        last.weight.zero_()
+        for group, (mean, share) in enumerate(zip(means.expand(self.groups, -1, -1), shares, strict=True)):
+            rows, columns = (slice(group * size, (group + 1) * size) for size in (self.entries, width))
+            offsets = -mean.square().sum(1) / 2
+            scale = _SHARPNESS / (share @ mean.T + offsets).std(dim=1).mean()
+            last.weight[rows, columns] = scale * mean
+            last.bias[rows] = scale * (offsets - mean @ centres[columns])
 
     def look_up(self, codes: Tensor) -> Tensor:
         """Entries of codes, groups beside each other. codes: (frame, group) int64. Returns (frame, code_dim)."""

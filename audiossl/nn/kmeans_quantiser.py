@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiossl.nn.cluster_means import cluster_means
 from audiossl.nn.conv_frontend import conv_over_time
 from audiossl.nn.valid_group_norm import ValidGroupNorm
 
@@ -41,7 +42,7 @@ class KMeansQuantiser(nn.Module):
         q has the value of the entries and gives its gradient to the frames as if it were them (straight through). loss: the mean over valid frames
         and channels of (sg z - e)^2 + commitment (z - sg e)^2 for each utterance, by which alone entries learn. float32 at least, also under autocast.
         """
-        z = self.norm(conv_over_time(x, self.projection), lengths)
+        z = self.normalised(x, lengths)
         with torch.autocast(x.device.type, enabled=False):
             codes = self._nearest(z.detach())
             entries = self.look_up(codes.flatten(0, 1)).view_as(z)
@@ -49,6 +50,18 @@ class KMeansQuantiser(nn.Module):
             frames = torch.arange(z.shape[1], device=z.device) < lengths.unsqueeze(1)
             loss = squares.mean(2).masked_fill(~frames, 0.0).sum(1) / lengths.clamp(min=1)
             return NearestEntries(entries.detach() + (z - z.detach()), codes, loss)
+
+    def normalised(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Map and normalise each group of channels: what entries are compared with. Shapes as for `forward`."""
+        z: Tensor = self.norm(conv_over_time(x, self.projection), lengths)
+        return z
+
+    @torch.no_grad()
+    def start_from(self, frames: Tensor) -> None:
+        """Make the entries means of clusters of frames; our variant. frames: (frame, dim), as `normalised` gives them."""
+        groups = frames.reshape(len(frames), self.groups, -1).transpose(0, 1)  # (group, frame, dim of a group)
+        sets = groups.flatten(0, 1).unsqueeze(0) if len(self.codebook) == 1 else groups
+        self.codebook.copy_(torch.stack([cluster_means(each, self.entries) for each in sets]))
 
     def look_up(self, codes: Tensor) -> Tensor:
         """Entries of codes, groups beside each other. codes: (frame, group) int64. Returns (frame, dim)."""

@@ -102,11 +102,18 @@ class SSLEncoder(nn.Module):
         return LocalFeatures(self.feature_norm(z), frames, squares.sum() / valid.sum().clamp(min=1))
 
     def contextualise(
-        self, z: Tensor, lengths: Tensor, *, masked: Tensor | None = None, num_layers: int | None = None
+        self,
+        z: Tensor,
+        lengths: Tensor,
+        *,
+        masked: Tensor | None = None,
+        channels_masked: Tensor | None = None,
+        num_layers: int | None = None,
     ) -> EncoderOutput:
         """Frames in context. z: (batch, frame, feature_dim), as `local_features` gives it; lengths: (batch,), valid frames.
 
-        masked: (batch, frame) bool, True = replaced by `mask_emb`. num_layers: stop after so many blocks.
+        masked: (batch, frame) bool, True = replaced by `mask_emb`. channels_masked: (batch, dim) bool, True = then 0 in all frames of the
+        projection, masked ones too. num_layers: stop after so many blocks.
         """
         x = self.dropout_input(self.projection(z))
         if masked is not None:
@@ -115,6 +122,8 @@ class SSLEncoder(nn.Module):
                     f"masked of shape {tuple(masked.shape)}: z has {tuple(z.shape[:2])} frames; mask those"
                 )
             x = torch.where(masked.unsqueeze(-1), self.mask_emb, x)
+        if channels_masked is not None:
+            x = x.masked_fill(channels_masked.unsqueeze(1), 0.0)
         return EncoderOutput(layers=self.transformer(x, lengths, num_layers=num_layers), lengths=lengths)
 
     def forward(

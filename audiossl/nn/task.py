@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import nn
 
@@ -20,7 +20,16 @@ class Task(nn.Module):
 
     needs: files that it wants from the data directory. labels: from an utterance to what the loss wants of it, in the loader's
     workers; small and picklable, without the weights. metric: a key of what `evaluate` returns, and which way is better.
+    runner: the file of `superb/` that scores it. selects_on_test: the official protocol chooses the checkpoint on test. shown: what a table
+    shows, of what `settle` returns, where that is not the metric. averages: what `evaluate` returns is a mean over utterances, so that it may be
+    asked of one batch after the other, and no predictions be kept. hears: `labels` look at the waveform.
     """
+
+    runner: ClassVar[Literal["pooled", "frames", "search"]] = "frames"
+    selects_on_test: ClassVar[bool] = False
+    shown: ClassVar[str | None] = None
+    averages: ClassVar[bool] = False
+    hears: ClassVar[bool] = False
 
     config: Any
     needs: tuple[str, ...]
@@ -47,6 +56,10 @@ class Task(nn.Module):
         column = manifest.column(self.config.column)
         where = {utterance: index for index, utterance in enumerate(manifest.ids)}
         return self.score(list(predictions.values()), [column[where[name]] for name in predictions])
+
+    def settle(self, dev: Mapping[str, float], test: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+        """Turn what `evaluate` gave on both, at several settings, into the values at those that dev chose and at those that test would choose."""
+        raise NotImplementedError
 
     def layer_shares(self) -> Tensor | None:
         """Share of each layer in the features, (layer,) with sum 1; None where the task takes one layer."""

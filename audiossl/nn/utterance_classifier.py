@@ -1,10 +1,12 @@
-"""What tasks with one label per utterance share: the head of `pooling.py` with its labels, loss, predictions and score."""
+"""What tasks that classify utterances share: the head of `pooling.py` with its labels, loss, predictions and score."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -15,7 +17,7 @@ from audiossl.nn.task import Task
 from audiossl.nn.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -38,38 +40,49 @@ class ClassifierConfig:
     column: str
     projector_dim: int = 256
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Files with the labels, one for each label that an utterance has."""
+        return (self.column,)
+
 
 class UtteranceClassifier(Task):
     """Cross entropy over classes on the time-mean of the weighted layers (SUPERB: Yang et al., 2021).
 
-    vocabulary: of kind `words`, each word a class.
+    An utterance has a label of each of `config.columns`, most tasks of one: the head's outputs are the classes of all, the loss is the sum of their
+    cross entropies, and an utterance is right if every label is. vocabularies: of kind `words`, each word a class, in the order of the columns.
     """
 
     metric = ("accuracy", "max")
+    runner: ClassVar[Literal["pooled"]] = "pooled"
 
-    def __init__(self, encoder_dim: int, num_layers: int, config: ClassifierConfig, vocabulary: Vocabulary) -> None:
+    def __init__(self, encoder_dim: int, num_layers: int, config: Any, *vocabularies: Vocabulary) -> None:
         super().__init__()
         self.config = config
-        self.classes = vocabulary.tokens[_RESERVED:]
-        self.needs = (config.column,)
-        self.vocabulary = vocabulary
-        self.labels = ClassLabels(vocabulary, config.column)
-        self.head = UtteranceHead(encoder_dim, num_layers, len(self.classes), projector_dim=config.projector_dim)
+        self.vocabularies = vocabularies
+        self.sizes = tuple(len(vocabulary) - _RESERVED for vocabulary in vocabularies)
+        self.classes = tuple(chain.from_iterable(vocabulary.tokens[_RESERVED:] for vocabulary in vocabularies))
+        self.needs = config.columns
+        each = tuple(ClassLabels(*pair) for pair in zip(vocabularies, config.columns, strict=True))
+        self.labels = each[0] if len(each) == 1 else JointLabels(each)
+        self.head = UtteranceHead(encoder_dim, num_layers, sum(self.sizes), projector_dim=config.projector_dim)
 
     @classmethod
-    def from_data(cls, encoder: SSLEncoder, config: ClassifierConfig, manifest: Manifest) -> Self:
+    def from_data(cls, encoder: SSLEncoder, config: Any, manifest: Manifest) -> Self:
         """Build it for the classes of a data directory."""
-        vocabulary = Vocabulary.from_manifest(manifest, config.column, config.tokens)
-        return cls(encoder.dim, encoder.num_layers, config, vocabulary)
+        found = (Vocabulary.from_manifest(manifest, column, config.tokens) for column in config.columns)
+        return cls(encoder.dim, encoder.num_layers, config, *found)
 
     @classmethod
-    def from_experiment(cls, encoder: SSLEncoder, config: ClassifierConfig, experiment: Path) -> Self:
+    def from_experiment(cls, encoder: SSLEncoder, config: Any, experiment: Path) -> Self:
         """Build it for the classes that an experiment was trained with."""
-        return cls(encoder.dim, encoder.num_layers, config, Vocabulary.load(experiment / CLASSES))
+        found = (Vocabulary.load(experiment / name) for name in _files(config.columns))
+        return cls(encoder.dim, encoder.num_layers, config, *found)
 
     def save_labels(self, experiment: Path) -> None:
         """Write the classes into the experiment folder."""
-        self.vocabulary.save(experiment / CLASSES)
+        for vocabulary, name in zip(self.vocabularies, _files(self.needs), strict=True):
+            vocabulary.save(experiment / name)
 
     def layer_shares(self) -> Tensor:
         """Share of each layer."""
@@ -78,19 +91,34 @@ class UtteranceClassifier(Task):
     def loss(self, output: EncoderOutput, batch: Batch) -> StepOutput:
         """Sum of the cross entropies of the utterances, and their number; an unknown class adds no loss and is an error."""
         logits, label = self.head(output).float(), batch["label"]
-        total = F.cross_entropy(logits, label, reduction="sum", ignore_index=_UNKNOWN)
+        label = label.view(len(logits), len(self.sizes))
+        parts = list(zip(logits.split(list(self.sizes), dim=1), label.unbind(dim=1), strict=True))
+        total = torch.stack(
+            [F.cross_entropy(part, wanted, reduction="sum", ignore_index=_UNKNOWN) for part, wanted in parts]
+        ).sum()
         count = torch.tensor(float(len(label)), device=logits.device)
-        hits = (logits.argmax(dim=1) == label).sum()
-        return StepOutput(total, count, {"accuracy": (hits, count), "unknown": ((label == _UNKNOWN).sum(), count)})
+        right = torch.stack([part.argmax(dim=1) == wanted for part, wanted in parts])  # (label, utterance)
+        unknown = (label == _UNKNOWN).any(dim=1).sum()
+        return StepOutput(total, count, {"accuracy": (right.all(dim=0).sum(), count), "unknown": (unknown, count)})
 
     def predict(self, output: EncoderOutput) -> list[str]:
-        """Return the likeliest class of each utterance."""
-        best: Tensor = self.head(output).argmax(dim=1)
-        return [self.classes[index] for index in best.tolist()]
+        """Return the likeliest class of each utterance; of several labels, one after the other."""
+        chosen, first = [], 0
+        for part in self.head(output).split(list(self.sizes), dim=1):
+            chosen.append([self.classes[first + index] for index in part.argmax(dim=1).tolist()])
+            first += part.shape[1]
+        return [" ".join(words) for words in zip(*chosen, strict=True)]
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """Accuracy in percent."""
         return {"accuracy": accuracy(predictions, references)}
+
+    def evaluate(self, predictions: Mapping[str, str], manifest: Manifest) -> dict[str, float]:
+        """Score predictions by utterance against a data directory."""
+        columns = [manifest.column(name) for name in self.needs]
+        where = {utterance: index for index, utterance in enumerate(manifest.ids)}
+        references = [" ".join(column[where[name]].strip() for column in columns) for name in predictions]
+        return self.score(list(predictions.values()), references)
 
 
 @dataclass(frozen=True)
@@ -110,3 +138,21 @@ class ClassLabels:
             )
         known = indices[0] != self.vocabulary.unknown_index
         return {"label": int(indices[0]) - _RESERVED if known else _UNKNOWN, "text": text}
+
+
+@dataclass(frozen=True)
+class JointLabels:
+    """Several labels of one utterance, in the loader's workers."""
+
+    each: tuple[ClassLabels, ...]
+
+    def __call__(self, utterance: Utterance) -> dict[str, Any]:
+        """label: (label,) class numbers, -100 for a class that training did not have. text: the labels with spaces between them."""
+        found = [labels(utterance) for labels in self.each]
+        return {"label": np.array([one["label"] for one in found]), "text": " ".join(one["text"] for one in found)}
+
+
+def _files(columns: Sequence[str]) -> list[str]:
+    """Names of the files with the classes of each label, in an experiment folder."""
+    stem = CLASSES.removesuffix(".json")
+    return [CLASSES] if len(columns) == 1 else [f"{stem}_{column.removeprefix('utt2')}.json" for column in columns]

@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
     from audiossl.data.manifest import Manifest
 
-TokenKind: TypeAlias = Literal["characters", "words", "phones"]
+TokenKind: TypeAlias = Literal["characters", "words", "phones", "slots"]
 
-BLANK, UNKNOWN, BOUNDARY = "<blank>", "<unk>", "|"
+BLANK, UNKNOWN, END, BOUNDARY = "<blank>", "<unk>", "<eos>", "|"
+SLOT_TAGS = ("B-", "E-")
+"""What the marks of a slot begin with: `B-artist the clash E-artist`."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tokens by index: `<blank>` is 0, `<unk>` is 1, the rest is sorted.
+    """Tokens by index: `<blank>` is 0, `<unk>` is 1, `<eos>` 2 where there is one, the rest is sorted.
 
-    characters: text is spelt, with `|` between words. words, phones: text is split at whitespace. What training did not hold
-    becomes `<unk>`, which no training text contains and which is always an error when scored; `unknown_index` lets callers count it.
+    characters: text is spelt, with `|` between words. words, phones: text is split at whitespace. slots: spelt too, but the marks of a
+    slot are tokens, without `|` towards its value. What training did not hold becomes `<unk>`, which no training text contains and
+    which is always an error when scored; `unknown_index` lets callers count it. `<eos>` ends every encoded text and writes nothing.
     """
 
     kind: TokenKind
@@ -46,25 +49,30 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def has_end(self) -> bool:
+        """Whether encoded texts end in `<eos>`."""
+        return END in self.tokens[2:3]
+
     @classmethod
-    def from_texts(cls, texts: Iterable[str], kind: TokenKind) -> Vocabulary:
-        """Collect the tokens of some texts, in one pass that holds only the tokens."""
+    def from_texts(cls, texts: Iterable[str], kind: TokenKind, *, end: bool = False) -> Vocabulary:
+        """Collect the tokens of some texts, in one pass that holds only the tokens. end: whether `<eos>` is one."""
         found: set[str] = set()
         for text in texts:
             found.update(_split(text, kind))
         if not found:
             raise ValueError("the texts hold no tokens, so there is nothing to recognise; give transcribed utterances")
-        reserved = found & {BLANK, UNKNOWN}
+        reserved = found & {BLANK, UNKNOWN, END}
         if reserved:
             raise ValueError(f"the texts hold the reserved token {min(reserved)!r}; replace it in the data directory")
-        return cls(kind, (BLANK, UNKNOWN, *sorted(found)))
+        return cls(kind, (BLANK, UNKNOWN, *([END] if end else []), *sorted(found)))
 
     @classmethod
-    def from_manifest(cls, manifest: Manifest, column: str, kind: TokenKind) -> Vocabulary:
+    def from_manifest(cls, manifest: Manifest, column: str, kind: TokenKind, *, end: bool = False) -> Vocabulary:
         """Collect the tokens of a column of a data directory; ValueError names the directory and the column."""
         texts = manifest.column(column)
         try:
-            return cls.from_texts((texts[index] for index in range(len(manifest))), kind)
+            return cls.from_texts((texts[index] for index in range(len(manifest))), kind, end=end)
         except ValueError as error:
             raise ValueError(f"{manifest.path}/{column}: {error}") from error
 
@@ -88,28 +96,33 @@ class Vocabulary:
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """Token indices of a text: (label,)."""
-        return np.array(
-            [self._index.get(token, self.unknown_index) for token in _split(text, self.kind)], dtype=np.int64
-        )
+        indices = [self._index.get(token, self.unknown_index) for token in _split(text, self.kind)]
+        return np.array([*indices, *([self._index[END]] if self.has_end else [])], dtype=np.int64)
 
     def decode(self, indices: Iterable[int]) -> str:
-        """Text of token indices; blanks write nothing."""
-        tokens = [self.tokens[index] for index in indices if index != self.blank_index]
-        if self.kind == "characters":
+        """Text of token indices; blanks and `<eos>` write nothing."""
+        silent = {BLANK, END} if self.has_end else {BLANK}
+        tokens = [token for token in (self.tokens[index] for index in indices) if token not in silent]
+        if self.kind == "slots":
+            tokens = [f" {token} " if token.startswith(SLOT_TAGS) else token for token in tokens]
+        if self.kind in {"characters", "slots"}:
             return " ".join("".join(tokens).replace(BOUNDARY, " ").split())
         return " ".join(tokens)
 
 
 def _split(text: str, kind: TokenKind) -> Iterator[str]:
     words = text.split()
-    if kind != "characters":
+    if kind in {"words", "phones"}:
         yield from words
         return
-    for position, word in enumerate(words):
+    joined = True  # no space is written at the beginning, nor behind the mark that opens a slot
+    for word in words:
         if BOUNDARY in word:
             raise ValueError(
                 f"{text!r} holds {BOUNDARY!r}, which stands for the space; replace it in the data directory"
             )
-        if position:
+        tag = word[:2] if kind == "slots" and word.startswith(SLOT_TAGS) else ""
+        if not joined and tag != "E-":
             yield BOUNDARY
-        yield from word
+        yield from [word] if tag else word
+        joined = tag == "B-"

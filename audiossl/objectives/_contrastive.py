@@ -169,7 +169,7 @@ class ContrastiveObjective(MaskedObjective):
         means = {
             "diversity": diversity,
             "penalty": penalty,
-            "target_perplexity": code_perplexity(targets.codes, self.config.entries).mean(),
+            "target_perplexity": code_perplexity(targets.codes, self.config.entries).min(),  # of the groups
             "soft_perplexity": perplexity(soft).mean(),
             "gumbel_temperature": self.gumbel_temperature,
         }

@@ -197,20 +197,20 @@ class UnitObjective(MaskedObjective):
     def _cross_entropy(self, head: int, frames: Tensor, targets: Tensor, metrics: Metrics, which: str) -> Tensor:
         """Sum of the cross-entropy over label sets. frames: (frame, dim). targets: (frame, label set)."""
         total = frames.new_zeros((), dtype=torch.float32)
-        right, predicted, wanted = total.clone(), total.clone(), total.clone()
+        right, predicted, wanted = total.clone(), total.clone(), []
         for label_set, label in enumerate(targets.unbind(1)):
             row, size = label + self.config.special_rows, self.classes[label_set]
             loss, prediction = self.cross_entropy(head, label_set, frames, row)
             total = total + loss.sum()
             right += (prediction == row).sum()
             predicted += histogram_perplexity(prediction, size)
-            wanted += histogram_perplexity(row, size)
+            wanted.append(histogram_perplexity(row, size))
         count = torch.full((), targets.numel(), dtype=torch.float32, device=frames.device)
         metrics[f"{which}_accuracy"] = (right, count)
         metrics[f"{which}_bits"] = (total.detach() / math.log(2), count)
         if which == "masked":  # perplexities of a batch are averaged over batches by their frames
             metrics["prediction_perplexity"] = (predicted * len(frames), count)
-            metrics["target_perplexity"] = (wanted * len(frames), count)
+            metrics["target_perplexity"] = (torch.stack(wanted).min() * count, count)
         return total
 
 

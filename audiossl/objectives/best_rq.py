@@ -89,9 +89,12 @@ class BestRQ(SelfGuidedObjective):
         count = torch.full((), len(places), dtype=torch.float32, device=loss.device)
         right = (predicted == codes.flatten()).sum() / self.config.books
         metrics = spread(seen) | {"masked_accuracy": (right, count)}
-        for name, values in (("prediction", predicted.view_as(codes)), ("target", codes)):
-            books = [histogram_perplexity(book, self.config.num_codes) for book in values.unbind(1)]
-            metrics[f"{name}_perplexity"] = (torch.stack(books).mean() * count, count)
+        named, wanted = (
+            torch.stack([histogram_perplexity(book, self.config.num_codes) for book in values.unbind(1)])
+            for values in (predicted.view_as(codes), codes)
+        )
+        metrics["prediction_perplexity"] = (named.mean() * count, count)
+        metrics["target_perplexity"] = (wanted.min() * count, count)
         return StepOutput(loss, count, metrics)
 
     def _context(self, local: LocalFeatures, masked: Tensor) -> Tensor:

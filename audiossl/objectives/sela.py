@@ -99,9 +99,12 @@ class SeLa(SelfGuidedObjective, WithFollowers):
         count = torch.full((), len(places), dtype=torch.float32, device=loss.device)
         right = (predicted == labels.flatten()).sum() / self.config.heads
         metrics = spread(seen) | {"masked_accuracy": (right, count)}
-        for name, values in (("prediction", predicted.view_as(labels)), ("target", labels)):
-            heads = [histogram_perplexity(head, self.config.clusters) for head in values.unbind(1)]
-            metrics[f"{name}_perplexity"] = (torch.stack(heads).mean() * count, count)
+        named, wanted = (
+            torch.stack([histogram_perplexity(head, self.config.clusters) for head in values.unbind(1)])
+            for values in (predicted.view_as(labels), labels)
+        )
+        metrics["prediction_perplexity"] = (named.mean() * count, count)
+        metrics["target_perplexity"] = (wanted.min() * count, count)
         return StepOutput(loss, count, metrics)
 
     @torch.no_grad()

@@ -180,10 +180,10 @@ def _others(frames: int, candidates: int, rng: np.random.Generator) -> NDArray[n
 
 
 def _log_codes(codes: Tensor, entries: int, metrics: Metrics) -> None:
-    """Perplexity of the chosen codes, mean over groups; averaged over batches by their frames."""
+    """Perplexity of the chosen codes, of the group that uses the fewest; averaged over batches by their frames."""
     total = torch.full((), len(codes), dtype=torch.float32, device=codes.device)
-    mean = code_perplexity(codes, entries).mean() if len(codes) else total
-    metrics["code_perplexity"] = (mean * total, total)
+    least = code_perplexity(codes, entries).min() if len(codes) else total
+    metrics["code_perplexity"] = (least * total, total)
 
 
 def _log_pairs(cosine: Tensor, same: Tensor, metrics: Metrics) -> None:

@@ -64,6 +64,14 @@ class Score:
 
 def unit_of(metric: str) -> str:
     """Percent, but for the measures that are none."""
-    return {"mtwv": "", "pesq": "", "si_sdr": "dB", "si_sdr_improvement": "dB", "mcd": "dB", "bleu": ""}.get(
-        metric, "%"
-    )
+    return {
+        "mtwv": "",
+        "mtwv_searched": "",
+        "atwv": "",
+        "min_dcf": "",
+        "pesq": "",
+        "si_sdr": "dB",
+        "si_sdr_improvement": "dB",
+        "mcd": "dB",
+        "bleu": "",
+    }.get(metric, "%")

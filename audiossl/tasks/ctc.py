@@ -1,4 +1,4 @@
-"""Speech recognition by CTC: a linear layer on an encoder writes characters, words or phones."""
+"""Speech recognition by CTC: a linear layer on an encoder writes characters, word pieces, words or phones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from audiossl.contracts import StepOutput
 from audiossl.losses.ctc import ctc
 from audiossl.metrics.character_error_rate import character_error_rate
 from audiossl.metrics.word_error_rate import word_error_rate
+from audiossl.nn.bpe import BPE, load_vocabulary
 from audiossl.nn.pooling import WeightedLayers
 from audiossl.nn.task import Task
 from audiossl.nn.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -39,12 +40,13 @@ class CTC(Task):
     class Config:
         """The published recipe: characters, one linear layer on the last layer (Baevski et al., 2020, section 3.3).
 
-        column: file of the data directory that holds the text. layers: the last one, or a learned weighted sum of all, the input of
-        the first block included. hidden_dim: units of a GELU layer in front of the output; 0 is none. dropout: in front of each
-        linear layer.
+        tokens: `bpe` are word pieces, `bpe_size` of them, learnt from the training text (extra `asr`). column: file of the data
+        directory that holds the text. layers: the last one, or a learned weighted sum of all, the input of the first block included.
+        hidden_dim: units of a GELU layer in front of the output; 0 is none. dropout: in front of each linear layer.
         """
 
-        tokens: Literal["characters", "words", "phones"] = "characters"
+        tokens: Literal["characters", "bpe", "words", "phones"] = "characters"
+        bpe_size: int = 0
         column: str = "text"
         layers: Literal["last", "weighted"] = "last"
         hidden_dim: int = 0
@@ -53,16 +55,22 @@ class CTC(Task):
         def __post_init__(self) -> None:
             if self.hidden_dim < 0 or not 0 <= self.dropout < 1:
                 raise ValueError(f"task: hidden_dim {self.hidden_dim} or dropout {self.dropout} is out of range")
+            if self.bpe_size < 0 or (self.bpe_size > 0) != (self.tokens == "bpe"):
+                raise ValueError(
+                    f"task.bpe_size: {self.bpe_size} with tokens {self.tokens!r}; give it with 'bpe', such as 500, and not otherwise"
+                )
 
         @classmethod
         def tiny(cls) -> CTC.Config:
             """Return the smallest one that exercises everything, for tests."""
             return cls(layers="weighted", hidden_dim=8, dropout=0.1)
 
-    def __init__(self, encoder_dim: int, num_layers: int, config: Config, vocabulary: Vocabulary) -> None:
+    def __init__(self, encoder_dim: int, num_layers: int, config: Config, vocabulary: Vocabulary | BPE) -> None:
         super().__init__()
         self.config: CTC.Config = config
         self.vocabulary = vocabulary
+        # What `predict` reads with instead of greedily: from log probabilities, (batch, frame, token), and lengths to texts.
+        self.decoder: Callable[[Tensor, Tensor], list[str]] | None = None
         self.needs = (config.column,)
         self.labels = CTCLabels(vocabulary, config.column)
         # What chooses the best checkpoint: a key of `score`.
@@ -78,13 +86,17 @@ class CTC(Task):
     @classmethod
     def from_data(cls, encoder: SSLEncoder, config: Config, manifest: Manifest) -> CTC:
         """Build it for the tokens of a data directory; ValueError if its text holds none."""
-        vocabulary = Vocabulary.from_manifest(manifest, config.column, config.tokens)
+        vocabulary: Vocabulary | BPE
+        if config.tokens == "bpe":
+            vocabulary = BPE.from_manifest(manifest, config.column, config.bpe_size)
+        else:
+            vocabulary = Vocabulary.from_manifest(manifest, config.column, config.tokens)
         return cls(encoder.dim, encoder.num_layers, config, vocabulary)
 
     @classmethod
     def from_experiment(cls, encoder: SSLEncoder, config: Config, experiment: Path) -> CTC:
         """Build it for the vocabulary that an experiment was trained with."""
-        return cls(encoder.dim, encoder.num_layers, config, Vocabulary.load(experiment / VOCABULARY))
+        return cls(encoder.dim, encoder.num_layers, config, load_vocabulary(experiment / VOCABULARY))
 
     def save_labels(self, experiment: Path) -> None:
         """Write the vocabulary into the experiment folder."""
@@ -121,8 +133,11 @@ class CTC(Task):
         return StepOutput(total, utterances, metrics)
 
     def predict(self, output: EncoderOutput) -> list[str]:
-        """Read out greedily: the best token of each frame, repetitions merged, then blanks dropped."""
-        best = self._best(self.logits(output), output.lengths)
+        """Read out greedily, the best token of each frame, repetitions merged, then blanks dropped; or with `decoder`."""
+        logits = self.logits(output)
+        if self.decoder is not None:
+            return self.decoder(logits.float().log_softmax(dim=2), output.lengths)
+        best = self._best(logits, output.lengths)
         before = torch.nn.functional.pad(best[:, :-1], (1, 0), value=-1)
         kept = (best > Vocabulary.blank_index) & (best != before)
         return [self.vocabulary.decode(row[keep].tolist()) for row, keep in zip(best.cpu(), kept.cpu(), strict=True)]
@@ -154,7 +169,7 @@ class CTC(Task):
 class CTCLabels:
     """Text to tokens, in the loader's workers."""
 
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | BPE
     column: str
 
     def __call__(self, utterance: Utterance) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from audiossl.nn.utterance_classifier import ClassifierConfig, UtteranceClassifi
 class Speaker(UtteranceClassifier):
     """The task SID of SUPERB (Yang et al., 2021, section 3.2), with its head and metric.
 
-    Differs from the paper: whole utterances, where it trains on random crops of 8 s.
+    The paper trains on random crops of 8 s. `audiossl superb sid` draws a few of each utterance beforehand; `audiossl probe` takes whole
+    utterances.
     """
 
     @dataclass(frozen=True)

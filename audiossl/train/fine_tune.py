@@ -37,9 +37,9 @@ class FineTuneConfig:
     """Regularisation while training, SpecAugment's way; the defaults are those of 100 labelled hours.
 
     mask_prob, mask_length: spans of frames that become the mask embedding (Baevski et al., 2020, appendix B). channel_mask_prob,
-    channel_mask_length: spans of channels of the local features that become 0 in the whole utterance (the published implementation zeroes
-    them one linear layer later). A probability of 0 is no mask. same_count: time masks as in pretraining. layer_drop: takes the
-    place of the encoder's own.
+    channel_mask_length: spans of channels that become 0 in the whole utterance, those of the projected features as in the published
+    implementation. A probability of 0 is no mask. same_count: time masks as in pretraining. layer_drop: takes the place of the
+    encoder's own. freeze_steps: for so many updates the task trains alone; published are 10,000 for 10 hours of labels or less.
     """
 
     mask_prob: float = 0.65
@@ -48,6 +48,7 @@ class FineTuneConfig:
     channel_mask_length: int = 64
     same_count: bool = True
     layer_drop: float = 0.1
+    freeze_steps: int = 0
 
 
 class FineTune(nn.Module):
@@ -65,6 +66,10 @@ class FineTune(nn.Module):
     def __init__(self, encoder: SSLEncoder, adapter: Adapter, task: Any, config: FineTuneConfig) -> None:
         super().__init__()
         adapter.insert(encoder)
+        if config.freeze_steps and not any(p.requires_grad for p in encoder.parameters()):
+            raise ValueError(
+                f"finetune.freeze_steps: {config.freeze_steps}, but nothing of the encoder trains with this adapter; leave it out"
+            )
         if not config.mask_prob:  # a parameter outside of the graph would stall distributed training
             encoder.mask_emb.requires_grad_(False)
         encoder.transformer.layer_drop = config.layer_drop
@@ -72,14 +77,16 @@ class FineTune(nn.Module):
         self.task = task
         self.adapter = adapter
         self.config = config
+        self.steps = 0  # of the optimiser, so far
         self.needs: tuple[str, ...] = tuple(task.needs)
-        light = FineTuneViews(config, FrameGrid.of(encoder), encoder.feature_dim, task.labels)
+        light = FineTuneViews(config, FrameGrid.of(encoder), encoder.dim, task.labels)
         self.views = light.views
         self.batch_views = light.batch_views
         self.train()
 
     def after_step(self, step: int) -> None:
-        """Nothing moves between steps."""
+        """Remember how many updates there were; a resumed run says so before its first."""
+        self.steps = step
 
     def train(self, mode: bool = True) -> FineTune:
         """Switch dropout on and off, but never on below the first trained part."""
@@ -91,16 +98,21 @@ class FineTune(nn.Module):
     def encode(self, batch: Batch) -> EncoderOutput:
         """Run the encoder; masks apply in training only."""
         local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
-        masks = self.training
-        z = local.z
-        if masks and self.config.channel_mask_prob:
-            z = z.masked_fill(batch["channels_masked"].unsqueeze(1), 0.0)
-        masked = batch["masked"] if masks and self.config.mask_prob else None
-        return self.encoder.contextualise(z, local.lengths, masked=masked)
+        masked = batch["masked"] if self.training and self.config.mask_prob else None
+        channels = batch["channels_masked"] if self.training and self.config.channel_mask_prob else None
+        return self.encoder.contextualise(local.z, local.lengths, masked=masked, channels_masked=channels)
 
     def forward(self, batch: Batch) -> StepOutput:
         """Loss of the task, as it sums and counts it."""
-        result: StepOutput = self.task.loss(self.encode(batch), batch)
+        resting = self.training and self.steps < self.config.freeze_steps
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not resting):
+            output = self.encode(batch)
+        result: StepOutput = self.task.loss(output, batch)
+        if resting:
+            # Distributed training waits for a gradient of every parameter, and Adam counts its steps: both get zeros, as published.
+            result.loss_sum = result.loss_sum + 0 * sum(
+                p.view(-1)[0] for p in self.encoder.parameters() if p.requires_grad
+            )
         return result
 
     @torch.no_grad()
@@ -132,12 +144,12 @@ class FineTune(nn.Module):
 class FineTuneViews:
     """What fine-tuning does in the loader's workers: whole utterances with their labels, and masks.
 
-    labels: from an utterance to what the task wants of it, by name.
+    num_channels: what channel masks are drawn of. labels: from an utterance to what the task wants of it, by name.
     """
 
     config: FineTuneConfig
     grid: FrameGrid
-    feature_dim: int
+    num_channels: int
     labels: Callable[[Utterance], Mapping[str, Any]]
 
     def views(self, utterance: Utterance, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002 - nothing is random yet
@@ -162,7 +174,7 @@ class FineTuneViews:
         if config.channel_mask_prob:
             made["channels_masked"] = channel_mask(
                 len(num_frames),
-                self.feature_dim,
+                self.num_channels,
                 mask_prob=config.channel_mask_prob,
                 mask_length=config.channel_mask_length,
                 generator=rng,

@@ -21,7 +21,8 @@ class CollapseConfig:
     """When a run counts as collapsed: `patience` logged steps in a row below a floor, after `grace_steps`.
 
     The other fields are the smallest healthy values of the metrics of that name, as far as the objective logs them. Perplexities are in
-    codes: 1 is a single code.
+    codes: 1 is a single code. Of several codebooks, groups or label sets, those of targets and codes are the least, so that a dead one does
+    not hide behind the others; that of predictions is the mean, for labels that cannot be foreseen are no collapse.
     """
 
     enabled: bool = True

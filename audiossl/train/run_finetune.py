@@ -56,6 +56,10 @@ def finetune(
     tables = _with_encoder(tables)
     tables, parts = resolve(tables, sections(), recipe)
     require_methods(parts["encoder"][0], FineTune.encoder_needs, "finetune")
+    if parts["finetune"].freeze_steps and parts["optim"].weight_decay:
+        raise ValueError(
+            f"finetune.freeze_steps: optim.weight_decay {parts['optim'].weight_decay} would move what rests; set it to 0"
+        )
     with join_world(device) as world:
         return _run(tables, parts, out, world, resume=resume)
 
@@ -142,6 +146,7 @@ def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resu
     import torch
 
     from audiossl.data.loader import BadRecordings
+    from audiossl.interop.checkpoint import latest_checkpoint, step_of
     from audiossl.interop.encoder import load_base
     from audiossl.train.loop import hash_seed, train
 
@@ -152,6 +157,8 @@ def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resu
     task_class, task_config = parts["task"]
     task = task_class.from_data(encoder, task_config, manifests[0])
     module = _assemble(encoder, task, parts)
+    if resume and (checkpoint := latest_checkpoint(out)) is not None:
+        module.after_step(step_of(checkpoint))
     for manifest in manifests:
         require_files(manifest, module.needs)
     if world.main:

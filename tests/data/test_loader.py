@@ -137,6 +137,12 @@ def test_evaluation_sees_each_utterance_once_longest_first(manifest):
     assert ids == [manifest.ids[int(i)] for i in np.argsort(-manifest.durations, kind="stable")]
 
 
+def test_batches_by_number_of_utterances(manifest):
+    batches = load(manifest, positions=range(5), batch_seconds=100.0, batch_utterances=4)
+    assert [len(batch["utt_ids"]) for batch in batches] == [4] * 5
+    assert sorted(utterance for batch in batches for utterance in batch["utt_ids"]) == list(manifest.ids)
+
+
 def test_the_global_generators_are_left_alone(manifest):
     torch.manual_seed(0)
     before = torch.get_rng_state()

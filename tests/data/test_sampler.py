@@ -126,6 +126,7 @@ def test_cropped_utterances_fill_batches_exactly():
         ({"min_duration": 2.0, "max_duration": 1.0}, "below min_duration"),
         ({"crop_duration": 0.0}, "crop_duration is 0.0"),
         ({"jitter": 1.0}, "jitter is 1.0"),
+        ({"batch_utterances": -1}, "batch_utterances is -1"),
         ({"seed": -1}, "seed is -1"),
     ],
 )
@@ -153,3 +154,22 @@ def test_no_batch_is_a_small_remainder(count):
     assert sum(sizes) == count
     assert max(sizes) <= 8
     assert min(sizes) >= 4
+
+
+def test_batches_by_number_hold_neighbours_in_length_and_seconds_still_split_them():
+    durations = speech_durations(1000)
+    sampler = BucketSampler(durations, batch_seconds=200.0, batch_utterances=16, seed=1)
+    batches = [indices for _, indices in epoch_batches(sampler, 2)]
+    assert sorted(np.concatenate(batches)) == list(range(1000))
+    assert max(map(len, batches)) == 16
+    assert max(durations[indices].max() * len(indices) for indices in batches) <= 200.0 * (1 + 1e-9)
+    # Full but where seconds forbid it, and at the end of the list.
+    short = [indices for indices in batches if durations[indices].max() * 1.06 <= 200.0 / 16]
+    assert sum(len(indices) < 16 for indices in short) <= 2
+    assert any(len(indices) < 16 for indices in batches if durations[indices].max() > 200.0 / 16)
+    assert np.mean([durations[i].max() / durations[i].min() for i in batches]) < 1.25
+
+
+def test_a_batch_by_number_alone_ignores_seconds():
+    sampler = BucketSampler(speech_durations(160), batch_seconds=1e9, batch_utterances=16, seed=0)
+    assert {len(indices) for _, indices in epoch_batches(sampler, 0)} == {16}

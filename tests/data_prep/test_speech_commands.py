@@ -70,6 +70,31 @@ def test_silence_of_train_and_dev_is_from_different_stretches(original, tmp_path
             assert low <= float(start) < float(end) <= high + 1e-6
 
 
+def test_the_data_of_superb(corpus, tmp_path):
+    commands.prepare(corpus, tmp_path, commands.Config(superb_silence=7))
+    made = {part: Manifest.open(tmp_path / "superb_ks" / part) for part in ("train", "dev", "test")}
+    ten = {"yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"}
+    speakers = {"train": {"0a7c2a8d", "c50f55b8"}, "dev": {"ffd2c12f"}}  # by the hash, which gives 1b4c9b89 to nobody
+    starts = {}
+    for part, names in speakers.items():
+        counts = Counter(made[part].column("utt2keyword"))
+        assert counts == {**dict.fromkeys(ten, len(names)), "_unknown_": 20 * len(names), "_silence_": 2 * 7}
+        assert set(made[part].column("utt2spk")) == names | {"pink_noise", "running_tap"}
+        rows = [
+            row.split() for _, key, row in read_table(tmp_path / "superb_ks" / part / "segments") if "silence" in key
+        ]
+        assert Counter(row[0] for row in rows) == {"pink_noise": 7, "running_tap": 7}
+        assert all(
+            0 <= float(start) <= 14 and float(end) - float(start) == pytest.approx(1.0) for _, start, end in rows
+        )
+        starts[part] = {row[1] for row in rows}
+    assert not starts["train"] & starts["dev"]
+    assert list(made["test"].ids) == list(Manifest.open(tmp_path / "test_12").ids)
+    shutil.rmtree(corpus / "speech_commands_test_set_v0.01")
+    commands.prepare(corpus, tmp_path / "without")
+    assert not (tmp_path / "without" / "superb_ks").exists()
+
+
 def test_the_published_hash_rule():
     # Percentages worked out apart from the code under test, in exact fractions, from SHA-1 digests of the speaker's name.
     import hashlib

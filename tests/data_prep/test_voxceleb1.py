@@ -61,6 +61,49 @@ def test_identification_split(original, tmp_path):
         assert set(Manifest.open(tmp_path / name).ids) == expected
 
 
+def test_directories_of_superb(original, tmp_path):
+    voxceleb.prepare(original, tmp_path)
+    made = {part: Manifest.open(tmp_path / "superb_asv" / part) for part in ("train", "dev", "test")}
+    assert list(made["train"].ids) == list(Manifest.open(tmp_path / "dev").ids)
+    assert (made["test"].path / "trials").read_bytes() == (tmp_path / "test" / "trials_o").read_bytes()
+    assert set(made["dev"].ids) <= set(made["train"].ids)
+    trials = read_trials(made["dev"].path / "trials")
+    speaker = dict(zip(made["dev"].ids, made["dev"].column("utt2spk"), strict=True))
+    same = [
+        speaker[trials.names[i]] == speaker[trials.names[j]] for i, j in zip(trials.enrol, trials.test, strict=True)
+    ]
+    assert same == trials.labels.tolist()
+    assert sum(same) == 12  # all pairs of a speaker; as many of two
+    assert len(trials) == 24
+
+
+def test_speakers_of_development_can_be_held_out(corpus, tmp_path):
+    for number in (3, 4, 5):
+        shutil.copytree(corpus / "vox1_dev_wav/wav/id10001", corpus / f"vox1_dev_wav/wav/id1000{number}")
+    (corpus / "meta" / "vox1_meta.csv").unlink()
+    voxceleb.prepare(corpus, tmp_path / "out", voxceleb.Config(dev_speakers=2, held_out=True))
+    parts = {
+        part: set(Manifest.open(tmp_path / "out/superb_asv" / part).column("utt2spk")) for part in ("train", "dev")
+    }
+    assert len(parts["dev"]) == 2
+    assert len(parts["train"]) == 3
+    assert not parts["train"] & parts["dev"]
+    with pytest.raises(ValueError, match=r"prep\.dev_speakers: 9 held out of 5 leave none; hold out fewer"):
+        voxceleb.prepare(corpus, tmp_path / "none", voxceleb.Config(dev_speakers=9, held_out=True))
+    with pytest.raises(ValueError, match=r"prep\.dev_speakers: 1 cannot be told apart"):
+        voxceleb.Config(dev_speakers=1)
+
+
+@pytest.mark.parametrize("listed", ["iden_split.txt", "veri_test_class.txt"])
+def test_the_data_of_superb_speaker_identification(corpus, tmp_path, listed):
+    (corpus / "meta" / "iden_split.txt").rename(corpus / "meta" / listed)
+    voxceleb.prepare(corpus, tmp_path / "out")
+    for part in ("train", "dev", "test"):
+        made = Manifest.open(tmp_path / "out" / "superb_sid" / part)
+        assert list(made.ids) == list(Manifest.open(tmp_path / "out" / f"iden_{part}").ids)
+        assert len(set(made.column("utt2spk"))) == 4
+
+
 def test_one_folder_and_lists_beside_it(corpus, tmp_path):
     for part in ("dev", "test"):
         shutil.copytree(corpus / f"vox1_{part}_wav" / "wav", corpus / "wav", dirs_exist_ok=True)

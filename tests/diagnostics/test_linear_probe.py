@@ -10,16 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from audiossl.diagnostics.linear_probe import (
-    Heads,
-    ProbeConfig,
-    Split,
-    Standardiser,
-    _fit,
-    logits,
-    sample_order,
-    train_probe,
-)
+from audiossl.diagnostics.batched_heads import HeadGrid, HeadShape
+from audiossl.diagnostics.head_training import Group, Training, fit, shuffled
+from audiossl.diagnostics.linear_probe import ProbeConfig, Split, Standardiser, train_probe
 
 CLASSES, LAYERS, DIM = 4, 3, 6
 CPU = torch.device("cpu")
@@ -40,11 +33,11 @@ def train_alone(parameters, rate, order, train, config, standardised):
     first = {name: torch.zeros_like(value) for name, value in parameters.items()}
     second = {name: torch.zeros_like(value) for name, value in parameters.items()}
     for step, items in enumerate(islice(order, config.steps), start=1):
-        weights = parameters["layer_logits"].softmax(0)
+        weights = parameters["weighted.layer_logits"].softmax(0)
         x = sum(weights[k] * standardised[items, k] for k in range(LAYERS))
         if config.projector_dim:
-            x = F.linear(x, parameters["projector_weight"].T, parameters["projector_bias"])
-        x = F.linear(x, parameters["classifier_weight"].T, parameters["classifier_bias"])
+            x = F.linear(x, parameters["projector.weight"], parameters["projector.bias"])
+        x = F.linear(x, parameters["classifier.weight"], parameters["classifier.bias"])
         loss = F.cross_entropy(x, torch.from_numpy(train.labels[items]))
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         for (name, value), gradient in zip(parameters.items(), gradients, strict=True):
@@ -55,6 +48,12 @@ def train_alone(parameters, rate, order, train, config, standardised):
     return {name: value.detach() for name, value in parameters.items()}
 
 
+def fitted_by(config, shape, train, dev, dtype):
+    groups = [Group(train, dev, seed, shuffled(len(train.rows), config.batch, seed)) for seed in config.seeds]
+    training = Training(config.learning_rates, config.steps, config.batch, config.eval_every, config.weight_decay)
+    return fit(groups, shape, training, read=Standardiser(train, dtype, CPU), dtype=dtype)
+
+
 @pytest.mark.parametrize("projector_dim", [0, 5])
 def test_every_head_comes_out_as_if_trained_alone(projector_dim):
     config = ProbeConfig(
@@ -62,21 +61,20 @@ def test_every_head_comes_out_as_if_trained_alone(projector_dim):
         eval_every=25,
     )  # fmt: skip
     train, dev = split(0, 50), split(1, 20)
-    heads = Heads((LAYERS, DIM, CLASSES), config, torch.float64)
-    start = {name: value.detach().clone() for name, value in heads.stacked().items()}
-    standardise = Standardiser(train, torch.float64, CPU)
-    trained, step, _, _ = _fit(heads, train, dev, standardise, config)
+    shape = HeadShape(LAYERS, DIM, projector_dim, (CLASSES,))
+    start = HeadGrid.start(shape, 3, config.seeds, torch.float64, CPU)
+    fitted = fitted_by(config, shape, train, dev, torch.float64)
     x = train.features.astype(np.float64)
     standardised = torch.from_numpy((x - x.mean(axis=0)) / x.std(axis=0))
     for s, seed in enumerate(config.seeds):
         for k, rate in enumerate(config.learning_rates):
-            order = sample_order(50, config.batch, seed)
-            own = {name: value[s, k] for name, value in start.items()}
+            order = shuffled(50, config.batch, seed)
+            own = start.state(k, s)
             alone = train_alone(own, rate, order, train, config, standardised)
-            for name, value in alone.items():
-                torch.testing.assert_close(trained[name][s, k], value, rtol=0, atol=1e-6)
-                assert not torch.equal(value, start[name][s, k])
-    assert (step == 25).all()
+            for name, value in fitted.heads.state(k, s).items():
+                torch.testing.assert_close(value, alone[name], rtol=0, atol=1e-6)
+                assert not torch.equal(value, own[name])
+    assert (fitted.steps == 25).all()
 
 
 def test_a_head_does_not_notice_the_others():
@@ -116,10 +114,24 @@ def test_the_choice_looks_at_dev_alone():
 def test_dev_accuracy_is_that_of_the_chosen_step():
     config = ProbeConfig(learning_rates=(1e-2,), seeds=(0,), steps=60, batch=16, eval_every=20)
     train, dev = split(0, 80, noise=3.0), split(1, 60, noise=3.0)
-    standardise = Standardiser(train, torch.float32, CPU)
-    best, _, accuracies, _ = _fit(Heads((LAYERS, DIM, CLASSES), config, torch.float32), train, dev, standardise, config)
-    predicted = logits(best, standardise(dev.features)[None]).argmax(-1)[0, 0].numpy()
-    assert float(accuracies[0, 0]) == pytest.approx(100 * np.mean(predicted == dev.labels))
+    fitted = fitted_by(config, HeadShape(LAYERS, DIM, 0, (CLASSES,)), train, dev, torch.float32)
+    x = Standardiser(train, torch.float32, CPU)(dev.features)
+    predicted = fitted.heads.logits(x[None]).argmax(-1)[0, 0].numpy()
+    assert float(fitted.accuracies[0, 0]) == pytest.approx(100 * np.mean(predicted == dev.labels))
+
+
+def test_inputs_may_stay_as_they_are():
+    config = ProbeConfig(learning_rates=(1e-2,), seeds=(0,), steps=30, batch=16, eval_every=30)
+    parts = [split(seed, 80) for seed in range(3)]
+    scaled = [Split(1000.0 * part.features, part.rows, part.labels) for part in parts]
+
+    def shares(splits, standardise):
+        chosen = replace(config, standardise=standardise)
+        return train_probe(*splits, num_classes=CLASSES, config=chosen, dtype=torch.float64).layer_weights
+
+    np.testing.assert_allclose(shares(parts, True), shares(scaled, True), atol=1e-5)
+    assert np.abs(shares(parts, False) - shares(scaled, False)).max() > 1e-3
+    assert np.abs(shares(parts, False) - shares(parts, True)).max() > 1e-3
 
 
 def test_standardiser_equals_numpy_in_float64_and_leaves_constants():
@@ -132,21 +144,15 @@ def test_standardiser_equals_numpy_in_float64_and_leaves_constants():
     np.testing.assert_allclose(found.numpy(), (x - x.mean(axis=0)) / std, atol=1e-9)
 
 
-def test_order_visits_everything_once_an_epoch():
-    seen = np.concatenate(list(islice(sample_order(10, 4, seed=5), 15)))  # six epochs
-    epochs = seen.reshape(6, 10)
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs.tolist())
-    assert len({tuple(epoch) for epoch in epochs.tolist()}) > 1
-    np.testing.assert_array_equal(next(sample_order(3, 8, seed=1)), next(sample_order(3, 8, seed=1)))
-    assert next(sample_order(3, 8, seed=1)).shape == (8,)
-
-
 def test_a_split_reads_its_own_rows(tmp_path):
     whole = split(0, 20)
     np.save(tmp_path / "x.npy", whole.features)
     rows = np.array([17, 3, 5])
     part = Split(np.load(tmp_path / "x.npy", mmap_mode="r"), rows, whole.labels[rows])
     np.testing.assert_array_equal(part.gather(np.array([2, 0, 0])), whole.features[[5, 17, 17]])
+    out = np.empty((1, LAYERS, DIM), np.float32)
+    part.gather(np.array([1]), out=out)
+    np.testing.assert_array_equal(out, whole.features[[3]])
 
 
 @pytest.mark.parametrize("wrong", [{"learning_rates": ()}, {"learning_rates": (0.0,)}, {"seeds": (1, 1)}, {"steps": 0}])

@@ -154,3 +154,23 @@ def test_filterbank_means(tmp_path, deltas):
     waveform = torch.from_numpy(manifest.audio(2, sample_rate=16_000))[None]
     frames, _ = fbank(waveform, torch.tensor([waveform.shape[1]]))
     np.testing.assert_allclose(found.features[2, 0, :80], frames[0].mean(dim=0).numpy(), atol=1e-4)
+
+
+def test_deviations_stand_behind_the_means_in_a_cache_of_their_own(tmp_path):
+    manifest = corpus(tmp_path)
+    source, calls = counting_source()
+    means = pooled_features(manifest, source, tmp_path / "c", config=CacheConfig(1.0, 0), log=print)
+    both = pooled_features(manifest, source, tmp_path / "c", config=CacheConfig(1.0, 0, deviations=True), log=print)
+    assert both.forwards == 6
+    assert both.features.shape == (6, 2, 4)
+    np.testing.assert_array_equal(both.features[:, :, :2], means.features)
+    for index in range(6):
+        waveform = manifest.audio(index, sample_rate=16_000).astype(np.float64)
+        frames = waveform[: len(waveform) // 400 * 400].reshape(-1, 400)
+        first = np.stack([frames.mean(-1), np.square(frames).mean(-1)], axis=-1).std(axis=0)
+        np.testing.assert_allclose(both.features[index, :, 2:], np.stack([first, 2 * first]), atol=1e-6)
+    before = len(calls)
+    for deviations in (False, True):
+        config = CacheConfig(1.0, 0, deviations=deviations)
+        assert pooled_features(manifest, source, tmp_path / "c", config=config, log=print).forwards == 0
+    assert len(calls) == before

@@ -54,3 +54,18 @@ def test_nearest_entries_teach_the_convolutions():
     found = encoder.quantise(z, frames)
     (encoder.aggregate(found.q, frames)[:, :5].square().sum() + found.loss.sum()).backward()
     assert [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("quantiser", ["gumbel", "kmeans"])
+def test_codes_start_where_the_config_says(quantiser):
+    waveforms = [(0.1 * torch.randn(2, 8000), torch.tensor([8000, 6000])) for _ in range(3)]
+    random = make(quantiser)
+    before = {name: tensor.clone() for name, tensor in random.state_dict().items()}
+    random.calibrate(iter(waveforms))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in random.state_dict().items())
+    torch.manual_seed(0)
+    encoder = VQWav2Vec(replace(TINY, quantiser=quantiser, start="data")).eval()
+    encoder.calibrate(iter(waveforms))
+    codes, frames = encoder.codes(*waveforms[0])
+    found = torch.cat([row[:count] for row, count in zip(codes, frames, strict=True)])
+    assert all(len(group.unique()) > 1 for group in found.unbind(1))

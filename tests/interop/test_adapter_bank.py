@@ -100,6 +100,27 @@ def test_experiments_over_another_encoder_are_refused(place, hashed):
     AdapterBank(place / "other").add("x", other)
 
 
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_frozen_weights_are_verified_by_their_hash_when_an_experiment_is_loaded(place, adapter):
+    before = load_encoder(place / adapter).state_dict()
+    base(place / "base", seed=1)  # trained on, say
+    for load in (load_encoder, load_finetuned):
+        with pytest.raises(ValueError, match=r"run.init: the weights of .*base are not those that this was trained on"):
+            load(place / adapter)
+    base(place / "base", seed=0)
+    after = load_encoder(place / adapter).state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_whole_encoder_does_not_mind_where_it_came_from(place):
+    full = fine_tuned(place / "full", place / "base", "full")
+    before = load_encoder(full).state_dict()
+    base(place / "base", seed=1)
+    after = load_encoder(full).state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    load_finetuned(full)
+
+
 def test_complaints_are_one_line(place):
     bank = AdapterBank(place / "base")
     with pytest.raises(ValueError, match="base: has no adapter and task"):

@@ -62,3 +62,17 @@ def test_the_bias_is_in_one_layer_only():
     assert owner.state_dict().keys() - other.state_dict().keys() == {"bias.weight"}
     other(torch.randn(1, 5, 6), FrameLayout(1, 5)).sum().backward()
     assert bias.weight.grad.any()
+
+
+def test_gathered_frames_keep_their_distances():
+    torch.manual_seed(0)
+    bias = RelativeBias(2, num_buckets=16, max_distance=8).double()
+    attention = GatedAttention(6, 2, bias, owner=True).double().eval()
+    torch.nn.init.normal_(bias.weight, std=3.0)
+    x = torch.randn(2, 9, 6, dtype=torch.float64)
+    visible = torch.tensor([[1, 0, 0, 1, 1, 0, 0, 0, 1], [0, 1, 0, 0, 0, 0, 1, 0, 0]], dtype=torch.bool)
+    gathered = FrameLayout.of_visible(visible, packed=False)
+    found = gathered.leave(attention(gathered.enter(x), gathered))[visible]
+    # The same as to leave all frames where they are and to look at the visible ones only.
+    expected = attention(x, FrameLayout(2, 9, key_mask=visible[:, None, None]))[visible]
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)

@@ -123,3 +123,31 @@ def test_no_frames_are_no_trouble():
 def test_a_code_that_does_not_split_is_refused():
     with pytest.raises(ValueError, match="code_dim 9 does not split into 2 groups"):
         quantiser(code_dim=9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("hidden_layers", [0, 1])
+def test_logits_from_data_choose_the_nearest_cluster(hidden_layers, shared):
+    torch.manual_seed(0)
+    shape = {"groups": 2, "entries": 5, "code_dim": 4, "hidden_layers": hidden_layers, "shared": shared}
+    quantiser = GumbelQuantiser(8, **shape, activation="relu").double().eval()
+    x = 3 + torch.randn(400, 8, dtype=torch.float64)
+    quantiser.start_from(x)
+    hidden = quantiser.logits[:-1](x) if hidden_layers else x
+    last = quantiser.logits[-1] if hidden_layers else quantiser.logits
+    found, width = quantiser(x, 1.0), hidden.shape[1] // 2
+    for group in range(2):
+        rows, own, other = slice(5 * group, 5 * group + 5), slice(group * width, group * width + width), 1 - group
+        assert not last.weight[rows, other * width : other * width + width].any()
+        share = hidden[:, own] - hidden[:, own].mean(0)
+        logits = last(hidden)[:, rows]
+        assert float(logits.std(dim=1).mean()) == pytest.approx(10, rel=1e-6)
+        # Logits s (m.h - |m|^2 / 2) have the gradient s m, and at the centre the value -s |m|^2 / 2.
+        at_centre = last(hidden.mean(0))[rows]
+        scale = last.weight[rows].square().sum(1) / (-2 * at_centre)
+        torch.testing.assert_close(scale, scale[:1].expand(5))
+        means = last.weight[rows, own] / scale[:, None]
+        assert torch.equal(found.codes[:, group], torch.cdist(share, means).argmin(1))
+    assert code_perplexity(found.codes, 5).min() > 3
+    assert float(quantiser.codebook.std()) == pytest.approx(1, rel=0.05)

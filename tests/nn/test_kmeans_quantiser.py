@@ -92,3 +92,16 @@ def test_bf16_is_computed_in_float32():
 def test_groups_must_divide_the_features():
     with pytest.raises(ValueError, match="6 features do not split into 4 groups"):
         KMeansQuantiser(6, groups=4, entries=5)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_entries_from_data_are_all_in_use(shared):
+    quantiser, _ = make(shared)
+    quantiser = quantiser.float()
+    x, lengths = torch.randn(4, 100, 6), torch.full((4,), 100)
+    quantiser.start_from(quantiser.normalised(x, lengths).flatten(0, 1))
+    found = quantiser(x, lengths)
+    for group in range(2):
+        counts = found.codes[..., group].flatten().bincount(minlength=5)
+        assert counts.min() > 0
+    assert found.loss.max() < 1.0  # 1.25 times the variance is what one entry at the mean would give

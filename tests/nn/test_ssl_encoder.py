@@ -132,6 +132,22 @@ def test_masked_frames_are_replaced():
         encoder.contextualise(features.z, features.lengths, masked=masked[:, 1:])
 
 
+def test_masked_channels_are_zero_in_all_frames_masked_ones_too():
+    encoder, _ = make("group, post-LN")
+    z, lengths = torch.randn(2, 9, encoder.feature_dim), torch.tensor([9, 6])
+    masked = torch.zeros(2, 9, dtype=torch.bool)
+    masked[:, 3:5] = True
+    channels = torch.zeros(2, encoder.dim, dtype=torch.bool)
+    channels[0, 2:7] = channels[1, 11] = True
+    seen = []
+    encoder.transformer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    encoder.contextualise(z, lengths, masked=masked)
+    encoder.contextualise(z, lengths, masked=masked, channels_masked=channels)
+    zero = channels.unsqueeze(1).expand_as(seen[0])
+    assert not seen[1][zero].any()
+    assert torch.equal(seen[1][~zero], seen[0][~zero])
+
+
 def test_penalty_is_the_mean_square_over_valid_frames():
     encoder, wave = make("group, post-LN")
     z, frames = encoder.frontend(wave, SAMPLES)

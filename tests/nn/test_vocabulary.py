@@ -72,3 +72,32 @@ def test_a_broken_file_is_named(tmp_path):
         path.write_text(content)
         with pytest.raises(ValueError, match=f"{path}: not a vocabulary"):
             Vocabulary.load(path)
+
+
+def test_the_end_is_a_token_of_its_own_that_writes_nothing(tmp_path):
+    vocabulary = Vocabulary.from_texts(["ab ba"], "characters", end=True)
+    assert vocabulary.tokens == ("<blank>", "<unk>", "<eos>", "a", "b", "|")
+    assert vocabulary.encode("ab").tolist() == [3, 4, 2]
+    assert vocabulary.encode("").tolist() == [2]
+    assert vocabulary.decode([3, 2, 5, 4, 2]) == "a b"
+    vocabulary.save(tmp_path / "vocabulary.json")
+    assert Vocabulary.load(tmp_path / "vocabulary.json").encode("b").tolist() == [4, 2]
+    assert not Vocabulary.from_texts(["ab"], "characters").has_end
+    with pytest.raises(ValueError, match="reserved token '<eos>'"):
+        Vocabulary.from_texts(["a <eos>"], "phones", end=True)
+
+
+def test_marks_of_slots_are_tokens_and_words_are_spelt():
+    text = "PLAY B-artist THE CLASH E-artist B-when NOW E-when"
+    vocabulary = Vocabulary.from_texts([text], "slots", end=True)
+    tokens = [vocabulary.tokens[index] for index in vocabulary.encode(text)]
+    assert tokens == [
+        *"PLAY|", "B-artist", *"THE|CLASH", "E-artist", "|", "B-when", *"NOW", "E-when", "<eos>",
+    ]  # fmt: skip
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+    assert vocabulary.decode(vocabulary.encode("B-artist CLASH")) == "B-artist CLASH"
+    # Marks are words of their own wherever they are read.
+    index = {token: number for number, token in enumerate(vocabulary.tokens)}
+    assert vocabulary.decode([index[token] for token in ("A", "B-when", "N", "E-when", "O")]) == "A B-when N E-when O"
+    unknown = vocabulary.encode("B-other A")
+    assert unknown.tolist()[:2] == [vocabulary.unknown_index, index["A"]]

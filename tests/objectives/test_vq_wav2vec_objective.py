@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from audiossl.config import find_recipe, load_toml
 from audiossl.contracts import Utterance
 from audiossl.data.collate import collate, to_tensors
 from audiossl.encoders.vq_wav2vec import VQWav2Vec as Encoder
+from audiossl.interop.encoder import build_encoder
 from audiossl.objectives.vq_wav2vec import VQWav2Vec
 
 RATE = 16000
@@ -107,8 +109,81 @@ def test_an_utterance_of_too_few_frames_is_refused():
         ("gumbel", {"codebook_weight": 2.0}, "objective.codebook_weight: encoder.quantiser = 'gumbel' does not use it"),
         ("kmeans", {"gumbel_end": 0.4}, "objective.gumbel_end: encoder.quantiser = 'kmeans'"),
         ("gumbel", {"steps": 0}, "objective.steps: 0 is not positive"),
+        ("gumbel", {"hold_steps": -1}, "objective.hold_steps: -1 is negative"),
     ],
 )
 def test_options_that_make_no_sense(quantiser, options, message):
     with pytest.raises(ValueError, match=message):
         objective(quantiser, **options)
+
+
+@pytest.mark.parametrize("quantiser", ["gumbel", "kmeans"])
+def test_features_and_codes_stand_still_at_first(quantiser):
+    module, free = (objective(quantiser, hold_steps=steps).train() for steps in (2, 0))
+    assert not module.predictors.weight.any()
+    module.predictors.load_state_dict(free.predictors.state_dict())
+    batch = make_batch(module, [utterance(1), utterance(2)])
+
+    def moved():
+        module.zero_grad()
+        torch.manual_seed(0)
+        module(batch).loss_sum.backward()
+        return {
+            name.split(".")[1] if name.startswith("encoder") else name
+            for name, p in module.named_parameters()
+            if p.grad.any()
+        }
+
+    late = {"aggregator", "predictors.weight", "predictors.bias"}
+    assert moved() == late
+    module.after_step(1)
+    assert moved() == late
+    resumed = objective(quantiser, hold_steps=2)
+    resumed.load_state_dict(module.state_dict())
+    assert resumed.moving == 0
+    module.after_step(2)
+    assert moved() == late | {"convs", "quantiser"}
+    torch.manual_seed(0)
+    loss = free(batch).loss_sum
+    module.temperature.copy_(free.temperature)
+    torch.manual_seed(0)
+    torch.testing.assert_close(module(batch).loss_sum, loss, rtol=0, atol=0)
+
+
+def sounds(rng, seconds=2.4):
+    """Noises of three levels and two colours for 190 to 400 ms each: what comes next is most often what is there."""
+    pieces, total = [], round(seconds * RATE)
+    while sum(map(len, pieces)) < total:
+        noise, level = rng.standard_normal(rng.integers(3000, 6400)), 10.0 ** -rng.integers(1, 4)
+        pieces.append(level * (np.convolve(noise, np.ones(8) / 3, "same") if rng.integers(2) else noise))
+    return np.concatenate(pieces)[:total].astype(np.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantiser", ["gumbel", "kmeans"])
+def test_nano_recipe_learns_and_keeps_its_codes(quantiser):
+    tables = load_toml(find_recipe(f"vq_wav2vec_{quantiser}_nano"))
+    table = {name: value for name, value in tables["objective"].items() if name != "name"} | {"hold_steps": 40}
+    torch.manual_seed(0)
+    module = VQWav2Vec(build_encoder(tables["encoder"]), VQWav2Vec.Config(**table)).train()
+    rng = np.random.default_rng(0)
+
+    def drawn():
+        return make_batch(module, [Utterance(str(k), sounds(rng), RATE) for k in range(2)])
+
+    first = [drawn() for _ in range(10)]
+    module.encoder.calibrate((batch["waveform"], batch["waveform_lengths"]) for batch in first)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=tables["optim"]["peak_lr"], betas=(0.9, 0.98), weight_decay=0)
+    told = []
+    for step in range(1, 91):
+        output = module(drawn())
+        (output.loss_sum / output.count).backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 10.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        module.after_step(step)
+        told.append({name: float(total / count) for name, (total, count) in output.metrics.items()})
+    bits = [row["decision_bits"] for row in told]
+    chance = -sum(p * np.log2(p) for p in (1 / 11, 10 / 11))
+    assert np.mean(bits[-20:]) < min(np.mean(bits[:10]), chance)
+    assert np.mean([row["code_perplexity"] for row in told[-20:]]) > 2.5

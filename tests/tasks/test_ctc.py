@@ -8,6 +8,7 @@ import torch
 
 from audiossl.contracts import EncoderOutput, Utterance
 from audiossl.losses.ctc import ctc
+from audiossl.nn.beam_search import PrefixBeam
 from audiossl.nn.vocabulary import Vocabulary
 from audiossl.tasks.ctc import CTC
 
@@ -151,3 +152,47 @@ def test_an_experiment_keeps_its_vocabulary(tmp_path):
     again = CTC.from_experiment(encoder, CTC.Config(), tmp_path)
     assert again.vocabulary == VOCABULARY
     again.load_state_dict(module.state_dict())
+
+
+def test_word_pieces_are_learnt_from_the_training_text(tmp_path):
+    pytest.importorskip("sentencepiece", reason="word pieces need the extra `asr`")
+    encoder, config = SimpleNamespace(dim=6, num_layers=2), CTC.Config(tokens="bpe", bpe_size=8)
+    module = CTC.from_data(encoder, config, FakeManifest())
+    assert len(module.vocabulary) == 9 == module.head[-1].out_features
+    module.save_labels(tmp_path)
+    again = CTC.from_experiment(encoder, config, tmp_path)
+    assert again.vocabulary == module.vocabulary
+    labels = again.labels(Utterance("u", np.zeros(1, dtype=np.float32), 16000, {"text": "ab ba"}))
+    assert again.vocabulary.decode(labels["tokens"]) == "ab ba"
+    assert module.metric == ("wer", "min")
+
+
+@pytest.mark.parametrize(("tokens", "size"), [("bpe", 0), ("bpe", -5), ("characters", 8)])
+def test_a_number_of_pieces_goes_with_pieces(tokens, size):
+    with pytest.raises(ValueError, match=rf"task\.bpe_size: {size} with tokens '{tokens}'"):
+        CTC.Config(tokens=tokens, bpe_size=size)
+
+
+def test_a_decoder_reads_instead():
+    module, encoded, seen = task(), output(), []
+
+    def decoder(log_probs, lengths):
+        seen.append((log_probs, lengths))
+        return ["x"] * len(lengths)
+
+    module.decoder = decoder
+    assert module.predict(encoded) == ["x"] * 3
+    log_probs, lengths = seen[0]
+    torch.testing.assert_close(log_probs, module.logits(encoded).log_softmax(-1))
+    assert lengths is encoded.lengths
+    module.decoder = PrefixBeam(VOCABULARY, beam=5)
+    assert len(module.predict(encoded)) == 3
+
+
+def test_beam_search_of_sure_frames_is_the_greedy_text():
+    path = np.random.default_rng(0).integers(0, 6, (2, 12)).repeat(2, axis=1)
+    module, features = spelling(path.tolist())
+    encoded = EncoderOutput([40 * features], torch.tensor([24, 15]))
+    greedy = module.predict(encoded)
+    module.decoder = PrefixBeam(VOCABULARY, beam=3)
+    assert module.predict(encoded) == greedy

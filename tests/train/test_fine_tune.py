@@ -1,4 +1,7 @@
+import gc
 import pickle
+import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +10,8 @@ import torch
 from audiossl.adapters.frozen import Frozen
 from audiossl.adapters.full import Full
 from audiossl.adapters.houlsby import Houlsby
+from audiossl.adapters.lora import LoRA
+from audiossl.adapters.top_layers import TopLayers
 from audiossl.contracts import Utterance
 from audiossl.data.collate import collate, to_tensors
 from audiossl.encoders.wav2vec2 import Wav2Vec2
@@ -102,26 +107,118 @@ def test_weights_of_another_adapter_are_refused():
         ValueError, match=r"saved weights: \d+ tensors do not fit this adapter and task, such as 'encoder"
     ):
         model(ADAPTERS[0]).load_saved(model(ADAPTERS[1]).state_to_save())
-    with pytest.raises(ValueError, match="saved weights: 10 tensors"):
+    with pytest.raises(ValueError, match="saved weights: 12 tensors"):
         model(Houlsby(Houlsby.Config(bottleneck=5, num_top_layers=1))).load_saved(model(ADAPTERS[1]).state_to_save())
+
+
+def resting(adapter, steps=2):
+    return model(adapter, FineTuneConfig(mask_length=3, channel_mask_length=2, freeze_steps=steps))
+
+
+@pytest.mark.parametrize("adapter", [ADAPTERS[0], ADAPTERS[2]], ids=["houlsby", "full"])
+def test_for_the_first_steps_the_task_trains_alone(adapter):
+    module = resting(adapter)
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.01, weight_decay=0.0)
+    moved = []
+    for step in range(4):
+        before = {name: p.detach().clone() for name, p in module.named_parameters()}
+        module(make_batch(module, seed=step)).loss_sum.backward()
+        # distributed training waits for a gradient of each
+        assert all((p.grad is not None) is p.requires_grad for p in module.parameters())
+        optimizer.step()
+        optimizer.zero_grad()
+        module.after_step(step + 1)
+        changed = {name.partition(".")[0] for name, p in module.named_parameters() if not torch.equal(p, before[name])}
+        moved.append(changed)
+    assert moved == [{"task"}, {"task"}, {"encoder", "task"}, {"encoder", "task"}]
+
+
+def test_while_the_encoder_rests_it_builds_no_graph_and_the_loss_is_the_same():
+    module, other = resting(Full(Full.Config())), model(Full(Full.Config()))
+    batch = make_batch(module)
+    torch.manual_seed(0)
+    first = module(batch)
+    torch.manual_seed(0)
+    second = other(batch)
+    assert first.loss_sum.item() == second.loss_sum.item()
+    assert count_saved(module, batch) < 0.2 * count_saved(other, batch)
+    module.after_step(2)
+    assert count_saved(module, batch) == count_saved(other, batch)
+
+
+def test_what_does_not_train_cannot_rest():
+    with pytest.raises(ValueError, match=r"finetune\.freeze_steps: 2, but nothing of the encoder trains"):
+        resting(Frozen(Frozen.Config()))
+
+
+def count_saved(module, batch):
+    """Bytes that one forward pass keeps for the backward pass, parameters aside."""
+    parameters = {p.data_ptr() for p in module.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        if tensor.data_ptr() not in parameters:
+            kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    torch.manual_seed(0)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = module(batch).loss_sum
+    assert loss.requires_grad
+    return sum(kept.values())
+
+
+TOP = [
+    Houlsby(Houlsby.Config(bottleneck=4, num_top_layers=1)),
+    LoRA(LoRA.Config(num_top_layers=1)),
+    TopLayers(TopLayers.Config(num_top_layers=1)),
+]
+
+
+def deep(adapter, num_layers):
+    torch.manual_seed(0)
+    encoder = Wav2Vec2(replace(Wav2Vec2.Config.tiny(), num_layers=num_layers))
+    task = CTC(encoder.dim, num_layers, CTC.Config(), Vocabulary.from_texts(["AB C"], "characters"))
+    return FineTune(encoder, adapter, task, FineTuneConfig())
+
+
+@pytest.mark.parametrize("adapter", TOP, ids=["houlsby", "lora", "top_layers"])
+def test_no_activation_is_kept_below_the_lowest_trained_layer(adapter):
+    kept = [count_saved(module, make_batch(module)) for module in (deep(adapter, layers) for layers in (1, 2, 5))]
+    assert kept[0] == kept[1] == kept[2] > 0
+    everything = deep(Full(Full.Config()), 5)
+    assert count_saved(everything, make_batch(everything)) > 2 * kept[2]
+
+
+def test_outputs_below_the_lowest_trained_layer_are_gone_before_the_backward_pass():
+    module, outputs = deep(TOP[0], 5), []
+    for layer in module.encoder.transformer.layers:
+        layer.register_forward_hook(lambda _, __, output: outputs.append(weakref.ref(output)))
+    loss = module(make_batch(module)).loss_sum
+    gc.collect()
+    # what the fourth of five layers gives is the input of the one that trains
+    assert [reference() is None for reference in outputs[:3]] == [True, True, True]
+    loss.backward()
 
 
 def test_masks_act_in_training_only():
     module = model(Frozen(Frozen.Config()))
     batch = make_batch(module)
     assert batch["masked"].any()
-    assert batch["channels_masked"].shape == (2, module.encoder.feature_dim)
+    assert batch["channels_masked"].shape == (2, module.encoder.dim)
     masked = module.encode(batch).layers[-1]
     module.eval()
     plain = module.encoder(batch["waveform"], batch["waveform_lengths"]).layers[-1]
     assert torch.equal(module.encode(batch).layers[-1], plain)
     assert not torch.equal(masked, plain)
-    local = module.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
-    z = local.z.clone()
+    encoder = module.encoder
+    local = encoder.local_features(batch["waveform"], batch["waveform_lengths"])
+    x = encoder.projection(local.z)
+    for b, t in batch["masked"].nonzero().tolist():
+        x[b, t] = encoder.mask_emb.detach()
     for b, c in batch["channels_masked"].nonzero().tolist():
-        z[b, :, c] = 0
-    expected = module.encoder.contextualise(z, local.lengths, masked=batch["masked"]).layers[-1]
-    torch.testing.assert_close(masked, expected)
+        x[b, :, c] = 0
+    torch.testing.assert_close(masked, encoder.transformer(x, local.lengths)[-1])
 
 
 def test_without_masks_the_batch_has_none_and_the_mask_embedding_rests():

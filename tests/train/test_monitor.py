@@ -1,15 +1,23 @@
 """Each way in which training dies is injected into a real objective, and the run is stopped with its diagnosis."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from audiossl.contracts import Utterance
 from audiossl.data.collate import collate, to_tensors
+from audiossl.encoders.vq_wav2vec import VQWav2Vec as VQEncoder
 from audiossl.encoders.wav2vec2 import Wav2Vec2
+from audiossl.objectives.best_rq import BestRQ
 from audiossl.objectives.data2vec2 import Data2Vec2
+from audiossl.objectives.dinosr import DinoSR
 from audiossl.objectives.hubert import HuBERT
+from audiossl.objectives.sela import SeLa
+from audiossl.objectives.spidr import SpidR
 from audiossl.objectives.unispeech_sat import UniSpeechSAT
+from audiossl.objectives.vq_wav2vec import VQWav2Vec
 from audiossl.objectives.wav2vec2 import Wav2Vec2 as Contrastive
 from audiossl.train.monitor import CollapseConfig, CollapseError, CollapseMonitor
 
@@ -23,8 +31,10 @@ def metrics_of(module, labels=None):
     views = []
     for number in range(2):
         waveform = rng.standard_normal(16000).astype(np.float32)
-        units = rng.integers(0, CODES, count) if labels is None else np.full(count, labels)
-        views.append(module.views(Utterance(str(number), waveform, 16000, dict.fromkeys(module.needs, units)), rng))
+        units = {name: rng.integers(0, CODES, count) for name in module.needs}
+        if labels is not None:
+            units[module.needs[0]] = np.full(count, labels)
+        views.append(module.views(Utterance(str(number), waveform, 16000, units), rng))
     batch = to_tensors(module.batch_views(collate(views, ["0", "1"]), rng))
     torch.manual_seed(0)
     output = module(batch)
@@ -32,9 +42,11 @@ def metrics_of(module, labels=None):
     return logged | {"loss": float(output.loss_sum.detach() / output.count)}
 
 
-def made(cls, *extra):
+def made(cls, *extra, **changes):
     torch.manual_seed(0)
-    return cls(Wav2Vec2(Wav2Vec2.Config.tiny()), cls.Config.tiny(), *extra)
+    if cls is VQWav2Vec:
+        return cls(VQEncoder(replace(VQEncoder.Config.tiny(), **changes)), cls.Config.tiny())
+    return cls(Wav2Vec2(Wav2Vec2.Config.tiny()), replace(cls.Config.tiny(), **changes), *extra)
 
 
 def constant_encoder(module):
@@ -50,6 +62,36 @@ def one_dimension(module):
 def dead_quantiser(module):
     for parameter in module.quantiser.logits.parameters():
         torch.nn.init.zeros_(parameter)
+
+
+def one_dead_group(module):
+    """Of the quantiser's two groups the second has equal logits everywhere, the first lives on."""
+    entries = module.quantiser.entries
+    with torch.no_grad():
+        module.quantiser.logits.weight[entries:] = 0.0
+        module.quantiser.logits.bias[entries:] = 0.0
+
+
+def one_constant_group(module):
+    """Of the features that are quantised the second half is 0 everywhere."""
+    with torch.no_grad():
+        module.encoder.quantiser.projection.weight[module.encoder.dim // 2 :] = 0.0
+
+
+def one_dead_book(module):
+    """All but one of the entries of the second book are far from everything."""
+    module.codebooks.sums[1, 1:] = 1e3
+
+
+def one_dead_projection(module):
+    """The second book sees nothing of its input."""
+    module.quantiser.projection[1] = 0.0
+
+
+def one_dead_head(module):
+    with torch.no_grad():
+        module.head.weight[module.config.clusters :] = 0.0
+        module.head.bias[module.config.clusters :] = 0.0
 
 
 def dead_predictions(module):
@@ -70,6 +112,35 @@ INJECTED = {
     "live_negatives": (Contrastive, (), dead_quantiser, None),
     "prediction_std": (Data2Vec2, (), dead_decoder, None),
 }
+
+
+# One of two codebooks, groups or label sets, beside a live one.
+HIDDEN = {
+    UniSpeechSAT: ("code_perplexity", ((CODES,),), {}, one_dead_group, None),
+    VQWav2Vec: ("code_perplexity", (), {"quantiser": "kmeans"}, one_constant_group, None),
+    Contrastive: ("target_perplexity", (), {}, one_dead_group, None),
+    DinoSR: ("target_perplexity", (), {}, one_dead_book, None),
+    SpidR: ("target_perplexity", (), {}, one_dead_book, None),
+    BestRQ: ("target_perplexity", (), {}, one_dead_projection, None),
+    SeLa: ("target_perplexity", (), {}, one_dead_head, None),
+    HuBERT: ("target_perplexity", ((CODES, CODES),), {"labels": ("a", "b")}, None, 3),
+}
+
+
+@pytest.mark.parametrize("cls", HIDDEN)
+def test_a_dead_codebook_does_not_hide_behind_a_live_one(cls):
+    name, extra, changes, inject, labels = HIDDEN[cls]
+    healthy = metrics_of(made(cls, *extra, **changes).eval())
+    module = made(cls, *extra, **changes).eval()
+    if inject is not None:
+        inject(module)
+    sick = metrics_of(module, labels)
+    assert sick[name] == pytest.approx(1.0)
+    assert healthy[name] > 1.5
+    config = CollapseConfig(grace_steps=0, patience=1)
+    CollapseMonitor(config).watch(1, {name: healthy[name]})
+    with pytest.raises(CollapseError, match=f"{name} = 1 < 1.5"):
+        CollapseMonitor(config).watch(1, {name: sick[name]})
 
 
 @pytest.mark.parametrize("name", INJECTED)

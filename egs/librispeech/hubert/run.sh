@@ -27,6 +27,7 @@ clusters=(100 500)
 layer=6
 small=()
 steps_finetune=()
+adapters=()
 if $smoke; then
   data=smoke/data
   exp=smoke/exp
@@ -38,6 +39,7 @@ if $smoke; then
     --encoder.position_kernel 16 --encoder.position_groups 4 --train.max_steps 4 --train.eval_every 2 --train.save_every 2
     --data.num_workers 1 --train.tensorboard false --optim.warmup_steps 1)
   steps_finetune=(--train.max_steps 4 --train.eval_every 2 --train.save_every 2 --data.num_workers 1 --train.tensorboard false)
+  adapters=(--adapter.num_top_layers 1)
   rm -rf smoke
   audiossl prep librispeech --fake $corpus
 fi
@@ -74,9 +76,8 @@ fi
 
 if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
   echo "Stage 5: CTC on $labelled: adapters, and in full"
-  for recipe in ctc_adapters ctc_full; do
-    $train_cmd finetune $recipe --init $exp/it2 --data $data/$labelled --out $exp/$recipe $common "${steps_finetune[@]}"
-  done
+  $train_cmd finetune ctc_adapters --init $exp/it2 --data $data/$labelled --out $exp/ctc_adapters $common "${steps_finetune[@]}" "${adapters[@]}"
+  $train_cmd finetune ctc_full --init $exp/it2 --data $data/$labelled --out $exp/ctc_full $common "${steps_finetune[@]}"
 fi
 
 if [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then

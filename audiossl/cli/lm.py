@@ -1,0 +1,94 @@
+"""Train an n-gram language model for decoding, and write the lexicon of its words."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from audiossl.cli.main import MisuseError
+
+
+def main(
+    texts: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    *,
+    out: Path,
+    order: int = 4,
+    tokens: str | None = None,
+    lexicon: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Train an n-gram language model with modified Kneser-Ney smoothing and write it in the ARPA format.
+
+    A text is a file with a sentence per line, or a data directory, whose `text` is taken. All n-grams are kept, in memory.
+
+    Example: audiossl lm data/train librispeech-lm-norm.txt --order 4 --out lm.arpa --lexicon lexicon.txt
+
+    Args:
+        texts: files and data directories.
+        out: the model to write.
+        order: of the longest n-grams.
+        tokens: experiment of `audiossl finetune`: the model is one of its tokens instead of words, for decoding without a lexicon.
+        lexicon: write the words there too, each with its characters and the boundary `|`.
+        json: print the numbers of n-grams as JSON.
+    """
+    from audiossl.data.ngram import train_ngrams, write_arpa
+
+    if not texts:
+        raise MisuseError("audiossl lm: no text is given; add files or data directories")
+    if tokens is not None and lexicon is not None:
+        raise MisuseError("audiossl lm: --lexicon goes with a model of words; leave out --tokens")
+    sentences = (line.split() for line in _lines(texts))
+    model = train_ngrams(sentences if tokens is None else _tokenised(_lines(texts), tokens), order)
+    write_arpa(model, out)
+    if lexicon is not None:
+        _write_lexicon(lexicon, sorted(model.words[3:]))
+    counts = {str(n): len(level.word) for n, level in enumerate(model.levels, start=1)}
+    if json:
+        print(json_module.dumps({"lm": str(out), "ngrams": counts, "lexicon": str(lexicon) if lexicon else None}))
+    else:
+        print(f"{out}: " + ", ".join(f"{count:,} {n}-grams" for n, count in counts.items()))
+    return 0
+
+
+def _lines(texts: tuple[Path, ...]) -> Iterator[str]:
+    """Yield the sentences of all texts."""
+    from audiossl.data.kaldi import TEXT, read_table
+
+    for path in texts:
+        if path.is_dir():
+            yield from (value for _, _, value in read_table(path / TEXT))
+            continue
+        if not path.is_file():
+            raise ValueError(
+                f"{path}: no such file or directory; give text with a sentence per line, or data directories"
+            )
+        try:
+            with path.open(encoding="utf-8") as file:
+                yield from file
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8 ({error.reason}); convert it with iconv") from None
+
+
+def _tokenised(lines: Iterable[str], experiment: str) -> Iterator[list[str]]:
+    """Yield the sentences as the tokens that a recogniser writes."""
+    from audiossl.interop.encoder import open_source
+    from audiossl.nn.bpe import load_vocabulary
+    from audiossl.nn.vocabulary import END
+    from audiossl.tasks.ctc import VOCABULARY
+
+    vocabulary = load_vocabulary(open_source(experiment)[0].parent.parent / VOCABULARY)
+    for line in lines:
+        spelt = (vocabulary.tokens[index] for index in vocabulary.encode(line))
+        yield [token for token in spelt if token != END]
+
+
+def _write_lexicon(path: Path, words: list[str]) -> None:
+    from audiossl.nn.vocabulary import BOUNDARY
+
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(f"{word}\t{' '.join(word)} {BOUNDARY}\n" for word in words), encoding="utf-8")
+    partial.replace(path)

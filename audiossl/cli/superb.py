@@ -1,0 +1,231 @@
+"""Score frozen encoders by the protocol of SUPERB: one task, several, all of them, and the table."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from audiossl.cli._device import chosen_device
+from audiossl.cli.main import MisuseError
+from audiossl.superb.recipes import recipe, task_names, title
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from audiossl.superb.run import Job
+    from audiossl.superb.score import Score
+    from audiossl.superb.table import Table
+
+
+def list_tasks(*, json: bool = False) -> int:
+    """List the tasks that have a recipe, with the settings of the protocol.
+
+    Example: audiossl superb list
+
+    Args:
+        json: print the settings as JSON.
+    """
+    recipes = {name: recipe(name) for name in task_names()}
+    if json:
+        print(json_module.dumps({name: {"title": title(name), **tables} for name, tables in recipes.items()}))
+        return 0
+    for name, tables in recipes.items():
+        print(f"{name:<4} {title(name)}")
+        for section, table in tables.items():
+            print(f"     [{section}] {', '.join(f'{key} {_setting(value)}' for key, value in table.items())}")
+    return 0
+
+
+def run_all(
+    *,
+    upstream: Annotated[tuple[str, ...], arg(metavar="UPSTREAM [UPSTREAM ...]")],
+    data: Path,
+    out: Path,
+    seed: int = 0,
+    device: str = "auto",
+    json: bool = False,
+    overrides: dict[str, Any] | None = None,
+) -> int:
+    """Score upstreams on every task whose directories are there, and write the table; finished scores are kept.
+
+    Tasks of one folder (a link: `asr` -> `pr`) share the forwards of the upstream. `--superb.steps 1000` goes to every task that has steps,
+    `--superb.ks.steps 1000` to one.
+
+    Example: audiossl superb all --upstream fbank exp/hubert/it2 --data data --out exp/superb
+
+    Args:
+        upstream: experiments, checkpoints, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, or `random:` and an experiment or recipe.
+        data: folder with a folder per task: DIR/ks/train, DIR/ks/dev, DIR/ks/test, and so on.
+        out: folder to write; results are in OUT/<upstream>/<task>, the table is table.md, table.csv and table.html.
+        seed: of the heads, and of random weights.
+        device: auto, cpu, cuda or cuda:N.
+        json: print the scores as JSON.
+    """
+    from audiossl.superb.run import folder_name, groups, load_jobs
+
+    present = [name for name in task_names() if (data / name).is_dir()]
+    if not present:
+        raise ValueError(f"{data}: has no folder of a task; make {data}/ks and the like: {' '.join(task_names())}")
+    absent = [name for name in task_names() if name not in present]
+    if absent:
+        _say(f"not run, since {data} has no such folders: {' '.join(absent)}")
+    jobs = load_jobs(present, overrides or {})
+    chosen = chosen_device(device)
+    scores: list[Score] = []
+    failed = False
+    for name in upstream:
+        for group in groups(jobs, data):
+            place = (data / group[0].name).resolve()
+            try:
+                scores += _unfinished(group, name, place, out / folder_name(name), seed=seed, device=chosen)
+            except ValueError as error:  # of one task: the others go on
+                failed = True
+                _say(f"{' '.join(job.name for job in group)} of {name} failed: {' '.join(str(error).split())}")
+    if json:
+        print(json_module.dumps([asdict(score) for score in scores]))
+    _tabulate((out,), out, quiet=json)
+    return 1 if failed else 0
+
+
+def make_table(outs: Positional[tuple[Path, ...]], *, to: Path | None = None, json: bool = False) -> int:
+    """Write table.md, table.csv and table.html again from the scores below some folders.
+
+    Example: audiossl superb table exp/superb exp/others
+
+    Args:
+        outs: folders that `audiossl superb` wrote, with results.json in or below them.
+        to: folder to write the table into (default: the first of OUTS).
+        json: print the values as JSON: upstream, task, value.
+    """
+    if not outs:
+        raise MisuseError("audiossl superb table: no folder is given; name at least one")
+    table = _tabulate(outs, to or outs[0], quiet=json)
+    if json:
+        rows = [
+            {"upstream": upstream, "task": task, "metric": cell.metric, "value": cell.value, "seeds": list(cell.seeds)}
+            for (upstream, task), cell in table.cells.items()
+        ]
+        print(json_module.dumps({"scores": rows, "superb_score": table.totals, "notes": table.notes}))
+    return 0
+
+
+def _verb(name: str, purpose: str) -> Callable[..., int]:
+    """Return the command of a task."""
+
+    def score(
+        others: Positional[tuple[str, ...]] = (),
+        *,
+        upstream: str,
+        data: Path,
+        out: Path,
+        seed: int = 0,
+        device: str = "auto",
+        json: bool = False,
+        overrides: dict[str, Any] | None = None,
+    ) -> int:
+        from audiossl.superb.run import load_jobs, open_upstream, run_jobs
+
+        names = list(dict.fromkeys((name, *others)))
+        jobs = load_jobs(names, overrides or {})
+        chosen = chosen_device(device)
+        source = open_upstream(upstream, data, seed=seed, device=chosen)
+        scores = run_jobs(
+            jobs, upstream=upstream, source=source, data=data, out=out, seed=seed, device=chosen, log=_say
+        )
+        shown = [asdict(score) for score in scores]
+        print(json_module.dumps(shown[0] if len(shown) == 1 else shown) if json else "\n\n".join(map(_spoken, scores)))
+        return 0
+
+    score.__doc__ = _DESCRIPTION.format(name=name, title=purpose.rstrip("."))
+    return score
+
+
+_DESCRIPTION = """{title}.
+
+Several tasks that learn from the same directories share the forwards of the upstream: `audiossl superb pr asr ...`. `--task.key value` and
+`--superb.key value` change its recipe; `audiossl superb list` shows it. Interrupted work goes on where it was.
+
+Example: audiossl superb {name} --upstream exp/hubert/it2 --data data/{name} --out exp/superb/it2
+
+Args:
+    others: further tasks.
+    upstream: experiment, checkpoint, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, or `random:` and an experiment or recipe.
+    data: folder with the data directories of the task: train, dev and test (er: all; qbe: documents, queries_dev and queries_eval).
+    out: folder to write; the result is in OUT/{name}/results.json.
+    seed: of the heads, and of random weights.
+    device: auto, cpu, cuda or cuda:N.
+    json: print the score as JSON.
+"""
+
+
+def _unfinished(group: Sequence[Job], upstream: str, data: Path, out: Path, *, seed: int, device: str) -> list[Score]:
+    """Run those tasks of a group that have no score yet."""
+    from audiossl.superb.run import data_digest, is_finished, open_upstream, run_jobs
+
+    source = open_upstream(upstream, data, seed=seed, device=device)
+    digest = data_digest(data)
+    left = [job for job in group if not is_finished(job, out, digest=source.digest, data=digest, seed=seed)]
+    done = [job.name for job in group if job not in left]
+    if done:
+        _say(f"{upstream}: {' '.join(done)} with seed {seed} was finished before")
+    if not left:
+        return []
+    _say(f"{upstream}: {' '.join(job.name for job in left)}")
+    return run_jobs(left, upstream=upstream, source=source, data=data, out=out, seed=seed, device=device, log=_say)
+
+
+def _tabulate(folders: Sequence[Path], to: Path, *, quiet: bool) -> Table:
+    from audiossl.superb.page import markdown, write_table
+    from audiossl.superb.table import make_table as combine
+    from audiossl.superb.table import read_scores
+
+    table = combine(read_scores(folders))
+    paths = write_table(table, to)
+    if not quiet:
+        print(markdown(table), end="")
+    _say(f"wrote {', '.join(map(str, paths))}")
+    return table
+
+
+def _spoken(score: Score) -> str:
+    from audiossl.diagnostics.results import shown
+    from audiossl.superb.score import unit_of
+
+    def named(values: dict[str, float]) -> str:
+        return ", ".join(f"{name} {shown(value)} {unit_of(name)}".strip() for name, value in values.items())
+
+    cost = score.cost
+    energy = "" if cost.joules is None else f", {cost.joules / 1e3:.3g} kJ"
+    rate = "none" if score.learning_rate is None else f"{score.learning_rate:g} at step {score.step}"
+    lines = {
+        f"{score.task}": named(score.values),
+        **({"chosen on test": named(score.official)} if score.official else {}),
+        "learning rate": f"{rate}, by {score.selection}",
+        "parameters": str(score.parameters),
+        **({"layer weights": " ".join(f"{share:.3f}" for share in score.shares)} if score.shares else {}),
+        "upstream forwards": f"{cost.forwards} ({cost.alone_forwards} if every head were trained alone)",
+        "cost": f"{cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB{energy}",
+    }
+    return "\n".join(f"{name:<20}{value}" for name, value in lines.items())
+
+
+def _setting(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _verbs() -> dict[str, Callable[..., int]]:
+    """Return a command for each task that has a recipe, so that a new one is a new file."""
+    tasks = {name: _verb(name, title(name)) for name in task_names()}
+    return {"list": list_tasks, "all": run_all, "table": make_table, **tasks}
+
+
+SUBVERBS = _verbs()

@@ -1,0 +1,75 @@
+"""Diarisation error rates at several thresholds and median filters at once, as SUPERB reports the least of them."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def diarization_grid(
+    predictions: Sequence[np.ndarray],
+    references: Sequence[np.ndarray],
+    *,
+    thresholds: Sequence[float],
+    medians: Sequence[int],
+) -> np.ndarray:
+    """(threshold, median) rates in percent, each what `diarization_error_rate` gives, with no collar and overlap counted.
+
+    predictions: (frame, output) probabilities of each recording; references: (frame, speaker) bool, of as many frames. All recordings
+    stand in one array, so that a setting costs a few passes over it; mappings of speakers are all tried: for few speakers.
+    """
+    for median in medians:
+        if median < 1 or median % 2 == 0:
+            raise ValueError(f"a median over {median} frames has no middle; give an odd number such as 11")
+    gap = max(max(medians) - 1, 1)  # silence between recordings: no median sees two of them, and none is empty
+    width = max(array.shape[1] for array in (*predictions, *references))
+    probabilities = _end_to_end(predictions, gap, width, np.float32(-np.inf))
+    wanted = _end_to_end(references, gap, width, np.False_)
+    starts = np.cumsum([0, *(len(reference) + gap for reference in references)])[:-1]
+    num_wanted = wanted.sum(axis=1)
+    total = int(num_wanted.sum())
+    if not total:
+        raise ValueError(f"{len(references)} references hold no frame of speech to score; give some")
+    rates = np.empty((len(thresholds), len(medians)))
+    for row, threshold in enumerate(thresholds):
+        above = probabilities > threshold
+        for column, median in enumerate(medians):
+            active = _smoothed(above, median)
+            spoken = int(
+                np.maximum(num_wanted, active.sum(axis=1)).sum()
+            )  # what would be wrong if no speaker were right
+            rates[row, column] = 100.0 * (spoken - _correct(active, wanted, starts)) / total
+    return rates
+
+
+def _end_to_end(arrays: Sequence[np.ndarray], gap: int, width: int, silence: np.generic) -> np.ndarray:
+    """(frame, width): the recordings one after the other, each followed by `gap` frames of silence."""
+    joined = np.full((sum(len(array) + gap for array in arrays), width), silence)
+    start = 0
+    for array in arrays:
+        joined[start : start + len(array), : array.shape[1]] = array
+        start += len(array) + gap
+    return joined
+
+
+def _smoothed(active: np.ndarray, median: int) -> np.ndarray:
+    if median == 1:
+        return active
+    sums = np.cumsum(np.pad(active, ((median // 2 + 1, median // 2), (0, 0))), axis=0, dtype=np.int64)
+    smoothed: np.ndarray = sums[median:] - sums[:-median] > median // 2
+    return smoothed
+
+
+def _correct(active: np.ndarray, wanted: np.ndarray, starts: np.ndarray) -> int:
+    """Frames whose speaker is right by the best mapping of each recording."""
+    speakers = range(active.shape[1])
+    together = {
+        (s, r): np.add.reduceat(active[:, s] & wanted[:, r], starts, dtype=np.int64) for s in speakers for r in speakers
+    }
+    ways = [np.sum([together[pair] for pair in enumerate(order)], axis=0) for order in permutations(speakers)]
+    return int(np.max(ways, axis=0).sum())

@@ -1,0 +1,142 @@
+"""Frames of whole utterances from the upstream, computed once and kept on disk within a budget.
+
+A store is `frames.bin` (utterance after utterance, each (layer, frame, dim)) with `index.npy`: offset and number of frames of each
+utterance. An utterance stands in the index once its frames are safe on disk, so that a kill loses at most one batch. The first batch
+that does not fit closes the store: what it holds is then a function of the stream of batches alone, and a run that is resumed
+computes again just what it computed before.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from audiossl.data.json_files import read_json, write_json
+from audiossl.diagnostics.pooled_cache import data_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from audiossl.data.manifest import Manifest
+    from audiossl.diagnostics.sources import FeatureSource
+
+CacheType = Literal["float32", "float16"]
+
+
+class FrameStore:
+    """Frames of the utterances of one data directory, by row; rows that are not there are computed by the caller.
+
+    max_bytes: never more than that is written; what an earlier run wrote beyond it stays.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, source: FeatureSource, dtype: CacheType, max_bytes: int
+    ) -> None:
+        data = data_digest(manifest)
+        facts = {
+            "source_digest": source.digest,
+            "data_digest": data,
+            "utterances": len(manifest),
+            "layers": source.num_layers,
+            "dim": source.dim,
+            "dtype": dtype,
+        }
+        place = folder / f"{manifest.path.name}-{data[:8]}-{source.digest[:8]}-{dtype}"
+        self.path, self._index_path, card = place / "frames.bin", place / "index.npy", place / "frames.json"
+        self.dtype, self.max_bytes = np.dtype(dtype), max_bytes
+        self._layers, self._dim = source.num_layers, source.dim
+        if not (card.is_file() and read_json(card) == facts):
+            place.mkdir(parents=True, exist_ok=True)
+            self.path.write_bytes(b"")
+            # One row more than utterances: bytes in use, and the budget at which the store was closed.
+            np.save(self._index_path, np.zeros((len(manifest) + 1, 2), np.int64))
+            write_json(card, facts)
+        # Shared with the loader's workers: they see what is added while they run.
+        self._index: np.memmap[Any, np.dtype[np.int64]] = np.load(self._index_path, mmap_mode="r+")
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is kept; a larger budget opens it again."""
+        return bool(self._index[-1, 1] >= self.max_bytes)
+
+    def has(self, row: int) -> bool:
+        """Whether the frames of an utterance are here; never changes back."""
+        return bool(self._index[row, 1] > 0)
+
+    def read(self, row: int) -> np.ndarray:
+        """Frames of an utterance: (layer, frame, dim) in the store's dtype."""
+        offset, frames = (int(value) for value in self._index[row])
+        shape = (self._layers, frames, self._dim)
+        return np.fromfile(self.path, self.dtype, math.prod(shape), offset=offset).reshape(shape)
+
+    def add(self, rows: Sequence[int], frames: Sequence[np.ndarray]) -> None:
+        """Keep the frames of all of these utterances, (layer, frame, dim) each, or of none and close the store."""
+        used, size = int(self._index[-1, 0]), sum(array.nbytes for array in frames)
+        if self.closed or used + size > self.max_bytes:
+            self._index[-1, 1] = max(int(self._index[-1, 1]), self.max_bytes)
+            return
+        with self.path.open("r+b") as file:
+            file.seek(used)
+            for array in frames:
+                file.write(np.ascontiguousarray(array).data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._index[-1, 0] = used + size
+        for row, array in zip(rows, frames, strict=True):
+            self._index[row, 0] = used
+            self._index[row, 1] = array.shape[1]  # from here on it is there
+            used += array.nbytes
+
+
+def bytes_needed(manifest: Manifest, source: FeatureSource, dtype: CacheType) -> int:
+    """Return the most that the frames of a data directory take."""
+    frames = np.ceil(np.asarray(manifest.durations) * source.sample_rate / source.stride).sum()
+    return int(frames) * source.num_layers * source.dim * np.dtype(dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Undecoded:
+    """A data directory of which recordings are not decoded once their frames are in the store: their waveforms have no samples."""
+
+    manifest: Manifest
+    store: FrameStore
+
+    @property
+    def path(self) -> Path:
+        """Data directory."""
+        return self.manifest.path
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Utterance ids."""
+        return self.manifest.ids
+
+    @property
+    def durations(self) -> np.ndarray:
+        """(utterance,) seconds."""
+        return self.manifest.durations
+
+    def audio(
+        self,
+        index: int,
+        *,
+        sample_rate: int,
+        start: float = 0.0,
+        seconds: float | None = None,
+        allow_silent: bool = False,
+    ) -> np.ndarray:
+        """(sample,) float32."""
+        if self.store.has(index):
+            return np.zeros(0, np.float32)
+        return self.manifest.audio(
+            index, sample_rate=sample_rate, start=start, seconds=seconds, allow_silent=allow_silent
+        )
+
+    def column(self, name: str) -> Sequence[str]:
+        """One value for each utterance."""
+        return self.manifest.column(name)

@@ -1,0 +1,270 @@
+"""Tasks whose heads need every frame: one pass of the frozen upstream, from which every head takes its own step.
+
+A head is a task with one learning rate. Each has its own optimiser, clipping and accumulation, and torch's generator is seeded from
+(seed, micro-batch) before each; so it comes out bit for bit as if it were trained alone. Several tasks share a stream of frames when
+their data and batches are the same: `run_together`; an utterance that one of them cannot label is left out for all. The stream counts
+micro-batches from 0, and a task updates after every `accumulate` of them.
+
+What a task (`nn.task.Task`) is asked for:
+
+* `from_data(shape, config, manifest)`, on DIR/train; shape: dim, num_layers, stride (samples), sample_rate. Called once, heads are
+  copies of it.
+* `needs`: columns of DIR/train, which DIR/dev and DIR/test must have as well. `labels(piece)`: any arrays, scalars or strings by name.
+  `piece` is a `data.piece.Piece`: an utterance with `start` and `duration` in seconds; its waveform may be empty, since decoding is
+  skipped where frames are cached, unless the task `hears` (class attribute).
+* `config.crop_seconds` (None or absent: whole utterances): training takes random crops of at most that; labels are asked for the crop.
+  Dev and test are whole utterances, without labels.
+* `loss(output, batch)`: batch holds `utt_ids` and what `labels` gave, collated. `predict(output)`: one item per utterance.
+* `evaluate(predictions by utterance, manifest)` and `metric`, on DIR/dev and DIR/test. Predictions are kept until the end of the directory or,
+  where the task `averages` (class attribute), scored batch by batch.
+* `selects_on_test` (class attribute, absent: False): where the official protocol chooses on test. Then test is scored at every
+  evaluation and its best goes to `Score.official`; and DIR/dev may be absent, with one learning rate, whose last step is the score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from audiossl.data.loader import LoaderConfig
+from audiossl.data.manifest import Manifest
+from audiossl.superb.frame_store import CacheType, FrameStore, bytes_needed
+from audiossl.superb.frame_stream import Frames, FrameViews, Split
+from audiossl.superb.heads import Answers, TaskHeads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from audiossl.diagnostics.sources import FeatureSource
+    from audiossl.superb.heads import Head
+    from audiossl.superb.score import Score
+
+    Log = Callable[[str], None]
+
+SHARED = ("batch_utterances", "batch_seconds", "num_workers", "max_bad_fraction", "cache_gb", "cache_dtype")
+"""Keys that make the stream of frames: tasks that share one agree on them."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """How heads are trained: table `[superb]`; what SUPERB's tasks share are the defaults.
+
+    learning_rates: one head each; dev chooses. optimizer: `adamw` decouples the weight decay. epsilon: what both add to the root. steps: updates. batch_utterances: of a
+    micro-batch, neighbours in length, and at most `batch_seconds` of padded audio. accumulate: micro-batches per update. clip_norm: of a
+    head's whole gradient, 0 is none. eval_every: in steps; there is a checkpoint at each evaluation. cache_gb: disk for frames of whole
+    utterances, kept as `cache_dtype`; 0 keeps none. num_workers: processes that read audio. max_bad_fraction: share of the recordings
+    that may be unusable; they are left out.
+    """
+
+    learning_rates: tuple[float, ...] = (1e-4,)
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = 0.0
+    epsilon: float = 1e-8
+    steps: int = 200_000
+    batch_utterances: int = 32
+    batch_seconds: float = 300.0
+    accumulate: int = 1
+    clip_norm: float = 1.0
+    eval_every: int = 2000
+    cache_gb: float = 0.0
+    cache_dtype: CacheType = "float32"
+    num_workers: int = 2
+    max_bad_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        rates = [f"{rate:g}" for rate in self.learning_rates]
+        if not rates or min(self.learning_rates) <= 0 or len(set(rates)) != len(rates):
+            raise ValueError(f"superb.learning_rates: {rates} must be positive numbers, none of them twice")
+        for name in ("steps", "batch_utterances", "accumulate", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"superb.{name}: {getattr(self, name)} is not positive")
+        if min(self.weight_decay, self.clip_norm, self.cache_gb) < 0:
+            raise ValueError("superb: weight_decay, clip_norm and cache_gb must not be negative")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A task of a run: its name (of the recipe, `pr`), its class and the tables `[task]` and `[superb]`."""
+
+    name: str
+    task_class: Any
+    task_config: Any
+    config: Config
+
+
+def run(
+    task_name: str,
+    task_class: Any,
+    task_config: Any,
+    config: Config,
+    *,
+    upstream: FeatureSource,
+    upstream_name: str,
+    data: Path,
+    out: Path,
+    seed: int,
+    log: Log,
+    device: str,
+) -> Score:
+    """Train and score one task; see `run_together`."""
+    entry = Entry(task_name, task_class, task_config, config)
+    (score,) = run_together(
+        [entry], upstream=upstream, upstream_name=upstream_name, data=data, out=out, seed=seed, log=log, device=device
+    )
+    return score
+
+
+def run_together(
+    entries: Sequence[Entry],
+    *,
+    upstream: FeatureSource,
+    upstream_name: str,
+    data: Path,
+    out: Path,
+    seed: int,
+    log: Log,
+    device: str,
+) -> list[Score]:
+    """Train tasks from one stream of frames of DIR/train, choose on DIR/dev, and return their scores on DIR/test, in the order given.
+
+    Work is resumed from the last evaluation of each task, to the bit on a processor: each task has a folder of its own in `out`, so that
+    tasks may be interrupted together and go on apart. Every task's cost counts all forwards of the stream while it trained; what was
+    done between its last checkpoint and a kill is not counted. ValueError for all that a user can mend.
+    """
+    _check_shared(entries)
+    train = Manifest.open(data / "train")
+    groups = [TaskHeads(entry, upstream, train, out, seed=seed, device=device) for entry in entries]
+    splits = _splits(groups, train, upstream, data=data, folder=out / "frames", seed=seed, log=log, device=device)
+    views = FrameViews(
+        upstream.min_samples,
+        needs=tuple(dict.fromkeys(name for group in groups for name in group.needs)),
+        labels=tuple((group.entry.name, group.labels) for group in groups),
+        crop_seconds=_crop(entries[0]),
+        hears=any(group.hears for group in groups),
+    )
+    numbers = range(min(group.position for group in groups), max(group.end for group in groups))
+    for taken in splits["train"].shuffled(views, numbers, f"{upstream_name}: {' '.join(e.name for e in entries)}"):
+        active = [group for group in groups if group.position == taken.number < group.end]
+        for group in active:
+            group.ledger.forwards += taken.forwards
+            group.take(taken.output, taken.batch, log)
+        _measure([group for group in active if group.due], splits, log)
+    return _scores(groups, splits["test"], upstream_name)
+
+
+def _measure(groups: Sequence[TaskHeads], splits: dict[str, Split], log: Log) -> None:
+    """Score all heads of these tasks on dev and, where the official protocol chooses there, on test."""
+    if not groups:
+        return
+    dev = _values([(group, group.alive) for group in groups], splits["dev"]) if "dev" in splits else None
+    official = [group for group in groups if group.selects_on_test]
+    test = dict(
+        zip(map(id, official), _values([(group, group.alive) for group in official], splits["test"]), strict=True)
+    )
+    for k, group in enumerate(groups):
+        group.measured(dev[k] if dev is not None else None, test.get(id(group)), log)
+
+
+def _values(asked: Sequence[tuple[TaskHeads, list[Head]]], split: Split) -> list[list[dict[str, float]]]:
+    """What the heads of each task score on a data directory, from one pass over it."""
+    if not asked:
+        return []
+    said = [[Answers(head, split.manifest) for head in heads] for _, heads in asked]
+    for taken in split.once(f"{' '.join(group.entry.name for group, _ in asked)} on {split.manifest.path.name}"):
+        if taken.output is None:
+            continue
+        utterances = taken.batch["utt_ids"]
+        for (group, _), answers in zip(asked, said, strict=True):
+            group.ledger.forwards += taken.forwards
+            group.ledger.alone_forwards += len(answers) * len(utterances)
+            for each in answers:
+                each.take(utterances, taken.output)
+    return [[each.values() for each in answers] for answers in said]
+
+
+def _scores(groups: Sequence[TaskHeads], test: Split, upstream_name: str) -> list[Score]:
+    """Score on test what was chosen on dev."""
+    chosen = [group.chosen() for group in groups]
+    values = _values([(group, [head]) for group, head in zip(groups, chosen, strict=True)], test)
+    names = [group.entry.name for group in groups]
+    return [
+        group.score(head, found[0], upstream_name, [name for name in names if name != group.entry.name])
+        for group, head, found in zip(groups, chosen, values, strict=True)
+    ]
+
+
+def _splits(
+    groups: Sequence[TaskHeads],
+    train: Manifest,
+    upstream: FeatureSource,
+    *,
+    data: Path,
+    folder: Path,
+    seed: int,
+    log: Log,
+    device: str,
+) -> dict[str, Split]:
+    """Open train, test and, if it is there, dev; what is read at every evaluation gets its share of the cache first."""
+    config, crop = groups[0].entry.config, _crop(groups[0].entry)
+    names = ["dev", "test"] if (data / "dev").is_dir() else ["test"]
+    _check_dev(groups, data / "dev")
+    manifests = {name: Manifest.open(data / name) for name in names}
+    for manifest in manifests.values():
+        for column in dict.fromkeys(name for group in groups for name in group.needs):
+            manifest.column(column)  # or else a run would learn of it at its first evaluation
+    manifests["train"] = train
+    again = {"dev", "test"} if any(group.selects_on_test for group in groups) else {"dev"}
+    again |= set() if crop is not None else {"train"}
+    left = int(config.cache_gb * 1e9)
+    found = {}
+    for name, manifest in manifests.items():
+        store = None
+        if config.cache_gb and name in again:
+            share = min(left, bytes_needed(manifest, upstream, config.cache_dtype))
+            left -= share
+            store = FrameStore(folder, manifest, upstream, config.cache_dtype, share)
+        loading = LoaderConfig(
+            batch_seconds=config.batch_seconds,
+            batch_utterances=config.batch_utterances,
+            crop_duration=crop if name == "train" else None,
+            num_workers=config.num_workers,
+            max_bad_fraction=config.max_bad_fraction,
+        )
+        found[name] = Split(manifest, Frames(upstream, store, torch.device(device)), loading, seed, log)
+    return found
+
+
+def _crop(entry: Entry) -> float | None:
+    return getattr(entry.task_config, "crop_seconds", None)
+
+
+def _check_shared(entries: Sequence[Entry]) -> None:
+    names = [entry.name for entry in entries]
+    if len(set(names)) != len(names):
+        raise ValueError(f"tasks {' '.join(names)}: one is given twice; give each once")
+    first = entries[0]
+    for entry in entries[1:]:
+        for key in SHARED:
+            ours, theirs = getattr(first.config, key), getattr(entry.config, key)
+            if ours != theirs:
+                raise ValueError(
+                    f"superb.{key}: {first.name} has {ours}, {entry.name} {theirs}; tasks that are trained together must agree: "
+                    "set it for both, or train them one by one"
+                )
+        if _crop(first) != _crop(entry):
+            raise ValueError(f"task.crop_seconds: {first.name} and {entry.name} differ; train them one by one")
+
+
+def _check_dev(groups: Sequence[TaskHeads], dev: Path) -> None:
+    if dev.is_dir():
+        return
+    for group in groups:
+        if not group.selects_on_test:
+            raise ValueError(f"{dev}: no such directory, and {group.entry.name} chooses on it; add it")
+        if len(group.heads) > 1:
+            raise ValueError(
+                f"{dev}: no such directory to choose one of {len(group.heads)} learning rates on; add it, or give one rate"
+            )

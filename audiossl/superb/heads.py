@@ -1,0 +1,331 @@
+"""Heads of one task on shared frames: one for each learning rate, trained as if it were alone, resumed exactly."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from audiossl.config import to_table
+from audiossl.superb.ledger import Cost, Ledger
+from audiossl.superb.score import Score
+from audiossl.train.loop import hash_seed
+from audiossl.train.sums import to_device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from audiossl.contracts import Batch, EncoderOutput
+    from audiossl.data.manifest import Manifest
+    from audiossl.diagnostics.sources import FeatureSource
+    from audiossl.nn.task import Task
+    from audiossl.superb.frames import Entry
+
+_FREE = ("num_workers", "max_bad_fraction", "cache_gb", "cache_dtype")
+"""Keys of a configuration that may change when heads are resumed; of a cache only its rounding matters."""
+
+
+@dataclass
+class Best:
+    """Of one head: its best value on a data directory, at which update, and all that was measured there."""
+
+    value: float | None = None
+    step: int = 0
+    values: dict[str, float] = field(default_factory=dict)
+
+    def improve(self, values: Mapping[str, float], metric: tuple[str, str], step: int) -> bool:
+        """Take a measurement; returns whether it is better than all before."""
+        name, direction = metric
+        sign = 1.0 if direction == "min" else -1.0
+        if not math.isfinite(values[name]):
+            raise ValueError(f"{name} is {values[name]}, which cannot be compared; check the data and the task's score")
+        if self.value is not None and sign * values[name] >= sign * self.value:
+            return False
+        self.value, self.step, self.values = float(values[name]), step, {k: float(v) for k, v in values.items()}
+        return True
+
+
+class Head:
+    """A task with one learning rate."""
+
+    def __init__(self, task: Task, rate: float, entry: Entry) -> None:
+        config = entry.config
+        self.task, self.rate, self.clip_norm = task, rate, config.clip_norm or math.inf
+        self.parameters = [p for p in task.parameters() if p.requires_grad]
+        maker = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        self.optimizer = maker(self.parameters, lr=rate, weight_decay=config.weight_decay, eps=config.epsilon)
+        self.alive = True
+        self.dev, self.test = Best(), Best()
+        self._count = 0.0
+
+    def micro_step(self, output: EncoderOutput, batch: Batch, seed: int) -> bool:
+        """Add the gradient of a micro-batch; returns whether its loss is finite."""
+        torch.manual_seed(seed)
+        self.task.train()
+        step = self.task.loss(output, batch)
+        if not torch.isfinite(step.loss_sum):
+            return False
+        if step.loss_sum.requires_grad:
+            step.loss_sum.backward()  # type: ignore[no-untyped-call]
+        self._count += float(step.count)
+        return True
+
+    def update(self) -> bool:
+        """Step on the mean since the last one, where anything was counted; returns whether the gradient is finite."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        finite = True
+        if gradients and self._count:
+            torch._foreach_mul_(gradients, 1.0 / self._count)
+            finite = math.isfinite(float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)))
+            if finite:
+                self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._count = 0.0
+        return finite
+
+    @torch.no_grad()
+    def predict(self, output: EncoderOutput) -> list[Any]:
+        """What the head says of each utterance."""
+        self.task.eval()
+        return list(self.task.predict(output))
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed head needs."""
+        return {
+            "alive": self.alive,
+            "weights": self.task.state_dict() if self.alive else {},
+            "optimizer": self.optimizer.state_dict() if self.alive else {},
+            "dev": dataclasses.asdict(self.dev),
+            "test": dataclasses.asdict(self.test),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take what `state` returned."""
+        self.alive, self.dev, self.test = state["alive"], Best(**state["dev"]), Best(**state["test"])
+        if self.alive:
+            self.task.load_state_dict(state["weights"])
+            self.optimizer.load_state_dict(state["optimizer"])
+
+
+class Answers:
+    """What a head says of a data directory, until it is scored: at the end, or batch by batch where the task `averages`."""
+
+    def __init__(self, head: Head, manifest: Manifest) -> None:
+        self._head, self._manifest = head, manifest
+        self._kept: dict[str, Any] = {}
+        self._sums: dict[str, float] = defaultdict(float)
+        self._count = 0
+
+    def take(self, utterances: Sequence[str], output: EncoderOutput) -> None:
+        """Ask the head about a batch."""
+        self._kept |= zip(utterances, self._head.predict(output), strict=True)
+        if self._head.task.averages:
+            for name, value in self._head.task.evaluate(self._kept, self._manifest).items():
+                self._sums[name] += value * len(self._kept)
+            self._count += len(self._kept)
+            self._kept = {}
+
+    def values(self) -> dict[str, float]:
+        """Return the score by metric; ValueError where no recording could be used."""
+        if not self._head.task.averages:
+            return self._head.task.evaluate(self._kept, self._manifest)
+        if not self._count:
+            raise ValueError(f"{self._manifest.path}: no recording can be used; mend the data")
+        return {name: total / self._count for name, total in self._sums.items()}
+
+
+class TaskHeads:
+    """The heads of one task. position: micro-batches that they have taken; ledger: what they cost.
+
+    folder: holds `heads.pt`, written at every evaluation, and the best state of each head on the development data.
+    """
+
+    def __init__(
+        self, entry: Entry, source: FeatureSource, train: Manifest, folder: Path, *, seed: int, device: str
+    ) -> None:
+        self.entry, self.seed, self.device = entry, seed, torch.device(device)
+        self.folder = folder / entry.name / f"heads-{source.digest[:8]}-{seed}"
+        torch.manual_seed(hash_seed(seed))
+        task: Task = entry.task_class.from_data(source.shape, entry.task_config, train)
+        self.needs, self.labels, self.metric = tuple(task.needs), task.labels, task.metric
+        self.selects_on_test, self.hears = bool(entry.task_class.selects_on_test), bool(entry.task_class.hears)
+        task.to(self.device)
+        # Copies: the heads of all rates begin equal.
+        self.heads = [Head(copy.deepcopy(task), rate, entry) for rate in entry.config.learning_rates]
+        self.position = 0
+        self.ledger = Ledger()
+        self._earlier: dict[str, Any] = {"seconds": 0.0, "joules": 0.0}
+        self._facts = {"seed": seed, "upstream": source.digest, **_settings(entry)}
+        self._resume()
+
+    @property
+    def end(self) -> int:
+        """Number of micro-batches that it takes in all."""
+        return self.entry.config.steps * self.entry.config.accumulate
+
+    @property
+    def step(self) -> int:
+        """Updates so far."""
+        return self.position // self.entry.config.accumulate
+
+    @property
+    def alive(self) -> list[Head]:
+        """Heads that have not diverged."""
+        return [head for head in self.heads if head.alive]
+
+    @property
+    def due(self) -> bool:
+        """Whether the development data is to be scored now."""
+        config = self.entry.config
+        done, rest = divmod(self.position, config.accumulate)
+        return rest == 0 and (done == config.steps or done % config.eval_every == 0)
+
+    def take(self, output: EncoderOutput | None, batch: Batch, log: Callable[[str], None]) -> None:
+        """Train every head on the next micro-batch. output: its frames, None where none of its recordings can be used."""
+        seed = hash_seed(self.seed, self.position)
+        self.position += 1
+        updates = self.position % self.entry.config.accumulate == 0
+        own = to_device(_own(batch, self.entry.name), self.device)
+        for head in self.alive:
+            fine = True
+            if output is not None:
+                self.ledger.alone_forwards += len(batch["utt_ids"])
+                fine = head.micro_step(output, own, seed)
+            if fine and updates:
+                fine = head.update()
+            if not fine:
+                head.alive = False
+                log(f"{self.entry.name}: learning rate {head.rate:g} diverges at step {self.step}; it is dropped")
+        if not self.alive:
+            raise ValueError(
+                f"{self.entry.name}: superb.learning_rates {[head.rate for head in self.heads]} all diverge; give smaller ones"
+            )
+
+    def measured(
+        self, dev: list[dict[str, float]] | None, test: list[dict[str, float]] | None, log: Callable[[str], None]
+    ) -> None:
+        """Take what each head that is alive scored now, keep its state where it is the best so far, and write the checkpoint."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for k, head in enumerate(self.alive):
+            if test is not None:
+                head.test.improve(test[k], self.metric, self.step)
+            if dev is None:  # without development data the last step counts
+                head.dev.step = self.step
+            if dev is None or head.dev.improve(dev[k], self.metric, self.step):
+                _save(self._best_path(head), head.task.state_dict())
+        shown = dev if dev is not None else test
+        if shown is not None:
+            name = "dev" if dev is not None else "test"
+            told = ", ".join(f"{v[self.metric[0]]:.2f} ({h.rate:g})" for h, v in zip(self.alive, shown, strict=True))
+            log(f"{self.entry.name} step {self.step}: {name} {self.metric[0]} by learning rate: {told}")
+        self._checkpoint()
+
+    def chosen(self) -> Head:
+        """Return the head that is best on the development data, in its best state."""
+        sign = 1.0 if self.metric[1] == "min" else -1.0
+        head = min(self.alive, key=lambda each: sign * (each.dev.value or 0.0))
+        head.task.load_state_dict(_load(self._best_path(head)))
+        return head
+
+    def score(self, head: Head, values: dict[str, float], upstream: str, together: list[str]) -> Score:
+        """Return the score of the chosen head. values: on test; together: tasks that shared its stream of frames."""
+        name, direction = self.metric
+        shares = head.task.layer_shares()
+        official: dict[str, float] = {}
+        if self.selects_on_test:
+            pick = min if direction == "min" else max
+            official = pick((each.test for each in self.alive), key=lambda best: best.value or 0.0).values
+        if head.task.shown is not None:
+            values, official = head.task.settle(head.dev.values, values)
+        return Score(
+            task=self.entry.name,
+            upstream=upstream,
+            values=values,
+            metric=head.task.shown or name,
+            learning_rate=head.rate,
+            seed=self.seed,
+            selection="last step" if head.dev.value is None else f"dev {name}",
+            step=head.dev.step,
+            parameters=sum(p.numel() for p in head.parameters),
+            cost=self.cost(),
+            dev={each.rate: each.dev.value for each in self.alive if each.dev.value is not None},
+            official=official,
+            shares=() if shares is None else tuple(shares.tolist()),
+            more={"forwards_shared_with": together} if together else {},
+        )
+
+    def cost(self) -> Cost:
+        """What was used, before interruptions too, as far as checkpoints know."""
+        now = self.ledger.cost()
+        known = now.joules is not None and self._earlier["joules"] is not None
+        return dataclasses.replace(
+            now,
+            seconds=now.seconds + self._earlier["seconds"],
+            joules=(now.joules or 0.0) + self._earlier["joules"] if known else None,
+        )
+
+    def _best_path(self, head: Head) -> Path:
+        return self.folder / f"best_{head.rate:g}.pt"
+
+    def _checkpoint(self) -> None:
+        cost = self.cost()
+        state = {
+            "facts": self._facts,
+            "position": self.position,
+            "heads": [head.state() for head in self.heads],
+            "cost": dataclasses.asdict(cost),
+        }
+        _save(self.folder / "heads.pt", state)
+
+    def _resume(self) -> None:
+        path = self.folder / "heads.pt"
+        if not path.is_file():
+            return
+        state = _load(path)
+        differing = [key for key, value in self._facts.items() if state["facts"].get(key) != value]
+        if differing:
+            raise ValueError(
+                f"{path}: was trained with {differing[0]} {state['facts'].get(differing[0])}, now {self._facts[differing[0]]};"
+                " delete that folder, or choose another --out"
+            )
+        for head, saved in zip(self.heads, state["heads"], strict=True):
+            head.load(saved)
+        self.position, self._earlier = state["position"], state["cost"]
+        self.ledger.forwards, self.ledger.alone_forwards = state["cost"]["forwards"], state["cost"]["alone_forwards"]
+
+
+def _own(batch: Batch, task: str) -> Batch:
+    """Return what the labels of one task gave, under their own names."""
+    prefix = f"{task}/"
+    own = {name.removeprefix(prefix): value for name, value in batch.items() if name.startswith(prefix)}
+    return {"utt_ids": batch["utt_ids"], **own}
+
+
+def _settings(entry: Entry) -> dict[str, Any]:
+    """Return what must not change when heads are resumed, flat."""
+    return {
+        "rounding": entry.config.cache_dtype if entry.config.cache_gb else "float32",
+        **{f"task.{key}": value for key, value in to_table(entry.task_config).items() if key not in _FREE},
+        **{f"superb.{key}": value for key, value in to_table(entry.config).items() if key not in _FREE},
+    }
+
+
+def _save(path: Path, content: Any) -> None:
+    partial = path.with_name(path.name + ".partial")
+    torch.save(content, partial)
+    partial.replace(path)
+
+
+def _load(path: Path) -> Any:
+    import pickle
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); delete its folder and run again") from error

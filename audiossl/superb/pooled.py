@@ -1,0 +1,295 @@
+"""Tasks with labels per utterance: one pass of the frozen upstream keeps time-means, from which heads of all learning rates train at once.
+
+The published head is affine in time, so that it loses nothing by starting from the mean over frames; of the upstream, which would run at every
+step of every head, one pass is left. Where the protocol has folds, those of all folds train together too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+
+import numpy as np
+import torch
+
+from audiossl.contracts import EncoderOutput
+from audiossl.data.manifest import Manifest
+from audiossl.diagnostics.batched_heads import HeadShape
+from audiossl.diagnostics.head_training import Group, Training, balanced, fit, shuffled
+from audiossl.diagnostics.linear_probe import AsStored, Split, Standardiser
+from audiossl.diagnostics.pooled_cache import CacheConfig, PooledFeatures, pooled_features
+from audiossl.diagnostics.probing import read_labels
+from audiossl.superb.ledger import Ledger
+from audiossl.superb.pieces import Pieces, draw_crops
+from audiossl.superb.score import Score
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from audiossl.diagnostics.head_training import Fitted, Read
+    from audiossl.diagnostics.sources import FeatureSource
+
+_CHUNK = 512  # utterances that are predicted together
+
+
+@dataclass(frozen=True)
+class Config:
+    """How heads are trained; the defaults are what SUPERB's tasks of this kind have in common.
+
+    learning_rates: one head each; which ones the published scores were chosen from is not known. batch: utterances. eval_every: steps. clip_norm: of the
+    gradient of each head with its layer weights. sampling: `balanced` draws every class as often, with replacement, and weighs dev so too.
+    standardise: inputs by training's mean and deviation, as `audiossl probe` does (our variant). folds: column whose values are left out for test,
+    one after the other, out of DIR/all; the learning rate is the best in their mean, the step each fold's own. dev_share: of the other utterances of a fold.
+    crops: of crop_seconds, drawn from each training utterance beforehand; 0: whole utterances. gain_db: put on the waveform. memory_gb: training
+    features up to so many are held in memory, else read from the disk. batch_seconds, num_workers, max_bad_fraction: of the pass over
+    the audio, as for the pooled cache.
+    """
+
+    learning_rates: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+    steps: int = 200_000
+    batch: int = 32
+    eval_every: int = 5000
+    clip_norm: float = 1.0
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    standardise: bool = False
+    folds: str = ""
+    dev_share: float = 0.2
+    crops: int = 0
+    crop_seconds: float = 8.0
+    gain_db: float = 0.0
+    memory_gb: float = 4.0
+    batch_seconds: float = 200.0
+    num_workers: int = 2
+    max_bad_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        rates = list(self.learning_rates)
+        if not rates or min(rates) <= 0 or len(set(rates)) < len(rates):
+            raise ValueError(f"superb.learning_rates: {rates} are not different positive numbers; give at least one")
+        if min(self.steps, self.batch, self.eval_every) < 1 or min(self.crops, self.clip_norm, self.memory_gb) < 0:
+            raise ValueError(
+                "superb: steps, batch and eval_every must be at least 1, crops, clip_norm, memory_gb at least 0"
+            )
+        if self.crop_seconds <= 0 or not 0 < self.dev_share < 1:
+            raise ValueError("superb: crop_seconds must be above 0, and dev_share between 0 and 1")
+        if self.folds and (self.crops or self.standardise):
+            raise ValueError(
+                f"superb.folds: {self.folds!r} goes with whole utterances as they are; set crops 0, standardise false"
+            )
+
+
+class Fold(NamedTuple):
+    """What a group of heads is trained, chosen and tested on. tested: the data directory of `test`, whose rows are its utterances."""
+
+    name: str
+    train: Split
+    dev: Split
+    test: Split
+    tested: Manifest
+
+
+@dataclass(frozen=True)
+class Reader:
+    """From pieces of a data directory to their time-means, kept in `folder`."""
+
+    source: FeatureSource
+    folder: Path
+    config: Config
+    ledger: Ledger
+    log: Callable[[str], None]
+
+    def __call__(self, pieces: Pieces) -> PooledFeatures:
+        """One pass, or none where it was made before."""
+        config = self.config
+        reading = CacheConfig(config.batch_seconds, config.num_workers, config.max_bad_fraction)
+        # The cache and the loader ask only for what `Pieces` has.
+        pooled = pooled_features(cast("Manifest", pieces), self.source, self.folder, config=reading, log=self.log)
+        self.ledger.forwards += pooled.forwards
+        return pooled
+
+
+def run(
+    task_name: str,
+    task_class: Any,
+    task_config: Any,
+    config: Config,
+    *,
+    upstream: FeatureSource,
+    upstream_name: str,
+    data: Path,
+    out: Path,
+    seed: int,
+    log: Callable[[str], None],
+    device: str,
+) -> Score:
+    """Score an upstream on a task whose class is an `nn.utterance_classifier.UtteranceClassifier`; features are kept in `out/pooled`."""
+    ledger = Ledger()
+    reader = Reader(louder(upstream, config.gain_db), out / "pooled", config, ledger, log)
+    first = Manifest.open(data / ("all" if config.folds else "train"))
+    task = task_class.from_data(upstream.shape, task_config, first).to(device)
+    folds = list(_folds(task, first, reader) if config.folds else [_directories(task, first, data, reader, seed)])
+    where = torch.device(device)
+    read = Standardiser(folds[0].train, torch.float32, where) if config.standardise else AsStored(torch.float32, where)
+    fitted = _fit(task, task_name, folds, read, config, seed, device)
+    chosen = fitted.choose(config.learning_rates, f"superb {task_name}")
+    values = []
+    for number, fold in enumerate(folds):
+        task.head.load_state_dict(fitted.heads.state(chosen, number))
+        values.append(task.evaluate(_predict(task, fold, read), fold.tested))
+    ledger.alone_forwards += sum(_forwards_alone(fold, config) for fold in folds)
+    return Score(
+        task=task_name,
+        upstream=upstream_name,
+        values={name: float(np.mean([one[name] for one in values])) for name in values[0]},
+        metric=task.metric[0],
+        learning_rate=config.learning_rates[chosen],
+        seed=seed,
+        selection=f"dev accuracy{', classes alike' if config.sampling == 'balanced' else ''}",
+        step=int(fitted.steps[chosen].max()),
+        parameters=fitted.heads.values.shape[-1],
+        cost=ledger.cost(),
+        dev=_dev(fitted, config, log),
+        shares=tuple(fitted.heads.shares()[chosen].mean(dim=0).tolist()),
+        more=_more(folds, values, fitted.steps[chosen].tolist(), config),
+    )
+
+
+def louder(source: FeatureSource, gain_db: float) -> FeatureSource:
+    """Return the features of the same waveforms at another level."""
+    if not gain_db:
+        return source
+    factor = 10.0 ** (gain_db / 20.0)
+    digest = hashlib.sha256(f"{source.digest} {gain_db} dB".encode()).hexdigest()
+    return replace(source, digest=digest, extract=lambda waveform, lengths: source.extract(factor * waveform, lengths))
+
+
+def class_numbers(task: Any, manifest: Manifest) -> np.ndarray:
+    """Labels of all utterances: (utterance, label); ValueError names one of a class that training does not have."""
+    found, classes = np.empty((len(manifest), len(task.sizes)), np.int64), iter(task.classes)
+    for label, (column, size) in enumerate(zip(task.needs, task.sizes, strict=True)):
+        number = {next(classes): index for index in range(size)}
+        for row, name in enumerate(read_labels(manifest, column)):
+            if name not in number:
+                raise ValueError(
+                    f"{manifest.path / column}: {manifest.ids[row]} is of class {name!r}, which training does not have; "
+                    "give directories that share their classes"
+                )
+            found[row, label] = number[name]
+    return found
+
+
+def _directories(task: Any, train: Manifest, data: Path, reader: Reader, seed: int) -> Fold:
+    """Read DIR/train, DIR/dev and DIR/test."""
+    config = reader.config
+    manifests = {"train": train, **{part: Manifest.open(data / part) for part in ("dev", "test")}}
+    labels = {part: class_numbers(task, manifest) for part, manifest in manifests.items()}  # before the long pass
+    splits = {}
+    for part, manifest in manifests.items():
+        pieces, rows = Pieces.whole(manifest), np.arange(len(manifest))
+        if config.crops and part == "train":
+            pieces, places = draw_crops(manifest, config.crops, config.crop_seconds, seed)
+            rows, labels[part] = places.ravel(), np.repeat(labels[part], config.crops, axis=0)
+        pooled = reader(pieces)
+        kept = pooled.usable[rows]
+        features = _held(pooled.features, reader) if part == "train" else pooled.features
+        splits[part] = Split(features, rows[kept], labels[part][kept])
+    return Fold("", splits["train"], splits["dev"], splits["test"], manifests["test"])
+
+
+def _folds(task: Any, manifest: Manifest, reader: Reader) -> Iterator[Fold]:
+    """Leave out one value of a column after the other; of the rest, a random share is dev: another one in each fold, the same in every run."""
+    config = reader.config
+    labels = class_numbers(task, manifest)
+    values = np.array(read_labels(manifest, config.folds))
+    names = sorted(set(values.tolist()))
+    if len(names) < 2:
+        raise ValueError(f"{manifest.path / config.folds}: has only {names[0]!r}; folds need at least two values")
+    pooled = reader(Pieces.whole(manifest))
+    features = _held(pooled.features, reader)
+    for name in names:
+        others, test = (np.flatnonzero(pooled.usable & chosen) for chosen in (values != name, values == name))
+        order = np.random.default_rng(0).permutation(others)
+        train, dev = np.split(order, [int((1 - config.dev_share) * len(others))])
+        splits = [Split(features, np.sort(rows), labels[np.sort(rows)]) for rows in (train, dev, test)]
+        yield Fold(name, splits[0], splits[1], splits[2], manifest)
+
+
+def _held(features: np.ndarray, reader: Reader) -> np.ndarray:
+    """Copy features into memory where they are few enough."""
+    size = features.nbytes / 1e9
+    fits = size <= reader.config.memory_gb
+    reader.log(f"{size:.2f} GB of training features, {'in memory' if fits else 'read from the disk at each step'}")
+    return np.array(features) if fits else features
+
+
+def _fit(task: Any, task_name: str, folds: list[Fold], read: Read, config: Config, seed: int, device: str) -> Fitted:
+    """Train the heads of all folds and learning rates."""
+    _, layers, dim = folds[0].train.features.shape
+    shape = HeadShape(layers, dim, task.config.projector_dim, task.sizes)
+    training = Training(
+        config.learning_rates, config.steps, config.batch, config.eval_every, clip_norm=config.clip_norm
+    )
+    groups = [_group(fold, number, config, seed) for number, fold in enumerate(folds)]
+    label = f"{task_name}: {len(groups) * len(config.learning_rates)} heads"
+    return fit(groups, shape, training, read=read, device=device, label=label)
+
+
+def _forwards_alone(fold: Fold, config: Config) -> int:
+    """Utterances that would go through the upstream if each head of a fold were trained by itself."""
+    evaluations = -(-config.steps // config.eval_every)
+    each = config.steps * config.batch + evaluations * len(fold.dev.rows) + len(fold.test.rows)
+    return len(config.learning_rates) * each
+
+
+def _group(fold: Fold, number: int, config: Config, seed: int) -> Group:
+    train, weights = fold.train, None
+    if config.sampling == "shuffled":
+        batches = shuffled(len(train.rows), config.batch, [seed, number])
+    else:
+        if train.slots.shape[1] > 1:
+            raise ValueError(
+                f"superb.sampling: 'balanced' needs one label per utterance, not {train.slots.shape[1]}; use 'shuffled'"
+            )
+        batches = balanced(train.slots[:, 0], config.batch, [seed, number])
+        # The published protocol draws dev as it draws training; this is what comes out in the mean.
+        weights = 1.0 / np.bincount(fold.dev.slots[:, 0])[fold.dev.slots[:, 0]]
+    return Group(train, fold.dev, seed, batches, weights)
+
+
+@torch.no_grad()
+def _predict(task: Any, fold: Fold, read: Read) -> dict[str, str]:
+    """Return what the task's own head says of each utterance of test; the mean of a single frame is that frame."""
+    found: list[str] = []
+    for start in range(0, len(fold.test.rows), _CHUNK):
+        x = read(fold.test.gather(np.arange(start, min(start + _CHUNK, len(fold.test.rows)))))
+        lengths = torch.ones(len(x), dtype=torch.int64, device=x.device)
+        found += task.eval().predict(EncoderOutput(list(x.unsqueeze(2).unbind(dim=1)), lengths))
+    return {fold.tested.ids[int(row)]: said for row, said in zip(fold.test.rows, found, strict=True)}
+
+
+def _dev(fitted: Fitted, config: Config, log: Callable[[str], None]) -> dict[float, float]:
+    """Accuracy on dev by learning rate, in the mean over folds; those that came to nothing are named and left out."""
+    found = {}
+    for number, rate in enumerate(config.learning_rates):
+        if torch.isfinite(fitted.losses[number]).all():
+            found[rate] = float(fitted.accuracies[number].mean())
+        else:
+            log(f"learning rate {rate:g}: the loss was never finite; it is left out")
+    return found
+
+
+def _more(folds: list[Fold], values: list[dict[str, float]], steps: list[int], config: Config) -> dict[str, Any]:
+    """What else belongs to the score."""
+    more: dict[str, Any] = {
+        "utterances": {part: sum(len(getattr(f, part).rows) for f in folds) for part in ("train", "dev", "test")}
+    }
+    if len(folds) > 1:
+        more["folds"] = {fold.name: {**one, "step": step} for fold, one, step in zip(folds, values, steps, strict=True)}
+    if config.crops:
+        more["crops"] = config.crops
+        more["variant"] = (
+            f"{config.crops} crops of {config.crop_seconds:g} s of each utterance, where the protocol draws a new one each time"
+        )
+    return more

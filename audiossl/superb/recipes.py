@@ -1,0 +1,58 @@
+"""The tasks that there are: recipes called `superb_<task>.toml`, and the tables of manifests called `benchmark_<name>.toml`."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from audiossl.config import find_recipe, load_toml, merge, recipe_names
+from audiossl.registry import suggestion
+
+if TYPE_CHECKING:
+    from audiossl.config import Tables
+
+PREFIX = "superb_"
+_BENCHMARK = "benchmark_"
+_COMMON, _TITLE = "common", "title"
+"""Tables and keys of a manifest that are no task and no setting: what its tasks share, and what each is called."""
+
+
+def task_names() -> list[str]:
+    """Short names of the tasks that have a recipe: `ks`, `pr` ... `marble_gtzan_genre`."""
+    return [name.removeprefix(PREFIX) for name in recipe_names() if name.startswith(PREFIX)] + list(_listed())
+
+
+def recipe(name: str) -> Tables:
+    """Read the recipe of a task: tables `task` and `superb`; ValueError for a task that has none."""
+    if name in _listed():
+        common, own = _listed()[name]
+        return merge(common, {key: value for key, value in own.items() if key != _TITLE})
+    if name not in task_names():
+        raise ValueError(f"unknown task {name!r}; {suggestion(name, task_names())}")
+    return load_toml(find_recipe(f"{PREFIX}{name}"))
+
+
+def title(name: str) -> str:
+    """Return the first sentence of a task's recipe, which says what it is."""
+    if name in _listed():
+        return str(_listed()[name][1][_TITLE])
+    first = find_recipe(f"{PREFIX}{name}").read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ").partition(". ")[0].strip()
+
+
+def place(name: str) -> str:
+    """Name where a task is described, for messages."""
+    return name if name in _listed() else f"{PREFIX}{name}"
+
+
+@cache
+def _listed() -> dict[str, tuple[Tables, Tables]]:
+    """Tasks of all manifests, `<benchmark>_<task>`: what they share, and their own tables."""
+    found = {}
+    for manifest in recipe_names():
+        if manifest.startswith(_BENCHMARK):
+            tables = load_toml(find_recipe(manifest))
+            common = tables.pop(_COMMON, {})
+            prefix = manifest.removeprefix(_BENCHMARK)
+            found |= {f"{prefix}_{task}": (common, own) for task, own in tables.items()}
+    return found

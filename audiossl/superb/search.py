@@ -1,0 +1,213 @@
+"""Tasks that train nothing and search: queries in documents, by the frames of one layer that the development queries choose.
+
+One pass of the upstream over DIR/documents, DIR/queries_dev and DIR/queries_eval keeps the frames of all layers in OUT/layers, until the score is
+there. Then each layer is searched for the development queries, and the best one for the others.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from audiossl.data.json_files import read_json, write_json
+from audiossl.data.loader import LoaderConfig
+from audiossl.data.manifest import Manifest
+from audiossl.data.progress import progress
+from audiossl.diagnostics.subsequence_dtw import detection_scores, subsequence_dtw
+from audiossl.superb.layer_store import Precision, StoredLayers, bytes_needed, store_layers
+from audiossl.superb.ledger import Ledger
+from audiossl.superb.score import Score
+from audiossl.tasks.query_by_example import Truth
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from audiossl.diagnostics.sources import FeatureSource
+
+DOCUMENTS, DEV, EVAL = "documents", "queries_dev", "queries_eval"
+_JOURNAL = "dev.json"
+_GROUP_FRAMES = 2**15  # of documents, looked at together
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the search is done.
+
+    layers: those that are tried, 0 the input of the first block; none named: all. precision: of the frames on disk. cache_gb: the most that
+    they may take there. batch_seconds: padded audio per batch. num_workers: processes that read audio. max_bad_fraction: share of the
+    recordings of a directory that may be unusable; they are left out.
+    """
+
+    layers: tuple[int, ...] = ()
+    precision: Precision = "float32"
+    cache_gb: float = 100.0
+    batch_seconds: float = 200.0
+    num_workers: int = 2
+    max_bad_fraction: float = 0.01
+
+
+class Moments(NamedTuple):
+    """Of the frames of a layer: their number, mean (dim,), and sum of squared differences from it (dim,); float64."""
+
+    frames: int
+    mean: np.ndarray
+    squares: np.ndarray
+
+
+def run(
+    task_name: str,
+    task_class: Any,
+    task_config: Any,
+    config: Config,
+    *,
+    upstream: FeatureSource,
+    upstream_name: str,
+    data: Path,
+    out: Path,
+    seed: int,
+    log: Callable[[str], None],
+    device: str,
+) -> Score:
+    """Search with every layer for the development queries and with the best one for the others; nothing is random."""
+    ledger, layers = Ledger(), _layers(config, upstream)
+    stores = _stores(data, out / "layers", upstream, layers, config, log)
+    search = _Search(task_class(task_config), task_config, stores, data, device)
+    name = task_class.metric[0]
+    by_layer = _earlier(out, stores, task_config)
+    for layer in progress(layers, len(layers), f"{task_name}: layers"):
+        if layer not in by_layer:
+            by_layer[layer] = search.values(DEV, layer)[name]
+            write_json(out / "layers" / _JOURNAL, {"task": asdict(task_config), "dev": list(by_layer.items())})
+    best = max(layers, key=by_layer.__getitem__)
+    log(f"{task_name}: layer {best} has the best {name} on {DEV}, {by_layer[best]:.4f}")
+    values = search.values(EVAL, best)
+    ledger.forwards = sum(store.forwards for store in stores.values())
+    alone = len(stores[DEV].ids) + len(stores[EVAL].ids) + 2 * len(stores[DOCUMENTS].ids)
+    ledger.alone_forwards = len(layers) * alone  # a pass for each layer and set of queries
+    shutil.rmtree(out / "layers")
+    return Score(
+        task=task_name,
+        upstream=upstream_name,
+        values=values,
+        metric=name,
+        learning_rate=None,
+        seed=seed,
+        selection=f"dev {name}",
+        step=0,
+        parameters=0,
+        cost=ledger.cost(),
+        more={"layer": best, "dev_by_layer": {str(layer): value for layer, value in by_layer.items()}},
+    )
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A task with the frames that it searches."""
+
+    task: Any
+    config: Any
+    stores: dict[str, StoredLayers]
+    data: Path
+    device: str
+
+    def values(self, part: str, layer: int) -> dict[str, float]:
+        """What a search with a layer for the queries of a directory scores."""
+        queries, documents = self.stores[part], self.stores[DOCUMENTS]
+        found = searched(queries, documents, layer, self.config, device=self.device)
+        truth = Truth.read(self.data / part, self.data / DOCUMENTS, documents.ids)
+        values: dict[str, float] = self.task.evaluate(found, queries.ids, documents.ids, truth)
+        return values
+
+
+def searched(queries: StoredLayers, documents: StoredLayers, layer: int, config: Any, *, device: str) -> np.ndarray:
+    """Score every query against every document: (query, document), mean 0 and deviation 1 for each query.
+
+    Features are normalised to mean 0 and deviation 1 over the frames of all queries and documents. config: that of the task.
+    """
+    moments = merged(layer_moments(queries, layer), layer_moments(documents, layer))
+    deviation = np.sqrt(moments.squares / max(moments.frames - 1, 1)).clip(1e-9)
+    mean, scale = (torch.from_numpy(values).float().to(device) for values in (moments.mean, deviation))
+
+    def normalised(items: list[Tensor]) -> list[Tensor]:
+        lengths = [len(item) for item in items]
+        return list(((torch.cat(items).to(device) - mean) / scale).split_with_sizes(lengths))
+
+    asked = [item for _, items in queries.groups(layer, _GROUP_FRAMES) for item in normalised(items)]
+    costs = torch.cat(
+        [
+            subsequence_dtw(asked, normalised(items), distance=config.distance, min_max=config.min_max)
+            for _, items in documents.groups(layer, _GROUP_FRAMES)
+        ],
+        dim=1,
+    )
+    lengths = torch.from_numpy(queries.lengths).to(costs.device)
+    return detection_scores(costs, lengths, min_frames=config.min_frames).cpu().numpy()
+
+
+def layer_moments(store: StoredLayers, layer: int) -> Moments:
+    """Moments of all frames of a layer, by blocks."""
+    frames = store.frames(layer)
+    total = Moments(0, np.zeros(store.dim), np.zeros(store.dim))
+    for start in range(0, len(frames), _GROUP_FRAMES):
+        block = frames[start : start + _GROUP_FRAMES].astype(np.float64)
+        mean = block.mean(axis=0)
+        total = merged(total, Moments(len(block), mean, np.square(block - mean).sum(axis=0)))
+    return total
+
+
+def merged(one: Moments, other: Moments) -> Moments:
+    """Moments of two sets together (Chan et al., 1983)."""
+    count = one.frames + other.frames
+    gap = other.mean - one.mean
+    squares = one.squares + other.squares + np.square(gap) * (one.frames * other.frames / count)
+    return Moments(count, one.mean + gap * (other.frames / count), squares)
+
+
+def _earlier(out: Path, stores: dict[str, StoredLayers], task_config: Any) -> dict[int, float]:
+    """Layers that an interrupted call has searched already, with the same frames and settings."""
+    journal = out / "layers" / _JOURNAL
+    if any(store.forwards for store in stores.values()) or not journal.is_file():
+        return {}
+    found = read_json(journal)
+    return dict(found["dev"]) if found["task"] == asdict(task_config) else {}
+
+
+def _layers(config: Config, upstream: FeatureSource) -> tuple[int, ...]:
+    wrong = next((layer for layer in config.layers if not 0 <= layer < upstream.num_layers), None)
+    if wrong is not None:
+        raise ValueError(f"superb.layers: {upstream.name} has layers 0 to {upstream.num_layers - 1}, not {wrong}")
+    return config.layers or tuple(range(upstream.num_layers))
+
+
+def _stores(
+    data: Path,
+    folder: Path,
+    upstream: FeatureSource,
+    layers: tuple[int, ...],
+    config: Config,
+    log: Callable[[str], None],
+) -> dict[str, StoredLayers]:
+    """Frames of documents and queries; ValueError where they would take more than `cache_gb`."""
+    manifests = {part: Manifest.open(data / part) for part in (DOCUMENTS, DEV, EVAL)}
+    size = sum(bytes_needed(manifest, upstream, len(layers), config.precision) for manifest in manifests.values())
+    if size > 1e9 * config.cache_gb:
+        raise ValueError(
+            f"superb.cache_gb: {len(layers)} layers take about {size / 1e9:.0f} GB, more than {config.cache_gb:g}; "
+            "raise it, name fewer layers, or set superb.precision to float16"
+        )
+    loading = LoaderConfig(
+        batch_seconds=config.batch_seconds, num_workers=config.num_workers, max_bad_fraction=config.max_bad_fraction
+    )
+    return {
+        part: store_layers(
+            manifest, upstream, folder / part, layers=layers, precision=config.precision, loading=loading, log=log
+        )
+        for part, manifest in manifests.items()
+    }

@@ -1,0 +1,38 @@
+"""Emotion recognition: which of a closed set of emotions an utterance is spoken with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from audiossl.metrics.unweighted_average_recall import unweighted_average_recall
+from audiossl.nn.utterance_classifier import ClassifierConfig, UtteranceClassifier
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Emotion(UtteranceClassifier):
+    """The task ER of SUPERB (Yang et al., 2021, section 3.2), with its head and metric.
+
+    Its accuracy counts utterances, which the literature on emotions calls the weighted accuracy; the mean over classes stands beside it.
+    """
+
+    @dataclass(frozen=True)
+    class Config(ClassifierConfig):
+        """Labels come from `utt2emotion`."""
+
+        column: str = "utt2emotion"
+
+        @classmethod
+        def tiny(cls) -> Emotion.Config:
+            """Return the smallest one that exercises everything, for tests."""
+            return cls(projector_dim=4)
+
+    probe: ClassVar[dict[str, Any]] = {"steps": 2000, "batch": 256}
+    """What `audiossl probe` starts from: keys of its `[probe]` table."""
+
+    def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        """Accuracy, and the mean over classes of the share of each that is found, in percent."""
+        recall = unweighted_average_recall(predictions, references)
+        return super().score(predictions, references) | {"unweighted_average_recall": recall}

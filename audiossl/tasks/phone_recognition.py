@@ -1,0 +1,115 @@
+"""Phone recognition on a frozen encoder: two linear layers and CTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from torch import nn
+
+from audiossl.metrics.phone_error_rate import phone_error_rate
+from audiossl.nn.lexicon import Lexicon
+from audiossl.nn.vocabulary import Vocabulary
+from audiossl.tasks._ctc_head import VOCABULARY, CTCHead, TextLabels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from audiossl.contracts import Utterance
+    from audiossl.data.manifest import Manifest
+    from audiossl.nn.ssl_encoder import SSLEncoder
+
+
+class PhoneRecognition(CTCHead):
+    """The task PR of SUPERB (Yang et al., 2021, section 3.2): stressed phones, AH0 and AH1 are two.
+
+    Differs from the published code: the phones are those that the training texts have, without the never used SIL and SPN.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """column: file of the data directory with the phones of each utterance or, where `lexicon` names files, with its words.
+
+        lexicon: files of lines `word phone phone ...`, a word's first pronunciation counts. projector_dim: of the first linear layer.
+        """
+
+        column: str = "utt2phones"
+        lexicon: tuple[str, ...] = ()
+        projector_dim: int = 256
+
+        def __post_init__(self) -> None:
+            if self.projector_dim < 1:
+                raise ValueError(f"task.projector_dim: {self.projector_dim} is not positive")
+
+        @classmethod
+        def tiny(cls) -> PhoneRecognition.Config:
+            """Return the smallest one that exercises everything, for tests."""
+            return cls(column="text", projector_dim=4)
+
+    kind = "phones"
+    metric: tuple[str, Literal["min", "max"]] = ("per", "min")
+
+    def __init__(
+        self, encoder_dim: int, num_layers: int, config: Config, vocabulary: Vocabulary, lexicon: Lexicon | None
+    ) -> None:
+        super().__init__(num_layers, config, vocabulary)
+        self.config: PhoneRecognition.Config = config
+        self.lexicon = lexicon
+        if lexicon is not None:
+            self.labels = LexiconLabels(vocabulary, config.column, lexicon)
+        self.projector = nn.Linear(encoder_dim, config.projector_dim)
+        self.classifier = nn.Linear(config.projector_dim, len(vocabulary))
+
+    @classmethod
+    def from_data(cls, encoder: SSLEncoder, config: Config, manifest: Manifest) -> Self:
+        """Build it for the phones of a data directory; words that the lexicon lacks are left to the labels to name."""
+        if not config.lexicon:
+            vocabulary = Vocabulary.from_manifest(manifest, config.column, cls.kind, end=True)
+            return cls(encoder.dim, encoder.num_layers, config, vocabulary, None)
+        lexicon = Lexicon.read(config.lexicon)
+        column = manifest.column(config.column)
+        words = {word for index in range(len(manifest)) for word in column[index].split()}
+        try:
+            vocabulary = Vocabulary.from_texts((lexicon.phones.get(word, "") for word in words), cls.kind, end=True)
+        except ValueError as error:
+            raise ValueError(f"{column.path}, by {', '.join(config.lexicon)}: {error}") from error
+        return cls(encoder.dim, encoder.num_layers, config, vocabulary, lexicon)
+
+    @classmethod
+    def from_experiment(cls, encoder: SSLEncoder, config: Config, experiment: Path) -> Self:
+        """Build it for the phones that an experiment was trained with."""
+        lexicon = Lexicon.read(config.lexicon) if config.lexicon else None
+        return cls(encoder.dim, encoder.num_layers, config, Vocabulary.load(experiment / VOCABULARY), lexicon)
+
+    def tokens(self, features: Tensor, lengths: Tensor) -> Tensor:  # noqa: ARG002 - frames are independent of one another
+        """Scores of the tokens, (batch, frame, token)."""
+        scores: Tensor = self.classifier(self.projector(features))
+        return scores
+
+    def evaluate(self, predictions: Mapping[str, Any], manifest: Manifest) -> dict[str, float]:
+        """Score predictions by utterance against the phones of a data directory, looked up where there is a lexicon."""
+        if self.lexicon is None:
+            return super().evaluate(predictions, manifest)
+        column = manifest.column(self.config.column)
+        where = {utterance: index for index, utterance in enumerate(manifest.ids)}
+        references = [self.lexicon.phones_of(column[where[name]]) for name in predictions]
+        return self.score(list(predictions.values()), references)
+
+    def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        """Phone error rate in percent."""
+        return {"per": phone_error_rate(predictions, references)}
+
+
+@dataclass(frozen=True)
+class LexiconLabels(TextLabels):
+    """Words to phones to tokens, in the loader's workers."""
+
+    lexicon: Lexicon
+
+    def __call__(self, utterance: Utterance) -> dict[str, Any]:
+        """tokens: (label,) int64. text: the phones. ValueError for a word that the lexicon lacks."""
+        phones = self.lexicon.phones_of(utterance.columns[self.column])
+        return {"tokens": self.vocabulary.encode(phones), "text": phones}

@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# LibriSpeech: CTC on 100 labelled hours, with adapters and in full, read greedily, by beam search and with n-gram language models.
+#
+#   ./run.sh --corpus DIR --init EXP   DIR holds `LibriSpeech/`; EXP is a pretrained encoder (an experiment, or a checkpoint that
+#                                      `audiossl import` knows); --lm_text FILE is librispeech-lm-norm.txt of openslr.org/11, else
+#                                      the transcripts of all training parts that are there
+#   ./run.sh --tokens bpe              word pieces instead of characters (extra `asr`); then there is no lexicon
+#   ./run.sh --smoke true              every stage on an imitation of the corpus
+#
+# Published (Baevski et al., 2020; Hsu et al., 2021), not rerun here, ctc_full, test-clean / test-other:
+#   wav2vec 2.0 base  6.1 / 13.3 greedily, 3.4 / 8.0 with the official 4-gram, beam 1500
+#   HuBERT base       6.3 / 13.2 greedily, 3.4 / 8.1
+
+stage=0
+stop_stage=100
+smoke=false
+corpus=
+init=../hubert/exp/it2
+lm_text=
+tokens=characters
+bpe_size=500
+beam=50
+seed=0
+data=data
+exp=exp
+device=auto
+accumulate=8
+
+. ./cmd.sh
+. ./path.sh
+. parse_options.sh
+set -euo pipefail
+
+steps=()
+adapters=()
+decode_lm=true
+if $smoke; then
+  data=smoke/data
+  exp=smoke/exp
+  corpus=smoke/corpus
+  init=smoke/exp/init
+  beam=4
+  accumulate=1
+  bpe_size=25
+  steps=(--train.max_steps 4 --train.eval_every 2 --train.save_every 2 --data.num_workers 1 --train.tensorboard false)
+  adapters=(--adapter.num_top_layers 1)
+  small=(--encoder.num_layers 2 --encoder.dim 32 --encoder.ffn_dim 64 --encoder.num_heads 2 --encoder.conv_dim 16
+    --encoder.position_kernel 16 --encoder.position_groups 4 --optim.warmup_steps 1)
+  python -c 'import flashlight.lib.text' 2> /dev/null || { decode_lm=false; echo "The extra lm is not installed: nothing is decoded with language models"; }
+  rm -rf smoke
+  audiossl prep librispeech --fake $corpus
+fi
+if [ $tokens = bpe ]; then
+  pieces=(--task.tokens bpe --task.bpe_size $bpe_size)
+else
+  pieces=(--task.tokens $tokens)
+fi
+common="--dev $data/dev-clean --resume --device $device --train.seed $seed --train.accumulate $accumulate"
+
+if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
+  echo "Stage 0: Kaldi directories"
+  [ -d $data ] || audiossl prep librispeech --corpus "$corpus" --out $data
+  audiossl data validate $data/train-clean-100
+  ! $smoke || audiossl pretrain wav2vec2_base --data $data/train-clean-100 --out $init --device $device "${steps[@]}" "${small[@]}"
+fi
+
+if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
+  echo "Stage 1: 4-gram of words, and their lexicon"
+  text=("$lm_text")
+  [ -n "$lm_text" ] || text=($(for part in train-960 train-clean-100; do [ ! -d $data/$part ] || { echo $data/$part; break; }; done))
+  mkdir -p $exp
+  [ -e $exp/4gram.arpa ] || audiossl lm "${text[@]}" --order 4 --out $exp/4gram.arpa --lexicon $exp/lexicon.txt
+fi
+
+if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
+  echo "Stage 2: CTC on 100 hours: adapters, and in full"
+  $train_cmd finetune ctc_adapters --init $init --data $data/train-clean-100 --out $exp/ctc_adapters_$tokens $common "${steps[@]}" "${pieces[@]}" "${adapters[@]}"
+  $train_cmd finetune ctc_full --init $init --data $data/train-clean-100 --out $exp/ctc_full_$tokens $common "${steps[@]}" "${pieces[@]}"
+fi
+
+if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
+  echo "Stage 3: 6-gram of the tokens, for decoding without a lexicon"
+  # Both recognisers learnt their tokens from this text, so they are the same.
+  [ -e $exp/6gram_$tokens.arpa ] || audiossl lm $data/train-clean-100 --order 6 --tokens $exp/ctc_full_$tokens --out $exp/6gram_$tokens.arpa
+fi
+
+if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
+  echo "Stage 4: word error rates"
+  for recipe in ctc_adapters ctc_full; do
+    for part in test-clean test-other; do
+      [ -d $data/$part ] || continue
+      read="audiossl transcribe $exp/${recipe}_$tokens $data/$part --device $device"
+      $read > /dev/null
+      $read --beam $beam > /dev/null
+      if $decode_lm; then
+        [ $tokens != characters ] || $read --beam $beam --lm $exp/4gram.arpa --lexicon $exp/lexicon.txt --lm_weight 2 --word_score -1 > /dev/null
+        $read --beam $beam --lm $exp/6gram_$tokens.arpa > /dev/null
+      fi
+    done
+  done
+  audiossl report $exp/ctc_* --compare --title "CTC on 100 hours of LibriSpeech" --out $exp/report.html
+fi

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# SUPERB: frozen encoders on all tasks whose data is there, and one table of them: scores, layers, what each cost.
+#
+#   ./run.sh                                          filterbanks and random weights on synthetic speech, with short training
+#   ./run.sh --upstreams "fbank ../../mini/hubert/exp/it2"  other ones, separated by spaces
+#   ./run.sh --data DIR --published true              directories of the real corpora (see ../README.md), by the protocol's own numbers
+#   ./run.sh --seed 1                                 a further seed: the table shows mean and deviation
+#   ./run.sh --smoke true                             every stage on seconds of audio
+
+stage=0
+stop_stage=100
+smoke=false
+published=false
+upstreams="fbank fbank+deltas random:hubert_nano"
+seed=0
+data=data
+exp=exp
+device=auto
+
+. ./cmd.sh
+. ./path.sh
+. parse_options.sh
+set -euo pipefail
+
+prep=()
+# Short enough for two cores in an evening, long enough to tell an encoder from a random one; no published number is comparable.
+settings=(--superb.steps 2000 --superb.eval_every 200 --superb.cache_gb 10 --task.hidden_dim 128 --task.pooled_dim 128)
+if $published; then
+  settings=()
+fi
+if $smoke; then
+  data=smoke/data
+  exp=smoke/exp
+  upstreams="fbank random:hubert_nano"
+  prep=(--prep.scale 0.02)
+  settings=(--superb.steps 4 --superb.eval_every 2 --superb.learning_rates "[1e-3,1e-2]" --superb.num_workers 0
+    --task.projector_dim 16 --task.hidden_dim 8 --task.pooled_dim 8)
+  rm -rf smoke
+fi
+
+if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
+  echo "Stage 0: data directories of all tasks"
+  [ -d $data ] || audiossl prep superb_mini --out $data "${prep[@]}"
+fi
+
+if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
+  echo "Stage 1: scores; finished ones are kept"
+  # Unquoted: one word per upstream.
+  $score_cmd superb all --upstream $upstreams --data $data --out $exp --seed $seed --device $device "${settings[@]}" > /dev/null
+fi
+
+if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
+  echo "Stage 2: the table"
+  audiossl superb table $exp
+  echo "The same with the weights of the layers: $PWD/$exp/table.html"
+fi

@@ -1,0 +1,130 @@
+# Sourced by run.sh: every masked-prediction recipe for the same time, then its probes and units. Of the caller it wants
+#   seconds seeds recipes exp device smoke  options, see there
+#   train                           data directory to pretrain on
+#   keyword speaker                 arrays: --train, --dev ... of the two probes
+#   phones                          array: two data directories with phones.ctm, to choose the layer on and to report; empty: no units
+#
+# exp/s<seed>/<recipe> holds: ssl, the experiment; updates, as many as fit into the time; keyword, speaker, units_<layer>, units_dev, units_test;
+# said, what the last step said, and failed, its last line where it failed; note, what else the table should say. What fails ends its recipe and
+# nothing else.
+
+utils=$root/egs/utils
+all_recipes="hubert_nano wav2vec2_nano wav2vec_aug_nano ccc_wav2vec2_nano unispeech_sat_nano mert_nano vq_wav2vec_kmeans_nano vq_wav2vec_gumbel_nano
+  discrete_bert_nano continuous_bert_nano data2vec2_nano dinosr_nano spidr_nano best_rq_nano fast_hubert_nano mae_nano sela_nano hubert_conformer_nano"
+# One of each frontend: filterbanks, with a Transformer and with Conformers, convolutions of the waveform, and codes, which read those of another recipe.
+smoke_recipes="hubert_nano hubert_conformer_nano vq_wav2vec_kmeans_nano vq_wav2vec_gumbel_nano discrete_bert_nano"
+untrained="hubert_nano hubert_conformer_nano vq_wav2vec_gumbel_nano"
+
+# attempt FOLDER COMMAND ...: run it; where it fails, keep the last line of what it said.
+attempt() {
+  local folder=$1
+  shift
+  mkdir -p "$folder"
+  if { "$@" 2>&1 >&3 | tee "$folder/said" >&2; } 3>&1; then
+    rm -f "$folder/failed"
+  else
+    grep . "$folder/said" | tail -n 1 > "$folder/failed"
+    return 1
+  fi
+}
+
+# settings RECIPE SEED: what a recipe wants to be told of the data, into the array `told`.
+settings() {
+  told=()
+  case $1 in
+    wav2vec_aug_nano | ccc_wav2vec2_nano)
+      told=(--data.augment.noise_dirs "[\"$train\"]" --data.augment.noise_probability 0.5)
+      ;;
+    discrete_bert_nano)
+      local codes=vq_s$2_${seconds}s
+      told=(--units.name "$codes" --units.feature codes --units.encoder "$exp/s$2/vq_wav2vec_gumbel_nano/ssl" --units.clusters 1000
+        --objective.labels "[\"$codes\"]")
+      ;;
+  esac
+}
+
+count_updates() { # FOLDER COMMAND ...: write FOLDER/updates
+  local folder=$1
+  shift
+  python "$utils/updates_in_time.py" "$seconds" "$timed_updates" "$@" > "$folder/updates.partial" && mv "$folder/updates.partial" "$folder/updates"
+}
+
+pretrain_one() { # RECIPE SEED
+  local folder=$exp/s$2/$1
+  settings "$1" "$2"
+  local command=($train_cmd pretrain "$1" --data "$train" --device "$device" --train.seed "$2" --train.eval_every 0 "${told[@]}" "${short[@]}")
+  if [ ! -e "$folder/updates" ]; then
+    attempt "$folder" count_updates "$folder" "${command[@]}" || return 0
+  fi
+  attempt "$folder" "${command[@]}" --out "$folder/ssl" --resume --train.max_steps "$(cat "$folder/updates")" --train.log_every 10 || return 0
+}
+
+probe_one() { # SOURCE FOLDER SEED
+  local task
+  for task in keyword speaker; do
+    local -n places=$task
+    if [ ! -e "$2/$task/probe.json" ]; then
+      attempt "$2" audiossl probe "$1" --task $task "${places[@]}" --out "$2/$task" --seed "$3" --device "$device" "${probe[@]}" || return 0
+    fi
+  done
+}
+
+units_one() { # SOURCE FOLDER SEED LAYERS; instead of a layer also `mfcc`, or `codes` of an encoder that quantises
+  [ ${#phones[@]} -gt 0 ] || return 0
+  local layer name kind
+  for layer in $4; do
+    [ ! -e "$2/units_$layer/measured" ] || continue
+    name=probe_s$3_$(basename "$2")_$layer
+    case $layer in
+      mfcc) kind=(--feature mfcc --max-frames 200000) ;;
+      codes) kind=(--feature codes --encoder "$1") ;;
+      *) kind=(--encoder "$1" --layer "$layer" --max-frames 200000) ;;
+    esac
+    attempt "$2" audiossl units fit --data "$train" --out "$2/units_$layer" "${kind[@]}" --clusters $clusters --seed "$3" \
+      --overwrite || return 0
+    attempt "$2" audiossl units apply --data "${phones[@]}" --codebook "$2/units_$layer" --name "$name" || return 0
+    attempt "$2" audiossl units quality --data "${phones[0]}" --name "$name" --out "$2/units_dev" --label "layer $layer" || return 0
+    attempt "$2" audiossl units quality --data "${phones[1]}" --name "$name" --out "$2/units_test" --label "layer $layer" || return 0
+    rm -f "${phones[0]}/units/$name"{,.json} "${phones[1]}/units/$name"{,.json}
+    touch "$2/units_$layer/measured"
+  done
+}
+
+measure_one() { # RECIPE SEED SOURCE FOLDER
+  local layers=$unit_layers
+  [ ! -e "$4/failed" ] || return 0
+  case $1 in
+    discrete_bert_nano)
+      echo "reads units, and so no recording that a probe could give it" > "$4/note"
+      return 0
+      ;;
+    vq_wav2vec_*) layers=codes ;;
+  esac
+  probe_one "$3" "$4" "$2"
+  [ -e "$4/failed" ] || units_one "$3" "$4" "$2" "$layers"
+}
+
+run_all() {
+  local seed recipe
+  local unit_layers="1 2 3 4" clusters=100 timed_updates=30
+  if $smoke; then
+    unit_layers=1 clusters=10 timed_updates=2 untrained=hubert_nano
+  fi
+  for seed in $seeds; do
+    for recipe in $recipes; do
+      echo "== $recipe, seed $seed: pretraining for $seconds s"
+      pretrain_one "$recipe" "$seed"
+      measure_one "$recipe" "$seed" "$exp/s$seed/$recipe/ssl" "$exp/s$seed/$recipe"
+    done
+    for recipe in $untrained; do
+      [ -d "$exp/s$seed/$recipe/ssl/checkpoints" ] || continue
+      echo "== $recipe with random weights, seed $seed"
+      rm -f "$exp/s$seed/random_$recipe/failed"
+      measure_one "$recipe" "$seed" "random:$exp/s$seed/$recipe/ssl" "$exp/s$seed/random_$recipe"
+    done
+    echo "== filterbanks, seed $seed"
+    probe_one fbank "$exp/s$seed/fbank" "$seed"
+    units_one fbank "$exp/s$seed/fbank" "$seed" mfcc
+  done
+  python "$utils/objectives_table.py" "$seconds" "$exp"/s* | tee "$exp/table.md"
+}

@@ -1,0 +1,150 @@
+"""`audiossl lm`, and `audiossl transcribe` by beam search."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from audiossl.cli.main import main
+from audiossl.cli.transcribe import _Decoding
+from audiossl.config import to_table, write_toml
+from audiossl.data.audio import write_audio
+from audiossl.data.loader import LoaderConfig
+from audiossl.data.manifest import Manifest
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.diagnostics.results import read_results
+from audiossl.encoders.wav2vec2 import Wav2Vec2
+from audiossl.interop.checkpoint import save_checkpoint
+from audiossl.nn.beam_search import PrefixBeam
+from audiossl.nn.vocabulary import Vocabulary
+from audiossl.train.run_finetune import load_finetuned, predict_all
+
+TEXTS = ["AB A", "A AB", "B A"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A data directory of noise, and a recogniser with random weights."""
+    place, rng, rows = tmp_path_factory.mktemp("decoding"), np.random.default_rng(0), []
+    for number, text in enumerate(TEXTS):
+        path = place / f"{number}.wav"
+        write_audio(path, 0.1 * rng.standard_normal(6000 + 2000 * number), 16000)
+        rows.append(CorpusUtterance(f"s-{number}", f"s-{number}", path, "s", columns={"text": text}))
+    write_data_dir(rows, place / "data")
+    config, vocabulary = Wav2Vec2.Config.tiny(), Vocabulary.from_texts(TEXTS, "characters")
+    torch.manual_seed(0)
+    weights = {f"encoder.{name}": value for name, value in Wav2Vec2(config).state_dict().items()}
+    encoder = {"name": "wav2vec2", **to_table(config)}
+    save_checkpoint(place / "base", 1, weights, {}, keep=1)
+    write_toml(place / "base" / "config.toml", {"encoder": encoder})
+    head = {
+        "task.head.1.weight": torch.randn(len(vocabulary), config.dim),
+        "task.head.1.bias": torch.zeros(len(vocabulary)),
+    }
+    save_checkpoint(place / "asr", 1, head, {}, keep=1)
+    vocabulary.save(place / "asr" / "vocabulary.json")
+    run = {"init": str(place / "base"), "init_seed": 0}
+    tables = {"encoder": encoder, "adapter": {"name": "frozen"}, "task": {"name": "ctc"}, "train": {"seed": 0}}
+    write_toml(place / "asr" / "config.toml", {**tables, "finetune": {"mask_prob": 0.0}, "run": run})
+    (place / "sentences.txt").write_text("A B\n\nAB B\n")
+    return place
+
+
+def run(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, words)])
+    shown = capsys.readouterr()
+    return stop.value.code, shown.out, shown.err
+
+
+def transcribe(capsys, place, *words):
+    words = ("transcribe", place / "asr", place / "data", "--num-workers", 0, "--device", "cpu", "--json", *words)
+    status, out, err = run(capsys, *words)
+    assert status == 0, err
+    return json.loads(out)
+
+
+def test_a_model_of_words_and_their_lexicon(place, tmp_path, capsys):
+    words = ("lm", place / "data", place / "sentences.txt", "--order", 2, "--out", tmp_path / "lm.arpa")
+    status, out, _ = run(capsys, *words, "--lexicon", tmp_path / "lexicon.txt")
+    # <unk> <s> </s> A AB B; every pair that there is
+    assert (status, out) == (0, f"{tmp_path / 'lm.arpa'}: 6 1-grams, 11 2-grams\n")
+    assert (tmp_path / "lexicon.txt").read_text() == "A\tA |\nAB\tA B |\nB\tB |\n"
+    assert (tmp_path / "lm.arpa").read_text().startswith("\\data\\\nngram 1=6\nngram 2=11\n")
+    status, out, _ = run(capsys, *words, "--json")
+    assert json.loads(out)["ngrams"] == {"1": 6, "2": 11}
+
+
+def test_a_model_of_the_tokens_of_a_recogniser(place, tmp_path, capsys):
+    words = ("lm", place / "data", "--tokens", place / "asr", "--order", 2, "--out", tmp_path / "lm.arpa")
+    assert run(capsys, *words)[0] == 0
+    text = (tmp_path / "lm.arpa").read_text()
+    assert "\tA |" in text
+    assert "\tA B" in text
+    assert "AB" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "fault"),
+    [
+        (("nowhere.txt",), 1, "nowhere.txt: no such file or directory; give text with a sentence per line"),
+        ((), 2, "audiossl lm: no text is given"),
+        (("{place}/data", "--order", "0"), 1, "--order 0 is no length of n-grams"),
+        (("{place}/data", "--tokens", "x", "--lexicon", "y"), 2, "audiossl lm: --lexicon goes with a model of words"),
+    ],
+)
+def test_complaints_about_text(place, tmp_path, capsys, words, status, fault):
+    shown = run(capsys, "lm", *(word.format(place=place) for word in words), "--out", tmp_path / "lm.arpa")
+    assert shown[0] == status
+    assert shown[2].startswith(f"audiossl: {fault}")
+    assert not (tmp_path / "lm.arpa").exists()
+
+
+def test_beam_search_without_a_language_model(place, capsys):
+    said = transcribe(capsys, place, "--beam", 4)
+    module, _ = load_finetuned(place / "asr")
+    module.task.decoder = PrefixBeam(module.task.vocabulary, beam=4)
+    config = LoaderConfig(num_workers=0)
+    assert said["texts"] == dict(predict_all(module, Manifest.open(place / "data"), config, on_bad=pytest.fail))
+    kept = {result.name: result for result in read_results(place / "asr")}
+    assert kept["WER data (beam 4)"].value == pytest.approx(said["scores"][str(place / "data")]["wer"])
+    assert kept["WER data (beam 4)"].more["beam"] == 4
+
+
+def test_with_a_language_model_and_a_lexicon(place, tmp_path, capsys):
+    pytest.importorskip("flashlight.lib.text", reason="language models need the extra `lm`")
+    lm, lexicon = tmp_path / "lm.arpa", tmp_path / "lexicon.txt"
+    run(capsys, "lm", place / "data", "--order", 2, "--out", lm, "--lexicon", lexicon)
+    said = transcribe(capsys, place, "--beam", 20, "--lm", lm, "--lexicon", lexicon, "--word_score", "-0.5")
+    assert {word for text in said["texts"].values() for word in text.split()} <= {"A", "AB", "B"}
+    result = {result.name: result for result in read_results(place / "asr")}["WER data (beam 20, lm.arpa, lexicon.txt)"]
+    wanted = {"beam": 20, "lm": str(lm), "lexicon": str(lexicon), "lm_weight": 2.0, "word_score": -0.5}
+    assert wanted.items() <= result.more.items()
+    run(capsys, "lm", place / "data", "--order", 3, "--tokens", place / "asr", "--out", tmp_path / "tokens.arpa")
+    free = transcribe(capsys, place, "--beam", 20, "--lm", tmp_path / "tokens.arpa", "--lm_weight", "0")
+    assert free["texts"].keys() == said["texts"].keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (("--lm", "{place}/sentences.txt"), "--lm and --lexicon are for beam search; add --beam, such as --beam 50"),
+        (("--beam", "5", "--lm", "nowhere.arpa"), "nowhere.arpa: no such file; `audiossl lm` makes"),
+        (("--beam", "5", "--lm_weight", "1"), "--lm_weight 1.0 has nothing to weigh; add --lm"),
+        (("--beam", "5", "--word_score", "1"), "--word_score 1.0 is for words of a lexicon; add --lexicon"),
+        (("--beam", "-1"), "--beam -1 keeps no hypothesis; give at least 1, or 0 to read greedily"),
+    ],
+)
+def test_complaints_about_decoding(place, capsys, words, fault):
+    words = (word.format(place=place) for word in words)
+    status, _, err = run(capsys, "transcribe", place / "asr", place / "data", "--device", "cpu", *words)
+    assert status == 1
+    assert err.startswith(f"audiossl: {fault}")
+
+
+def test_what_is_not_ctc_has_no_beam():
+    with pytest.raises(ValueError, match="--beam 4: exp writes no tokens"):
+        _Decoding(4, None, None, None, None).prepare(object(), "exp")

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from audiossl import registry
+from audiossl.data.manifest import Manifest
+
+common_voice = registry.get("data_prep", "common_voice")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    common_voice.fake(tmp_path / "corpus")
+    return tmp_path / "corpus"
+
+
+def texts(corpus, out, **settings):
+    common_voice.prepare(corpus, out, common_voice.Config(**settings))
+    return [sorted(Manifest.open(out / part).column("text")) for part in ("train", "dev", "test")]
+
+
+def test_spanish_of_mexico(corpus, tmp_path):
+    assert texts(corpus, tmp_path / "es") == [["BIEN DIJO", "DÓNDE ESTÁ EL NIÑO"]] * 3
+    manifest = Manifest.open(tmp_path / "es" / "train")
+    assert list(manifest.ids) == ["0005" * 4 + "-common_voice_es_train0", "0105" * 4 + "-common_voice_es_train1"]
+    assert len(manifest.audio(0, sample_rate=16_000)) == 8000
+
+
+def test_other_accents_and_languages(corpus, tmp_path):
+    assert texts(corpus, tmp_path / "andino", accent="andino") == [["VALE"]] * 3
+    assert len(texts(corpus, tmp_path / "everybody", accent="")[0]) == 3
+    assert texts(corpus, tmp_path / "zh", language="zh-CN") == [["你好世界", "我很好"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence", "text"),
+    [
+        ("es", "¡Qué  «bueno»—sí!", "QUÉ BUENO SÍ"),
+        ("es", "d’Artagnan", "D'ARTAGNAN"),
+        ("es", "ゴミ箱", ""),
+        ("zh-CN", "ㄧ个 人……", "一个人"),
+        ("ar", "مَرحبا، يا عالم؟", "مَرحبا يا عالم"),
+        ("ar", "مرحبا OK", ""),
+        ("es", "…", ""),
+        ("fr", "l’été | ﬁn", "L'ÉTÉ FIN"),
+    ],
+)
+def test_texts(language, sentence, text):
+    assert common_voice.normalised(sentence, language) == text
+
+
+def test_what_is_missing_is_named(corpus, tmp_path):
+    (corpus / "es" / "clips" / "common_voice_es_train1.mp3").unlink()
+    with pytest.raises(ValueError, match="train.tsv:3: common_voice_es_train1.mp3 is not in clips"):
+        common_voice.prepare(corpus, tmp_path / "out")
+    listed = corpus / "zh-CN" / "dev.tsv"
+    listed.write_text(listed.read_text().replace("sentence", "words"))
+    with pytest.raises(ValueError, match="dev.tsv:1: no column 'sentence'"):
+        common_voice.prepare(corpus, tmp_path / "zh", common_voice.Config(language="zh-CN"))
+    with pytest.raises(ValueError, match="fr/clips: not found"):
+        common_voice.prepare(corpus, tmp_path / "fr", common_voice.Config(language="fr"))

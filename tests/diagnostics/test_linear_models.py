@@ -1,0 +1,64 @@
+"""Support vector machine and logistic regression against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from audiossl.diagnostics.linear_models import fit_linear, scores_of
+
+
+def data(seed=0, count=90, classes=3):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=count)
+    x = rng.normal(size=(count, 6)) + 0.7 * np.eye(6)[labels] + 0.5
+    return x, labels
+
+
+def fitted(x, labels, head, cost, dtype=torch.float64, **more):
+    classes = int(labels.max()) + 1
+    return fit_linear(torch.from_numpy(x).to(dtype), torch.from_numpy(labels), classes, head, cost, **more)
+
+
+@pytest.mark.parametrize("cost", [1e-3, 0.1, 10.0])
+def test_svm(cost):
+    from sklearn.svm import LinearSVC
+
+    x, labels = data()
+    oracle = LinearSVC(C=cost, dual=False, tol=1e-10, max_iter=100_000).fit(x, labels)
+    own = fitted(x, labels, "svm", cost, tolerance=1e-9)
+    np.testing.assert_allclose(own[:, :-1], oracle.coef_, atol=1e-5)
+    np.testing.assert_allclose(own[:, -1], oracle.intercept_, atol=1e-5)
+    np.testing.assert_allclose(scores_of(own, torch.from_numpy(x)), oracle.decision_function(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("cost", [1e-2, 1.0])
+def test_logistic(cost):
+    from sklearn.linear_model import LogisticRegression
+
+    x, labels = data()
+    oracle = LogisticRegression(C=cost, tol=1e-10, max_iter=10_000).fit(x, labels)
+    own = fitted(x, labels, "logistic", cost, tolerance=1e-9)
+    shares = scores_of(own, torch.from_numpy(x)).softmax(dim=1)
+    np.testing.assert_allclose(shares, oracle.predict_proba(x), atol=1e-5)
+    np.testing.assert_allclose(own[:, :-1], oracle.coef_, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["svm", "logistic"])
+def test_float32_and_another_start_end_at_the_same(head):
+    x, labels = data()
+    exact = fitted(x, labels, head, 0.1)
+    np.testing.assert_allclose(fitted(x, labels, head, 0.1, torch.float32), exact, atol=2e-3)
+    near = fitted(x, labels, head, 0.1, start=fitted(x, labels, head, 0.01))
+    np.testing.assert_allclose(near, exact, atol=2e-3)
+    assert np.abs(fitted(x, labels, head, 0.01) - exact).max() > 0.02
+
+
+def test_a_minimum_that_is_not_reached_is_said(monkeypatch):
+    from audiossl.diagnostics import linear_models
+
+    monkeypatch.setattr(linear_models, "_STEPS", 2)
+    x, labels = data()
+    with pytest.raises(ValueError, match="cost 10: no minimum in 2 steps"):
+        fitted(x, labels, "svm", 10.0)

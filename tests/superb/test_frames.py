@@ -1,0 +1,333 @@
+"""Heads that share a stream of frames come out as if each were alone, also after a kill, with a cache, and beside other tasks."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from frame_runs import DIM, LAYERS, SIZES, Upstream, assert_same_heads, checkpoint, entry, make_corpus, phones, train
+from torch import nn
+
+from audiossl import registry
+from audiossl.config import build, find_recipe, load_toml
+from audiossl.contracts import StepOutput
+from audiossl.data.manifest import Manifest
+from audiossl.nn.task import Task
+from audiossl.superb.frames import SHARED, Config, Entry, run
+from audiossl.superb.heads import Head
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def test_several_rates_together_equal_each_alone(data, tmp_path):
+    together = train(entry(learning_rates=[1e-2, 3e-3]), data, tmp_path / "both")[0]
+    first = train(entry(learning_rates=[1e-2]), data, tmp_path / "first")[0]
+    second = train(entry(learning_rates=[3e-3]), data, tmp_path / "second")[0]
+    heads = [checkpoint(tmp_path / name, "asr")["heads"] for name in ("both", "first", "second")]
+    assert_same_heads(heads[0], heads[1] + heads[2])
+    assert not torch.equal(heads[1][0]["weights"]["classifier.weight"], heads[2][0]["weights"]["classifier.weight"])
+    assert together.dev == first.dev | second.dev
+    assert together.values == (first if together.learning_rate == 1e-2 else second).values
+    assert together.cost.forwards == first.cost.forwards
+
+
+def test_tasks_together_equal_each_alone(data, tmp_path):
+    upstream = Upstream()
+    pr, asr = train([phones(), entry()], data, tmp_path / "both", upstream)
+    alone = [train(each, data, tmp_path / each.name)[0] for each in (phones(), entry())]
+    for score, other in zip((pr, asr), alone, strict=True):
+        assert_same_heads(
+            checkpoint(tmp_path / "both", score.task)["heads"], checkpoint(tmp_path / score.task, score.task)["heads"]
+        )
+        assert (score.values, score.dev, score.step) == (other.values, other.dev, other.step)
+        assert score.more == {"forwards_shared_with": ["asr" if score is pr else "pr"]}
+        assert other.more == {}
+
+
+def test_forwards_are_counted(data, tmp_path):
+    (score,) = train(entry(learning_rates=[1e-2, 1e-3], batch_utterances=5), data, tmp_path)
+    # 6 steps of 5 utterances, two evaluations on dev, one on test.
+    once = 6 * 5 + 2 * SIZES["dev"]
+    assert score.cost.forwards == once + SIZES["test"]
+    assert score.cost.alone_forwards == 2 * once + SIZES["test"]
+    (cached,) = train(entry(learning_rates=[1e-2, 1e-3], batch_utterances=5, cache_gb=1.0), data, tmp_path / "cached")
+    assert cached.cost.forwards == sum(SIZES.values())
+    assert cached.cost.alone_forwards == score.cost.alone_forwards
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_cached_frames_train_what_recomputed_ones_do(data, tmp_path, workers):
+    plain = train(entry(), data, tmp_path / "plain")[0]
+    cached = train(entry(cache_gb=1.0, num_workers=workers), data, tmp_path / "cached")[0]
+    assert_same_heads(checkpoint(tmp_path / "cached", "asr")["heads"], checkpoint(tmp_path / "plain", "asr")["heads"])
+    assert cached.values == plain.values
+
+
+def test_a_cache_that_is_too_small_changes_nothing_but_the_cost(data, tmp_path):
+    # Rounded to float16, cached or not. The budget holds dev and half of train.
+    most = sum(int(np.ceil(d * 50)) for name in ("dev", "train") for d in Manifest.open(data / name).durations)
+    settings = {"cache_dtype": "float16", "steps": 8, "eval_every": 4}
+    whole = train(entry(cache_gb=1.0, **settings), data, tmp_path / "whole")[0]
+    half = train(entry(cache_gb=0.6 * most * LAYERS * DIM * 2 / 1e9, **settings), data, tmp_path / "half")[0]
+    plain = train(entry(**settings), data, tmp_path / "plain")[0]
+    assert_same_heads(checkpoint(tmp_path / "whole", "asr")["heads"], checkpoint(tmp_path / "half", "asr")["heads"])
+    assert whole.cost.forwards < half.cost.forwards < plain.cost.forwards
+    weights = [
+        checkpoint(tmp_path / name, "asr")["heads"][0]["weights"]["classifier.weight"] for name in ("whole", "plain")
+    ]
+    assert not torch.equal(*weights)
+    torch.testing.assert_close(*weights, atol=5e-3, rtol=0)
+
+
+def train_and_kill(at, *given):
+    """End the process, so to speak, in the middle of a step: when a head is trained for the `at`th time."""
+    micro_step, calls = Head.micro_step, iter(range(at - 1))
+
+    def counted(self, *given):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return micro_step(self, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Head, "micro_step", counted)
+        train(*given)
+
+
+@pytest.mark.parametrize("cache_gb", [0.0, 1.0])
+def test_a_killed_run_goes_on_to_the_same_bits(data, tmp_path, cache_gb):
+    settings = {"steps": 9, "cache_gb": cache_gb, "batch_utterances": 3}
+    entries = [phones(**settings | {"steps": 4}), entry(learning_rates=[1e-2, 1e-3], **settings)]
+    scores = train(entries, data, tmp_path / "straight")
+    killed = tmp_path / "killed"
+    for at in (14, 4, 12):  # between two evaluations, then before the next one, then after it
+        with pytest.raises(KeyboardInterrupt):
+            train_and_kill(at, entries, data, killed)
+    assert checkpoint(killed, "asr")["position"] == 6  # so that not all was trained again
+    again = train(entries, data, killed)
+    for name in ("pr", "asr"):
+        one, other = checkpoint(tmp_path / "straight", name), checkpoint(killed, name)
+        assert one["position"] == other["position"]
+        assert_same_heads(one["heads"], other["heads"])
+    for score, other in zip(scores, again, strict=True):
+        assert (score.values, score.dev, score.step, score.shares) == (
+            other.values,
+            other.dev,
+            other.step,
+            other.shares,
+        )
+        assert other.cost.alone_forwards == score.cost.alone_forwards
+        if not cache_gb:
+            assert other.cost.forwards == score.cost.forwards
+
+
+def test_tasks_that_were_interrupted_together_go_on_apart(data, tmp_path):
+    entries = [phones(steps=6), entry()]
+    straight = train(entries[1], data, tmp_path / "straight")[0]
+    with pytest.raises(KeyboardInterrupt):
+        train_and_kill(9, entries, data, tmp_path / "killed")
+    assert checkpoint(tmp_path / "killed", "asr")["position"] == 3
+    score = train(entries[1], data, tmp_path / "killed")[0]
+    assert score.values == straight.values
+    train(entries, data, tmp_path / "killed")  # pr is behind and catches up
+    assert checkpoint(tmp_path / "killed", "pr")["position"] == 12
+
+
+def test_a_finished_run_is_only_scored_again(data, tmp_path):
+    first = train(entry(), data, tmp_path)[0]
+    upstream = Upstream()
+    second = train(entry(), data, tmp_path, upstream)[0]
+    assert second.values == first.values
+    assert upstream.calls == 1
+    with pytest.raises(ValueError, match=r"was trained with superb.eval_every 3, now 2; delete that folder"):
+        train(entry(eval_every=2), data, tmp_path)
+
+
+def test_the_best_state_on_dev_is_scored(data, tmp_path):
+    (score,) = train(entry(learning_rates=[1e-1, 1e-5], steps=12), data, tmp_path)
+    state = checkpoint(tmp_path, "asr")
+    assert score.learning_rate == min(score.dev, key=score.dev.get)
+    assert score.step == state["heads"][list(score.dev).index(score.learning_rate)]["dev"]["step"]
+    assert score.step % 3 == 0
+    assert score.selection == "dev wer"
+    assert score.metric == "wer"
+    assert sum(score.shares) == pytest.approx(1, abs=1e-6)
+    assert set(score.values) == {"wer", "cer"}
+
+
+def test_one_task_by_itself(data, tmp_path):
+    one = phones()
+    score = run(
+        one.name, one.task_class, one.task_config, one.config,
+        upstream=Upstream().source, upstream_name="pieces", data=data, out=tmp_path, seed=3, log=print, device="cpu",
+    )  # fmt: skip
+    assert score.task == "pr"
+    assert set(score.values) == {"per"}
+    score.write(tmp_path)
+    assert (tmp_path / "results.json").is_file()
+
+
+def test_accumulated_batches_make_one_step(data, tmp_path):
+    """With equal lengths of labels nothing else: 2 x 5 utterances per step are 1 x 10."""
+    train(phones(batch_utterances=5, accumulate=2, steps=1, eval_every=1), data, tmp_path / "two")
+    train(phones(batch_utterances=10, accumulate=1, steps=1, eval_every=1), data, tmp_path / "one")
+    two, one = (checkpoint(tmp_path / name, "pr")["heads"][0]["weights"] for name in ("two", "one"))
+    for name, value in two.items():
+        torch.testing.assert_close(value, one[name], atol=1e-5, rtol=1e-4)
+
+
+def test_heads_that_diverge_are_dropped_with_a_line(data, tmp_path):
+    log = []
+    (score,) = train(phones(learning_rates=[1e-2, 1e25]), data, tmp_path / "some", log=log)
+    assert [line for line in log if "diverges" in line] == ["pr: learning rate 1e+25 diverges at step 1; it is dropped"]
+    assert set(score.dev) == {1e-2}
+    with pytest.raises(ValueError, match=r"pr: superb.learning_rates \[1e\+25, 1e\+30\] all diverge; give smaller"):
+        train(phones(learning_rates=[1e25, 1e30]), data, tmp_path / "all")
+
+
+def test_unusable_recordings_are_left_out_and_named(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    scp = tmp_path / "data" / "train" / "wav.scp"
+    scp.write_text(scp.read_text().replace("train3.wav", "none.wav"))
+    durations = Manifest.open(data / "train").durations
+    (tmp_path / "data" / "train" / "utt2dur").write_text(
+        "".join(f"train{number} {seconds}\n" for number, seconds in enumerate(durations))
+    )
+    log = []
+    train(entry(max_bad_fraction=0.2), tmp_path / "data", tmp_path / "out", log=log)
+    assert sum("left out" in line and "none.wav" in line for line in log) == 1
+    with pytest.raises(ValueError, match="max_bad_fraction"):
+        train(entry(), tmp_path / "data", tmp_path / "other")
+
+
+SEEN = []
+
+
+class Starts(Task):
+    """Its one weight learns nothing; it notes where crops begin, and is chosen on test."""
+
+    @dataclass(frozen=True)
+    class Config:
+        crop_seconds: float | None = 0.5
+        column: str = "text"
+
+    selects_on_test = True
+    metric = ("weight", "min")
+    needs = ()
+
+    def __init__(self, config):
+        super().__init__()
+        self.config, self.labels = config, _note
+        self.weight = nn.Parameter(torch.ones(1))
+
+    @classmethod
+    def from_data(cls, shape, config, manifest):
+        return cls(config)
+
+    def loss(self, output, batch):
+        SEEN.append((batch, output.lengths.tolist()))
+        return StepOutput(self.weight.sum(), torch.tensor(1.0))
+
+    def predict(self, output):
+        return output.lengths.tolist()
+
+    def evaluate(self, predictions, manifest):
+        assert sorted(predictions) == list(manifest.ids)
+        assert min(predictions.values()) > 0.7 * 50  # whole utterances
+        return {"weight": abs(self.weight.item() - 0.75), "dev": float(manifest.path.name == "dev")}
+
+
+def _note(piece):
+    return {"start": piece.start, "seconds": piece.duration, "samples": len(piece.waveform), "ones": np.ones(3)}
+
+
+def starts(**settings):
+    table = {"learning_rates": [0.125], "steps": 5, "eval_every": 1, "num_workers": 0, "cache_gb": 1.0}
+    return Entry("starts", Starts, Starts.Config(), build(Config, table | settings, "superb"))
+
+
+def test_crops_are_random_and_labels_know_their_place(data, tmp_path):
+    SEEN.clear()
+    (score,) = train(starts(), data, tmp_path)
+    assert {length for _, lengths in SEEN for length in lengths} == {25}
+    batches = [batch for batch, _ in SEEN]
+    assert all(batch.keys() == {"utt_ids", "start", "seconds", "samples", "ones", "ones_lengths"} for batch in batches)
+    assert {float(value) for batch in batches for value in batch["samples"]} == {8000}
+    assert {float(value) for batch in batches for value in batch["seconds"]} == {0.5}
+    places = [float(value) for batch in batches for value in batch["start"]]
+    assert len(set(places)) > 0.9 * len(places)  # also from epoch to epoch
+    # Crops are not cached: every one of them is a forward; dev and test are one each.
+    assert score.cost.forwards == len(places) + SIZES["dev"] + SIZES["test"]
+
+
+def test_tasks_that_choose_on_test_report_both(data, tmp_path):
+    (score,) = train(starts(), data, tmp_path)
+    # The weight goes 0.875, 0.75, 0.625: the second step is best on either.
+    assert score.step == 2
+    assert score.official == {"weight": pytest.approx(0, abs=1e-6), "dev": 0.0}
+    assert score.values == score.official
+    assert score.selection == "dev weight"
+
+
+def test_without_dev_the_last_step_counts(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "dev")
+    (score,) = train(starts(), tmp_path / "data", tmp_path / "out")
+    assert (score.step, score.selection, score.dev) == (5, "last step", {})
+    assert score.values["weight"] == pytest.approx(0.375)
+    assert score.official["weight"] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="to choose one of 2 learning rates on; add it, or give one rate"):
+        train(starts(learning_rates=[1.0, 2.0]), tmp_path / "data", tmp_path / "two")
+    with pytest.raises(ValueError, match="dev: no such directory, and asr chooses on it"):
+        train(entry(), tmp_path / "data", tmp_path / "three")
+
+
+def test_what_cannot_be_trained_is_said_before_it_is(data, tmp_path):
+    with pytest.raises(ValueError, match="superb.batch_utterances: asr has 4, pr 3; tasks that are trained together"):
+        train([entry(), phones(batch_utterances=3)], data, tmp_path)
+    with pytest.raises(ValueError, match="task.crop_seconds: asr and starts differ"):
+        train([entry(batch_utterances=4), starts(batch_utterances=4, cache_gb=0.0)], data, tmp_path)
+    with pytest.raises(ValueError, match="one is given twice"):
+        train([entry(), entry()], data, tmp_path)
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "dev" / "text").unlink()
+    upstream = Upstream()
+    with pytest.raises(ValueError, match="dev/text: no such file"):
+        train(entry(), tmp_path / "data", tmp_path / "out", upstream)
+    assert upstream.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"learning_rates": ()}, "learning_rates"),
+        ({"learning_rates": (1e-3, 1e-3)}, "none of them twice"),
+        ({"learning_rates": (0.0,)}, "positive numbers"),
+        ({"steps": 0}, "superb.steps: 0 is not positive"),
+        ({"accumulate": 0}, "superb.accumulate: 0"),
+        ({"clip_norm": -1.0}, "must not be negative"),
+    ],
+)
+def test_bad_settings_are_named(changed, message):
+    with pytest.raises(ValueError, match=message):
+        replace(Config(), **changed)
+
+
+@pytest.mark.parametrize(("name", "published"), [("pr", 1e-2), ("asr", 1e-4), ("sf", 1e-4)])
+def test_recipes_try_the_published_rate(name, published):
+    tables = load_toml(find_recipe(f"superb_{name}"))
+    config = build(Config, tables["superb"], name)
+    assert published in config.learning_rates
+    cls = registry.get("tasks", tables["task"].pop("name"))
+    assert build(cls.Config, tables["task"], name) == cls.Config()
+
+
+def test_the_recipes_of_pr_and_asr_share_a_stream():
+    pr, asr = (build(Config, load_toml(find_recipe(f"superb_{name}"))["superb"], name) for name in ("pr", "asr"))
+    assert pr.steps * pr.accumulate == asr.steps * asr.accumulate
+    assert {key: getattr(pr, key) for key in SHARED} == {key: getattr(asr, key) for key in SHARED}

@@ -1,0 +1,158 @@
+"""Perceptrons from data directories to a score, on tones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tones import source, write_tones
+
+from audiossl import registry
+from audiossl.data.manifest import Manifest
+from audiossl.diagnostics.mlp_training import predictions
+from audiossl.superb import mlp
+from audiossl.superb.mlp import Config, run
+from audiossl.superb.parts import left_out
+
+SMALL = {
+    "learning_rates": (1e-2, 1e-3), "hidden_layers": (1,), "inits": ("xavier_uniform",), "hidden_dim": 16, "batch": 16, "epochs": 40,
+    "eval_every": 2, "patience": 8, "num_workers": 0, "batch_seconds": 4.0,
+}  # fmt: skip
+
+
+def score(data, out, config, *, deaf=(), **task):
+    cls = registry.get("tasks", "attribute")
+    assert cls.runner == "mlp"
+    features, calls = source(deaf=deaf)
+    said = []
+    given = {"upstream": features, "upstream_name": "tones", "data": data, "out": out, "seed": 3, "device": "cpu"}
+    return run("x", cls, cls.Config(**task), config, log=said.append, **given), calls
+
+
+def singles(count, column="utt2sound"):
+    return [((k % 3,), {column: f"w{k % 3}"}) for k in range(count)]
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    data = tmp_path_factory.mktemp("classes")
+    for seed, (part, count) in enumerate({"train": 36, "dev": 12, "test": 15}.items()):
+        write_tones(data / part, singles(count), seed)
+    return data
+
+
+def test_a_score_says_what_it_is_and_what_it_cost(classes, tmp_path):
+    config = Config(**{**SMALL, "hidden_layers": (1, 2)})
+    found, calls = score(classes, tmp_path, config, columns=("utt2sound",))
+    assert found.values == {"accuracy": 100.0, "unweighted_average_recall": 100.0}
+    assert (found.metric, found.selection) == ("accuracy", "dev accuracy")
+    assert set(found.dev) == {1e-2, 1e-3}
+    assert found.learning_rate in found.dev
+    depth = found.more["head"]["hidden_layers"]
+    assert found.parameters == 3 + (4 * 16 + 3 * 16) + (depth == 2) * (16 * 16 + 3 * 16) + 17 * 3
+    assert sum(found.shares) == pytest.approx(1.0)
+    assert sum(calls) == found.cost.forwards == 36 + 12 + 15
+    assert found.cost.alone_forwards >= 4 * (36 + 12 + 15)
+    assert found.step == found.more["epochs"][0] * 3
+    again, calls = score(classes, tmp_path, config, columns=("utt2sound",))
+    assert calls == []
+    assert (again.values, again.dev, again.shares) == (found.values, found.dev, found.shares)
+
+
+def test_dev_chooses_the_layer_where_each_is_tried(classes, tmp_path):
+    found, _ = score(classes, tmp_path, Config(**{**SMALL, "layers": "each"}), deaf=(0, 2), columns=("utt2sound",))
+    assert found.more["head"]["layer"] == 1
+    curve = found.more["dev_by_layer"]
+    assert set(curve) == {"0", "1", "2"}
+    assert curve["1"] > max(curve["0"], curve["2"]) + 20
+    assert found.values["accuracy"] > 90
+    assert found.shares == ()
+
+
+def test_numbers_and_tags(tmp_path):
+    rng = np.random.default_rng(0)
+    for seed, (part, count) in enumerate({"train": 60, "dev": 20, "test": 20}.items()):
+        rows = []
+        for _ in range(count):
+            tones = tuple(np.flatnonzero(rng.random(3) < 0.5))
+            columns = {
+                "utt2tags": " ".join(f"t{tone}" for tone in tones) or "-",
+                "utt2many": str(len(tones)),
+                "utt2low": str(int(0 in tones)),
+            }
+            rows.append((tones, columns))
+        write_tones(tmp_path / part, rows, seed)
+    config = Config(**{**SMALL, "epochs": 80, "standardise": True})
+    tags, calls = score(tmp_path, tmp_path / "out", config, kind="tags", columns=("utt2tags",), metric="map")
+    assert set(tags.values) == {"map", "roc_auc"}
+    assert tags.metric == "map"
+    assert min(tags.values.values()) > 95
+    assert calls
+    numbers, calls = score(tmp_path, tmp_path / "out", config, kind="numbers", columns=("utt2many", "utt2low"))
+    assert calls == []  # of another label, but of the same audio
+    assert set(numbers.values) == {"r2", "r2_many", "r2_low"}
+    assert numbers.values["r2"] > 60
+
+
+def test_folds_are_left_out_in_turn(tmp_path, monkeypatch):
+    rows = [(tones, {**columns, "utt2fold": f"f{k // 12}"}) for k, (tones, columns) in enumerate(singles(48))]
+    write_tones(tmp_path / "all", rows)
+    folds = left_out(Manifest.open(tmp_path / "all"), "utt2fold")
+    assert [fold.name for fold in folds] == ["f0", "f1", "f2", "f3"]
+    for number, fold in enumerate(folds):
+        parts = [set(part.rows // 12) for part in fold[1:]]
+        after = (number + 1) % 4
+        assert parts == [{0, 1, 2, 3} - {number, after}, {after}, {number}]
+    asked = []
+    fit = mlp.fit_mlps
+    monkeypatch.setattr(mlp, "fit_mlps", lambda *a, **k: asked.append((len(a[0].rows), len(a[3]))) or fit(*a, **k))
+    found, calls = score(tmp_path, tmp_path / "out", Config(folds="utt2fold", **SMALL), columns=("utt2sound",))
+    # All heads on the first fold, on the others the chosen one alone.
+    assert asked == [(24, 2), (24, 1), (24, 1), (24, 1)]
+    assert sum(calls) == 48
+    assert found.values["accuracy"] == pytest.approx(np.mean([one["accuracy"] for one in found.more["folds"].values()]))
+    assert found.selection == "dev accuracy of the first fold"
+    assert found.more["utterances"] == {"train": 96, "dev": 48, "test": 48}
+
+
+def test_two_parts_are_no_folds(tmp_path):
+    write_tones(tmp_path / "all", [((0,), {"utt2fold": f"f{k % 2}"}) for k in range(4)])
+    with pytest.raises(ValueError, match="utt2fold: has 2 different values; folds need at least three"):
+        left_out(Manifest.open(tmp_path / "all"), "utt2fold")
+
+
+def test_faults_of_labels_are_found_before_the_pass(classes, tmp_path):
+    for part in ("train", "dev"):
+        (tmp_path / part).symlink_to(classes / part)
+    write_tones(tmp_path / "test", [((0,), {"utt2sound": "never"})])
+    with pytest.raises(ValueError, match="is labelled 'never', which training does not have"):
+        score(tmp_path, tmp_path / "out", Config(**SMALL), columns=("utt2sound",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_finite_is_an_error(classes, tmp_path):
+    config = Config(**{**SMALL, "learning_rates": (1e38,), "batch_norm": False})
+    with pytest.raises(ValueError, match="superb x: no head gives a finite loss"):
+        score(classes, tmp_path, config, columns=("utt2sound",))
+
+
+def test_the_chosen_head_is_what_is_tested(classes, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(mlp, "predictions", lambda head, *a: seen.append(head) or predictions(head, *a))
+    score(classes, tmp_path, Config(**SMALL), columns=("utt2sound",))
+    assert [len(head.values) for head in seen] == [1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"learning_rates": ()}, "superb.learning_rates"),
+        ({"hidden_layers": (1, 1)}, "superb.hidden_layers"),
+        ({"inits": ()}, "superb.inits"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"batch": 1}, "batch 2"),
+        ({"patience": 0}, "patience"),
+    ],
+)
+def test_config_refuses_nonsense(wrong, match):
+    with pytest.raises(ValueError, match=match):
+        Config(**wrong)

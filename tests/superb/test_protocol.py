@@ -1,0 +1,160 @@
+"""The recipes against the protocol's table, copied here by hand from the published code's settings; nothing below is computed from the recipes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from torch import nn
+
+from audiossl.data.audio import write_audio
+from audiossl.data.manifest import Manifest
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.diagnostics.sources import FeatureShape
+from audiossl.superb.recipes import task_names
+from audiossl.superb.run import load_job
+
+BASE = FeatureShape(dim=768, num_layers=12, stride=320, sample_rate=16_000)
+
+
+class Row(NamedTuple):
+    """A line of the table.
+
+    rate: the default; SUPERB tunes it, so it must be among those of the recipe. updates: of the optimiser. batch: utterances of a
+    micro-batch, and how many of them are in an update. clip: None where the table does not say. every: updates between two looks at dev.
+    metric: what chooses, and which way. sizes: (kind, inputs, outputs) of the layers that do not depend on the data.
+    """
+
+    task: str
+    runner: str
+    rate: float | None
+    updates: int | None
+    batch: tuple[int, int] | None
+    clip: float | None
+    every: int | None
+    metric: tuple[str, str]
+    sizes: set[tuple[str, int, int]]
+
+
+MEAN = {("Linear", 768, 256)}
+RECURRENT = {("Linear", 768, 1024), ("BLSTM", 1024, 1024), ("BLSTM", 2048, 1024)}
+X_VECTOR = {
+    ("Linear", 768, 512), ("Conv1d 5/1", 512, 512), ("Conv1d 3/2", 512, 512), ("Conv1d 3/3", 512, 512),
+    ("Conv1d 1/1", 512, 512), ("Conv1d 1/1", 512, 1500), ("Linear", 3000, 512), ("Linear", 512, 512),
+}  # fmt: skip
+
+TABLE = {
+    "pr": Row("phone_recognition", "frames", 1e-2, 100_000, (16, 2), 1.0, 1000, ("per", "min"), MEAN),
+    # A batch of 32 is halved whatever it holds.
+    "asr": Row("speech_recognition", "frames", 1e-4, 200_000, (16, 1), 1.0, 2000, ("wer", "min"), RECURRENT),
+    "ks": Row("keyword", "pooled", 1e-4, 200_000, (32, 1), None, 5000, ("accuracy", "max"), MEAN),
+    "qbe": Row("query_by_example", "search", None, None, None, None, None, ("mtwv", "max"), set()),
+    "sid": Row("speaker", "pooled", 1e-4, 200_000, (8, 4), None, 5000, ("accuracy", "max"), MEAN),
+    "asv": Row("speaker_verification", "frames", 1e-4, 200_000, (10, 5), 1000.0, 20_000, ("eer", "min"), X_VECTOR),
+    "sd": Row("diarization", "frames", 1e-4, 30_000, (8, 4), None, 500, ("accuracy", "max"), {("LSTM", 768, 512), ("Linear", 512, 2)}),
+    "ic": Row("intent", "pooled", 1e-4, 200_000, (32, 1), None, 5000, ("accuracy", "max"), MEAN),
+    "sf": Row("slot_filling", "frames", 1e-4, 200_000, (32, 1), None, 2000, ("slot_f1", "max"), RECURRENT),
+    "er": Row("emotion", "pooled", 1e-4, 30_000, (4, 8), None, 1000, ("accuracy", "max"), MEAN),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """Two utterances with every label that a task may want."""
+    root = tmp_path_factory.mktemp("labels")
+    write_audio(root / "a.wav", np.zeros(16_000, np.float32), 16_000)
+    columns = {
+        "text": "GO UP", "utt2phones": "G OW1 AH1 P", "utt2slots": "GO B-way UP E-way", "utt2keyword": "up", "utt2emotion": "sad",
+        "utt2action": "go", "utt2object": "one", "utt2location": "up", "utt2session": "x", "utt2turns": "a 0 0.5 b 0.2 1",
+    }  # fmt: skip
+    rows = [CorpusUtterance(f"{who}-1", f"{who}-1", root / "a.wav", who, columns=columns) for who in "ab"]
+    write_data_dir(rows, root / "data")
+    return Manifest.open(root / "data")
+
+
+def test_all_ten_tasks_have_a_recipe():
+    assert set(TABLE) <= set(task_names())
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_task_and_runner(name):
+    job = load_job(name)
+    assert (job.task_name, job.task_class.runner) == (TABLE[name].task, TABLE[name].runner)
+    assert job.task_config == job.task_class.Config(), "the recipe and the task's own defaults must agree"
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.updates])
+def test_training(name):
+    row, config = TABLE[name], load_job(name).config
+    assert row.rate in config.learning_rates
+    assert 1 <= len(config.learning_rates) <= 7
+    assert all(1e-7 <= rate <= 1e-1 for rate in config.learning_rates)
+    assert (config.steps, config.eval_every) == (row.updates, row.every)
+    if row.runner == "pooled":  # which has no reason to split a batch
+        assert config.batch == row.batch[0] * row.batch[1]
+    else:
+        assert (config.batch_utterances, config.accumulate) == row.batch
+        assert (config.optimizer, config.weight_decay) == (("adamw", 0.01) if name == "asv" else ("adam", 0.0))
+    assert row.clip is None or config.clip_norm == row.clip
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.sizes])
+def test_head(name, manifest):
+    job = load_job(name)
+    task = job.task_class.from_data(BASE, job.task_config, manifest)
+    assert tuple(task.metric) == TABLE[name].metric
+    assert TABLE[name].sizes <= set(sizes(task))
+    shares = task.layer_shares()
+    assert shares.tolist() == pytest.approx([1 / 13] * 13)
+
+
+def sizes(task):
+    for module in task.modules():
+        if isinstance(module, nn.Linear):
+            yield "Linear", module.in_features, module.out_features
+        elif isinstance(module, nn.Conv1d):
+            yield f"Conv1d {module.kernel_size[0]}/{module.dilation[0]}", module.in_channels, module.out_channels
+        elif isinstance(module, nn.LSTM):
+            kind = "BLSTM" if module.bidirectional else "LSTM"
+            for layer in range(module.num_layers):
+                width = module.hidden_size * (2 if module.bidirectional else 1)
+                yield kind, module.input_size if layer == 0 else width, module.hidden_size
+
+
+def test_what_training_draws():
+    assert load_job("ks").config.sampling == "balanced"
+    assert load_job("ks").config.gain_db == -3.0
+    assert load_job("sid").config.crop_seconds == 8.0
+    assert load_job("sid").config.crops > 0
+    assert load_job("asv").task_config.crop_seconds == 8.0
+    # 2000 frames of 20 ms.
+    assert load_job("sd").task_config.crop_seconds == 40.0
+    for name in ("pr", "asr", "sf"):
+        assert getattr(load_job(name).task_config, "crop_seconds", None) is None
+    er = load_job("er").config
+    assert (er.folds, er.dev_share) == ("utt2session", 0.2)
+
+
+@pytest.mark.parametrize("name", ["asr", "sf"])
+def test_recurrent_heads(name):
+    config = load_job(name).task_config
+    assert config.dropout == 0.2
+    masks = config.num_frequency_masks, config.frequency_width, config.num_time_masks, config.time_width
+    assert (config.time_warp, masks) == (5, (4, 50, 2, 40))
+
+
+def test_verification():
+    job = load_job("asv")
+    assert (job.task_config.scale, job.task_config.margin) == (30.0, 0.4)
+    assert job.task_class.selects_on_test
+
+
+def test_search():
+    config = load_job("qbe").task_config
+    assert (config.distance, config.min_max, config.min_frames, config.deviations) == ("cosine_exp", True, 5, 2.0)
+    assert load_job("qbe").task_class.metric == TABLE["qbe"].metric
+
+
+def test_pr_and_asr_share_a_stream():
+    assert load_job("pr").stream == load_job("asr").stream is not None

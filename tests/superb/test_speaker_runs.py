@@ -1,0 +1,47 @@
+"""Verification, diarisation and search from a published layout to a score, by their recipes."""
+
+from __future__ import annotations
+
+from audiossl import registry
+from audiossl.diagnostics.results import read_results
+from audiossl.diagnostics.sources import fbank_source
+from audiossl.superb.run import load_job, run_jobs
+
+
+def scored(tmp_path, corpus, name, *, part="", **overrides):
+    module = registry.get("data_prep", corpus)
+    (tmp_path / "published").mkdir()
+    module.fake(tmp_path / "published")
+    module.prepare(tmp_path / "published", tmp_path / "data")
+    job = load_job(name, overrides)
+    (score,) = run_jobs(
+        [job], upstream="fbank", source=fbank_source(), data=tmp_path / "data" / part, out=tmp_path / "out", seed=0,
+        device="cpu", log=print,
+    )  # fmt: skip
+    assert {row.name for row in read_results(tmp_path / "out" / name)} >= {f"superb {name} {score.metric}"}
+    return score
+
+
+def test_verification(tmp_path):
+    short = {"steps": 4, "eval_every": 2, "accumulate": 2, "learning_rates": [1e-3, 1e-4], "num_workers": 0}
+    task = {"hidden_dim": 16, "pooled_dim": 24, "crop_seconds": 0.5}
+    score = scored(tmp_path, "voxceleb1", "asv", part="superb_asv", superb=short, task=task)
+    assert score.metric == "eer"
+    assert score.official["eer"] <= score.values["eer"] <= 100
+    assert set(score.dev) == {1e-3, 1e-4}
+
+
+def test_diarization(tmp_path):
+    # Turns are the same in all parts of the imitation, by time alone: they can be learnt.
+    long = {"steps": 30, "eval_every": 10, "accumulate": 1, "learning_rates": [1e-2], "num_workers": 0}
+    score = scored(tmp_path, "libri2mix", "sd", superb=long, task={"hidden_dim": 32, "crop_seconds": 2.0})
+    assert score.values["accuracy"] > 60
+    assert 0 < min(value for name, value in score.values.items() if name.startswith("der_")) < 90
+    assert score.selection == "dev accuracy"
+
+
+def test_search(tmp_path):
+    score = scored(tmp_path, "quesst14", "qbe", superb={"num_workers": 0})
+    assert score.metric == "mtwv"
+    assert 0 <= score.values["mtwv"] <= score.values["mtwv_searched"] <= 1
+    assert score.more["layer"] == 0

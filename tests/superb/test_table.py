@@ -1,0 +1,167 @@
+"""Tables of scores: what is put together, what is kept apart and said, and the score over all tasks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from audiossl.cli.main import main
+from audiossl.superb.ledger import Cost
+from audiossl.superb.page import comma_separated, markdown, page
+from audiossl.superb.score import Score
+from audiossl.superb.table import make_table, read_scores
+
+METRIC = {"ks": "accuracy", "pr": "per", "qbe": "mtwv", "asv": "eer"}
+
+
+def add(
+    folder,
+    upstream,
+    task,
+    value,
+    *,
+    seed=0,
+    steps=100,
+    digest="w",
+    data="d",
+    official=None,
+    rate=1e-3,
+    shares=(0.3, 0.7),
+):
+    metric = METRIC[task]
+    Score(
+        task=task, upstream=upstream, values={metric: value, "other": 1.0}, metric=metric, learning_rate=rate, seed=seed,
+        selection=f"dev {metric}", step=50, parameters=10, cost=Cost(5, 500, 2.0, 10**9, 3000.0),
+        official={} if official is None else {metric: official}, shares=shares,
+        more={"protocol": {"task": task, "superb.steps": steps}, "data": data, "upstream_digest": digest},
+    ).write(folder)  # fmt: skip
+
+
+def table_of(*folders):
+    return make_table(read_scores(folders))
+
+
+def test_rows_columns_and_the_score_over_all_tasks(tmp_path):
+    for upstream, ks, pr in (("fbank", 40.0, 80.0), ("a", 90.0, 20.0), ("b", 65.0, 8.0)):
+        add(tmp_path / upstream, upstream, "ks", ks)
+        add(tmp_path / upstream, upstream, "pr", pr)
+    table = table_of(tmp_path)
+    assert table.upstreams == ["fbank", "a", "b"]
+    assert table.tasks == ["pr", "ks"]
+    assert table.cells["a", "ks"].value == 90.0
+    # By hand: ks from 40 to 90, pr from 80 down to 8.
+    assert table.totals["fbank"] == pytest.approx(0.0)
+    assert table.totals["a"] == pytest.approx(500 * (1.0 + 60 / 72))
+    assert table.totals["b"] == pytest.approx(500 * (25 / 50 + 1.0))
+    assert table.marks == {}
+    text = markdown(table)
+    assert "| upstream | PR PER ↓ | KS accuracy ↑ | SUPERB score ↑ |" in text
+    assert "| a | 20.00 | **90.00** | **917** |" in text
+    assert "| b | **8.00** | 65.00 | 750 |" in text
+    assert "1000 (s - fbank) / (best of this table - fbank)" in text
+    rows = list(csv.reader(io.StringIO(comma_separated(table))))
+    assert rows[0] == ["upstream", "pr per", "ks accuracy", "SUPERB score"]
+    assert [float(value) for value in rows[2][1:]] == pytest.approx([20.0, 90.0, 500 * (1 + 60 / 72)])
+
+
+def test_deltas_are_the_baseline_where_both_filterbanks_are_there(tmp_path):
+    for upstream, value in (("fbank", 20.0), ("fbank+deltas", 50.0), ("a", 100.0)):
+        add(tmp_path, upstream, "ks", value)
+    assert table_of(tmp_path).totals == {"fbank": pytest.approx(-600.0), "fbank+deltas": 0.0, "a": 1000.0}
+
+
+def test_seeds_become_a_mean_and_a_deviation(tmp_path):
+    for seed, value in ((0, 90.0), (1, 94.0)):
+        add(tmp_path, "a", "ks", value, seed=seed)
+    add(tmp_path, "a", "ks", 92.0, seed=0)  # again: the newest counts
+    cell = table_of(tmp_path).cells["a", "ks"]
+    assert (cell.value, cell.spread, cell.seeds) == (93.0, pytest.approx(2**0.5), (0, 1))
+    assert "93.00 ± 1.41" in markdown(table_of(tmp_path))
+
+
+def test_another_protocol_of_the_same_upstream_is_left_out_and_said(tmp_path):
+    add(tmp_path, "a", "ks", 10.0, seed=1, steps=5)
+    add(tmp_path, "a", "ks", 90.0, steps=100)
+    table = table_of(tmp_path)
+    assert table.cells["a", "ks"].value == 90.0
+    assert any("ks of a: 1 older scores are left out" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("changed", [{"steps": 5}, {"data": "e"}])
+def test_columns_of_several_protocols_are_marked_and_have_no_best(tmp_path, changed):
+    add(tmp_path, "fbank", "ks", 10.0)
+    add(tmp_path, "a", "ks", 90.0, **changed)
+    add(tmp_path, "fbank", "pr", 50.0)
+    add(tmp_path, "a", "pr", 40.0)
+    table = table_of(tmp_path)
+    assert table.marks == {("fbank", "ks"): "a", ("a", "ks"): "b"}
+    [note] = [note for note in table.notes if note.startswith("ks: not comparable")]
+    assert ("superb.steps 100" in note and "superb.steps 5" in note) if "steps" in changed else "data e" in note
+    assert "90.00 (b)" in markdown(table)
+    assert "**90.00" not in markdown(table)
+    assert table.totals == {"fbank": 0.0, "a": 1000.0}
+    assert any("without ks" in note for note in table.notes)
+
+
+def test_seeds_that_differ_are_said(tmp_path):
+    add(tmp_path, "fbank", "ks", 10.0, seed=0)
+    add(tmp_path, "a", "ks", 90.0, seed=1)
+    assert "ks: seeds differ: fbank: 0; a: 1" in table_of(tmp_path).notes
+
+
+def test_weights_that_changed_are_another_upstream_but_not_random_ones(tmp_path):
+    for upstream in ("a", "random:a"):
+        add(tmp_path, upstream, "ks", 10.0, seed=0, digest="old")
+        add(tmp_path, upstream, "ks", 20.0, seed=1, digest="new")
+    cells = table_of(tmp_path).cells
+    assert cells["a", "ks"].value == 20.0
+    assert cells["random:a", "ks"].value == 15.0
+
+
+def test_an_upstream_without_a_task_has_no_total_and_no_table_is_made_of_nothing(tmp_path):
+    add(tmp_path, "fbank", "ks", 10.0)
+    add(tmp_path, "a", "ks", 90.0)
+    add(tmp_path, "b", "pr", 90.0)
+    table = table_of(tmp_path)
+    assert table.totals.keys() == {"fbank", "a"}
+    assert "| b | 90.00 |  |  |" in markdown(table).replace("**", "")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no score of SUPERB"):
+        read_scores([tmp_path / "empty"])
+    with pytest.raises(ValueError, match="no such folder"):
+        read_scores([tmp_path / "absent"])
+
+
+def test_how_chosen_cost_and_official_are_in_the_page(tmp_path):
+    add(tmp_path, "<a>", "asv", 9.0, official=7.5)
+    add(tmp_path, "<a>", "asv", 8.0, seed=1, official=7.0)
+    add(tmp_path, "<a>", "qbe", 0.0123, rate=None, shares=())
+    table = table_of(tmp_path)
+    assert table.cells["<a>", "asv"].official == 7.0
+    text = markdown(table)
+    assert "| <a> | asv | eer 8.50 ± 0.7071 % | 0.001 | 50 | 0 1 | dev eer | 7.00 | 10 |" in text
+    assert "| <a> | asv | 10 | 1000 | 4.0 | 1.00 | 6 |" in text
+    assert "0.0123" in text
+    html = page(table)
+    assert "&lt;a&gt;" in html
+    assert "<a>" not in html
+    assert html.count("<figure>") == 1
+    assert "qbe has no layers to weigh" in html
+    assert 'src="http' not in html
+
+
+def test_the_verb_writes_three_files(tmp_path, capsys):
+    add(tmp_path / "x", "fbank", "ks", 10.0)
+    add(tmp_path / "y", "a", "ks", 90.0)
+    with pytest.raises(SystemExit) as stop:
+        main(["superb", "table", str(tmp_path / "x"), str(tmp_path / "y"), "--to", str(tmp_path / "t"), "--json"])
+    assert stop.value.code == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["superb_score"] == {"fbank": 0.0, "a": 1000.0}
+    assert {path.name for path in (tmp_path / "t").iterdir()} == {"table.md", "table.csv", "table.html"}
+    with pytest.raises(SystemExit) as stop:
+        main(["superb", "table"])
+    assert stop.value.code == 2

@@ -1,0 +1,107 @@
+"""`finetune` from a recipe to an experiment."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from audiossl.config import to_table, write_toml
+from audiossl.data.audio import write_audio
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.encoders.wav2vec2 import Wav2Vec2
+from audiossl.interop.checkpoint import list_checkpoints, load_weights, save_checkpoint
+from audiossl.train.run_finetune import finetune
+
+RECIPE = """
+[task]
+name = "ctc"
+[adapter]
+name = "full"
+[finetune]
+mask_length = 3
+channel_mask_length = 4
+freeze_steps = 2
+[data]
+batch_seconds = 2.0
+num_workers = 0
+[optim]
+peak_lr = 1e-2
+weight_decay = 0.0
+[train]
+max_steps = 4
+save_every = 1
+keep_checkpoints = 4
+precision = "fp32"
+tensorboard = false
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    config, rng, rows = Wav2Vec2.Config.tiny(), np.random.default_rng(0), []
+    torch.manual_seed(0)
+    weights = {f"encoder.{name}": value for name, value in Wav2Vec2(config).state_dict().items()}
+    save_checkpoint(tmp_path / "init", 1, weights, {}, keep=1)
+    write_toml(tmp_path / "init" / "config.toml", {"encoder": {"name": "wav2vec2", **to_table(config)}})
+    for number in range(4):
+        path = tmp_path / f"{number}.wav"
+        write_audio(path, 0.1 * rng.standard_normal(9000 + 1000 * number), 16000)
+        name = f"s-{number}"
+        rows.append(CorpusUtterance(name, name, path, "s", columns={"text": ("AB", "BA A")[number % 2]}))
+    write_data_dir(rows, tmp_path / "data")
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def run(place, out, **options):
+    words = {"init": str(place / "init"), "data": place / "data", "device": "cpu"}
+    finetune(str(place / "recipe.toml"), out=place / out, **words, **options)
+    return [load_weights(checkpoint) for checkpoint in list_checkpoints(place / out)]
+
+
+def moved(before, after):
+    return {name.partition(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+def test_a_resumed_run_knows_how_long_the_encoder_rests(place):
+    whole = run(place, "whole")
+    assert [moved(*pair) for pair in itertools.pairwise(whole)] == [
+        {"task"},
+        {"encoder", "task"},
+        {"encoder", "task"},
+    ]
+    for step in (1, 2):
+        shutil.copytree(place / "whole", place / f"cut{step}")
+        for checkpoint in list_checkpoints(place / f"cut{step}")[step:]:
+            shutil.rmtree(checkpoint)
+        resumed = run(place, f"cut{step}", resume=True)
+        assert all(torch.equal(value, resumed[-1][name]) for name, value in whole[-1].items())
+
+
+def test_weight_decay_would_move_what_rests(place):
+    with pytest.raises(ValueError, match=r"finetune\.freeze_steps: optim\.weight_decay 0\.01 would move what rests"):
+        run(place, "out", overrides={"optim": {"weight_decay": 0.01}})
+
+
+def test_the_recipe_regularises_in_place_of_pretraining(place):
+    run(place, "out", overrides={"encoder": {"dropout": 0.0, "activation_dropout": 0.25}, "train": {"max_steps": 1}})
+    text = (place / "out" / "config.toml").read_text()
+    assert "activation_dropout = 0.25" in text
+    assert "\ndropout = 0.0" in text
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bpe"])
+def test_tokens_are_kept_in_the_experiment(place, tokens):
+    options = {"tokens": tokens}
+    if tokens == "bpe":
+        pytest.importorskip("sentencepiece", reason="word pieces need the extra `asr`")
+        options["bpe_size"] = 5
+    run(place, "out", overrides={"task": options, "train": {"max_steps": 1}})
+    made = {path.name for path in (place / "out").iterdir()}
+    assert "vocabulary.json" in made
+    assert ("bpe.model" in made) is (tokens == "bpe")
+    run(place, "out", resume=True)
