@@ -50,12 +50,12 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
 
 
 def fake(root: Path) -> None:
-    """Write a tiny imitation: three keywords, four training speakers and one for `val.csv`, two takes."""
+    """Write a tiny imitation: three keywords, four training speakers and one for `val.csv`, the first and the last two of ten takes."""
     rng = np.random.default_rng(0)
     rows: dict[str, list[str]] = {"train": ["file,class"], "val": ["file,class"]}
     for keyword in ("no", "yes", "zoom in"):
         for speaker in range(1, 6):
-            for take in (1, 2):
+            for take in (1, 9, 10):
                 name = f"dataset/{keyword}/{speaker:08d}_NO_{take:02d}.wav"
                 rows["val" if speaker == 5 else "train"].append(f"{name},{keyword}")
                 write_imitation(root / name, rng, duration=1.0, sample_rate=16000)

@@ -79,6 +79,7 @@ def subset(
     first: int | None = None,
     random: int | None = None,
     per_speaker: int | None = None,
+    speakers: int | None = None,
     max_seconds: float | None = None,
     seed: int = 0,
 ) -> int:
@@ -93,16 +94,17 @@ def subset(
         first: the first N utterances.
         random: N utterances, drawn.
         per_speaker: N utterances of each speaker, drawn; all where a speaker has fewer.
+        speakers: all utterances of N speakers, who are drawn.
         max_seconds: utterances in random order up to this many seconds.
         seed: what is drawn depends on it alone.
     """
     from audiossl.data import edit
     from audiossl.data.manifest import Manifest
 
-    asked = [item is not None for item in (list_file, first, random, per_speaker, max_seconds)]
+    asked = [item is not None for item in (list_file, first, random, per_speaker, speakers, max_seconds)]
     if sum(asked) != 1:
         raise MisuseError(
-            "audiossl data subset: give exactly one of --list-file, --first, --random, --per-speaker, --max-seconds"
+            "audiossl data subset: give exactly one of --list-file, --first, --random, --per-speaker, --speakers, --max-seconds"
         )
     manifest = Manifest.open(source)
     if list_file is not None:
@@ -113,6 +115,8 @@ def subset(
         indices = edit.drawn(manifest, random, seed)
     elif per_speaker is not None:
         indices = edit.per_speaker(manifest, per_speaker, seed)
+    elif speakers is not None:
+        indices = edit.of_speakers(manifest, speakers, seed)
     else:
         assert max_seconds is not None
         indices = edit.seconds_of(manifest, max_seconds, seed)

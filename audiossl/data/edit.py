@@ -64,6 +64,17 @@ def per_speaker(manifest: Manifest, count: int, seed: int) -> np.ndarray:
     return np.sort(order[rank < count])
 
 
+def of_speakers(manifest: Manifest, count: int, seed: int) -> np.ndarray:
+    """Indices of all utterances of `count` speakers, who are drawn."""
+    names, speakers = np.unique(np.array(list(manifest.column(kaldi.UTT2SPK))), return_inverse=True)
+    if not 0 < count <= len(names):
+        raise ValueError(
+            f"{manifest.path}: {count} of {len(names)} speakers cannot be chosen; ask for 1 to {len(names)}"
+        )
+    chosen = np.random.default_rng(seed).permutation(len(names))[:count]
+    return np.flatnonzero(np.isin(speakers, chosen))
+
+
 def seconds_of(manifest: Manifest, limit: float, seed: int) -> np.ndarray:
     """Indices of utterances in random order until the next one would pass `limit` seconds in all."""
     order = np.random.default_rng(seed).permutation(len(manifest))

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from audiossl import registry
 from audiossl.cli.main import main
+from audiossl.data.audio import read_audio, write_audio
 from audiossl.data.manifest import Manifest
+from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 
 def call(*words):
@@ -47,6 +51,22 @@ def test_writes_directories_that_say_where_their_audio_is(digits, tmp_path, monk
     assert written[4]["utterances"] == 40
     strings = Manifest.open(tmp_path / "made/digits/train_strings")
     assert sum(len(text.split()) for text in strings.column("text")) == 2 * 40
+
+
+def test_recordings_that_columns_name_are_found_too(tmp_path, monkeypatch):
+    def prepare(corpus, out):
+        (out / "audio").mkdir()
+        for name in ("noisy", "clean"):
+            write_audio(out / "audio" / f"{name}.wav", np.full(800, 0.1), 8000)
+        columns = {"utt2clean": str(out / "audio" / "clean.wav")}
+        write_data_dir([CorpusUtterance("a", "a", out / "audio" / "noisy.wav", "a", columns=columns)], out / "all")
+
+    monkeypatch.setattr(registry, "get", lambda kind, name: SimpleNamespace(prepare=prepare))
+    assert call("made_up", "--out", tmp_path / "made") == 0
+    manifest = Manifest.open(tmp_path / "made" / "all")
+    assert manifest.column("utt2clean")[0] == str(tmp_path / "made" / "audio" / "clean.wav")
+    assert len(manifest.audio(0, sample_rate=8000)) == len(read_audio(manifest.column("utt2clean")[0])) == 800
+    assert manifest.column("utt2spk")[0] == "a"
 
 
 def test_an_existing_folder_is_left_alone(digits, tmp_path, capsys):

@@ -113,6 +113,20 @@ def test_choosing_per_speaker(tmp_path):
     assert len({tuple(edit.per_speaker(manifest, 1, seed).tolist()) for seed in range(20)}) > 5
 
 
+def test_choosing_speakers(tmp_path):
+    manifest = Manifest.open(make(tmp_path, speakers=3, per_speaker=4))
+    speakers = np.array(list(manifest.column("utt2spk")))
+    draws = {tuple(edit.of_speakers(manifest, 2, seed).tolist()) for seed in range(20)}
+    assert len(draws) == 3
+    for draw in draws:
+        kept = speakers[list(draw)]
+        assert len(set(kept)) == 2
+        assert len(kept) == 8
+    for count in (0, 4):
+        with pytest.raises(ValueError, match=f"{count} of 3 speakers cannot be chosen"):
+            edit.of_speakers(manifest, count, 0)
+
+
 def test_choosing_by_seconds(tmp_path):
     data = make(tmp_path)
     (data / "utt2dur").write_text("".join(f"{name} {0.3 * (i + 1)}\n" for i, name in enumerate(IDS)))

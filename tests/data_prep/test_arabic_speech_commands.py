@@ -22,10 +22,10 @@ def test_splits_follow_the_lists_and_share_no_speaker(tmp_path):
     made = prepared(tmp_path)
     speakers = {name: set(manifest.column("utt2spk")) for name, manifest in made.items()}
     assert {name: len(manifest) for name, manifest in made.items()} == {
-        "all_train": 24,
-        "train": 12,
-        "dev": 12,
-        "test": 6,
+        "all_train": 36,
+        "train": 18,
+        "dev": 18,
+        "test": 9,
     }
     assert speakers["all_train"] == {f"{number:08d}" for number in range(1, 5)}
     assert speakers["train"] | speakers["dev"] == speakers["all_train"]
@@ -35,10 +35,10 @@ def test_splits_follow_the_lists_and_share_no_speaker(tmp_path):
 
 def test_keywords_have_no_space_and_texts_do(tmp_path):
     made = prepared(tmp_path)["test"]
-    index = list(made.ids).index("00000005-zoom_in-02")
+    index = list(made.ids).index("00000005-zoom_in-10")
     assert made.column("utt2keyword")[index] == "zoom_in"
     assert made.column("text")[index] == "zoom in"
-    expected = read_audio(tmp_path / "corpus/dataset/zoom in/00000005_NO_02.wav")
+    expected = read_audio(tmp_path / "corpus/dataset/zoom in/00000005_NO_10.wav")
     assert (made.audio(index, sample_rate=16000) == expected).all()
 
 
@@ -55,8 +55,8 @@ def test_the_seed_chooses_who_is_held_out(tmp_path):
 
 def test_faults_are_named_with_file_and_line(tmp_path):
     commands.fake(tmp_path)
-    (tmp_path / "dataset/no/00000001_NO_02.wav").unlink()
-    with pytest.raises(ValueError, match=r"train\.csv:3: dataset/no/00000001_NO_02\.wav is not there"):
+    (tmp_path / "dataset/no/00000001_NO_09.wav").unlink()
+    with pytest.raises(ValueError, match=r"train\.csv:3: dataset/no/00000001_NO_09\.wav is not there"):
         commands.prepare(tmp_path, tmp_path / "out")
     (tmp_path / "train.csv").write_text("file,class\ndataset/no/00000001_NO_01.wav\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"train\.csv:2: not `file,class`"):

@@ -190,7 +190,9 @@ def test_relevant_documents_say_the_query(made):
 
 
 def test_the_same_bytes_whatever_the_number_of_workers(made, tmp_path):
-    superb_mini.prepare(None, tmp_path, replace(superb_mini.Config.tiny(), tasks=("ks", "sd", "er", "ood", "se", "ss"), workers=1))
+    superb_mini.prepare(
+        None, tmp_path, replace(superb_mini.Config.tiny(), tasks=("ks", "sd", "er", "ood", "se", "ss"), workers=1)
+    )
     one, other = hashes(tmp_path), hashes(made)
     assert one
     assert one == {name: other[name] for name in one}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from tones import source, write_tones
 
 from audiossl import registry
+from audiossl.cli.main import main
 from audiossl.data.manifest import Manifest
 from audiossl.diagnostics.mlp_training import predictions
 from audiossl.superb import mlp
@@ -140,6 +143,31 @@ def test_the_chosen_head_is_what_is_tested(classes, tmp_path, monkeypatch):
     monkeypatch.setattr(mlp, "predictions", lambda head, *a: seen.append(head) or predictions(head, *a))
     score(classes, tmp_path, Config(**SMALL), columns=("utt2sound",))
     assert [len(head.values) for head in seen] == [1]
+
+
+def test_the_verb(tmp_path, capsys):
+    for seed, (part, count) in enumerate({"train": 36, "dev": 12, "test": 15}.items()):
+        write_tones(tmp_path / "data" / part, singles(count, "utt2genre"), seed)
+    words = [
+        "superb",
+        "marble_gtzan_genre",
+        "--upstream",
+        "fbank",
+        "--superb.num_workers",
+        "0",
+        "--superb.epochs",
+        "30",
+        "--device",
+        "cpu",
+    ]
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--data", str(tmp_path / "data"), "--out", str(tmp_path), "--json"])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 0, err
+    assert json.loads(out)["values"]["accuracy"] > 90
+    with pytest.raises(SystemExit):
+        main(["superb", "table", str(tmp_path)])
+    assert "marble_gtzan_genre" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ X_VECTOR = {
     ("Linear", 768, 512), ("Conv1d 5/1", 512, 512), ("Conv1d 3/2", 512, 512), ("Conv1d 3/3", 512, 512),
     ("Conv1d 1/1", 512, 512), ("Conv1d 1/1", 512, 1500), ("Linear", 3000, 512), ("Linear", 512, 512),
 }  # fmt: skip
+MASKS = {("BLSTM", 768, 896), ("BLSTM", 1792, 896)}
 
 TABLE = {
     "pr": Row("phone_recognition", "frames", 1e-2, 100_000, (16, 2), 1.0, 1000, ("per", "min"), MEAN),
@@ -56,7 +57,13 @@ TABLE = {
     "ic": Row("intent", "pooled", 1e-4, 200_000, (32, 1), None, 5000, ("accuracy", "max"), MEAN),
     "sf": Row("slot_filling", "frames", 1e-4, 200_000, (32, 1), None, 2000, ("slot_f1", "max"), RECURRENT),
     "er": Row("emotion", "pooled", 1e-4, 30_000, (4, 8), None, 1000, ("accuracy", "max"), MEAN),
+    # SUPERB-SG. The published heads have one linear layer per source, 1792 to 257.
+    "se": Row("enhancement", "frames", 1e-4, 150_000, (8, 1), 1.0, 1250, ("pesq", "max"), MASKS | {("Linear", 1792, 257)}),
+    "ss": Row("separation", "frames", 1e-4, 150_000, (8, 1), 1.0, 2000, ("si_sdr_improvement", "max"), MASKS | {("Linear", 1792, 514)}),
+    "ood": Row("ood_recognition", "frames", 1e-4, 500_000, (16, 1), 1.0, 2000, ("wer", "min"), RECURRENT | {("Linear", 2048, 2048)}),
 }  # fmt: skip
+NEEDS = {"se": ("pesq", "pystoi")}
+"""Packages without which a task refuses to be built."""
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +73,7 @@ def manifest(tmp_path_factory):
     write_audio(root / "a.wav", np.zeros(16_000, np.float32), 16_000)
     columns = {
         "text": "GO UP", "utt2phones": "G OW1 AH1 P", "utt2slots": "GO B-way UP E-way", "utt2keyword": "up", "utt2emotion": "sad",
+        "utt2clean": str(root / "a.wav"), "utt2source1": str(root / "a.wav"), "utt2source2": str(root / "a.wav"),
         "utt2action": "go", "utt2object": "one", "utt2location": "up", "utt2session": "x", "utt2turns": "a 0 0.5 b 0.2 1",
     }  # fmt: skip
     rows = [CorpusUtterance(f"{who}-1", f"{who}-1", root / "a.wav", who, columns=columns) for who in "ab"]
@@ -73,7 +81,7 @@ def manifest(tmp_path_factory):
     return Manifest.open(root / "data")
 
 
-def test_all_ten_tasks_have_a_recipe():
+def test_all_tasks_have_a_recipe():
     assert set(TABLE) <= set(task_names())
 
 
@@ -96,11 +104,14 @@ def test_training(name):
     else:
         assert (config.batch_utterances, config.accumulate) == row.batch
         assert (config.optimizer, config.weight_decay) == (("adamw", 0.01) if name == "asv" else ("adam", 0.0))
+        assert config.epsilon == (1e-7 if name in {"se", "ss"} else 1e-8)
     assert row.clip is None or config.clip_norm == row.clip
 
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.sizes])
 def test_head(name, manifest):
+    for package in NEEDS.get(name, ()):
+        pytest.importorskip(package, reason=f"{name} measures with {package}, of the extra `enh`")
     job = load_job(name)
     task = job.task_class.from_data(BASE, job.task_config, manifest)
     assert tuple(task.metric) == TABLE[name].metric
@@ -130,13 +141,13 @@ def test_what_training_draws():
     assert load_job("asv").task_config.crop_seconds == 8.0
     # 2000 frames of 20 ms.
     assert load_job("sd").task_config.crop_seconds == 40.0
-    for name in ("pr", "asr", "sf"):
+    for name in ("pr", "asr", "sf", "se", "ss", "ood"):
         assert getattr(load_job(name).task_config, "crop_seconds", None) is None
     er = load_job("er").config
     assert (er.folds, er.dev_share) == ("utt2session", 0.2)
 
 
-@pytest.mark.parametrize("name", ["asr", "sf"])
+@pytest.mark.parametrize("name", ["asr", "sf", "ood"])
 def test_recurrent_heads(name):
     config = load_job(name).task_config
     assert config.dropout == 0.2
@@ -148,6 +159,16 @@ def test_verification():
     job = load_job("asv")
     assert (job.task_config.scale, job.task_config.margin) == (30.0, 0.4)
     assert job.task_class.selects_on_test
+
+
+def test_masks():
+    for name, columns, metrics in (
+        ("se", ("utt2clean",), ("pesq", "stoi", "si_sdr_improvement")),
+        ("ss", ("utt2source1", "utt2source2"), ("si_sdr_improvement",)),
+    ):
+        config = load_job(name).task_config
+        assert (config.num_layers, config.dropout) == (3, 0.5)
+        assert (config.columns, config.metrics) == (columns, metrics)
 
 
 def test_search():

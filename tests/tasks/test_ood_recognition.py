@@ -37,9 +37,7 @@ def test_logits_equal_a_forward_pass_in_numpy(num_layers):
 
 
 def test_the_published_head_is_the_default():
-    task = OODRecognition.from_data(
-        FeatureShape(768, 12, 320, 16_000), OODRecognition.Config(), Texts("text", TEXTS)
-    )
+    task = OODRecognition.from_data(FeatureShape(768, 12, 320, 16_000), OODRecognition.Config(), Texts("text", TEXTS))
     assert [layer.layers.input_size for layer in task.blstm.layers] == [1024, 2048]
     assert {(layer.layers.hidden_size, layer.layers.bidirectional, layer.dropout.p) for layer in task.blstm.layers} == {
         (1024, True, 0.2)
