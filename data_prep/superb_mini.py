@@ -1,7 +1,9 @@
-"""All ten tasks of SUPERB and three of SUPERB-SG in some two hours of synthetic speech: directories of the right layout, by voices of espeak-ng.
+"""All ten tasks of SUPERB in about two hours of synthetic English: directories of the right layout, by voices of espeak-ng.
 
 Nothing is downloaded (`pip install 'audiossl[synth]'`; the engine is GPL-3). It is made to run `audiossl superb all` from end to end in minutes, not to
 rank encoders: nobody sounds like this.
+
+Three tasks of SUPERB-SG are made if they are named: `--prep.tasks '["ood", "se", "ss"]'`.
 
 Writes, in 16 kHz FLAC under `audio`, a folder per task, each with `train`, `dev`, `test` unless said otherwise. Voices of train, dev
 and test differ, except in `sid`.
@@ -25,7 +27,6 @@ The same byte for byte in every run with the same espeak-ng, C library and FLAC 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import TYPE_CHECKING, TypeAlias
 from zlib import crc32
 
@@ -54,12 +55,14 @@ _EMOTIONS = {
     "sad": Manner(pitch=-16, range=-30, rate=0.75, level=-6.0),
 }
 _SESSIONS = 5
-_SPANISH = (
-    ("el gato", "la niña", "mi hermano", "el jefe", "una mujer", "el pájaro"),
-    ("come", "busca", "vende", "mira", "lleva", "quiere"),
-    ("una manzana", "el periódico", "los zapatos", "dos sillas", "su coche", "el pañuelo"),
-    ("en la cocina", "por la mañana", "cada día", "sin prisa", "aquí", "en el jardín"),
-)
+_ENGLISH = grammar.english()
+_SPANISH = {
+    "SENTENCE": "WHO DOES WHAT WHEN .",
+    "WHO": "el gato | la niña | mi hermano | el jefe | una mujer | el pájaro | tu vecina | nadie",
+    "DOES": "come | busca | vende | mira | lleva | quiere | pinta | compra",
+    "WHAT": "una manzana | el periódico | los zapatos | dos sillas | su coche | el pañuelo | la llave | cuatro huevos",
+    "WHEN": "en la cocina | por la mañana | cada día | sin prisa | aquí | en el jardín | el jueves | otra vez",
+}
 _LOCATIONS = ("none", "kitchen", "bedroom", "garden")
 # Action: what may be said, and of which objects.
 _COMMANDS = {
@@ -82,7 +85,7 @@ class Config:
     """tasks: which of them are written. scale: how many utterances there are, times the default; workers: espeak-ng processes."""
 
     seed: int = 0
-    tasks: tuple[str, ...] = ("pr", "ks", "sid", "asv", "sd", "ic", "sf", "er", "qbe", "ood", "se", "ss")
+    tasks: tuple[str, ...] = ("pr", "ks", "sid", "asv", "sd", "ic", "sf", "er", "qbe")
     scale: float = 1.0
     workers: int = 2
 
@@ -187,11 +190,15 @@ def _recognition(make: _Maker) -> None:
 
 
 def _sentences(
-    voices: Sequence[Voice], count: int, drawn: set[tuple[str, ...]], rng: np.random.Generator
+    voices: Sequence[Voice],
+    count: int,
+    drawn: set[tuple[str, ...]],
+    rng: np.random.Generator,
+    rules: grammar.Rules = _ENGLISH,
 ) -> Iterator[_Said]:
     """Voices take sentences in line; none was drawn before."""
     for index in range(count):
-        sentence = _sentence(grammar.english(), drawn, rng)
+        sentence = _sentence(rules, drawn, rng)
         voice = voices[index % len(voices)]
         lines = (Line(sentence.spoken, voice),)
         yield _Said(f"{voice.name}-{index:04d}", voice.name, lines, {"text": " ".join(sentence.words)})
@@ -247,7 +254,7 @@ def _diarization(make: _Maker) -> None:
         for index in range(make.config.count(number, 4)):
             pair = [speakers[int(one)] for one in rng.choice(len(speakers), 2, replace=False)]
             lines = tuple(
-                Line(_sentence(grammar.english(), set(), rng).spoken, pair[line % 2], gap=float(rng.uniform(-1.2, 0.6)))
+                Line(_sentence(_ENGLISH, set(), rng).spoken, pair[line % 2], gap=float(rng.uniform(-1.2, 0.6)))
                 for line in range(4)
             )
             said.append(_Said(f"mixture-{index:04d}", "mixture", lines))
@@ -271,7 +278,7 @@ def _intents(make: _Maker) -> None:
 
 
 def _slots(make: _Maker) -> None:
-    rules = grammar.english()
+    rules = _ENGLISH
     marked = rules | {
         name: [(f"B-{_kind(name)}", *option, f"E-{_kind(name)}") for option in rules[name]] for name in _SLOTS
     }
@@ -308,7 +315,7 @@ def _emotions(make: _Maker) -> None:
         emotion = list(_EMOTIONS)[index % len(_EMOTIONS)]
         place = index // len(_EMOTIONS) % len(voices)
         voice, session = voices[place], f"session{place // 2 + 1}"
-        sentence = _sentence(grammar.english(), set(), rng)
+        sentence = _sentence(_ENGLISH, set(), rng)
         columns = {"text": " ".join(sentence.words), "utt2emotion": emotion, "utt2session": session}
         lines = (Line(sentence.spoken, voice, _EMOTIONS[emotion]),)
         said.append(_Said(f"{voice.name}-{index:04d}", voice.name, lines, columns))
@@ -316,20 +323,12 @@ def _emotions(make: _Maker) -> None:
 
 
 def _foreign(make: _Maker) -> None:
-    # Every sentence in an order of its own, cut into parts: none comes twice.
-    sentences = make.rng("ood").permutation(list(product(*_SPANISH))).tolist()
+    rules = {symbol: [tuple(one.split()) for one in options.split(" | ")] for symbol, options in _SPANISH.items()}
+    drawn: set[tuple[str, ...]] = set()
     for split, number, voices in zip(_SPLITS, (300, 40, 60), (24, 4, 8), strict=True):
-        speakers = [
-            replace(voice, variant=voice.variant.replace("en+", "es+"))
-            for voice in make_voices(split, voices, make.rng("ood", split))
-        ]
-        count = make.config.count(number, 8)
-        chosen, sentences = sentences[:count], sentences[count:]
-        make.write("ood", split, [
-            _Said(f"{voice.name}-{index:04d}", voice.name, (Line(f"{text}.", voice),), {"text": text.upper()})
-            for index, text in enumerate(" ".join(sentence) for sentence in chosen)
-            for voice in (speakers[index % len(speakers)],)
-        ])  # fmt: skip
+        rng = make.rng("ood", split)
+        speakers = [replace(voice, variant=f"es+{voice.variant[3:]}") for voice in make_voices(split, voices, rng)]
+        make.write("ood", split, list(_sentences(speakers, make.config.count(number, 8), drawn, rng, rules)))
 
 
 def _enhancement(make: _Maker) -> None:
@@ -347,8 +346,10 @@ def _separation(make: _Maker) -> None:
         for index in range(make.config.count(number, 4)):
             pair = [speakers[int(one)] for one in rng.choice(len(speakers), 2, replace=False)]
             # The second one begins with the first.
-            lines = tuple(Line(_sentence(grammar.english(), set(), rng).spoken, voice, gap=-60.0) for voice in pair)
-            said.append(_Said(f"mixture-{index:04d}", "mixture", lines, snr=(50.0, 60.0), parts=("utt2source1", "utt2source2")))
+            lines = tuple(Line(_sentence(_ENGLISH, set(), rng).spoken, voice, gap=-60.0) for voice in pair)
+            said.append(
+                _Said(f"mixture-{index:04d}", "mixture", lines, snr=(50.0, 60.0), parts=("utt2source1", "utt2source2"))
+            )
         make.write("ss", split, said)
 
 

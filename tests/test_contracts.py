@@ -103,6 +103,7 @@ def small_data(folder, label_sets=()):
             "utt2turns": f"a 0 0.{number + 1} b 0.2 0.4",
             "utt2emotion": word,
             "utt2session": name[:2],
+            **{f"utt2{part}": str(path) for part in ("clean", "source1", "source2")},
             **{f"utt2{slot}": word for slot in ("action", "object", "location")},
         }
         rows.append(CorpusUtterance(name, name, path, name[:2], columns=columns))

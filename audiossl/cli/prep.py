@@ -81,7 +81,11 @@ def _prepare(name: str, corpus: Path | None, out: Path, overrides: Tables) -> li
         module.prepare(corpus, partial, *config)
         tables = sorted(partial.rglob(WAV_SCP))
         for table in tables:
-            _relocate(table, partial, out)
+            if _relocate(
+                table, partial, out
+            ):  # what was recorded here may also be named by columns: the parts of a mixture
+                for column in sorted(table.parent.glob("utt2*")):
+                    _relocate(column, partial, out)
     folders = [out / table.parent.relative_to(partial) for table in tables]
     return [(folder, *_size(folder)) for folder in folders]
 
@@ -99,13 +103,14 @@ def _config(module: Any, name: str, overrides: Tables) -> tuple[Any, ...]:
     return (build(module.Config, values, "prep"),)
 
 
-def _relocate(table: Path, partial: Path, out: Path) -> None:
-    """Make the entries of a `wav.scp` that lie under `partial` say where they will be once it is renamed."""
+def _relocate(table: Path, partial: Path, out: Path) -> bool:
+    """Make the files of a table that lie under `partial` say where they will be once it is renamed; returns whether there are any."""
     inside = f"{partial}/"
     rows = [(key, value) for _, key, value in read_table(table)]
-    if any(value.startswith(inside) for _, value in rows):
-        moved = ((key, f"{out}/{v.removeprefix(inside)}" if v.startswith(inside) else v) for key, v in rows)
-        write_table(table, moved)
+    if not any(value.startswith(inside) for _, value in rows):
+        return False
+    write_table(table, ((key, f"{out}/{v.removeprefix(inside)}" if v.startswith(inside) else v) for key, v in rows))
+    return True
 
 
 def _size(folder: Path) -> tuple[int, float]:

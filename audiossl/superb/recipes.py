@@ -48,7 +48,7 @@ def place(name: str) -> str:
 @cache
 def _listed() -> dict[str, tuple[Tables, Tables]]:
     """Tasks of all manifests, `<benchmark>_<task>`: what they share, and their own tables."""
-    found = {}
+    found: dict[str, tuple[Tables, Tables]] = {}
     for manifest in recipe_names():
         if manifest.startswith(_BENCHMARK):
             tables = load_toml(find_recipe(manifest))

@@ -39,7 +39,7 @@ def column(folder, name):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("superb_mini")
-    superb_mini.prepare(None, root, superb_mini.Config.tiny())
+    superb_mini.prepare(None, root, replace(superb_mini.Config.tiny(), tasks=tuple(superb_mini._TASKS)))
     return root
 
 

@@ -1,0 +1,221 @@
+"""Perceptrons on time-means of the frozen upstream, with early stopping: the probes of MARBLE and HEAR.
+
+One pass of the upstream keeps the time-means of all layers. Heads of all settings train from them, those of one shape at once; dev
+chooses one setting, on the first fold where there are several, and that one is trained on the others (as HEAR's published code does).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from audiossl.data.manifest import Manifest
+from audiossl.diagnostics.linear_probe import AsStored, Standardiser
+from audiossl.diagnostics.mlp_grid import Init, MLPShape
+from audiossl.diagnostics.mlp_training import MLPTraining, fit_mlps, predictions
+from audiossl.diagnostics.pooled_cache import CacheConfig
+from audiossl.superb.ledger import Ledger
+from audiossl.superb.parts import Pool, directories, labels_of, left_out, make_ready
+from audiossl.superb.score import Score
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from audiossl.diagnostics.head_training import Read
+    from audiossl.diagnostics.mlp_grid import MLPGrid
+    from audiossl.diagnostics.sources import FeatureSource
+    from audiossl.superb.parts import Ready
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which heads are tried, and how they are trained; the defaults are HEAR's.
+
+    learning_rates, hidden_layers (how many), inits: every combination is a head. layers: `weighted` learns a share of each, `each` tries one after the other.
+    batch: utterances. eval_every: epochs. patience: evaluations without a better score until a head stops. plateau: after so many its rate is halved; 0 never.
+    standardise: inputs by training's mean and deviation (our variant). folds: column of DIR/all whose values are left out in turn; "" reads DIR/train, dev and test.
+    memory_gb: features up to so many are held in memory. batch_seconds, num_workers, max_bad_fraction: of the pass over the audio.
+    """
+
+    learning_rates: tuple[float, ...] = (3.2e-3, 1e-3, 3.2e-4, 1e-4)
+    hidden_layers: tuple[int, ...] = (1, 2)
+    inits: tuple[Init, ...] = ("xavier_uniform", "xavier_normal")
+    hidden_dim: int = 1024
+    batch_norm: bool = True
+    dropout: float = 0.1
+    layers: Literal["weighted", "each"] = "weighted"
+    batch: int = 1024
+    epochs: int = 500
+    eval_every: int = 3
+    patience: int = 20
+    plateau: int = 0
+    standardise: bool = False
+    folds: str = ""
+    memory_gb: float = 4.0
+    batch_seconds: float = 200.0
+    num_workers: int = 2
+    max_bad_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rates", "hidden_layers", "inits"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"superb.{name}: {list(values)} is empty or repeats a value; give different ones")
+        if min(self.learning_rates) <= 0 or min(self.hidden_layers) < 0 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                "superb: learning_rates must be above 0, hidden_layers at least 0, dropout from 0 to below 1"
+            )
+        if min(self.hidden_dim, self.epochs, self.eval_every, self.patience) < 1 or self.batch < 2 or self.plateau < 0:
+            raise ValueError(
+                "superb: hidden_dim, epochs, eval_every and patience must be at least 1, batch 2, plateau 0"
+            )
+
+
+class Setting(NamedTuple):
+    """What tells one head from another; layer: None is the weighted sum of all."""
+
+    layer: int | None
+    hidden_layers: int
+    init: Init
+    rate: float
+
+
+class Fitted(NamedTuple):
+    """A head at its best on dev. read: what it wants done to features."""
+
+    setting: Setting
+    head: MLPGrid
+    read: Read
+    score: float
+    loss: float
+    epoch: int
+    trained: int
+
+
+def run(
+    task_name: str,
+    task_class: Any,
+    task_config: Any,
+    config: Config,
+    *,
+    upstream: FeatureSource,
+    upstream_name: str,
+    data: Path,
+    out: Path,
+    seed: int,
+    log: Callable[[str], None],
+    device: str,
+) -> Score:
+    """Score an upstream on a task whose class is `tasks.attribute`; features are kept in `out/pooled`."""
+    ledger = Ledger()
+    reading = CacheConfig(config.batch_seconds, config.num_workers, config.max_bad_fraction)
+    pool = Pool(upstream, out / "pooled", reading, config.memory_gb, ledger, log)
+    folds = left_out(Manifest.open(data / "all"), config.folds) if config.folds else directories(data)
+    task = task_class.from_data(task_config, folds[0].train.manifest)
+    labels = labels_of(folds, task)
+    for part in (part for fold in folds for part in (fold.dev, fold.test)):
+        task.check_scored(labels[part.manifest.path][part.rows], str(part.manifest.path))
+    ready = make_ready(folds, labels, pool)
+    tried = list(_tried(ready[0], task, config, _settings(config, upstream), seed, device, task_name))
+    if not any(np.isfinite(one.score) for one in tried):
+        raise ValueError(f"superb {task_name}: no head gives a finite loss; try smaller superb.learning_rates")
+    best = max(tried, key=lambda one: (one.score, -one.loss))
+    fitted = [best]
+    for fold in ready[1:]:
+        fitted += _tried(fold, task, config, [best.setting], seed, device, task_name)
+    values = [_tested(one, fold, task) for one, fold in zip(fitted, ready, strict=True)]
+    ledger.alone_forwards += sum(_forwards_alone(one, ready[0], config) for one in tried)
+    ledger.alone_forwards += sum(
+        _forwards_alone(one, fold, config) for one, fold in zip(fitted[1:], ready[1:], strict=True)
+    )
+    return Score(
+        task=task_name,
+        upstream=upstream_name,
+        values={name: float(np.mean([one[name] for one in values])) for name in values[0]},
+        metric=task.metric,
+        learning_rate=best.setting.rate,
+        seed=seed,
+        selection=f"dev {task.metric}{' of the first fold' if len(ready) > 1 else ''}",
+        step=best.epoch * -(-len(ready[0].train.rows) // config.batch),
+        parameters=best.head.values.shape[1],
+        cost=ledger.cost(),
+        dev=_best_by(tried, "rate"),
+        shares=tuple(best.head.shares()[0].tolist()) if config.layers == "weighted" else (),
+        more=_more(ready, fitted, values, tried),
+    )
+
+
+def _settings(config: Config, upstream: FeatureSource) -> list[Setting]:
+    layers = [None] if config.layers == "weighted" else range(upstream.num_layers)
+    return [Setting(*one) for one in product(layers, config.hidden_layers, config.inits, config.learning_rates)]
+
+
+def _tried(
+    fold: Ready, task: Any, config: Config, settings: Sequence[Setting], seed: int, device: str, task_name: str
+) -> Iterator[Fitted]:
+    """Train heads of all settings on a fold; those of one layer and depth at once."""
+    training = MLPTraining(
+        config.batch, config.epochs, config.eval_every, config.patience, config.plateau, config.dropout
+    )
+    places = list(dict.fromkeys((one.layer, one.hidden_layers) for one in settings))
+    for layer, depth in places:
+        cut, where = fold if layer is None else fold.layer(layer), torch.device(device)
+        read = Standardiser(cut.train, torch.float32, where) if config.standardise else AsStored(torch.float32, where)
+        _, layers, dim = cut.train.features.shape
+        shape = MLPShape(layers, dim, (config.hidden_dim,) * depth, len(task.names), config.batch_norm)
+        own = [one for one in settings if (one.layer, one.hidden_layers) == (layer, depth)]
+        label = " ".join(filter(None, (f"{task_name}:", fold.name, f"{len(own)} heads of {depth} hidden layers")))
+        found = fit_mlps(
+            cut.train, cut.dev, shape, [(one.rate, one.init) for one in own], training,
+            targets=task, read=read, seed=seed, device=device,
+            label=label if layer is None else f"{label} on layer {layer}",
+        )  # fmt: skip
+        for row, setting in enumerate(own):
+            score, loss, epoch = float(found.scores[row]), float(found.losses[row]), int(found.epochs[row])
+            yield Fitted(setting, found.heads.pick([row]), read, score, loss, epoch, int(found.stopped[row]))
+
+
+def _tested(fitted: Fitted, fold: Ready, task: Any) -> dict[str, float]:
+    """What the chosen head reaches on test."""
+    layer = fitted.setting.layer
+    test = (fold if layer is None else fold.layer(layer)).test
+    values: dict[str, float] = task.scores(predictions(fitted.head, test, fitted.read)[0].numpy(), test.labels)
+    return values
+
+
+def _forwards_alone(fitted: Fitted, fold: Ready, config: Config) -> int:
+    """Utterances that would go through the upstream if a head were trained by itself."""
+    evaluations = -(-fitted.trained // config.eval_every)
+    return fitted.trained * len(fold.train.rows) + evaluations * len(fold.dev.rows) + len(fold.test.rows)
+
+
+def _best_by(tried: Sequence[Fitted], name: str) -> dict[Any, float]:
+    """Return the best score on dev by a part of the setting; what came to nothing is left out."""
+    found: dict[Any, float] = {}
+    for one in tried:
+        if np.isfinite(one.score):
+            key = getattr(one.setting, name)
+            found[key] = max(one.score, found.get(key, -np.inf))
+    return found
+
+
+def _more(
+    ready: Sequence[Ready], fitted: Sequence[Fitted], values: list[dict[str, float]], tried: Sequence[Fitted]
+) -> dict[str, Any]:
+    """What else belongs to the score."""
+    setting = fitted[0].setting
+    more: dict[str, Any] = {
+        "head": {"hidden_layers": setting.hidden_layers, "init": setting.init, "layer": setting.layer},
+        "epochs": [one.epoch for one in fitted],
+        "utterances": {part: sum(len(getattr(f, part).rows) for f in ready) for part in ("train", "dev", "test")},
+    }
+    if setting.layer is not None:
+        more["dev_by_layer"] = {str(layer): score for layer, score in _best_by(tried, "layer").items()}
+    if len(ready) > 1:
+        more["folds"] = {fold.name: one for fold, one in zip(ready, values, strict=True)}
+    return more

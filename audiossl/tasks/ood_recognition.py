@@ -1,0 +1,70 @@
+"""Speech recognition far from what an encoder was pretrained on: another language, an accent, or spontaneous speech."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from torch import nn
+
+from audiossl.metrics.character_error_rate import character_error_rate
+from audiossl.metrics.word_error_rate import word_error_rate
+from audiossl.nn.recurrent import BLSTM
+from audiossl.tasks._ctc_head import RecurrentConfig, RecurrentCTC
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from audiossl.nn.vocabulary import Vocabulary
+
+
+class OODRecognition(RecurrentCTC):
+    """The task OOD-ASR of SUPERB-SG (Tsai et al., 2022): the head of ASR, with a linear layer and tanh behind each of its recurrent layers.
+
+    Differs from the published code: the characters are those of the training texts.
+    """
+
+    @dataclass(frozen=True)
+    class Config(RecurrentConfig):
+        """Texts come from `text`. chooses: `cer` where words are not written apart, as in Chinese."""
+
+        column: str = "text"
+        chooses: Literal["wer", "cer"] = "wer"
+
+        @classmethod
+        def tiny(cls) -> OODRecognition.Config:
+            """Return the smallest one that exercises everything, for tests."""
+            return cls(projector_dim=4, hidden_dim=3, time_warp=1, time_width=3, frequency_width=3)
+
+    kind = "characters"
+
+    def __init__(self, encoder_dim: int, num_layers: int, config: Config, vocabulary: Vocabulary) -> None:
+        super().__init__(encoder_dim, num_layers, config, vocabulary)
+        self.metric: tuple[str, Literal["min", "max"]] = (config.chooses, "min")
+        self.blstm = _ProjectedBLSTM(config.projector_dim, config)  # type: ignore[assignment]  # called alike
+
+    def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        """Word and character error rate in percent."""
+        return {
+            "wer": word_error_rate(predictions, references),
+            "cer": character_error_rate(predictions, references),
+        }
+
+
+class _ProjectedBLSTM(nn.Module):
+    """Layers of BLSTM, dropout, linear and tanh."""
+
+    def __init__(self, input_dim: int, config: RecurrentConfig) -> None:
+        super().__init__()
+        width = 2 * config.hidden_dim
+        inputs = (input_dim, *[width] * (config.num_layers - 1))
+        self.layers = nn.ModuleList(BLSTM(size, config.hidden_dim, 1, dropout=config.dropout) for size in inputs)
+        self.projections = nn.ModuleList(nn.Linear(width, width) for _ in inputs)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Return (batch, frame, 2 hidden_dim). frames: (batch, frame, input_dim)."""
+        for layer, projection in zip(self.layers, self.projections, strict=True):
+            frames = projection(layer(frames, lengths)).tanh()
+        return frames

@@ -1,0 +1,112 @@
+"""Common Voice: sentences read aloud by volunteers in more than a hundred languages, MP3; SUPERB-SG takes 7.0 in Spanish, Chinese and Arabic.
+
+Layout: `<language>/{train,dev,test}.tsv` (with `client_id`, `path`, `sentence` and `accent` or `accents`) and `<language>/clips/*.mp3`. Licence: CC0. Source: Ardila et al.:
+"Common Voice: a massively-multilingual speech corpus", LREC 2020; commonvoice.mozilla.org.
+
+Writes `train`, `dev` and `test` of one language with `text`: in capitals and without punctuation, except apostrophes. A sentence of Spanish, Chinese or Arabic that
+holds letters of another script is left out; of Spanish the accent `mexicano` alone is taken; Chinese is written without spaces. SUPERB-SG does the same
+by lists of characters, where Unicode's classes are asked here, so that a few sentences differ. Id: `<speaker>-<clip>`,
+speaker: the first 16 characters of `client_id`.
+"""
+
+from __future__ import annotations
+
+import csv
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiossl.data.corpus import identifier, published
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_PARTS = ("train", "dev", "test")
+_SCRIPTS = {"es": "LATIN", "zh-CN": "CJK", "ar": "ARABIC"}  # what the Unicode names of their letters begin with
+_SPACELESS = {"zh-CN"}
+_ACCENTS = {"es": "mexicano"}
+_SAME = str.maketrans({"’": "'", "ㄧ": "一"})
+
+
+@dataclass(frozen=True)
+class Config:
+    """language: folder of the corpus. accent: take these speakers alone; None is SUPERB-SG's choice, "" is everybody."""
+
+    language: str = "es"
+    accent: str | None = None
+
+
+def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> None:
+    """Write the three data directories under `out`; nothing is copied."""
+    config = config or Config()
+    language = config.language
+    members = [f"{language}/{name}" for name in ("clips", *(f"{part}.tsv" for part in _PARTS))]
+    folder = published(corpus, *members) / language
+    accent = _ACCENTS.get(language, "") if config.accent is None else config.accent
+    for part in _PARTS:
+        write_data_dir(_utterances(folder, part, language, accent), out / part)
+
+
+def fake(root: Path) -> None:
+    """Write a tiny imitation: Spanish and Chinese, with sentences that are left out."""
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    sentences = {
+        "es": (
+            ("¿Dónde está el niño?", "mexicano"),
+            ("«Bien», dijo.", "mexicano"),
+            ("箱 no", "mexicano"),
+            ("Vale.", "andino"),
+        ),
+        "zh-CN": (("你好，世界。", ""), ("我 很好！", ""), ("我用 Linux", "")),
+    }
+    for language, rows in sentences.items():
+        (root / language / "clips").mkdir(parents=True)
+        for part in _PARTS:
+            lines = ["client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccent\tlocale\tsegment"]
+            for number, (sentence, accent) in enumerate(rows):
+                name = f"common_voice_{language}_{part}{number}.mp3"
+                tone = 0.1 * rng.standard_normal(24_000)
+                soundfile.write(root / language / "clips" / name, tone, 48_000, format="MP3")
+                speaker = f"{number:02x}{len(part):02x}" * 32
+                lines.append(f"{speaker}\t{name}\t{sentence}\t2\t0\t\t\t{accent}\t{language}\t")
+            (root / language / f"{part}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _utterances(folder: Path, part: str, language: str, accent: str) -> Iterator[CorpusUtterance]:
+    listed = folder / f"{part}.tsv"
+    with listed.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        names = rows.fieldnames or ()
+        accents = "accents" if "accents" in names else "accent"
+        lacking = next((name for name in ("client_id", "path", "sentence", accents) if name not in names), None)
+        if lacking is not None:
+            raise ValueError(f"{listed}:1: no column {lacking!r}; restore the file")
+        for row in rows:
+            text = normalised(row["sentence"] or "", language)
+            if not text or (accent and row[accents] != accent):
+                continue
+            path = folder / "clips" / row["path"]
+            if not path.is_file():
+                raise ValueError(f"{listed}:{rows.line_num}: {row['path']} is not in clips; unpack the whole corpus")
+            speaker = row["client_id"][:16]
+            name = f"{speaker}-{identifier(path.stem)}"
+            yield CorpusUtterance(name, name, path, speaker, columns={"text": text})
+
+
+def normalised(sentence: str, language: str) -> str:
+    """Return the text of a sentence; "" where it is left out."""
+    text = unicodedata.normalize("NFKC", sentence).upper().translate(_SAME)
+    script = _SCRIPTS.get(language)
+    if script is not None and any(
+        unicodedata.category(letter)[0] == "L" and not unicodedata.name(letter, "").startswith(script)
+        for letter in text
+    ):
+        return ""
+    kept = "".join(letter if letter == "'" or unicodedata.category(letter)[0] in "LMN" else " " for letter in text)
+    return ("" if language in _SPACELESS else " ").join(kept.split())

@@ -1,0 +1,115 @@
+"""`audiossl search` on an experiment of two updates: what it prints, and what it says of words that it cannot search for."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from audiossl.cli.main import main
+from audiossl.config import to_table, write_toml
+from audiossl.data.audio import write_audio
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.encoders.wav2vec2 import Wav2Vec2
+from audiossl.interop.checkpoint import save_checkpoint
+from audiossl.train.run_finetune import finetune
+
+PHONES = {"go": "g oU", "no": "n oU"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root, rng, rows = tmp_path_factory.mktemp("search"), np.random.default_rng(0), []
+    (root / "audio").mkdir()
+    for number in range(6):
+        word, path = list(PHONES)[number % 2], root / "audio" / f"{number}.wav"
+        write_audio(path, 0.1 * rng.standard_normal(9000 + 800 * number), 16000)
+        marks = [(0.1 * k, 0.1, phone) for k, phone in enumerate(PHONES[word].split())]
+        rows.append(CorpusUtterance(f"s-{number}", f"s-{number}", path, "s", columns={"utt2word": word}, phones=marks))
+    write_data_dir(rows, root / "data")
+    torch.manual_seed(0)
+    config = Wav2Vec2.Config.tiny()
+    weights = {f"encoder.{name}": value for name, value in Wav2Vec2(config).state_dict().items()}
+    save_checkpoint(root / "base", 1, weights, {}, keep=1)
+    write_toml(root / "base" / "config.toml", {"encoder": {"name": "wav2vec2", **to_table(config)}})
+    train = {
+        "max_steps": 2,
+        "save_every": 1,
+        "eval_every": 1,
+        "log_every": 1,
+        "precision": "fp32",
+        "tensorboard": False,
+    }
+    for symbols in ("phones", "letters"):
+        overrides = {
+            "task": {"dim": 6, "hidden_dim": 5, "symbol_dim": 4, "symbols": symbols}, "train": train,
+            "data": {"num_workers": 0, "batch_seconds": 4.0}, "optim": {"warmup_steps": 1},
+        }  # fmt: skip
+        finetune(
+            "word_embedding", out=root / symbols, init=str(root / "base"), data=root / "data", dev=root / "data", overrides=overrides, device="cpu"
+        )  # fmt: skip
+        best = json.loads((root / symbols / "best.json").read_text())
+        assert "cross_average_precision" in json.dumps(best)
+    return root
+
+
+def run(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        main(["search", *map(str, words), "--device", "cpu"])
+    return stop.value.code, *capsys.readouterr()
+
+
+def test_hits_are_printed_and_written(place, tmp_path, capsys):
+    words = ("go", "no", "--model", place / "phones", "--recordings", place / "audio", "--search.threshold", "-1.0")
+    code, out, err = run(capsys, *words, "--search.top", "3", "--out", tmp_path / "found.txt")
+    assert code == 0, err
+    assert (tmp_path / "found.txt").read_text() == out
+    lines = [line.split() for line in out.splitlines()]
+    assert sorted(line[1] for line in lines) == ["go"] * 3 + ["no"] * 3
+    assert [float(line[0]) for line in lines] == sorted((float(line[0]) for line in lines), reverse=True)
+    assert all(line[4].endswith(".wav") and float(line[2]) < float(line[3]) for line in lines)
+    code, shown, _ = run(capsys, *words, "--search.top", "3", "--json")
+    assert [hit["word"] for hit in json.loads(shown)] == [line[1] for line in lines]
+
+
+def test_words_that_training_did_not_have(place, tmp_path, capsys):
+    common = ("--recordings", place / "audio", "--search.threshold", "-1.0", "--json")
+    code, _, err = run(capsys, "gong", "--model", place / "phones", *common)
+    assert (code, "write its phones into a file for --lexicon" in err) == (1, True)
+    (tmp_path / "lexicon.txt").write_text("gong g oU n\n")
+    code, out, _ = run(capsys, "gong", "--model", place / "phones", "--lexicon", tmp_path / "lexicon.txt", *common)
+    assert code == 0
+    assert {hit["word"] for hit in json.loads(out)} == {"gong"}
+    code, out, _ = run(capsys, "gong", "--model", place / "letters", *common)
+    assert code == 0
+    code, _, err = run(capsys, "XYZ", "--model", place / "letters", *common)
+    assert (code, "training had none of these" in err) == (1, True)
+
+
+def test_faults_are_one_line(place, tmp_path, capsys):
+    model = ("--model", place / "phones")
+    assert run(capsys, *model, "--recordings", place / "audio")[0] == 2
+    code, _, err = run(capsys, "go", *model, "--recordings", tmp_path)
+    assert (code, "no audio file is in or below it" in err) == (1, True)
+    code, _, err = run(capsys, "go", *model, "--recordings", tmp_path / "nowhere")
+    assert (code, "no such file or folder" in err) == (1, True)
+    assert run(capsys, "go", *model, "--recordings", place / "audio", "--serach.top", "1")[0] == 2
+    code, _, err = run(capsys, "go", "--model", place / "base", "--recordings", place / "audio")
+    assert (code, err.count("\n")) == (1, 1)
+
+
+def test_silence_is_said(place, capsys):
+    code, out, err = run(
+        capsys,
+        "go",
+        "--model",
+        place / "phones",
+        "--recordings",
+        place / "audio" / "0.wav",
+        "--search.threshold",
+        "1.1",
+    )
+    assert (code, out.strip()) == (0, "")
+    assert "not heard above 1.1: go" in err

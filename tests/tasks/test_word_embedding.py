@@ -1,0 +1,141 @@
+"""Words of a data directory, the batch's loss, and the scores of embeddings."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from audiossl.contracts import EncoderOutput
+from audiossl.data.audio import write_audio
+from audiossl.data.manifest import Manifest
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.losses.bimodal_contrastive import bimodal_contrastive
+from audiossl.metrics.average_precision import average_precision
+from audiossl.tasks.word_embedding import WordEmbedding, read_words
+
+ENCODER = SimpleNamespace(dim=4, num_layers=2, stride=320, sample_rate=16_000)
+PHONES = {"go": "g oU", "stop": "s t 0 p", "left": "l E f t"}
+
+
+def directory(folder, words, phones=PHONES):
+    folder.mkdir(parents=True, exist_ok=True)
+    write_audio(folder / "a.wav", np.zeros(16_000, np.float32), 16_000)
+    rows = []
+    for number, word in enumerate(words):
+        spoken = ["SIL", *phones[word].split(), "SIL"] if word in phones else None
+        marks = [(0.1 * k, 0.1, phone) for k, phone in enumerate(spoken)] if spoken else None
+        name = f"s-{number}"
+        rows.append(CorpusUtterance(name, name, folder / "a.wav", "s", columns={"utt2word": word}, phones=marks))
+    write_data_dir(rows, folder / "data")
+    return Manifest.open(folder / "data")
+
+
+def task(manifest, **more):
+    torch.manual_seed(0)
+    config = WordEmbedding.Config(dim=6, hidden_dim=5, symbol_dim=4, **more)
+    return WordEmbedding.from_data(ENCODER, config, manifest)
+
+
+def output(items, frames=5):
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.randint(1, frames + 1, (items,), generator=generator)
+    return EncoderOutput([torch.randn(items, frames, 4, generator=generator) for _ in range(3)], lengths)
+
+
+def test_words_and_their_phones(tmp_path):
+    manifest = directory(tmp_path, ["stop", "go", "-", "go"])
+    own = task(manifest)
+    assert own.words == {"go": ("g", "oU"), "stop": ("s", "t", "0", "p")}
+    assert set(own.symbols) == {"<unk>", "g", "oU", "s", "t", "0", "p"}
+    labels = [own.labels(SimpleNamespace(columns={"utt2word": word}))["label"] for word in ("go", "stop ", "-", "new")]
+    assert labels == [0, 1, -1, -1]
+    assert read_words(manifest, WordEmbedding.Config(symbols="letters"))["go"] == ("g", "o")
+
+
+def test_the_commonest_pronunciation_counts(tmp_path):
+    manifest = directory(tmp_path, ["go", "go", "go", "stop"])
+    table = manifest.path / "phones.ctm"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(line.replace("oU", "u") if line.startswith("s-1 ") else line for line in lines) + "\n")
+    assert read_words(Manifest.open(manifest.path), WordEmbedding.Config())["go"] == ("g", "oU")
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["go", "go", "-"], "has 1 different words"),
+        (
+            ["go", "stop", "new"],
+            "no utterance of 'new' has phones in phones.ctm; label it `-` or use task.symbols letters",
+        ),
+    ],
+)
+def test_faults_are_named(tmp_path, words, match):
+    with pytest.raises(ValueError, match=match):
+        task(directory(tmp_path, words))
+
+
+def test_loss_is_that_of_the_words_of_the_batch(tmp_path):
+    own = task(directory(tmp_path, ["stop", "go", "left"]), hardest=1, margin=1.2, within=0.3)
+    own.eval()
+    given, label = output(5), torch.tensor([2, 0, -1, 2, 0])
+    result = own.loss(given, {"label": label})
+    script = own.embed_words([own.words["go"], own.words["stop"]])
+    wanted = bimodal_contrastive(
+        own.embed(given), script, torch.tensor([1, 0, -1, 1, 0]), margin=1.2, hardest=1, within=0.3
+    )
+    assert result.count == 5
+    assert result.loss_sum.item() == pytest.approx(5 * wanted.item(), rel=1e-5)
+    assert result.metrics["labelled"] == (4, 5)
+    nothing = own.loss(given, {"label": torch.full((5,), -1)})
+    assert nothing.loss_sum == 0
+    nothing.loss_sum.backward()
+    assert [name for name, p in own.named_parameters() if p.grad is None] == []
+
+
+def test_labels_of_its_own_for_the_unlabelled(tmp_path):
+    manifest = directory(tmp_path, ["stop", "go", "left"])
+    given, label = output(5), torch.tensor([2, 0, -1, 2, 0])
+    found = [task(manifest, self_label_radius=radius).eval().loss(given, {"label": label}) for radius in (0.0, 2.0)]
+    assert [int(one.metrics["labelled"][0]) for one in found] == [4, 5]
+    assert found[0].loss_sum != found[1].loss_sum
+
+
+def test_scores_of_embeddings(tmp_path):
+    train, test = (
+        directory(tmp_path / "a", ["stop", "go"]),
+        directory(tmp_path / "b", ["stop", "go", "left", "go", "-"]),
+    )
+    own = task(train, threshold=0.9).eval()
+    with torch.no_grad():
+        script = own.embed_words([PHONES[word].split() for word in ("go", "left", "stop")]).numpy()
+    rng = np.random.default_rng(0)
+    sound = rng.normal(size=(5, 6))
+    sound /= np.linalg.norm(sound, axis=1, keepdims=True)
+    words = np.array([2, 0, 1, 0])
+    found = own.evaluate(dict(zip(test.ids, sound, strict=True)), test)
+    cosines = sound[:4] @ script.T
+    wanted = words[:, None] == np.arange(3)
+    assert found["cross_average_precision"] == pytest.approx(100 * average_precision(cosines.ravel(), wanted.ravel()))
+    near = np.linalg.norm(sound[:4, None] - script, axis=2) <= 0.9
+    assert found["f1"] == pytest.approx(100 * 2 * (near & wanted).sum() / (near.sum() + wanted.sum()))
+    assert found["recall_at_1"] == pytest.approx(100 * np.mean(cosines.argmax(1) == words))
+    pairs = [(i, k) for i in range(4) for k in range(i + 1, 4)]
+    same = np.array([words[i] == words[k] for i, k in pairs])
+    assert found["average_precision"] == pytest.approx(
+        100 * average_precision(np.array([sound[i] @ sound[k] for i, k in pairs]), same)
+    )
+    assert found["cross_average_precision_unseen"] == pytest.approx(100 * average_precision(cosines[2], wanted[2]))
+    assert found["f1_best"] >= found["f1"]
+
+
+def test_words_travel_with_the_experiment(tmp_path):
+    own = task(directory(tmp_path / "a", ["stop", "go"])).eval()
+    own.save_labels(tmp_path)
+    other = WordEmbedding.from_experiment(ENCODER, own.config, tmp_path).eval()
+    other.load_state_dict(own.state_dict())
+    assert other.words == own.words
+    torch.testing.assert_close(other.embed_words([("g", "oU", "new")]), own.embed_words([("g", "oU", "x")]))
