@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+_TEN = frozenset(("pr", "asr", "ks", "qbe", "sid", "asv", "sd", "ic", "sf", "er"))
+"""The tasks of SUPERB, of which its score is made."""
 _ORDER = ("pr", "asr", "ood", "st", "ks", "qbe", "sid", "asv", "sd", "ic", "sf", "er", "ss", "se", "vc")
 _LOWER = frozenset(("per", "wer", "cer", "slot_cer", "eer", "der", "mcd"))
 _RANDOM = "random:"
@@ -114,7 +116,7 @@ def make_table(rows: Sequence[Result]) -> Table:
     upstreams = sorted(dict.fromkeys(upstream for upstream, _ in cells), key=_upstream_order)
     tasks = sorted(dict.fromkeys(task for _, task in cells), key=_task_order)
     marks = _marks(cells, tasks, notes)
-    totals = _totals(cells, upstreams, tasks, notes)
+    totals = _totals(cells, upstreams, [task for task in tasks if task in _TEN], notes)
     return Table(upstreams, tasks, cells, marks, totals, notes)
 
 

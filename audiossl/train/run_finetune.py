@@ -45,6 +45,7 @@ def finetune(
     train.seed. Raises ValueError for everything that a user can mend.
     """
     from audiossl.interop.encoder import require_methods
+    from audiossl.nn.task import Task
     from audiossl.train.distributed import join_world
     from audiossl.train.fine_tune import FineTune
 
@@ -56,6 +57,10 @@ def finetune(
     tables = _with_encoder(tables)
     tables, parts = resolve(tables, sections(), recipe)
     require_methods(parts["encoder"][0], FineTune.encoder_needs, "finetune")
+    if not issubclass(parts["task"][0], Task):
+        raise ValueError(
+            f"{recipe}: task {tables['task']['name']!r} trains no head by gradients; use `audiossl superb`"
+        )
     if parts["finetune"].freeze_steps and parts["optim"].weight_decay:
         raise ValueError(
             f"finetune.freeze_steps: optim.weight_decay {parts['optim'].weight_decay} would move what rests; set it to 0"
