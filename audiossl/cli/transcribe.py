@@ -71,6 +71,10 @@ def main(
     bad: list[str] = []
     with join_world(device) as world:
         module, tables = load_finetuned(experiment)
+        if not hasattr(module.task.config, "column"):
+            raise ValueError(
+                f"{experiment}: its task {tables['task']['name']!r} writes no text; `audiossl superb` scores it"
+            )
         decoding.prepare(module.task, experiment)
         module.to(world.device)
         texts, scores = _transcribe(module, paths, config, bad)
@@ -86,8 +90,9 @@ def main(
     for line in bad:
         print(f"audiossl: {line}", file=sys.stderr)
     folder = open_source(experiment)[0].parent.parent
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     try:
-        _keep(folder, scores, decoding, seed=tables["train"]["seed"], left_out=len(bad))
+        _keep(folder, scores, decoding, seed=tables["train"]["seed"], left_out=len(bad), parameters=trained)
     except OSError as error:
         print(f"audiossl: {folder}: the scores are not kept: {error.strerror}", file=sys.stderr)
     return 1 if bad else 0
@@ -186,8 +191,8 @@ def _transcribe(
     return texts, scores
 
 
-def _keep(folder: Path, scores: dict[str, dict[str, float]], decoding: _Decoding, *, seed: int, left_out: int) -> None:
-    """Append the scores to the experiment's results, named like `WER test`. left_out: recordings that could not be used."""
+def _keep(folder: Path, scores: dict[str, dict[str, float]], decoding: _Decoding, *, seed: int, **context: int) -> None:
+    """Append the scores to the experiment's results, named like `WER test`, with what else is said of them."""
     for place, values in scores.items():
         for name, value in values.items():
             shown = name.upper() if name in {"wer", "cer"} else name
@@ -198,6 +203,6 @@ def _keep(folder: Path, scores: dict[str, dict[str, float]], decoding: _Decoding
                 "%",
                 seed=seed,
                 data=place,
-                left_out=left_out,
+                **context,
                 **decoding.row(),
             )

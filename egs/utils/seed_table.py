@@ -1,4 +1,4 @@
-"""Print RESULTS.md lines for the same recipe run with several seeds: mean, smallest and largest value, and where they came from.
+"""Print RESULTS.md lines for the same recipe run with several seeds: means, extremes, trained parameters, and where they came from.
 
 Usage: seed_table.py EXP_OF_SEED_0 EXP_OF_SEED_1 ...
 """
@@ -27,13 +27,16 @@ def main() -> None:
     if not experiments:
         sys.exit("usage: seed_table.py EXP...")
     rows = gather(experiments)
-    print("| experiment | result | mean | min to max | runs | date |\n|---|---|---|---|---|---|")
+    print("| experiment | result | mean | min to max | runs | trained | date |\n|---|---|---|---|---|---|---|")
     for (place, name), results in sorted(rows.items()):
         values = [result.value for result in results]
         unit = f" {results[0].unit}" if results[0].unit else ""
         mean = sum(values) / len(values)
         spread = f"{min(values):.4g} to {max(values):.4g}"
-        print(f"| {place} | {name} | {mean:.4g}{unit} | {spread} | {len(values)} | {results[0].date[:10]} |")
+        trained = results[0].more.get("parameters", "")
+        print(
+            f"| {place} | {name} | {mean:.4g}{unit} | {spread} | {len(values)} | {trained} | {results[0].date[:10]} |"
+        )
     machines = sorted({result.machine for results in rows.values() for result in results})
     print("\nMachine: " + "; ".join(machines) + ".\n\nCommands (first run):\n")
     for command in dict.fromkeys(results[0].command for results in rows.values()):

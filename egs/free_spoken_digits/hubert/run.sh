@@ -3,11 +3,13 @@
 #
 #   ./run.sh --corpus DIR            DIR holds `recordings/`
 #   ./run.sh --corpus DIR --seed 1 --exp exp/s1
+#   ./run.sh --corpus DIR --ways true  also the whole encoder, low-rank updates and the upper layers, to compare with the adapters
 #   ./run.sh --smoke true            every stage on an imitation of the corpus
 
 stage=0
 stop_stage=100
 smoke=false
+ways=false
 corpus=
 seed=0
 data=data
@@ -35,7 +37,7 @@ if $smoke; then
   audiossl prep free_spoken_digits --fake $corpus
 fi
 pretrain="$train_cmd pretrain hubert_nano --data $data/train_strings --dev $data/dev_strings --resume --device $device --train.seed $seed"
-finetune="$train_cmd finetune ctc_adapters_nano --data $data/train_strings --dev $data/dev_strings --resume --device $device --train.seed $seed"
+finetune="$train_cmd finetune --data $data/train_strings --dev $data/dev_strings --resume --device $device --train.seed $seed"
 
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   echo "Stage 0: single digits and digit strings as Kaldi directories"
@@ -56,14 +58,23 @@ fi
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
   echo "Stage 3: recognition of digit strings with adapters, in the pretrained and in a random encoder"
-  $finetune --init $exp/it1 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
-  $finetune --init random:$exp/it1 --out $exp/asr_random "${short[@]}" "${steps_finetune[@]}"
+  $finetune ctc_adapters_nano --init $exp/it1 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
+  $finetune ctc_adapters_nano --init random:$exp/it1 --out $exp/asr_random "${short[@]}" "${steps_finetune[@]}"
+  if $ways; then
+    $finetune ctc_full_nano --init $exp/it1 --out $exp/asr_full "${short[@]}" "${steps_finetune[@]}"
+    $finetune ctc_full_nano --init $exp/it1 --out $exp/asr_top2 --adapter.name top_layers --adapter.num_top_layers 2 \
+      "${short[@]}" "${steps_finetune[@]}"
+    $finetune ctc_adapters_nano --init $exp/it1 --out $exp/asr_lora --adapter.name lora --adapter.rank 16 --adapter.alpha 16 \
+      --adapter.targets '["query","key","value","out","ffn_in","ffn_out"]' "${short[@]}" "${steps_finetune[@]}"
+  fi
 fi
 
 if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
   echo "Stage 4: word error rate on the published test takes"
-  for name in asr asr_random; do
-    audiossl transcribe $exp/$name $data/test_strings --out $exp/$name/test.txt > /dev/null
+  for name in asr asr_random asr_full asr_top2 asr_lora; do
+    if [ -e $exp/$name ]; then
+      audiossl transcribe $exp/$name $data/test_strings --out $exp/$name/test.txt > /dev/null
+    fi
   done
-  audiossl report $exp/it1 $exp/asr $exp/asr_random --compare --title "HuBERT on Free Spoken Digits" --out $exp/report.html
+  audiossl report $exp/it1 $exp/asr* --compare --title "HuBERT on Free Spoken Digits" --out $exp/report.html
 fi
