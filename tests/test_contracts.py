@@ -332,7 +332,9 @@ def test_task_learns_predicts_and_scores(tmp_path, name, encoder):
     assert direction in {"min", "max"}
     assert np.isfinite(task.evaluate(predictions, manifest)[metric])
     shares = task.layer_shares()
-    assert shares is None or (len(shares) == model.num_layers + 1 and float(shares.detach().sum()) == pytest.approx(1.0))
+    assert shares is None or (
+        len(shares) == model.num_layers + 1 and float(shares.detach().sum()) == pytest.approx(1.0)
+    )
     task.save_labels(tmp_path)
     saved = module.state_to_save()
     again = cls.from_experiment(model, cls.Config.tiny(), tmp_path)
