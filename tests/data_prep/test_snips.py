@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from audiossl import registry
+from audiossl.data.manifest import Manifest
+from audiossl.metrics._slots import slots
+
+snips = registry.get("data_prep", "snips")
+
+
+def prepared(root):
+    snips.fake(root / "corpus")
+    snips.prepare(root / "corpus", root / "out")
+    return {part: Manifest.open(root / "out" / part) for part in ("train", "dev", "test")}
+
+
+def test_parts_have_other_voices(tmp_path):
+    made = prepared(tmp_path)
+    voices = {part: set(manifest.column("utt2spk")) for part, manifest in made.items()}
+    assert voices == {"train": {"Ivy", "Joanna"}, "dev": {"Brian", "Emma"}, "test": {"Aditi", "Amy"}}
+    assert {len(manifest) for manifest in made.values()} == {6}
+
+
+def test_marks_of_words_become_marks_around_slots(tmp_path):
+    made = prepared(tmp_path)["test"]
+    index = list(made.ids).index("Amy-snips-test-0")
+    assert made.column("text")[index] == "PLAY THE CLASH"
+    assert made.column("utt2slots")[index] == "PLAY B-artist THE CLASH E-artist"
+    assert made.column("utt2intent")[index] == "PlayMusic"
+
+
+@pytest.mark.parametrize(
+    ("marks", "said", "found"),
+    [
+        ("B-x I-x O B-x", "B-x A B E-x C B-x D E-x", {"x": ["A B", "D"]}),
+        ("B-x B-x I-x B-y", "B-x A E-x B-x B C E-x B-y D E-y", {"x": ["A", "B C"], "y": ["D"]}),
+        ("O O O O", "A B C D", {}),
+    ],
+)
+def test_slots(marks, said, found):
+    assert snips.with_slots(["A", "B", "C", "D"], marks.split()) == said
+    assert slots(said) == found
+
+
+def test_a_line_whose_marks_do_not_fit_is_named(tmp_path):
+    snips.fake(tmp_path)
+    path = tmp_path / "SNIPS/all.iob.snips.txt"
+    path.write_text(path.read_text() + "Ivy-snips-train-9 BOS play it EOS\tO O PlayMusic\n")
+    with pytest.raises(ValueError, match=r"all\.iob\.snips\.txt:19: 3 marks for 2 words"):
+        snips.prepare(tmp_path, tmp_path / "out")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match=r"set prep\.test"):
+        snips.prepare(tmp_path, tmp_path / "out", snips.Config(test=("Nobody",)))
