@@ -92,7 +92,15 @@ def main(
     folder = open_source(experiment)[0].parent.parent
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     try:
-        _keep(folder, scores, decoding, seed=tables["train"]["seed"], left_out=len(bad), parameters=trained)
+        _keep(
+            folder,
+            scores,
+            decoding,
+            seed=tables["train"]["seed"],
+            left_out=len(bad),
+            parameters=trained,
+            **_spent(folder),
+        )
     except OSError as error:
         print(f"audiossl: {folder}: the scores are not kept: {error.strerror}", file=sys.stderr)
     return 1 if bad else 0
@@ -191,7 +199,7 @@ def _transcribe(
     return texts, scores
 
 
-def _keep(folder: Path, scores: dict[str, dict[str, float]], decoding: _Decoding, *, seed: int, **context: int) -> None:
+def _keep(folder: Path, scores: dict[str, dict[str, float]], decoding: _Decoding, *, seed: int, **context: Any) -> None:
     """Append the scores to the experiment's results, named like `WER test`, with what else is said of them."""
     for place, values in scores.items():
         for name, value in values.items():
@@ -206,3 +214,11 @@ def _keep(folder: Path, scores: dict[str, dict[str, float]], decoding: _Decoding
                 **context,
                 **decoding.row(),
             )
+
+
+def _spent(folder: Path) -> dict[str, float | None]:
+    """Return what training the model took, where its experiment noted it; the encoder's pretraining is not in it."""
+    from audiossl.train.ledger import read_cost
+
+    cost = read_cost(folder)
+    return {} if cost is None else {"train_seconds": cost["seconds"], "train_joules": cost["joules"]}

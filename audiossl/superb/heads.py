@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from audiossl.config import to_table
-from audiossl.superb.ledger import Cost, Ledger
 from audiossl.superb.score import Score
+from audiossl.train.ledger import Ledger
 from audiossl.train.loop import hash_seed
 from audiossl.train.sums import to_device
 
@@ -160,7 +160,6 @@ class TaskHeads:
         self.heads = [Head(copy.deepcopy(task), rate, entry) for rate in entry.config.learning_rates]
         self.position = 0
         self.ledger = Ledger()
-        self._earlier: dict[str, Any] = {"seconds": 0.0, "joules": 0.0}
         self._facts = {"seed": seed, "upstream": source.digest, **_settings(entry)}
         self._resume()
 
@@ -253,33 +252,22 @@ class TaskHeads:
             selection="last step" if head.dev.value is None else f"dev {name}",
             step=head.dev.step,
             parameters=sum(p.numel() for p in head.parameters),
-            cost=self.cost(),
+            cost=self.ledger.cost(),
             dev={each.rate: each.dev.value for each in self.alive if each.dev.value is not None},
             official=official,
             shares=() if shares is None else tuple(shares.tolist()),
             more={"forwards_shared_with": together} if together else {},
         )
 
-    def cost(self) -> Cost:
-        """What was used, before interruptions too, as far as checkpoints know."""
-        now = self.ledger.cost()
-        known = now.joules is not None and self._earlier["joules"] is not None
-        return dataclasses.replace(
-            now,
-            seconds=now.seconds + self._earlier["seconds"],
-            joules=(now.joules or 0.0) + self._earlier["joules"] if known else None,
-        )
-
     def _best_path(self, head: Head) -> Path:
         return self.folder / f"best_{head.rate:g}.pt"
 
     def _checkpoint(self) -> None:
-        cost = self.cost()
         state = {
             "facts": self._facts,
             "position": self.position,
             "heads": [head.state() for head in self.heads],
-            "cost": dataclasses.asdict(cost),
+            "cost": dataclasses.asdict(self.ledger.cost()),
         }
         _save(self.folder / "heads.pt", state)
 
@@ -296,8 +284,8 @@ class TaskHeads:
             )
         for head, saved in zip(self.heads, state["heads"], strict=True):
             head.load(saved)
-        self.position, self._earlier = state["position"], state["cost"]
-        self.ledger.forwards, self.ledger.alone_forwards = state["cost"]["forwards"], state["cost"]["alone_forwards"]
+        self.position = state["position"]
+        self.ledger.go_on(state["cost"])
 
 
 def _own(batch: Batch, task: str) -> Batch:

@@ -18,7 +18,6 @@ from audiossl.data.progress import progress
 from audiossl.diagnostics.linear_models import LinearHead, fit_linear, scores_of
 from audiossl.diagnostics.linear_probe import Standardiser
 from audiossl.diagnostics.pooled_cache import CacheConfig
-from audiossl.superb.ledger import Ledger
 from audiossl.superb.parts import (
     Pool,
     directories,
@@ -30,6 +29,7 @@ from audiossl.superb.parts import (
     numbered_folds,
 )
 from audiossl.superb.score import Score
+from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

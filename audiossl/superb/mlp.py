@@ -18,9 +18,9 @@ from audiossl.diagnostics.linear_probe import AsStored, Standardiser
 from audiossl.diagnostics.mlp_grid import Init, MLPShape
 from audiossl.diagnostics.mlp_training import MLPTraining, fit_mlps, predictions
 from audiossl.diagnostics.pooled_cache import CacheConfig
-from audiossl.superb.ledger import Ledger
 from audiossl.superb.parts import Pool, directories, labels_of, left_out, make_ready
 from audiossl.superb.score import Score
+from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from audiossl.diagnostics.pooled_cache import CacheConfig
     from audiossl.diagnostics.sources import FeatureSource
-    from audiossl.superb.ledger import Ledger
+    from audiossl.train.ledger import Ledger
 
 
 class Part(NamedTuple):

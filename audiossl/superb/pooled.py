@@ -20,9 +20,9 @@ from audiossl.diagnostics.head_training import Group, Training, balanced, fit, s
 from audiossl.diagnostics.linear_probe import AsStored, Split, Standardiser
 from audiossl.diagnostics.pooled_cache import CacheConfig, PooledFeatures, pooled_features
 from audiossl.diagnostics.probing import read_labels
-from audiossl.superb.ledger import Ledger
 from audiossl.superb.pieces import Pieces, draw_crops
 from audiossl.superb.score import Score
+from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

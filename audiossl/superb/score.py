@@ -10,7 +10,7 @@ from audiossl.diagnostics.results import add_result
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from audiossl.superb.ledger import Cost
+    from audiossl.train.ledger import Cost
 
 
 @dataclass(frozen=True)

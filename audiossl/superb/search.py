@@ -19,9 +19,9 @@ from audiossl.data.manifest import Manifest
 from audiossl.data.progress import progress
 from audiossl.diagnostics.subsequence_dtw import detection_scores, subsequence_dtw
 from audiossl.superb.layer_store import Precision, StoredLayers, bytes_needed, store_layers
-from audiossl.superb.ledger import Ledger
 from audiossl.superb.score import Score
 from audiossl.tasks.query_by_example import Truth
+from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,13 +11,14 @@ import math
 import signal
 import time
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from audiossl.interop.checkpoint import latest_checkpoint, load_state, load_weights, mark_best, save_checkpoint
 from audiossl.train.journal import Journal
+from audiossl.train.ledger import Ledger, write_cost
 from audiossl.train.monitor import CollapseConfig, CollapseMonitor
 from audiossl.train.optim import OptimConfig, clip_each, learning_rate, make_optimizer, set_learning_rate
 from audiossl.train.sums import Sums, Totals, to_device
@@ -86,16 +87,17 @@ def train(
     evaluate: Evaluate | None = None,
     better: tuple[str, Literal["min", "max"]] | None = None,
     bad: BadRecordings | None = None,
+    ledger: Ledger | None = None,
     resume: bool = False,
 ) -> dict[str, float]:
     """Train `module` (see `contracts.Trainable`) and return the metrics of its last step.
 
     stream: turns global micro-batch numbers into batches of audio at `sample_rate` Hz. evaluate: from the module and a function that
     writes a line into the journal to metrics on the development data; `better` names the one that chooses the best checkpoint. bad:
-    counts the recordings that were left out of batches. Raises CollapseError, ValueError on diverging losses or too many
-    bad recordings, StoppedError after SIGINT or SIGTERM.
+    counts the recordings that were left out of batches. ledger: of what the run costs, where that began before training. Raises
+    CollapseError, ValueError on diverging losses or too many bad recordings, StoppedError after SIGINT or SIGTERM.
     """
-    run = _Run(module, experiment, config, optim, world, resume=resume)
+    run = _Run(module, experiment, config, optim, world, ledger or Ledger(), resume=resume)
     position = run.position
     stride = world.size * config.accumulate
     own = (position + update * stride + k * world.size + world.rank
@@ -145,10 +147,11 @@ class _Run:
         config: TrainConfig,
         optim: OptimConfig,
         world: World,
+        ledger: Ledger,
         *,
         resume: bool,
     ) -> None:
-        self.module = module.to(world.device)
+        self.module, self.ledger = module.to(world.device), ledger
         self.experiment, self.config, self.optim, self.world = experiment, config, optim, world
         self.step = self.position = self._bad_steps = 0
         self.best: float | None = None
@@ -251,16 +254,19 @@ class _Run:
         return True
 
     def save(self, *, improved: bool) -> None:
-        """Write a checkpoint of this step."""
+        """Write a checkpoint of this step, and what the run cost so far."""
         if self.world.main:
+            cost = self.ledger.cost()
             weights = getattr(self.module, "state_to_save", self.module.state_dict)()
             state = {
                 "step": self.step,
                 "position": self.position,
                 "best": self.best,
                 "optimizer": self.optimizer.state_dict(),
+                "cost": asdict(cost),
             }
             save_checkpoint(self.experiment, self.step, weights, state, keep=self.config.keep_checkpoints)
+            write_cost(self.experiment, cost)
             if improved:
                 mark_best(self.experiment, self.step, self._scores)
         self.world.barrier()
@@ -275,6 +281,8 @@ class _Run:
         assert not result.unexpected_keys, result.unexpected_keys
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.position, self.best = state["step"], state["position"], state["best"]
+        if "cost" in state:  # checkpoints of earlier versions have none
+            self.ledger.go_on(state["cost"])
 
     def _scale_and_clip(self, count: float) -> dict[str, float]:
         """Make the gradient one of the mean loss, then clip it; returns norms before the clipping, of all and of the frontend's part."""

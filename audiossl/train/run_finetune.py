@@ -14,6 +14,7 @@ from audiossl.train.experiment import (
     stream_of,
     write_config,
 )
+from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,6 +50,7 @@ def finetune(
     from audiossl.train.distributed import join_world
     from audiossl.train.fine_tune import FineTune
 
+    ledger = Ledger()
     run = {"data": data, "dev": dev, "init": init}
     tables = gather_tables(recipe, out, overrides or {}, run, resume=resume)
     for key in ("data", "init"):
@@ -66,7 +68,7 @@ def finetune(
             f"finetune.freeze_steps: optim.weight_decay {parts['optim'].weight_decay} would move what rests; set it to 0"
         )
     with join_world(device) as world:
-        return _run(tables, parts, out, world, resume=resume)
+        return _run(tables, parts, out, world, ledger, resume=resume)
 
 
 def sections() -> Sections:
@@ -147,7 +149,9 @@ def _assemble(encoder: Any, task: Any, parts: dict[str, Any]) -> FineTune:
     return FineTune(encoder, adapter_class(adapter_config), task, parts["finetune"])
 
 
-def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resume: bool) -> dict[str, float]:
+def _run(
+    tables: Tables, parts: dict[str, Any], out: Path, world: World, ledger: Ledger, *, resume: bool
+) -> dict[str, float]:
     import torch
 
     from audiossl.data.loader import BadRecordings
@@ -181,6 +185,7 @@ def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resu
         evaluate=_scorer(manifests[1], parts["data"]) if len(manifests) > 1 else None,
         better=task.metric if len(manifests) > 1 else None,
         bad=BadRecordings(parts["data"].max_bad_fraction, len(manifests[0])),
+        ledger=ledger,
         resume=resume,
     )
 

@@ -14,6 +14,7 @@ from audiossl.train.experiment import (
     stream_of,
     write_config,
 )
+from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -49,6 +50,7 @@ def pretrain(
     from audiossl.interop.encoder import require_methods
     from audiossl.train.distributed import join_world
 
+    ledger = Ledger()
     run = {"data": data, "dev": dev, "init": init}
     tables = gather_tables(recipe, out, overrides or {}, run, resume=resume)
     tables, parts = resolve(tables, _sections(), recipe)
@@ -57,7 +59,7 @@ def pretrain(
     if "data" not in tables["run"]:
         raise ValueError(f"{recipe}: no data is given; add --data DIR")
     with join_world(device) as world:
-        return _run(tables, parts, out, world, resume=resume)
+        return _run(tables, parts, out, world, ledger, resume=resume)
 
 
 def _sections() -> Sections:
@@ -70,7 +72,9 @@ def _sections() -> Sections:
     return Sections({"encoder": "encoders", "objective": "objectives"}, plain, optional=("units",))
 
 
-def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resume: bool) -> dict[str, float]:
+def _run(
+    tables: Tables, parts: dict[str, Any], out: Path, world: World, ledger: Ledger, *, resume: bool
+) -> dict[str, float]:
     import torch
 
     from audiossl.data.loader import BadRecordings
@@ -107,6 +111,7 @@ def _run(tables: Tables, parts: dict[str, Any], out: Path, world: World, *, resu
         sample_rate=encoder.sample_rate,
         evaluate=_dev_loss(manifests[1], reading, encoder.sample_rate) if len(manifests) > 1 else None,
         bad=BadRecordings(reading.max_bad_fraction, len(training)),
+        ledger=ledger,
         resume=resume,
     )
 

@@ -11,7 +11,6 @@ from audiossl.cli.main import main
 from audiossl.data.audio import write_audio
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.results import read_results
-from audiossl.superb.ledger import Cost
 from audiossl.superb.run import (
     data_digest,
     folder_name,
@@ -24,6 +23,7 @@ from audiossl.superb.run import (
 )
 from audiossl.superb.score import Score
 from audiossl.superb.table import make_table, read_scores
+from audiossl.train.ledger import Cost
 
 WORDS = {"low": 300.0, "mid": 900.0, "high": 2500.0}
 QUICK = ["--superb.steps", "60", "--superb.eval_every", "20", "--superb.num_workers", "0", "--device", "cpu"]

@@ -9,10 +9,10 @@ import json
 import pytest
 
 from audiossl.cli.main import main
-from audiossl.superb.ledger import Cost
 from audiossl.superb.page import comma_separated, markdown, page
 from audiossl.superb.score import Score
 from audiossl.superb.table import make_table, read_scores
+from audiossl.train.ledger import Cost
 
 METRIC = {"ks": "accuracy", "pr": "per", "qbe": "mtwv", "asv": "eer"}
 

@@ -17,6 +17,7 @@ from audiossl.contracts import StepOutput
 from audiossl.data.loader import BadRecordings
 from audiossl.interop.checkpoint import latest_checkpoint, list_checkpoints, load_weights
 from audiossl.train.distributed import World
+from audiossl.train.ledger import read_cost
 from audiossl.train.loop import StoppedError, TrainConfig, hash_seed, train
 from audiossl.train.optim import OptimConfig
 
@@ -200,6 +201,54 @@ def test_checkpoints_are_dropped_but_the_best(tmp_path):
         evaluate=lambda _module, _say: {"wer": next(scores)}, better=("wer", "min"),
     )  # fmt: skip
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000004", "step_00000007", "step_00000008"]
+
+
+class Clock:
+    """A clock that moves a second whenever it is read."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        self.now += 1.0
+        return self.now
+
+
+def test_what_a_run_and_its_continuation_cost_adds_up(tmp_path, monkeypatch):
+    # A continued run begins where the cost of its checkpoint ended, whatever was written after that.
+    monkeypatch.setattr("audiossl.train.ledger.time", Clock())
+
+    def go(steps, resume):
+        config = TrainConfig(max_steps=steps, precision="fp32", tensorboard=False, save_every=2)
+        train(
+            Broken(), batches, experiment=tmp_path, config=config, optim=OptimConfig(), world=ALONE, sample_rate=16000,
+            resume=resume,
+        )  # fmt: skip
+        return read_cost(tmp_path)
+
+    first = go(4, resume=False)
+    assert first.keys() == {"seconds", "peak_bytes", "joules"}
+    assert first["seconds"] == 2.0  # two checkpoints after the start
+    assert first["peak_bytes"] > 0
+    (tmp_path / "cost.json").write_text("half")
+    second = go(8, resume=True)
+    assert second["seconds"] == first["seconds"] + 2.0
+    assert second["peak_bytes"] >= first["peak_bytes"]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_checkpoint_without_costs_goes_on(tmp_path):
+    run_broken_once = TrainConfig(max_steps=1, precision="fp32", tensorboard=False)
+    words = {"experiment": tmp_path, "optim": OptimConfig(), "world": ALONE, "sample_rate": 16000}
+    train(Broken(), batches, config=run_broken_once, **words)
+    path = latest_checkpoint(tmp_path) / "state.pt"
+    state = torch.load(path)
+    del state["cost"]
+    torch.save(state, path)
+    (tmp_path / "cost.json").unlink()
+    more = TrainConfig(max_steps=2, precision="fp32", tensorboard=False)
+    train(Broken(), batches, config=more, resume=True, **words)
+    assert read_cost(tmp_path)["seconds"] >= 0
 
 
 def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from audiossl.cli.transcribe import main as transcribe
 from audiossl.config import to_table, write_toml
 from audiossl.data.audio import write_audio
 from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.diagnostics.results import read_results
 from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.interop.checkpoint import list_checkpoints, load_weights, save_checkpoint
+from audiossl.train.ledger import read_cost
 from audiossl.train.run_finetune import finetune
 
 RECIPE = """
@@ -80,6 +83,22 @@ def test_a_resumed_run_knows_how_long_the_encoder_rests(place):
             shutil.rmtree(checkpoint)
         resumed = run(place, f"cut{step}", resume=True)
         assert all(torch.equal(value, resumed[-1][name]) for name, value in whole[-1].items())
+
+
+def test_scores_say_what_training_cost(place, capsys):
+    run(place, "out", overrides={"train": {"max_steps": 1}})
+    first = read_cost(place / "out")
+    run(place, "out", overrides={"train": {"max_steps": 2}}, resume=True)
+    second = read_cost(place / "out")
+    assert second["seconds"] > first["seconds"] > 0
+    assert transcribe(str(place / "out"), (place / "data",), num_workers=0, device="cpu") == 0
+    assert "wer" in capsys.readouterr().err
+    (place / "out" / "cost.json").unlink()  # as of a model trained before costs were noted
+    assert transcribe(str(place / "out"), (place / "data",), num_workers=0, device="cpu") == 0
+    *_, with_cost, _, without = read_results(place / "out")
+    assert with_cost.more["train_seconds"] == second["seconds"]
+    assert with_cost.more["train_joules"] == second["joules"]
+    assert not {"train_seconds", "train_joules"} & without.more.keys()
 
 
 def test_weight_decay_would_move_what_rests(place):

@@ -1,4 +1,4 @@
-"""What a score cost: forwards of the upstream, seconds, peak memory, and energy where the machine tells it."""
+"""What a run or a score cost: forwards of the upstream, seconds, peak memory, and energy where the machine tells it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from audiossl.data.json_files import read_json_table, write_json
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+COST = "cost.json"
 _RAPL = Path("/sys/class/powercap")
 
 
@@ -31,13 +34,11 @@ class Cost:
 
     def row(self) -> dict[str, Any]:
         """Return it under the names that results have."""
-        return {
-            "forwards": self.forwards,
-            "alone_forwards": self.alone_forwards,
-            "seconds": round(self.seconds, 2),
-            "peak_bytes": self.peak_bytes,
-            "joules": self.joules,
-        }
+        return {"forwards": self.forwards, "alone_forwards": self.alone_forwards, **self.training_row()}
+
+    def training_row(self) -> dict[str, Any]:
+        """Return what there is of a run that trains, which has no upstream."""
+        return {"seconds": round(self.seconds, 2), "peak_bytes": self.peak_bytes, "joules": self.joules}
 
 
 class Ledger:
@@ -48,11 +49,25 @@ class Ledger:
         self.alone_forwards = 0
         self._start = time.monotonic()
         self._energy = dict(_counters())
+        self._earlier_seconds, self._earlier_peak = 0.0, 0
+        self._earlier_joules: float | None = 0.0
+
+    def go_on(self, earlier: Mapping[str, Any]) -> None:
+        """Add what was used before an interruption: the fields of a `Cost`, by name."""
+        self.forwards += earlier["forwards"]
+        self.alone_forwards += earlier["alone_forwards"]
+        self._earlier_seconds, self._earlier_peak = earlier["seconds"], earlier["peak_bytes"]
+        self._earlier_joules = earlier["joules"]
 
     def cost(self) -> Cost:
-        """Return what was used so far."""
+        """Return what was used so far; the energy is None where a part of it is not known."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return Cost(self.forwards, self.alone_forwards, time.monotonic() - self._start, peak, self._joules())
+        seconds, joules = time.monotonic() - self._start, self._joules()
+        if joules is not None:
+            joules = None if self._earlier_joules is None else joules + self._earlier_joules
+        return Cost(
+            self.forwards, self.alone_forwards, seconds + self._earlier_seconds, max(peak, self._earlier_peak), joules
+        )
 
     def _joules(self) -> float | None:
         """Energy since the start. A counter that ran over began again at 0, once: it takes minutes at full power."""
@@ -63,6 +78,17 @@ class Ledger:
         for zone, value in now.items():
             used += value - self._energy[zone] + (_range(zone) if value < self._energy[zone] else 0)
         return used / 1e6
+
+
+def write_cost(experiment: Path, cost: Cost) -> None:
+    """Write what training cost so far into the experiment, atomically."""
+    write_json(experiment / COST, cost.training_row())
+
+
+def read_cost(experiment: Path) -> dict[str, Any] | None:
+    """Return what training cost: `seconds`, `peak_bytes`, `joules`; None for an experiment that did not note it."""
+    path = experiment / COST
+    return read_json_table(path, "remove it") if path.is_file() else None
 
 
 def _counters() -> Iterator[tuple[Path, int]]:

@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# LeBenchmark's comparison (Parcollet et al., 2024) on synthetic speech: an encoder frozen, with adapters, and fine-tuned whole, each before
+# (agnostic) and after (continued) its pretraining goes on with the task's own audio; the score beside what training for it took.
+# Keywords with a frozen encoder are scored by SUPERB's protocol, whose cost is that of all its learning rates. Full leaves the frontend frozen.
+#
+#   ./run.sh                              pretrains hubert_nano, then recognises words (asr) and spots keywords (ks)
+#   ./run.sh --tasks asr                  one task
+#   ./run.sh --init EXP --recipe RECIPE   a given encoder; RECIPE is what its pretraining continues with
+#   ./run.sh --seed 1                     a further seed: the table shows mean and deviation
+#   ./run.sh --smoke true                 every stage on seconds of audio
+
+stage=0
+stop_stage=100
+smoke=false
+tasks="asr ks"
+init=
+recipe=hubert_nano
+updates=1200
+more=400
+voices=24
+seed=0
+data=data
+exp=exp
+device=auto
+
+. ./cmd.sh
+. ./path.sh
+. parse_options.sh
+set -euo pipefail
+
+prep=()
+short=()
+units=()
+small=()
+steps=(--train.max_steps 1000 --train.eval_every 250 --train.save_every 250)
+head=(--superb.steps 5000 --superb.eval_every 250)
+if $smoke; then
+  data=smoke/data
+  exp=smoke/exp
+  updates=2
+  more=2
+  voices=1
+  prep=(--prep.voices "[3,2,2]" --prep.sentences "[12,4,4]" --prep.keywords "[40,20,20]" --prep.labelled_minutes 0.2)
+  short=(--data.num_workers 0 --train.tensorboard false)
+  units=(--units.clusters 10 --units.num_workers 0)
+  small=(--encoder.num_layers 2)
+  steps=(--train.max_steps 2 --train.eval_every 2 --train.save_every 2)
+  head=(--superb.steps 4 --superb.eval_every 2 --superb.learning_rates "[1e-3,1e-2]" --superb.num_workers 0)
+  rm -rf smoke
+fi
+place=$exp/s$seed
+options=(--resume --device $device --train.seed $seed "${short[@]}")
+agnostic=${init:-$place/agnostic}
+
+if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
+  echo "Stage 0: synthesise the corpus; $voices voices are the audio of asr, keywords that of ks, the other voices are of no task"
+  [ -d $data ] || audiossl prep mini --out $data "${prep[@]}"
+  if [ ! -d $data/other ]; then
+    mkdir -p $data/asr $data/ks
+    [ -d $data/asr/train ] || audiossl data subset $data/train $data/asr/train --speakers $voices
+    awk 'NR == FNR { own[$1]; next } !($1 in own)' $data/asr/train/utt2spk $data/train/utt2spk > $data/other.list
+    for part in dev test; do ln -sfn ../$part $data/asr/$part; done
+    for part in train dev test; do ln -sfn ../keywords_$part $data/ks/$part; done
+    audiossl data subset $data/train $data/other --list-file $data/other.list
+  fi
+fi
+
+if [ $stage -le 1 ] && [ $stop_stage -ge 1 ] && [ -z "$init" ]; then
+  echo "Stage 1: task-agnostic pretraining"
+  $train_cmd pretrain $recipe --data $data/other --out $agnostic "${options[@]}" "${units[@]}" "${small[@]}" --train.max_steps $updates --train.eval_every 0
+fi
+
+if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
+  echo "Stage 2: the same encoder, its pretraining continued on the audio of each task"
+  mkdir -p $place
+  python "$root/egs/utils/recipe_with_encoder.py" $recipe $agnostic $place/continue.toml
+  for task in $tasks; do
+    $train_cmd pretrain $place/continue.toml --init $agnostic --data $data/$task/train --out $place/continued_$task "${options[@]}" "${units[@]}" \
+      --train.max_steps $more --train.eval_every 0
+  done
+fi
+
+# tune OUT RECIPE OPTION ...: fine-tune on $task from $source, and score on its test data; finished work is kept.
+tune() {
+  local out=$1 recipe=$2
+  shift 2
+  $train_cmd finetune $recipe --init $source --data $data/$task/train --dev $data/$task/dev --out $out "${options[@]}" "$@" "${steps[@]}"
+  [ -e $out/results.json ] || audiossl transcribe $out $data/$task/test --device $device > /dev/null
+}
+
+if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
+  echo "Stage 3: frozen, adapters and full, for each task and encoder"
+  for task in $tasks; do
+    for source in $agnostic $place/continued_$task; do
+      case $source in "$agnostic") out=$place/$task/agnostic ;; *) out=$place/$task/continued ;; esac
+      case $task in
+        asr)
+          # Words last several frames, which the frozen attention was not made to gather: the adapters hear neighbours too.
+          tune $out/adapters ctc_adapters_nano --adapter.kernel 9
+          tune $out/frozen ctc_adapters_nano --adapter.name frozen
+          tune $out/full ctc_full_nano
+          ;;
+        ks)
+          # SUPERB's protocol; a finished score is kept.
+          [ -e $out/frozen/ks/results.json ] || $score_cmd superb ks --upstream $source --data $data/ks --out $out/frozen --seed $seed \
+            --device $device "${head[@]}"
+          if $smoke && [ "$source" = "$agnostic" ]; then continue; fi # the same commands again
+          tune $out/adapters ctc_adapters_nano --task.name keyword
+          tune $out/full ctc_full_nano --task.name keyword
+          ;;
+        *)
+          echo "$0: --tasks $tasks: there are asr and ks" >&2
+          exit 2
+          ;;
+      esac
+    done
+  done
+fi
+
+if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
+  echo "Stage 4: the table"
+  python "$root/egs/utils/cost_table.py" $exp/s*
+fi
