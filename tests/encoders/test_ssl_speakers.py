@@ -116,6 +116,7 @@ def test_configuration_is_completed_from_the_source():
         "num_top_layers": 0,
         "activation": "gelu",
         "train_norms": False,
+        "kernel": 1,
     }
     assert complete.completed(table_of) == complete
     assert len(asked) == 1
