@@ -30,8 +30,10 @@ short=()
 steps_first=(--train.max_steps 300)
 steps_second=(--train.max_steps $updates)
 steps_finetune=(--train.max_steps 1000 --train.eval_every 250 --train.save_every 250)
-# Few labelled voices, so each is heard at many speeds, which are vocal tracts of many lengths too.
-steps_finetune+=(--data.augment.speed_probability 1.0 --data.augment.speed_factors "[0.85,0.9,0.95,1.0,1.05,1.1,1.15]")
+# Few labelled voices: each is heard at many speeds, which are vocal tracts of many lengths too, with pieces left out.
+steps_finetune+=(--data.augment.speed_probability 1.0 --data.augment.speed_factors "[0.85,0.9,0.95,1.0,1.05,1.1,1.15]"
+  --finetune.mask_prob 0.3 --finetune.mask_length 3 --finetune.same_count false --finetune.channel_mask_prob 0.3
+  --finetune.channel_mask_length 12 --task.dropout 0.1 --optim.weight_decay 0.01)
 probe=()
 if $smoke; then
   data=smoke/data
