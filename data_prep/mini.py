@@ -27,13 +27,13 @@ from audiossl.data import grammar
 from audiossl.data.audio import write_audio
 from audiossl.data.espeak import Request, Speech, Synthesiser
 from audiossl.data.progress import progress
+from audiossl.data.synthesis import SAMPLE_RATE, phone_rows, pink_noise
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-SAMPLE_RATE = 16000
 KEYWORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
     *("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"),
@@ -46,7 +46,6 @@ _VOICES = {
     "dev": "f3 m2 steph caleb pablo john victor",
     "test": "f4 m5 shelby travis quincy robert Alicia benjamin m8 sandro",
 }
-_SIL = "SIL"
 _SHORTEST, _LONGEST = 4, 12  # words in a sentence
 _TRIES = 200  # draws per sentence before the grammar counts as exhausted
 _PAD = (0.05, 0.25)  # seconds before and after a sentence
@@ -250,7 +249,7 @@ def _make(task: _Task, *, idle: SimpleQueue[Synthesiser], snr: tuple[float, floa
     waveform, before = _place(speech, keyword=task.keyword is not None, rng=rng)
     write_audio(task.path, _finish(waveform, snr, rng), SAMPLE_RATE)
     columns = {"text": task.words} | ({"utt2keyword": task.keyword} if task.keyword else {})
-    phones = _phones(speech, before, len(waveform))
+    phones = phone_rows(speech, before, len(waveform))
     utterance = CorpusUtterance(task.id, task.id, task.path, task.speaker, columns=columns, phones=phones)
     return utterance, len(waveform) / SAMPLE_RATE
 
@@ -277,28 +276,6 @@ def _finish(waveform: np.ndarray, snr: tuple[float, float], rng: np.random.Gener
     spoken = waveform[waveform != 0.0].astype(np.float64)
     level = 10.0 ** (rng.uniform(*_LEVEL) / 20.0)
     scaled = waveform * (level / np.sqrt(np.mean(spoken**2)))
-    noise = _pink(len(waveform), rng) * level * 10.0 ** (-rng.uniform(*snr) / 20.0)
+    noise = pink_noise(len(waveform), rng) * level * 10.0 ** (-rng.uniform(*snr) / 20.0)
     mixed = scaled + noise
     return np.asarray(mixed * min(1.0, 0.99 / np.abs(mixed).max()))
-
-
-def _pink(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise of unit power whose power falls with 1 / frequency from 50 Hz upwards: (sample,)."""
-    spectrum = np.fft.rfft(rng.normal(size=count))
-    frequencies = np.fft.rfftfreq(count, 1.0 / SAMPLE_RATE)
-    noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(frequencies, 50.0)), count)
-    return np.asarray(noise / np.sqrt(np.mean(noise**2)))
-
-
-def _phones(speech: Speech, before: int, total: int) -> list[tuple[float, float, str]]:
-    """(start, duration, phone) in seconds; borders are whole samples, phones that were given no sample are left out."""
-    scale = SAMPLE_RATE / speech.sample_rate
-    marks = [(0, _SIL)] + [(before + round(sample * scale), phone or _SIL) for sample, phone in speech.phones]
-    borders = [start for start, _ in marks[1:]] + [total]
-    rows: list[tuple[int, int, str]] = []
-    for (start, phone), end in zip(marks, borders, strict=True):
-        if rows and end > start and phone == _SIL == rows[-1][2]:
-            rows[-1] = (rows[-1][0], end, _SIL)
-        elif end > start:
-            rows.append((start, end, phone))
-    return [(start / SAMPLE_RATE, (end - start) / SAMPLE_RATE, phone) for start, end, phone in rows]

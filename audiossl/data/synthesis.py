@@ -153,7 +153,7 @@ class Studio:
         if recording.parts:
             for path, part in zip(recording.parts, parts, strict=True):
                 write_audio(path, part, SAMPLE_RATE)
-        phones = _phones(speeches[0], spans[0][0], len(waveform)) if len(spans) == 1 else []
+        phones = phone_rows(speeches[0], spans[0][0], len(waveform)) if len(spans) == 1 else []
         places = [(first / SAMPLE_RATE, (last - first) / SAMPLE_RATE) for first, last in spans]
         return Recorded(len(waveform) / SAMPLE_RATE, places, phones)
 
@@ -195,7 +195,7 @@ def _mix(
         heard = sound[sound != 0.0].astype(np.float64)
         sounds[place] = sound * (level * 10.0 ** (line.manner.level / 20.0) / np.sqrt(np.mean(heard**2)))
         mixed[slice(*spans[place])] += sounds[place]
-    mixed += _pink(len(mixed), rng) * level * 10.0 ** (-rng.uniform(*recording.snr) / 20.0)
+    mixed += pink_noise(len(mixed), rng) * level * 10.0 ** (-rng.uniform(*recording.snr) / 20.0)
     scale = min(1.0, 0.99 / np.abs(mixed).max())
     parts = (
         np.pad(sound * scale, (first, len(mixed) - last)) for sound, (first, last) in zip(sounds, spans, strict=True)
@@ -215,7 +215,7 @@ def _starts(lines: Sequence[Line], lengths: Sequence[int]) -> list[int]:
     return starts
 
 
-def _pink(count: int, rng: np.random.Generator) -> np.ndarray:
+def pink_noise(count: int, rng: np.random.Generator) -> np.ndarray:
     """Noise of unit power whose power falls with 1 / frequency from 50 Hz upwards: (sample,)."""
     spectrum = np.fft.rfft(rng.normal(size=count))
     frequencies = np.fft.rfftfreq(count, 1.0 / SAMPLE_RATE)
@@ -223,7 +223,7 @@ def _pink(count: int, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(noise / np.sqrt(np.mean(noise**2)))
 
 
-def _phones(speech: Speech, before: int, total: int) -> list[tuple[float, float, str]]:
+def phone_rows(speech: Speech, before: int, total: int) -> list[tuple[float, float, str]]:
     """(start, duration, phone) in seconds; borders are whole samples, phones that were given no sample are left out."""
     scale = SAMPLE_RATE / speech.sample_rate
     marks = [(0, SILENCE)] + [(before + round(sample * scale), phone or SILENCE) for sample, phone in speech.phones]

@@ -201,9 +201,22 @@ def open_source(source: str | Path) -> tuple[Path, dict[str, Any]]:
 def _tables(experiment: Path) -> dict[str, Any]:
     """Configuration of an experiment. One that holds its own encoder names it by `INSIDE`, and may be moved."""
     tables = configuration.load_toml(experiment / CONFIG)
-    if str(tables.get("run", {}).get("init", "")).startswith(INSIDE):
-        tables["run"]["init"] = str(experiment / tables["run"]["init"].removeprefix(INSIDE))
+    init = str(tables.get("run", {}).get("init", ""))
+    if init.startswith(INSIDE):
+        tables["run"]["init"] = str(experiment / init.removeprefix(INSIDE))
+    elif init:
+        tables["run"]["init"] = _seen_from(experiment, init)
     return tables
+
+
+def _seen_from(experiment: Path, init: str) -> str:
+    """Return what an experiment started from. A path relative to where it was trained also holds elsewhere, if it leads from a folder above it."""
+    name = init.removeprefix(RANDOM)
+    if not Path(name).exists():
+        for folder in experiment.resolve().parents:
+            if (folder / name).exists():
+                return init.removesuffix(name) + str(folder / name)
+    return init
 
 
 def find_source(source: str | Path) -> Path:

@@ -14,7 +14,7 @@ from audiossl.data.manifest import Manifest
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.encoders.fbank import FBank
 from audiossl.interop.checkpoint import save_checkpoint
-from audiossl.interop.encoder import load_encoder
+from audiossl.interop.encoder import load_encoder, open_source
 from audiossl.train.experiment import resolve
 from audiossl.train.run_pretrain import _sections, pretrain
 from audiossl.verification.embeddings import Embeddings
@@ -114,3 +114,22 @@ def test_recipe_takes_either_head(place, name):
     complete, built = resolve(tables, _sections(), name)
     assert complete["encoder"]["encoder"]["name"] == "fbank"
     assert built["encoder"][0](built["encoder"][1]).embedding_dim == {"mhfa_speaker": 256, "ecapa_speaker": 192}[name]
+
+
+def test_what_an_experiment_started_from_is_found_from_other_folders(tmp_path, monkeypatch):
+    for name, init in (("tuned", "exp/base"), ("other", "random:exp/base"), ("lost", "exp/gone")):
+        folder = tmp_path / "work/exp" / name
+        (folder / "checkpoints/step_00000001").mkdir(parents=True)
+        (folder / "checkpoints/step_00000001/model.safetensors").touch()
+        write_toml(folder / "config.toml", {"run": {"init": init}})
+    (tmp_path / "work/exp/base").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+
+    def init_of(name, seen_from):
+        monkeypatch.chdir(tmp_path / seen_from)
+        return open_source(tmp_path / "work/exp" / name / "checkpoints/step_00000001")[1]["run"]["init"]
+
+    assert init_of("tuned", "work") == "exp/base"
+    assert init_of("tuned", "elsewhere") == str(tmp_path / "work/exp/base")
+    assert init_of("other", "elsewhere") == f"random:{tmp_path / 'work/exp/base'}"
+    assert init_of("lost", "elsewhere") == "exp/gone"
