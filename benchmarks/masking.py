@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from _machine import add_check, best, describe, finish
 
-from audiossl.nn.masking import span_mask
+from audiossl.nn.span_masks import span_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from audiossl.data.frame_grid import FrameGrid
-from audiossl.nn.masking import span_mask
+from audiossl.nn.span_masks import span_mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class MaskConfig:
     """The published base models' crops and masks.
 
-    crop_duration: seconds; longer utterances give a random piece. mask_prob, mask_length: see `nn.masking.span_mask`. same_count: every
+    crop_duration: seconds; longer utterances give a random piece. mask_prob, mask_length: see `nn.span_masks.span_mask`. same_count: every
     row of a batch loses masked frames until it has as few as the poorest one, as published.
     """
 

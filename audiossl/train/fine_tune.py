@@ -11,7 +11,7 @@ from torch import nn
 
 from audiossl.data.frame_grid import FrameGrid
 from audiossl.nn.frozen import frozen_batch_norms, frozen_parts
-from audiossl.nn.masking import channel_mask, span_mask
+from audiossl.nn.span_masks import channel_mask, span_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from audiossl.nn.masking import _dilate, _draw_distinct, channel_mask, span_mask, valid_frames
+from audiossl.nn.masking import valid_frames
+from audiossl.nn.span_masks import channel_mask, span_mask
 
 
 def slow_mask(frames, prob, length, least, rng):
@@ -60,34 +61,11 @@ def test_sets_of_starts_are_uniform():
         assert ((counts - expected) ** 2 / expected).sum() < 25  # chi square with 5 degrees of freedom: p = 1e-4
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 1.0])
-def test_distinct_cells_of_unequal_rows(share):
-    rng = np.random.default_rng(0)
-    widths = rng.integers(1, 60, size=300)
-    choices = np.minimum(
-        widths, rng.integers(0, 60, size=300)
-    )  # some rows have cells that may not be chosen, some no others
-    counts = np.round(share * choices).astype(np.int64)
-    rows = np.split(_draw_distinct(choices, counts, widths, rng), np.cumsum(widths)[:-1])
-    for row, choice, count in zip(rows, choices, counts, strict=True):
-        assert row[:choice].sum() == row.sum() == count
-
-
-def test_first_and_last_cell_are_as_likely_as_any():
-    choices = np.full(6000, 7)
-    for count in (2, 6):  # drawn, and drawn by the complement
-        shares = _draw_distinct(choices, np.full(6000, count), choices, np.random.default_rng(1)).reshape(-1, 7).mean(0)
-        assert np.abs(shares - count / 7).max() < 5 * np.sqrt(0.25 / 6000)
-
-
-@pytest.mark.parametrize("length", range(1, 20))
-def test_dilation_by_doubling_equals_spans_one_by_one(length):
-    starts = np.random.default_rng(length).random((5, 40)) < 0.05
-    starts[:, max(40 - length, 0) :] = False
-    expected = np.zeros_like(starts)
-    for row, start in zip(*np.nonzero(starts), strict=True):
-        expected[row, start : start + length] = True
-    assert (_dilate(starts, length) == expected).all()
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_every_start_is_as_likely_as_any(count):
+    found = masks(np.full(6000, 8), mask_prob=0.0, mask_length=1, min_masks=count)
+    assert (found.sum(1) == count).all()
+    assert np.abs(found[:, :7].mean(0) - count / 7).max() < 5 * np.sqrt(0.25 / 6000)
 
 
 def test_never_the_last_frame_and_never_padding():
