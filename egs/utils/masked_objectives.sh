@@ -38,7 +38,7 @@ settings() {
     discrete_bert_nano)
       local codes=vq_s$2_${seconds}s
       told=(--units.name "$codes" --units.feature codes --units.encoder "$exp/s$2/vq_wav2vec_gumbel_nano/ssl" --units.clusters 1000
-        --objective.labels "[\"$codes\"]")
+        --encoder.labels "$codes" --objective.labels "[\"$codes\"]")
       ;;
   esac
 }
@@ -95,7 +95,10 @@ measure_one() { # RECIPE SEED SOURCE FOLDER
   [ ! -e "$4/failed" ] || return 0
   case $1 in
     discrete_bert_nano)
-      echo "reads units, and so no recording that a probe could give it" > "$4/note"
+      # It reads units: the probes' data need them too. They are no frames of a recording, of which units could be made again.
+      attempt "$4" audiossl units apply --data $(printf '%s\n' "${keyword[@]}" "${speaker[@]}" | grep -v -e ^-- -e ^0 | sort -u) \
+        --codebook "$3/units" --name "vq_s$2_${seconds}s" || return 0
+      probe_one "$3" "$4" "$2"
       return 0
       ;;
     vq_wav2vec_*) layers=codes ;;
