@@ -96,7 +96,7 @@ if [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
   echo "Stage 6: word recognition with CTC from the labels of $voices voices: adapters in the pretrained and in a random encoder"
   [ -d $labelled ] || audiossl data subset $data/train $labelled --speakers $voices
   # Words last several frames, which the frozen attention was not made to gather: the adapters hear neighbours too.
-  adapters="$finetune ctc_adapters_nano --adapter.kernel 9"
+  adapters="$finetune ctc_adapters_nano --adapter.kernel 15 --adapter.bottleneck 80"
   $adapters --init $exp/it2 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
   $adapters --init random:$exp/it2 --out $exp/asr_random "${short[@]}" "${steps_finetune[@]}"
   if $full; then
@@ -108,7 +108,7 @@ if [ $stage -le 7 ] && [ $stop_stage -ge 7 ]; then
   echo "Stage 7: word error rate on unseen voices and sentences"
   for name in asr asr_random asr_full; do
     if [ -e $exp/$name ]; then
-      audiossl transcribe $exp/$name $data/test --out $exp/$name/test.txt > /dev/null
+      audiossl transcribe $exp/$name $data/test --out $exp/$name/test.txt --overwrite > /dev/null
     fi
   done
 fi
