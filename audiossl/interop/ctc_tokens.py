@@ -24,6 +24,10 @@ def ctc_head(
 
     tokens: by row. An unknown token that they lack is added, and never written. ValueError where the tokens are not those of the rows.
     """
+    if weight.ndim != 2 or weight.shape[:1] != bias.shape:
+        raise ValueError(
+            f"{where}: an output layer of shapes {list(weight.shape)} and {list(bias.shape)}; copy it again"
+        )
     if len(tokens) != len(weight):
         raise ValueError(
             f"{where}: {len(tokens)} tokens, but {len(weight)} rows of its output layer; mend its vocabulary"

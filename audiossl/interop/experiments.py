@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiossl import __version__
 from audiossl import config as configuration
 from audiossl.interop.checkpoint import load_weights, save_checkpoint
-from audiossl.interop.encoder import CONFIG, INSIDE, load_encoder, open_source
+from audiossl.interop.encoder import CONFIG, INSIDE, RANDOM, UPSTREAM, is_foreign, load_encoder, open_source
+from audiossl.interop.heads import family
 from audiossl.interop.model import CTCHead, Model
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import nn
 
     from audiossl.nn.ssl_encoder import SSLEncoder
@@ -62,12 +62,9 @@ def open_experiment(source: str | Path, *, kind: str | None = None) -> Model:
     objective = tables.get("objective", {})
     heads = {n: v for n, v in stored.items() if not n.startswith("encoder.")} if objective else {}
     run = tables.get("run", {})
-    usual = "wavlm" if tables["encoder"]["name"] == "wavlm" else "hubert"
-    usual = "wav2vec2" if objective.get("name") == "wav2vec2" else usual
-    usual = "data2vec-audio" if tables["encoder"].get("position_depth", 1) > 1 else usual
     ctc = _ctc(checkpoint, tables, stored, source) if tables.get("task", {}).get("name") == "ctc" else None
     return Model(
-        kind=kind or run.get("kind", usual),
+        kind=kind or run.get("kind") or usual_kind(tables["encoder"], objective),
         encoder=tables["encoder"],
         weights=dict(encoder.state_dict()),
         heads=heads,
@@ -88,10 +85,55 @@ def load_foreign(path: Path) -> SSLEncoder:
     return encoder
 
 
+def copy_heads(source: str, objective: nn.Module) -> list[str]:
+    """Give an objective the heads of an import where all of them are among its own, by name and shape; returns what is to be said.
+
+    What was trained here gives its encoder only, and so nothing to say: its heads are of its own labels and codes.
+    """
+    table, heads, notes = _imported_heads(source)
+    if not heads:
+        return list(notes)
+    parameters = dict(objective.named_parameters())
+    others = [name for name, value in heads.items() if name not in parameters or parameters[name].shape != value.shape]
+    which = f"{len(heads)} tensors of its {table['name']} heads"
+    if others:
+        return [*notes, f"{source}: {which} are not used: the objective has no {others[0]} of that shape"]
+    objective.load_state_dict(heads, strict=False)
+    return [*notes, f"{source}: {which} are used too"]
+
+
+def _imported_heads(source: str) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    """([objective] table, what trains in its heads, notes) of another package's checkpoint, imported or not; empty for any other source."""
+    from audiossl.interop.formats import read_model
+
+    if source.startswith((RANDOM, UPSTREAM)):
+        return {}, {}, ()
+    if is_foreign(Path(source)):
+        _, model = read_model(Path(source))
+        table, heads, notes = model.objective, model.heads, tuple(f"{source}: {note}" for note in model.notes)
+    else:
+        checkpoint, tables = open_source(source)
+        imported = "imported_from" in tables.get("run", {})
+        table, notes = tables.get("objective", {}) if imported else {}, ()
+        heads = load_weights(checkpoint) if table else {}
+    state = ("encoder.", "gumbel_temperature")  # that temperature is where a schedule is
+    return table, {name: value for name, value in heads.items() if not name.startswith(state)}, notes
+
+
 def _write(out: Path, tables: dict[str, Any], weights: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out, 0, weights, {}, keep=1)
     configuration.write_toml(out / CONFIG, tables)
+
+
+def usual_kind(encoder: dict[str, Any], objective: dict[str, Any]) -> str:
+    """What the field calls such a model: encoders that only one family has are that, others what they were trained as."""
+    if encoder.get("position_depth", 1) > 1:
+        return "data2vec-audio"
+    if encoder["name"] != "wav2vec2":
+        return {"wavlm": "wavlm", "mhubert": "hubert"}[encoder["name"]]
+    named = str(objective.get("name")).replace("_", "-")
+    return named if named in KINDS else family(objective) or "hubert"
 
 
 def _refuse_adapters(encoder: nn.Module, source: str | Path) -> None:

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
+from audiossl import registry
+from audiossl.interop.model import shaped
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -30,6 +33,44 @@ TRANSFORMERS = {**FAIRSEQ, "codebook": "quantizer.codevectors", "context": "proj
 _OURS = {"logits": "quantiser.logits", "target": "project_target.0", "context": "project_context.0"}
 
 
+CODEWORD_PARTS = ("projections.", "codewords.")
+CONTRASTIVE_PARTS = ("quantiser.", "project_target.", "project_context.", "gumbel_temperature")
+"""What our two families of objectives have beside the encoder that published checkpoints have too, or (the temperature) need not."""
+
+
+def family(objective: Tables) -> str:
+    """Return which published model has the heads of an [objective] table: `hubert`, `wav2vec2`, or an empty string for neither."""
+    from audiossl.objectives._codewords import CodewordObjective
+    from audiossl.objectives._contrastive import ContrastiveObjective
+
+    cls = registry.get("objectives", objective["name"]) if objective else object
+    return (
+        "hubert" if issubclass(cls, CodewordObjective) else "wav2vec2" if issubclass(cls, ContrastiveObjective) else ""
+    )
+
+
+def left_behind(model: Model, kept: tuple[str, ...], package: str) -> list[str]:
+    """Say which of a model's heads a package gets nothing of. kept: how the names of those begin that it gets."""
+    left = [name for name in model.heads if not name.startswith(kept)]
+    if not left:
+        return []
+    which = f"{len(left)} tensors of the {model.objective['name']} heads are left behind, such as {left[0]}"
+    return [f"{which}: {package} has no {model.kind} model with them"]
+
+
+def codeword_tensors(
+    weights: Weights, projection: str, codewords: str, where: str
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Return ((weight, bias), codewords) of HuBERT's heads under published names, one projection or one for each label set; ValueError where they do not fit."""
+    rows, weight = shaped(weights, codewords, 2, where), shaped(weights, f"{projection}.weight", 2, where)
+    bias = shaped(weights, f"{projection}.bias", 1, where)
+    if len(weight) % rows.shape[1] or len(bias) != len(weight):
+        raise ValueError(
+            f"{where}: {projection} maps to {len(weight)} and {len(bias)} channels, where {codewords} has {rows.shape[1]}"
+        )
+    return (weight, bias), rows
+
+
 def read_contrastive(weights: Weights, names: Names, *, groups: int, temperature: float) -> tuple[Weights, Tables]:
     """Return wav2vec 2.0's heads and the [objective] table for them; both are empty where they are incomplete or of a shape that ours cannot have.
 
@@ -39,12 +80,17 @@ def read_contrastive(weights: Weights, names: Names, *, groups: int, temperature
     if any(name not in weights for name in [*wanted, names["codebook"]]):
         return {}, {}
     codebook = weights[names["codebook"]].float()
-    entries, code_dim = codebook.shape[1] // groups, codebook.shape[2] * groups
-    if len(weights[f"{names['context']}.weight"]) != code_dim:
+    if codebook.ndim != 3 or groups < 1 or not codebook.numel() or codebook.shape[1] % groups:
         return {}, {}
+    entries, code_dim = codebook.shape[1] // groups, codebook.shape[2] * groups
     heads = {
         f"{ours}.{k}": weights[f"{names[part]}.{k}"].float() for part, ours in _OURS.items() for k in ("weight", "bias")
     }
+    rows = {"logits": groups * entries, "target": code_dim, "context": code_dim}
+    if any(heads[f"{_OURS[part]}.bias"].shape != (count,) for part, count in rows.items()):
+        return {}, {}
+    if any(heads[f"{_OURS[part]}.weight"].shape[:-1] != (count,) for part, count in rows.items()):
+        return {}, {}
     heads["quantiser.codebook"] = codebook.view(groups, entries, -1)
     heads["gumbel_temperature"] = torch.tensor(0.5)
     table = {
@@ -58,8 +104,8 @@ def read_contrastive(weights: Weights, names: Names, *, groups: int, temperature
 
 
 def write_contrastive(model: Model, names: Names) -> Weights:
-    """Return wav2vec 2.0's heads under published names; empty where the model has none, or deeper ones than those have."""
-    if model.objective.get("name") != "wav2vec2" or "quantiser.logits.weight" not in model.heads:
+    """Return wav2vec 2.0's heads under published names; empty where the model has none, deeper ones than those have, or is of another kind."""
+    if model.kind != "wav2vec2" or family(model.objective) != "wav2vec2":
         return {}
     linear = {f"{name}.{kind}" for name in _OURS.values() for kind in ("weight", "bias")}
     if {name for name in model.heads if name.startswith(("project_", "quantiser.logits"))} != linear:
@@ -93,8 +139,8 @@ def read_codewords(
 
 
 def codeword_sets(model: Model) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """(projection weight, its bias, codewords) of each label set of HuBERT; empty where the model has none."""
-    if model.objective.get("name") != "hubert":
+    """(projection weight, its bias, codewords) of each label set of HuBERT and what is built on it; empty where the model has none."""
+    if family(model.objective) != "hubert":
         return []
     count = sum(name.startswith("codewords.") for name in model.heads)
     return [

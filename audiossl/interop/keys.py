@@ -80,9 +80,10 @@ def _fused(weights: Weights) -> Weights:
         if not match:
             fused[name] = value
             continue
-        parts = [weights.get(f"{match[1]}{part}{match[2]}") for part in "qkv"]
-        if all(part is not None for part in parts):
-            fused[f"{match[1]}qkv{match[2]}"] = torch.cat([part for part in parts if part is not None])
+        named = (weights.get(f"{match[1]}{part}{match[2]}") for part in "qkv")
+        parts = [part for part in named if part is not None and part.ndim]
+        if len(parts) == 3 and len({part.shape for part in parts}) == 1:
+            fused[f"{match[1]}qkv{match[2]}"] = torch.cat(parts)
         else:
             fused[name] = value  # the encoder will say what is missing
     return fused

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
+from audiossl.files import naming
 from audiossl.interop.encoder import build_encoder, named_config
+from audiossl.interop.source_file import shown
 from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -63,15 +65,11 @@ def encoder_table(weights: Weights, facts: Mapping[str, Any], where: str) -> Tab
 
     name = "wavlm" if "transformer.layers.0.attention.gate_scale" in weights else "wav2vec2"
     name = "mhubert" if "transformer.positions.norm.weight" in weights else name
-    try:
-        dim, conv_dim = weights["projection.weight"].shape
-        kernels = tuple(
-            weights[f"frontend.convs.{i}.weight"].shape[2] for i in range(_count(weights, "frontend.convs."))
-        )
-        ffn_dim = len(weights["transformer.layers.0.ffn_in.weight"])
-        taps = weights[_position_weight(weights)]
-    except (KeyError, IndexError) as error:
-        raise ValueError(f"{where}: lacks {error.args[0]!r}, in our names; it is no encoder of this family") from None
+    dim, conv_dim = shaped(weights, "projection.weight", 2, where).shape
+    convs = range(_count(weights, "frontend.convs."))
+    kernels = tuple(shaped(weights, f"frontend.convs.{i}.weight", 3, where).shape[2] for i in convs)
+    ffn_dim = len(shaped(weights, "transformer.layers.0.ffn_in.weight", 2, where))
+    taps = shaped(weights, _position_weight(weights), 3, where)
     if kernels != CONV_KERNELS:
         raise ValueError(f"{where}: convolutions of {list(kernels)} samples; only {list(CONV_KERNELS)} can be imported")
     group = "frontend.layer_norms.0.weight" not in weights
@@ -80,7 +78,7 @@ def encoder_table(weights: Weights, facts: Mapping[str, Any], where: str) -> Tab
         "dim": dim,
         "ffn_dim": ffn_dim,
         "position_kernel": taps.shape[2],
-        "position_groups": dim // taps.shape[1],
+        "position_groups": max(1, dim // taps.shape[1]),
         "position_depth": max(1, _count(weights, "transformer.positions.blocks.")),
         "conv_dim": conv_dim,
         "conv_norm": "group" if group else "layer",
@@ -88,15 +86,32 @@ def encoder_table(weights: Weights, facts: Mapping[str, Any], where: str) -> Tab
         "legacy_norm": group,
     }
     _, config = named_config("encoders", {"name": name, **shapes, **facts}, f"{where}: encoder")
-    return {"name": name, **to_table(config)}
+    table: Tables = {"name": name, **to_table(config)}
+    for key in ("num_heads", "sample_rate", "num_buckets", "max_distance"):
+        if table.get(key, 1) < 1:
+            raise ValueError(f"{where}: encoder.{key}: {table[key]} is not positive; give another --encoder.{key}")
+    return table
+
+
+def shaped(weights: Weights, name: str, dims: int, where: str) -> Tensor:
+    """Return a tensor of an encoder or its heads; ValueError where it is absent, empty, or has another number of dimensions."""
+    if name not in weights:
+        raise ValueError(f"{where}: lacks {name!r}; it is no whole model of this family")
+    value = weights[name]
+    if value.ndim != dims or not value.numel():
+        raise ValueError(f"{where}: {name!r} has the shape {list(value.shape)}, where {dims} dimensions are wanted")
+    return value
 
 
 def checked(weights: Weights, table: Tables, where: str) -> Weights:
     """Return the weights as the encoder of a table wants them: float32 and complete; ValueError names what is missing, too much or of another shape."""
     if table["conv_norm"] == "group":  # that norm takes a bias away again
         weights = {name: value for name, value in weights.items() if name != "frontend.convs.0.bias"}
-    with torch.device("meta"):
-        expected = build_encoder(table, where).state_dict()
+    try:
+        with torch.device("meta"):
+            expected = build_encoder(table, where).state_dict()
+    except ValueError as error:  # of its parts, which do not know the file
+        raise ValueError(f"{where}: {error}") from error
     faults = {
         "missing": [name for name in expected if name not in weights],
         "unexpected": [name for name in weights if name not in expected],
@@ -115,14 +130,16 @@ def checked(weights: Weights, table: Tables, where: str) -> Weights:
 def require_known(where: str, **values: tuple[Any, Any]) -> None:
     """Raise ValueError where an option of another package, given as name=(value, the only one that our encoders compute), has another value."""
     for name, (value, wanted) in values.items():
-        if value != wanted:
-            raise ValueError(f"{where}: {name} = {value!r} has no counterpart here; only {wanted!r} can be imported")
+        if type(value) is not type(wanted) or value != wanted:
+            raise ValueError(
+                f"{where}: {name} = {shown(value)} has no counterpart here; only {wanted!r} can be imported"
+            )
 
 
-def require_strides(where: str, strides: Sequence[int]) -> None:
-    """Raise ValueError for a frontend of another hop."""
-    if tuple(strides) != CONV_STRIDES:
-        raise ValueError(f"{where}: convolution strides {list(strides)}; only {list(CONV_STRIDES)} can be imported")
+def require_strides(where: str, strides: Any) -> None:
+    """Raise ValueError for a frontend of another hop. strides: what a configuration says, a sequence if all is well."""
+    if not isinstance(strides, list | tuple) or tuple(strides) != CONV_STRIDES:
+        raise ValueError(f"{where}: convolution strides {shown(strides)}; only {list(CONV_STRIDES)} can be imported")
 
 
 @contextmanager
@@ -134,7 +151,8 @@ def written_whole(out: Path) -> Iterator[Path]:
     partial = out.with_name(out.name + ".partial")
     _remove(partial)
     try:
-        yield partial
+        with naming(out):
+            yield partial
     except BaseException:
         _remove(partial)
         raise

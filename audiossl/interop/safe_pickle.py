@@ -22,8 +22,21 @@ _BUILTINS = {"dict", "list", "tuple", "set", "frozenset", "int", "float", "bool"
 _PYTHON2 = {"unicode": "str", "long": "int"}
 """As protocol 2, which torch.save writes, still calls them."""
 
-_INERT = ("argparse", "omegaconf", "fairseq", "fairseq_cli", "examples", "enum", "pathlib", "typing")
+_INERT = ("argparse", "omegaconf", "fairseq", "fairseq_cli", "examples", "enum", "pathlib", "typing", "datetime")
 """Packages whose objects are data: their classes are never imported, and their instances become `_Record`."""
+
+_ARRAYS, _SIZED = {"_reconstruct"}, {"bytearray", "slice"}
+_INERT_NAMES = {
+    "numpy": {"ndarray"},
+    "numpy.core.multiarray": _ARRAYS,
+    "numpy._core.multiarray": _ARRAYS,
+    "builtins": _SIZED,
+    "__builtin__": _SIZED,
+    "collections": {"Counter"},
+    "torch": {"Tensor"},
+    "torch.nn.parameter": {"Parameter"},
+}
+"""By module, what checkpoints hold beside that, and what need not work either."""
 
 
 class UnsafePickleError(ValueError):
@@ -50,19 +63,24 @@ def load_plain(path: Path) -> Any:
     """
     import torch
 
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                raise UnsafePickleError(f"{path}: is a TorchScript program, not weights; save its state_dict instead")
     reader = ModuleType("safe_pickle")  # what torch takes in place of the module `pickle`
     vars(reader).update(Unpickler=_Unpickler, load=_load)
     try:
-        content = torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False)
+        _refuse_programs(path)
+        return _plain(torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False))
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{path}: {error}") from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, TypeError, KeyError, IndexError) as error:
-        raise ValueError(f"{path}: cannot be read as a checkpoint ({_first_line(error)}); copy it again") from error
-    return _plain(content)
+    except Exception as error:  # damaged bytes are instructions to zipfile, pickle and torch, which may raise anything
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise ValueError(f"{path}: cannot be read as a checkpoint ({first_line(error)}); copy it again") from error
+
+
+def _refuse_programs(path: Path) -> None:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("constants.pkl") for name in archive.namelist()):
+                raise UnsafePickleError("is a TorchScript program, not weights; save its state_dict instead")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -70,7 +88,7 @@ class _Unpickler(pickle.Unpickler):
         allowed = _allowed(module, name)
         if allowed is not None:
             return allowed
-        if module.partition(".")[0] in _INERT:
+        if module.partition(".")[0] in _INERT or name in _INERT_NAMES.get(module, ()):
             return type("_Record", (_Record,), {"package": module.partition(".")[0], "name": name})
         raise UnsafePickleError(f"names {module}.{name}, which is no part of a checkpoint; do not use this file")
 
@@ -92,6 +110,10 @@ def _allowed(module: str, name: str) -> Any:
         return getattr(torch, name)
     if module == "torch._utils" and name in {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"}:
         return _wrapped(getattr(torch._utils, name))  # noqa: SLF001 - the names that torch.save writes
+    if module == "torch._utils" and name == "_rebuild_parameter_with_state":
+        return _wrapped(_stateless)
+    if module == "torch._tensor" and name == "_rebuild_from_type_v2":
+        return _wrapped(_untyped)
     if module in {"numpy.core.multiarray", "numpy._core.multiarray"} and name == "scalar":
         return _wrapped(_numpy_scalar)
     if module == "numpy" and name == "dtype":
@@ -103,6 +125,18 @@ def _allowed(module: str, name: str) -> Any:
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *arguments: function(*arguments)  # noqa: PLW0108 - a new object each time
+
+
+def _stateless(data: Any, requires_grad: Any, hooks: Any, _state: Any) -> Any:
+    """Parameter without the attributes that it had."""
+    import torch
+
+    return torch._utils._rebuild_parameter(data, requires_grad, hooks)  # type: ignore[no-untyped-call]  # noqa: SLF001 - as above
+
+
+def _untyped(rebuild: Callable[..., Any], _type: Any, arguments: tuple[Any, ...], _state: Any) -> Any:
+    """Tensor without the class and the attributes that it had. rebuild: came through `find_class`, like all that a pickle can call."""
+    return rebuild(*arguments)
 
 
 def _numpy_scalar(dtype: Any, raw: bytes | str) -> Any:
@@ -159,6 +193,7 @@ def _plain_record(record: _Record, path: tuple[int, ...]) -> Any:
     return _plain(state, path)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, or else what it is called."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from audiossl.interop.safe_pickle import load_plain
+from audiossl.interop.safe_pickle import first_line, load_plain
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from audiossl.interop.keys import Weights
+
+T = TypeVar("T")
 
 
 class SourceFile:
@@ -24,16 +28,37 @@ class SourceFile:
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """Content of a file of `torch.save`; empty where that is no mapping, or the path is a folder."""
+        """Content of a file of `torch.save` or safetensors; empty where that is no mapping, or the path is a folder."""
         if not self.path.is_file():
             return {}
+        if self.path.suffix == ".safetensors":
+            return dict(read_safetensors(self.path))
         content = load_plain(self.path)
         return content if isinstance(content, dict) else {}
 
 
-def tensors(content: dict[Any, Any]) -> Weights:
-    """Of a mapping, what is a tensor."""
-    return {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+def tensors(content: Mapping[Any, Any], where: str) -> Weights:
+    """Of a mapping, what is a tensor; ValueError where a name is none that could be told in one line."""
+    found = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    for name in found:
+        if not name.isprintable():
+            raise ValueError(f"{where}: holds a tensor named {shown(name)}; copy it again")
+    return found
+
+
+def read_safetensors(path: Path) -> Weights:
+    """Tensors of a file of safetensors; ValueError where it is absent or damaged."""
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; copy the others' missing part too")
+    try:
+        content = load_file(path)
+    except Exception as error:  # a header is JSON: damaged, it may ask for any type and shape
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise ValueError(f"{path}: cannot be read as safetensors ({first_line(error)}); copy it again") from error
+    return tensors(content, str(path))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -41,10 +66,29 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}; copy it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds {shown(content)}, no JSON object; copy it again")
     return content
+
+
+def entry(table: Mapping[str, Any], key: str, default: T, where: str) -> T:
+    """Return an entry of a configuration, `default` where it is absent; ValueError where it is of another type than that."""
+    value: Any = table.get(key, default)
+    value = float(value) if isinstance(default, float) and type(value) is int else value
+    if type(value) is not type(default):
+        raise ValueError(
+            f"{where}: {key} = {shown(value)} is no {type(default).__name__}; mend it or copy the file again"
+        )
+    found: T = value
+    return found
+
+
+def shown(value: Any) -> str:
+    """Return the start of what something is, in one line."""
+    return " ".join(reprlib.repr(value).split())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

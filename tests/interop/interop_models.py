@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from audiossl import registry
@@ -92,3 +93,32 @@ def alone(row=0):
     """One of the utterances by itself."""
     waveform, lengths = waveforms()
     return waveform[row : row + 1, : lengths[row]], lengths[row : row + 1]
+
+
+def damaged(path, *, flips=40):
+    """Damage a file in place: cut at several places, then with bytes flipped at random; yields after each."""
+    whole = path.read_bytes()
+    for share in (0.0, 0.01, 0.1, 0.5, 0.9, 0.999):
+        path.write_bytes(whole[: int(share * len(whole))])
+        yield
+    generator = np.random.default_rng(0)
+    for _ in range(flips):
+        content = bytearray(whole)
+        # Half of them at the ends, where archives and headers say what the rest is.
+        reach = min(len(whole), int(generator.choice([600, len(whole)])))
+        for place in generator.integers(0, reach, 3) * generator.choice([1, -1]):
+            content[place] ^= 1 << generator.integers(8)
+        path.write_bytes(content)
+        yield
+    path.write_bytes(whole)
+
+
+def assert_read_or_refused(read, path):
+    """`read` gives something, or ValueError in one line with the path; returns whether it was refused."""
+    said = None
+    try:
+        read()
+    except ValueError as error:
+        said = str(error)
+    assert said is None or (str(path) in said and "\n" not in said), said
+    return said is not None

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import re
 import sys
 from types import ModuleType
 
 import pytest
 import torch
-from interop_models import alone, assert_same_layers, layers_of_theirs, ours, theirs, waveforms
+from interop_models import (
+    alone,
+    assert_read_or_refused,
+    assert_same_layers,
+    damaged,
+    layers_of_theirs,
+    ours,
+    theirs,
+    waveforms,
+)
 
 import audiossl
 from audiossl.interop.experiments import open_experiment, write_experiment
@@ -213,7 +223,16 @@ def test_recognisers_of_ours_come_back(tmp_path):
 
 
 @pytest.mark.parametrize("format_name", ["fairseq", "s3prl", "torchaudio"])
-@pytest.mark.parametrize("options", [{}, {"large": True}, {"conv_bias": True}, {"kind": "wav2vec2"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"large": True},
+        {"large": True, "normalise_waveform": True, "sample_rate": 24000, "dropout": 0.3, "layer_drop": 0.2},
+        {"conv_bias": True, "normalise_waveform": True},
+        {"kind": "wav2vec2"},
+    ],
+)
 def test_what_is_written_is_read_again(tmp_path, format_name, options):
     _, model = ours(**options)
     get(format_name).write(model, tmp_path / "x.pt")
@@ -223,7 +242,10 @@ def test_what_is_written_is_read_again(tmp_path, format_name, options):
     assert all(torch.equal(value, read.weights[name]) for name, value in kept.items())
     assert read.weights.keys() == model.weights.keys()
     differing = {key for key, value in read.encoder.items() if value != model.encoder[key]}
-    assert differing <= {"legacy_norm", "feature_grad_mult", "normalise_waveform", "dropout_features"}
+    assert differing <= {
+        "legacy_norm",
+        *(("feature_grad_mult", "dropout_features") if format_name == "torchaudio" else ()),
+    }
 
 
 def test_wav2vec2_heads_come_back(tmp_path):
@@ -263,3 +285,91 @@ def test_what_fairseq_cannot_hold_is_refused(tmp_path, name, kind):
     with pytest.raises(ValueError, match="cannot be held"):
         fairseq.write(model, tmp_path / "x.pt")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format_name", ["fairseq", "s3prl", "torchaudio"])
+def test_damaged_files_are_one_line(tmp_path, format_name):
+    _, model = ours()
+    path = tmp_path / "x.pt"
+    get(format_name).write(model, path)
+    refused = [assert_read_or_refused(lambda: read_model(path), path) for _ in damaged(path)]
+    assert all(refused[:4])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[(512,10,5)]*1000000000",
+        "[(1,1,1)]" + "*9" * 12,
+        "[(16,10,5)] + " * 90 + "[(1,1,1)]",
+        "(" * 999,
+        "9**9",
+        "[(1,1,1e999)]",
+    ],
+)
+def test_convolutions_that_never_end_are_refused(tmp_path, text):
+    content = {
+        "cfg": {"model": {**CONFIG, "conv_feature_layers": text}},
+        "model": as_fairseq(theirs("hubert"), "hubert"),
+    }
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="is not a list of at most 100") as error:
+        read_model(tmp_path / "x.pt")
+    assert len(str(error.value)) < 1000
+
+
+JUNK = (None, "x", -1, 0.5, [[]], {"a": []}, torch.ones(2))
+
+
+def test_configurations_of_any_content_are_one_line(tmp_path):
+    path, whole = tmp_path / "x.pt", hubert_content()
+    content = whole
+    places = [("cfg",), ("cfg", "model"), ("cfg", "task"), ("task_state",), ("task_state", "dictionaries")]
+    places += [("cfg", part, key) for part in ("model", "task") for key in content["cfg"][part]]
+    for place in places:
+        for value in JUNK:
+            content = table = copy.deepcopy({key: table for key, table in whole.items() if key != "model"})
+            for key in place[:-1]:
+                table = table[key]
+            table[place[-1]] = value
+            torch.save({**content, "model": whole["model"]}, path)
+            assert_read_or_refused(lambda: read_model(path), path)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (0, 4), (2, 3, 4), (5, 5)])
+def test_tensors_of_any_shape_are_one_line(tmp_path, shape):
+    path, whole = tmp_path / "x.pt", hubert_content()
+    for name in (name for name in whole["model"] if ".layers.1." not in name):
+        torch.save({**whole, "model": {**whole["model"], name: torch.ones(shape)}}, path)
+        assert assert_read_or_refused(lambda: read_model(path), path), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cfg": "junk"}, "cfg = 'junk' is no dict"),
+        ({"cfg": {"model": {**CONFIG, "logit_temp": None}}}, "logit_temp = None is no float"),
+        ({"cfg": {"model": {**CONFIG, "encoder_attention_heads": 0}}}, "num_heads: 0 is not positive"),
+    ],
+)
+def test_configurations_of_the_wrong_types_are_told(tmp_path, change, message):
+    torch.save(hubert_content() | change, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=message):
+        read_model(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("encoder.feature_projection.projection.weight", ()),
+        ("encoder.transformer.pos_conv_embed.conv.parametrizations.weight.original1", (3,)),
+    ],
+)
+def test_tensors_of_torchaudio_of_any_shape_are_one_line(tmp_path, name, shape):
+    _, model = ours()
+    get("torchaudio").write(model, tmp_path / "x.pt")
+    state = torch.load(tmp_path / "x.pt", weights_only=True)
+    assert name in state
+    torch.save({**state, name: torch.ones(shape)}, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"x\.pt: .* has the shape"):
+        read_model(tmp_path / "x.pt")

@@ -6,7 +6,16 @@ import json
 
 import pytest
 import torch
-from interop_models import alone, assert_same_layers, layers_of_theirs, ours, theirs, waveforms
+from interop_models import (
+    alone,
+    assert_read_or_refused,
+    assert_same_layers,
+    damaged,
+    layers_of_theirs,
+    ours,
+    theirs,
+    waveforms,
+)
 
 import audiossl
 from audiossl.interop.experiments import open_experiment, write_experiment
@@ -195,3 +204,80 @@ def test_kinds_that_cannot_hold_an_encoder_are_refused(tmp_path):
     with pytest.raises(ValueError, match="transformers' Hubert cannot hold this encoder"):
         write(model, tmp_path / "hf")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json", "preprocessor_config.json", "pytorch_model.bin"])
+def test_damaged_files_are_one_line(tmp_path, name):
+    from safetensors.torch import load_file
+
+    _, model = ours()
+    write(model, tmp_path / "hf")
+    if name.endswith(".bin"):
+        torch.save(load_file(tmp_path / "hf" / WEIGHTS), tmp_path / "hf" / name)
+        (tmp_path / "hf" / WEIGHTS).unlink()
+    path = tmp_path / "hf" / name
+    refused = [assert_read_or_refused(lambda: read_model(tmp_path / "hf"), tmp_path) for _ in damaged(path)]
+    assert all(refused[:4])
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(change if isinstance(change, list) else {**content, **change}))
+
+
+JUNK = (None, "x", -1, 0, 0.5, [[]], {"a": []})
+
+
+@pytest.mark.parametrize("kind", ["hubert", "wavlm"])
+def test_configurations_of_any_content_are_one_line(tmp_path, kind):
+    _, model = ours("wavlm" if kind == "wavlm" else "wav2vec2", kind=kind)
+    write(model, tmp_path / "hf")
+    for name in ("config.json", "preprocessor_config.json"):
+        path = tmp_path / "hf" / name
+        whole = path.read_text()
+        for key in json.loads(whole):
+            for value in JUNK:
+                edit(path, {key: value})
+                assert_read_or_refused(lambda: read_model(tmp_path / "hf"), tmp_path)
+        path.write_text(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("config.json", [1], r"config\.json: holds \[1\], no JSON object"),
+        ("preprocessor_config.json", [], "holds \\[\\], no JSON object"),
+        ("config.json", {"model_type": ["hubert"]}, "is in none of the formats"),
+        ("config.json", {"conv_stride": 5}, "convolution strides 5"),
+        ("config.json", {"num_attention_heads": 0}, "num_heads: 0 is not positive"),
+        ("config.json", {"layerdrop": "0.1"}, "layerdrop = '0.1' is no float"),
+        ("preprocessor_config.json", {"do_normalize": "no"}, "do_normalize = 'no' is no bool"),
+    ],
+)
+def test_configurations_of_the_wrong_types_are_one_line(tmp_path, name, change, message):
+    _, model = ours()
+    write(model, tmp_path / "hf")
+    edit(tmp_path / "hf" / name, change)
+    with pytest.raises(ValueError, match=message) as error:
+        read_model(tmp_path / "hf")
+    assert str(tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_in_no_or_half_a_file_are_one_line(tmp_path):
+    _, model = ours()
+    write(model, tmp_path / "hf")
+    (tmp_path / "hf" / WEIGHTS).unlink()
+    torch.save([torch.ones(1)], tmp_path / "hf" / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin: holds no tensors by name"):
+        read_model(tmp_path / "hf")
+    (tmp_path / "hf" / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": {"a": "part-1.safetensors"}}))
+    with pytest.raises(ValueError, match=r"part-1\.safetensors: no such file"):
+        read_model(tmp_path / "hf")
+
+
+def test_junk_that_is_called_safetensors_is_one_line(tmp_path):
+    path = tmp_path / "x.safetensors"
+    for content in (b"", b"junk" * 9, b"\xff" * 50, (2).to_bytes(8, "little") + b"{}"):
+        path.write_bytes(content)
+        assert assert_read_or_refused(lambda: read_model(path), path)

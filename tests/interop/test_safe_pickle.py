@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import datetime as dt
 import enum
 import os
 import pickle
@@ -12,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from interop_models import assert_read_or_refused, damaged
 
 from audiossl.interop.safe_pickle import UnsafePickleError, load_plain
 
@@ -145,3 +147,54 @@ def test_other_files_are_one_line(tmp_path, content):
     with pytest.raises(ValueError, match=r"x\.pt: cannot be read as a checkpoint") as error:
         load_plain(tmp_path / "x.pt")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damaged_files_are_one_line(tmp_path, zipped):
+    content = {"model": {f"layer.{i}": torch.randn(4, 3) for i in range(5)}, "cfg": {"lr": 0.5, "names": ["a"] * 5}}
+    path = saved(tmp_path, content, _use_new_zipfile_serialization=zipped)
+    refused = [assert_read_or_refused(lambda: load_plain(path), path) for _ in damaged(path, flips=60)]
+    assert all(refused[:4])
+    assert sum(refused) > 10
+
+
+def test_deeply_nested_files_are_one_line(tmp_path):
+    with (tmp_path / "x.pt").open("wb") as file:  # lists in lists, which cost the unpickler no depth
+        for value in (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, {}):
+            pickle.dump(value, file, protocol=2)
+        file.write(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")
+        pickle.dump([], file, protocol=2)
+    with pytest.raises(ValueError, match=r"x\.pt: cannot be read as a checkpoint .*recursion"):
+        load_plain(tmp_path / "x.pt")
+
+
+def test_harmless_objects_are_read_and_do_nothing(tmp_path):
+    tagged, parameter = torch.arange(3.0), torch.nn.Parameter(torch.ones(2))
+    tagged.tag = parameter.tag = "an attribute"
+    content = {
+        "array": np.arange(3),
+        "bytes": bytearray(b"ab"),
+        "slice": slice(1, 2),
+        "counts": collections.Counter(a=2),
+        "date": dt.datetime(2020, 1, 1, tzinfo=dt.UTC),
+        "tagged": tagged,
+        "parameter": parameter,
+    }
+    found = load_plain(saved(tmp_path, content))
+    assert found.keys() == content.keys()
+    assert found["slice"] == [1, 2, None]
+    assert found["counts"] == {"a": 2}
+    assert not isinstance(found["array"], np.ndarray)
+    assert torch.equal(found["parameter"], torch.ones(2))
+    assert not hasattr(found["parameter"], "tag")
+    assert torch.equal(found["tagged"], torch.arange(3.0))
+
+
+def test_what_rebuilds_a_tensor_goes_by_the_same_rules(tmp_path):
+    class Sneaky:
+        def __reduce__(self):
+            return torch._tensor._rebuild_from_type_v2, (os.system, torch.Tensor, (f"touch {tmp_path}/ran",), {})
+
+    with pytest.raises(UnsafePickleError, match=r"names .*system"):
+        load_plain(saved(tmp_path, [Sneaky()]))
+    assert not (tmp_path / "ran").exists()

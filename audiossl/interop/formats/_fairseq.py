@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import ast
-import operator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
-from audiossl.interop.heads import FAIRSEQ, codeword_sets, read_codewords, read_contrastive, write_contrastive
+from audiossl.interop.heads import (
+    CODEWORD_PARTS,
+    CONTRASTIVE_PARTS,
+    FAIRSEQ,
+    codeword_sets,
+    codeword_tensors,
+    left_behind,
+    read_codewords,
+    read_contrastive,
+    write_contrastive,
+)
 from audiossl.interop.keys import old_weight_norm, to_ours, to_theirs
 from audiossl.interop.model import Model, checked, encoder_table, require_known, require_strides
+from audiossl.interop.source_file import entry, shown
 from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES
 
 if TYPE_CHECKING:
@@ -72,24 +83,31 @@ def read_state(
             f"{where}: unexpected {', '.join(unknown[:3])} ({len(unknown)} in all) in an encoder of this family"
         )
     table = encoder_table(own, {**_facts(config, task, where), **overrides}, where)
-    temperature = float(config.get("logit_temp", 0.1))
-    kept: Weights = {}
-    objective: Tables = {}
+    temperature = entry(config, "logit_temp", 0.1, where)
     if "label_embs_concat" in heads:
-        rows = len(heads["label_embs_concat"])
-        sizes = [len(words) for words in symbols]
-        sizes = sizes if sum(sizes) == rows else [rows]
-        known = {"labels": task.get("labels") if len(task.get("labels") or []) == len(sizes) else None}
-        known |= {"label_rate": float(task.get("label_rate") or 50.0), "temperature": temperature}
-        projection = heads["final_proj.weight"], heads["final_proj.bias"]
-        kept, objective = read_codewords(projection, heads["label_embs_concat"], sizes, known)
+        kept, objective = _codewords(heads, task, [len(words) for words in symbols], temperature, where)
     else:
-        groups = int(config.get("latent_groups", 2))
+        groups = entry(config, "latent_groups", 2, where)
         kept, objective = read_contrastive(heads, FAIRSEQ, groups=groups, temperature=temperature)
     read = {"hubert": _CODEWORDS, "wav2vec2": _CONTRASTIVE}.get(objective.get("name", ""), ())
     left = [name for name, value in heads.items() if value.any() and not (read and name.startswith(read))]
     notes = (f"{len(left)} tensors of heads are left behind, such as {left[0]}",) if left else ()
     return Model(_kind(table, objective, config), table, checked(own, table, where), kept, objective, None, notes)
+
+
+def _codewords(
+    heads: Weights, task: Tables, sizes: list[int], temperature: float, where: str
+) -> tuple[Weights, Tables]:
+    """Return HuBERT's heads and their [objective] table. sizes: of its dictionaries, where the file has them."""
+    projection, rows = codeword_tensors(heads, "final_proj", "label_embs_concat", where)
+    sizes = sizes if sum(sizes) == len(rows) else [len(rows)]
+    labels = task.get("labels")
+    named = isinstance(labels, list | tuple) and len(labels) == len(sizes) and all(type(n) is str for n in labels)
+    if len(projection[1]) not in {rows.shape[1], rows.shape[1] * len(sizes)}:
+        return {}, {}  # of several label sets, and nothing tells which rows are whose
+    rate = (entry(task, "label_rate", 50.0, where) if task.get("label_rate") is not None else 0.0) or 50.0
+    known = {"labels": labels if named else None, "label_rate": rate, "temperature": temperature}
+    return read_codewords(projection, rows, sizes, known)
 
 
 def state_of(model: Model, where: str) -> Weights:
@@ -186,6 +204,17 @@ def symbols_of(model: Model) -> list[list[str]]:
     return [(special + [str(k) for k in range(len(rows))])[: len(rows)] for _, _, rows in codeword_sets(model)]
 
 
+def as_published(model: Model, package: str) -> tuple[Model, list[str]]:
+    """Return the model as what a package calls it, and what is to be said: UniSpeech-SAT without its second head is HuBERT there."""
+    if model.kind == "unispeech-sat" and codeword_sets(model):
+        model = replace(model, kind="hubert")
+    if model.ctc:
+        return model, []
+    kept: tuple[str, ...] = CODEWORD_PARTS if model.kind == "hubert" and codeword_sets(model) else ()
+    kept = CONTRASTIVE_PARTS if write_contrastive(model, FAIRSEQ) else kept
+    return model, left_behind(model, kept, package)
+
+
 def final_dim(model: Model) -> int:
     """Width of the projections of the heads, real or of zeros."""
     return int(model.objective.get("final_dim", 256))
@@ -200,7 +229,7 @@ def require_family(model: Model, kinds: Sequence[str], where: str) -> None:
             f"{where}: {model.kind} with an encoder {table['name']} of position_depth {table.get('position_depth', 1)} "
             f"cannot be held; --kind is one of {', '.join(kinds)}, with plain positions"
         )
-    if model.kind != "hubert" and codeword_sets(model):
+    if model.kind == "wav2vec2" and codeword_sets(model):
         raise ValueError(f"{where}: codewords belong to HuBERT; leave out --kind {model.kind}")
 
 
@@ -210,44 +239,62 @@ def _facts(config: Tables, task: Tables, where: str) -> Tables:
         where,
         activation_fn=(config.get("activation_fn", "gelu"), "gelu"),
         layer_type=(config.get("layer_type", "transformer"), "transformer"),
-        target_glu=(bool(config.get("target_glu", False)), False),
-        quantize_input=(bool(config.get("quantize_input", False)), False),
+        target_glu=(entry(config, "target_glu", False, where), False),
+        quantize_input=(entry(config, "quantize_input", False, where), False),
     )
     if "conv_feature_layers" in config:
-        require_strides(where, [stride for _, _, stride in _conv_layers(str(config["conv_feature_layers"]), where)])
-    names = {
-        "num_heads": "encoder_attention_heads",
-        "pre_norm": "layer_norm_first",
-        "dropout": "dropout",
-        "attention_dropout": "attention_dropout",
-        "activation_dropout": "activation_dropout",
-        "layer_drop": "encoder_layerdrop",
-        "dropout_input": "dropout_input",
-        "dropout_features": "dropout_features",
-        "feature_grad_mult": "feature_grad_mult",
+        require_strides(where, [stride for _, _, stride in _conv_layers(config["conv_feature_layers"], where)])
+    names: dict[str, tuple[str, type[float]]] = {  # bool and int are floats to a type checker
+        "num_heads": ("encoder_attention_heads", int),
+        "pre_norm": ("layer_norm_first", bool),
+        "dropout": ("dropout", float),
+        "attention_dropout": ("attention_dropout", float),
+        "activation_dropout": ("activation_dropout", float),
+        "layer_drop": ("encoder_layerdrop", float),
+        "dropout_input": ("dropout_input", float),
+        "dropout_features": ("dropout_features", float),
+        "feature_grad_mult": ("feature_grad_mult", float),
     }
-    facts = {ours: config[theirs] for ours, theirs in names.items() if theirs in config}
-    facts["normalise_waveform"] = bool(task.get("normalize", config.get("normalize", False)))
-    if task.get("sample_rate", 16000) != 16000:
-        facts["sample_rate"] = task["sample_rate"]
-    if config.get("relative_position_embedding"):
-        facts |= {"num_buckets": config.get("num_buckets", 320), "max_distance": config.get("max_distance", 1280)}
+    facts = {ours: entry(config, theirs, kind(), where) for ours, (theirs, kind) in names.items() if theirs in config}
+    facts["normalise_waveform"] = entry(task, "normalize", entry(config, "normalize", False, where), where)
+    rate = entry(task, "sample_rate", 16000, where)
+    if rate != 16000:
+        facts["sample_rate"] = rate
+    if entry(config, "relative_position_embedding", False, where):
+        facts["num_buckets"] = entry(config, "num_buckets", 320, where)
+        facts["max_distance"] = entry(config, "max_distance", 1280, where)
     return facts
 
 
-def _conv_layers(text: str, where: str) -> list[tuple[int, int, int]]:
-    """Value of fairseq's little Python, sums and multiples of lists of tuples, without `eval`."""
+_MAX_LAYERS, _MAX_TEXT = 100, 1000
 
-    def value(node: ast.expr) -> Any:
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult):
-            return (operator.add if isinstance(node.op, ast.Add) else operator.mul)(value(node.left), value(node.right))
-        return ast.literal_eval(node)
 
+def _conv_layers(text: Any, where: str) -> list[tuple[int, int, int]]:
+    """Value of fairseq's little Python, sums and multiples of lists of tuples, without `eval` and of no more than 100 layers."""
+
+    def value(node: ast.expr) -> list[Any]:
+        if not isinstance(node, ast.BinOp):
+            found: list[Any] = list(ast.literal_eval(node))
+            return found
+        if isinstance(node.op, ast.Add):
+            layers = value(node.left) + value(node.right)
+        elif isinstance(node.op, ast.Mult):
+            once, times = value(node.left), int(ast.literal_eval(node.right))
+            layers = once * times if len(once) * times <= _MAX_LAYERS else []
+        else:
+            layers = []
+        if not 0 < len(layers) <= _MAX_LAYERS:
+            raise ValueError
+        return layers
+
+    fault = f"{where}: conv_feature_layers {shown(text)} is not a list of at most {_MAX_LAYERS} (dim, kernel, stride)"
+    if not isinstance(text, str) or len(text) > _MAX_TEXT:
+        raise ValueError(fault)
     try:
-        layers: list[tuple[int, int, int]] = value(ast.parse(text.strip(), mode="eval").body)
+        layers = value(ast.parse(text.strip(), mode="eval").body)
         return [(int(dim), int(kernel), int(stride)) for dim, kernel, stride in layers]
-    except (SyntaxError, ValueError, TypeError) as error:
-        raise ValueError(f"{where}: conv_feature_layers {text!r} is not a list of (dim, kernel, stride)") from error
+    except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        raise ValueError(fault) from error
 
 
 def _position_pairs(weights: Weights) -> Pairs:
@@ -263,7 +310,7 @@ def _kind(table: Tables, objective: Tables, config: Tables) -> str:
         return "hubert"
     if table["position_depth"] > 1:
         return "data2vec-audio"
-    name = str(config.get("_name") or config.get("arch") or "")
+    name = next((n for n in (config.get("_name"), config.get("arch")) if isinstance(n, str)), "")
     return "hubert" if objective.get("name") == "hubert" or "hubert" in name else "wav2vec2"
 
 

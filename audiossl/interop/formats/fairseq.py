@@ -13,6 +13,7 @@ import torch
 
 from audiossl.interop.ctc_tokens import ctc_head, fairseq_rows
 from audiossl.interop.formats._fairseq import (
+    as_published,
     config_of,
     ctc_rows,
     read_state,
@@ -21,8 +22,8 @@ from audiossl.interop.formats._fairseq import (
     symbols_of,
     task_of,
 )
-from audiossl.interop.model import written_whole
-from audiossl.interop.source_file import SourceFile, tensors
+from audiossl.interop.model import shaped, written_whole
+from audiossl.interop.source_file import SourceFile, entry, tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,17 +44,17 @@ def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
     content, where = source.content, str(source.path)
     if not sniff(source):
         raise ValueError(f"{where}: has no 'model' beside 'cfg' or 'args'; it is no checkpoint of fairseq")
-    config = content.get("cfg") or content.get("args") or {}
-    model, task = config.get("model") or config, config.get("task") or config
-    weights, layer = _unwrapped(tensors(content["model"]))
+    config = _part(content, "cfg", where) or _part(content, "args", where)
+    model, task = _part(config, "model", where) or config, _part(config, "task", where) or config
+    weights, layer = _unwrapped(tensors(content["model"], where))
     inner = model.get("w2v_args")
     if isinstance(inner, dict):  # a recogniser says inside what its encoder was
-        model, task = inner.get("model") or inner, {**(inner.get("task") or inner), "normalize": task.get("normalize")}
-        task = {key: value for key, value in task.items() if value is not None}
-    state = content.get("task_state") or {}
-    symbols = [
-        item["symbols"] for item in state.get("dictionaries") or [] if isinstance(item, dict) and "symbols" in item
-    ]
+        model = _part(inner, "model", where) or inner
+        task = (_part(inner, "task", where) or inner) | {"normalize": task.get("normalize")}
+    task = {key: value for key, value in task.items() if value is not None}
+    state = _part(content, "task_state", where)
+    symbols = [words for words in map(_symbols, entry(state, "dictionaries", [], where)) if words]
+    symbols = symbols or _label_symbols(task, source.path)
     read = read_state(weights, model, task, symbols, overrides, where)
     if not layer:
         return read
@@ -63,20 +64,19 @@ def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
             read,
             notes=(*read.notes, f"the output layer is left behind: no {DICTIONARY} beside the file tells its tokens"),
         )
-    head = ctc_head(
-        tokens, layer["weight"], layer["bias"], blank="<s>", unknown="<unk>", boundary="|", where=f"{where}: tokens"
-    )
+    weight, bias = shaped(layer, "weight", 2, f"{where}: proj"), shaped(layer, "bias", 1, f"{where}: proj")
+    head = ctc_head(tokens, weight, bias, blank="<s>", unknown="<unk>", boundary="|", where=f"{where}: tokens")
     return replace(read, ctc=head, heads={}, objective={})
 
 
 def write(model: Model, out: Path) -> list[str]:
     """Write a checkpoint; a recogniser's tokens go to `dict.ltr.txt` beside it, HuBERT's labels to `dict.<labels>.txt`."""
     where = f"--to fairseq {out}"
+    model, notes = as_published(model, "fairseq")
     require_family(model, ("hubert", "wav2vec2", "wavlm"), where)
     if model.ctc and model.kind == "wavlm":
         raise ValueError(f"{where}: fairseq has no recogniser on wavlm; export it to transformers")
     config, task, weights = config_of(model), task_of(model), state_of(model, where)
-    notes = []
     beside: dict[str, str] = {}
     content: dict[str, Any] = {"args": None, "cfg": {"model": config, "task": task}, "model": weights}
     if model.kind == "wavlm":
@@ -113,14 +113,40 @@ def _unwrapped(weights: Weights) -> tuple[Weights, Weights]:
     return {name.removeprefix("w2v_model."): value for name, value in inside.items()}, layer
 
 
+def _part(table: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+    """Table inside a table; empty where there is none, which fairseq writes as None."""
+    return entry(table, key, {}, where) if table.get(key) is not None else {}
+
+
+def _symbols(dictionary: Any) -> list[str]:
+    symbols = dictionary.get("symbols") if isinstance(dictionary, dict) else None
+    return [str(token) for token in symbols] if isinstance(symbols, list) else []
+
+
+def _label_symbols(task: dict[str, Any], path: Path) -> list[list[str]]:
+    """Symbols of each label set of HuBERT, from the dictionaries beside a checkpoint that holds none; empty where one is missing."""
+    labels = task.get("labels")
+    names = [f"dict.{label}.txt" for label in labels] if isinstance(labels, list | tuple) else []
+    found = [_lines(path.parent / name) for name in names if "/" not in name and (path.parent / name).is_file()]
+    return found if len(found) == len(names) else []
+
+
 def _tokens(state: dict[str, Any], path: Path) -> list[str]:
-    known = state.get("target_dictionary")
-    if isinstance(known, dict) and "symbols" in known:
-        return [str(token) for token in known["symbols"]]
+    known = _symbols(state.get("target_dictionary"))
+    if known:
+        return known
     beside = path.parent / DICTIONARY
     if not beside.is_file():
         return []
-    lines = beside.read_text(encoding="utf-8").splitlines()
+    return _lines(beside)
+
+
+def _lines(dictionary: Path) -> list[str]:
+    """Symbols of a dictionary, fairseq's own four in front."""
+    try:
+        lines = dictionary.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{dictionary}: is no text in UTF-8 ({error.reason}); copy it again") from error
     return ["<s>", "<pad>", "</s>", "<unk>", *(line.rsplit(" ", 1)[0] for line in lines if line.strip())]
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from audiossl.interop.formats._fairseq import config_of, read_state, require_family, state_of, symbols_of, task_of
+from audiossl.interop.formats._fairseq import (
+    as_published,
+    config_of,
+    read_state,
+    require_family,
+    state_of,
+    symbols_of,
+    task_of,
+)
 from audiossl.interop.model import written_whole
 from audiossl.interop.source_file import tensors
 
@@ -32,13 +40,16 @@ def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
     if not sniff(source):
         raise ValueError(f"{source.path}: lacks {', '.join(_KEYS)}; it is no converted checkpoint of s3prl")
     task, config, weights = (source.content[key] for key in _KEYS)
-    symbols = [words for words in source.content.get("dictionaries_symbols") or [] if words]
-    return read_state(tensors(weights), config, task, symbols, overrides, str(source.path))
+    known = source.content.get("dictionaries_symbols")
+    symbols = [words for words in known if isinstance(words, list)] if isinstance(known, list) else []
+    where = str(source.path)
+    return read_state(tensors(weights, where), config, task, symbols, overrides, where)
 
 
 def write(model: Model, out: Path) -> list[str]:
     """Write a file for s3prl's `hubert_local` or `wav2vec2_local`, whichever the model's kind is."""
     where = f"--to s3prl {out}"
+    model, notes = as_published(model, "s3prl")
     require_family(model, ("hubert", "wav2vec2"), where)
     content: dict[str, Any] = {
         "task_cfg": task_of(model),
@@ -49,5 +60,5 @@ def write(model: Model, out: Path) -> list[str]:
         content["dictionaries_symbols"] = symbols_of(model) or [None]
     with written_whole(out) as partial:
         torch.save(content, partial)
-    notes = [f"an upstream of s3prl: run_downstream.py -u {model.kind}_local -k {out}"]
+    notes += [f"an upstream of s3prl: run_downstream.py -u {model.kind}_local -k {out}"]
     return [*notes, "the output layer is left behind: upstreams have none"] if model.ctc else notes

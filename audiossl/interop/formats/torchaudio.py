@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from audiossl.interop.heads import codeword_sets, read_codewords
+from audiossl.interop.heads import CODEWORD_PARTS, codeword_sets, codeword_tensors, left_behind, read_codewords
 from audiossl.interop.keys import to_ours, to_theirs
-from audiossl.interop.model import Model, checked, encoder_table, written_whole
-from audiossl.interop.source_file import SourceFile, read_json, tensors, write_json
+from audiossl.interop.model import Model, checked, encoder_table, shaped, written_whole
+from audiossl.interop.source_file import SourceFile, entry, read_json, tensors, write_json
 from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES
 
 if TYPE_CHECKING:
@@ -49,6 +49,17 @@ def sniff(source: SourceFile) -> bool:
     return _PROJECTION in _weights(source)
 
 
+_FACTS: dict[str, tuple[str, Any]] = {
+    "pre_norm": ("encoder_layer_norm_first", False),
+    "dropout": ("encoder_dropout", 0.1),
+    "attention_dropout": ("encoder_attention_dropout", 0.1),
+    "activation_dropout": ("encoder_ff_interm_dropout", 0.1),
+    "layer_drop": ("encoder_layer_drop", 0.1),
+    "dropout_input": ("encoder_projection_dropout", 0.1),
+}
+"""Our key: (the argument, a value of its type)."""
+
+
 def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
     """Read the encoder, with HuBERT's heads where it is a pretraining model. An output layer has no tokens here and is left behind."""
     where, weights = str(source.path), _weights(source)
@@ -60,19 +71,23 @@ def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
     if others:
         raise ValueError(f"{where}: unexpected {', '.join(others[:3])} ({len(others)} in all) in such a model")
     notes = ["the output layer is left behind: the file does not tell its tokens"] if "aux.weight" in weights else []
-    arguments = read_json(_beside(source.path)).get("arguments", {})
-    facts = _facts(arguments, norm, weights[_PROJECTION].shape[0], overrides, where)
+    dim = len(shaped(weights, _PROJECTION, 2, where))
+    facts = {**_facts(source, norm, dim), **overrides}
+    if "num_heads" not in facts:
+        raise ValueError(
+            f"{where}: a model of width {dim} does not tell its attention heads; add --encoder.num_heads N"
+        )
     if _MASK not in weights:
         notes.append("these files have no mask embedding: zeros; fine-tune with finetune.mask_prob 0 or let it train")
-    own["mask_emb"] = weights.get(_MASK, torch.zeros(weights[_PROJECTION].shape[0]))
-    table = encoder_table(own, {**facts, **overrides}, where)
+    own["mask_emb"] = weights.get(_MASK, torch.zeros(dim))
+    table = encoder_table(own, facts, where)
     heads: Weights = {}
     objective: dict[str, Any] = {}
     if "logit_generator.label_embeddings" in weights:
-        rows = weights["logit_generator.label_embeddings"]
-        projection = weights["logit_generator.final_proj.weight"], weights["logit_generator.final_proj.bias"]
+        names = "logit_generator.final_proj", "logit_generator.label_embeddings"
+        projection, rows = codeword_tensors(weights, *names, where)
         heads, objective = read_codewords(projection, rows, [len(rows)], {"special_rows": 0})
-    kind = "hubert" if heads else str(read_json(_beside(source.path)).get("kind", "wav2vec2"))
+    kind = "hubert" if heads else entry(read_json(_beside(source.path)), "kind", "wav2vec2", str(_beside(source.path)))
     return Model(kind, table, checked(own, table, where), heads, objective, None, tuple(notes))
 
 
@@ -86,11 +101,12 @@ def write(model: Model, out: Path) -> list[str]:
     )
     if table["conv_norm"] == "group" and table["conv_bias"]:
         weights["feature_extractor.conv_layers.0.conv.bias"] = torch.zeros(table["conv_dim"])
-    notes = []
     facts: dict[str, Any] = {"kind": model.kind, "normalise_waveform": table["normalise_waveform"]}
+    facts["sample_rate"] = table.get("sample_rate", 16000)
     arguments = _arguments(table)
-    sets = codeword_sets(model)
-    if len(sets) == 1 and not model.ctc:
+    sets = [] if model.ctc else codeword_sets(model)
+    notes = left_behind(model, CODEWORD_PARTS if len(sets) == 1 else (), "torchaudio")
+    if len(sets) == 1:
         projection, bias, codewords = sets[0]
         special = model.objective.get("special_rows", 4)
         weights = {f"wav2vec2.{name}": value for name, value in weights.items()}
@@ -105,8 +121,6 @@ def write(model: Model, out: Path) -> list[str]:
     if model.ctc:
         weights |= {"aux.weight": model.ctc.weight, "aux.bias": model.ctc.bias}
         facts["tokens"] = list(model.ctc.vocabulary.tokens)
-    elif model.heads and facts["builder"] == "wav2vec2_model":
-        notes.append(f"the {model.objective['name']} heads are left behind: torchaudio has no model with them")
     with written_whole(out) as partial:
         torch.save({name: value.clone() for name, value in weights.items()}, partial)
         write_json(_beside(out), {**facts, "arguments": arguments})
@@ -115,25 +129,22 @@ def write(model: Model, out: Path) -> list[str]:
 
 def _weights(source: SourceFile) -> Weights:
     """The state dict, without the prefix that encoders have inside pretraining models."""
-    content = tensors(source.content)
-    if source.path.suffix == ".safetensors" and source.path.is_file():
-        from safetensors.torch import load_file
-
-        content = load_file(source.path)
+    content = tensors(source.content, str(source.path))
     return {name.removeprefix("wav2vec2."): value for name, value in content.items()}
 
 
-def _facts(arguments: dict[str, Any], norm: str, dim: int, overrides: dict[str, Any], where: str) -> dict[str, Any]:
-    heads = arguments.get("encoder_num_heads", _HEADS.get(dim))
-    if heads is None and "num_heads" not in overrides:
-        raise ValueError(
-            f"{where}: a model of width {dim} does not tell its attention heads; add --encoder.num_heads N"
-        )
-    return {
-        "num_heads": heads,
-        "pre_norm": arguments.get("encoder_layer_norm_first", norm == "layer"),
-        "normalise_waveform": norm == "layer",
-    }
+def _facts(source: SourceFile, norm: str, dim: int) -> dict[str, Any]:
+    """Return what weights do not tell, from the JSON beside them; without that, what is usual at a width, if anything."""
+    place = _beside(source.path)
+    told, where = read_json(place), str(place)
+    arguments: dict[str, Any] = entry(told, "arguments", {}, where)
+    facts: dict[str, Any] = {"num_heads": _HEADS[dim]} if dim in _HEADS else {}
+    facts["pre_norm"] = norm == "layer"
+    facts["normalise_waveform"] = entry(told, "normalise_waveform", norm == "layer", where)
+    rate = entry(told, "sample_rate", 16000, where)
+    known = {"num_heads": ("encoder_num_heads", 1), **_FACTS}
+    facts |= {ours: entry(arguments, key, kind, where) for ours, (key, kind) in known.items() if key in arguments}
+    return facts if rate == 16000 else {**facts, "sample_rate": rate}
 
 
 def _arguments(table: dict[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from audiossl.interop.ctc_tokens import ctc_head
-from audiossl.interop.heads import TRANSFORMERS, read_contrastive, write_contrastive
+from audiossl.interop.heads import CONTRASTIVE_PARTS, TRANSFORMERS, left_behind, read_contrastive, write_contrastive
 from audiossl.interop.keys import to_ours, to_theirs
-from audiossl.interop.model import Model, checked, encoder_table, require_known, require_strides, written_whole
+from audiossl.interop.model import Model, checked, encoder_table, require_known, require_strides, shaped, written_whole
 from audiossl.interop.safe_pickle import load_plain
-from audiossl.interop.source_file import SourceFile, read_json, tensors, write_json
+from audiossl.interop.source_file import SourceFile, entry, read_json, read_safetensors, tensors, write_json
 from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES
 
 if TYPE_CHECKING:
@@ -58,9 +58,26 @@ _HEADS = (
 )
 
 
+_FACTS: dict[str, tuple[str, Any]] = {
+    "num_heads": ("num_attention_heads", 12),
+    "pre_norm": ("do_stable_layer_norm", False),
+    "dropout": ("hidden_dropout", 0.1),
+    "attention_dropout": ("attention_dropout", 0.1),
+    "activation_dropout": ("activation_dropout", 0.1),
+    "layer_drop": ("layerdrop", 0.1),
+    "dropout_input": ("feat_proj_dropout", 0.0),
+    "dropout_features": ("feat_quantizer_dropout", 0.0),
+}
+_WAVLM_FACTS: dict[str, tuple[str, Any]] = {
+    "num_buckets": ("num_buckets", 320),
+    "max_distance": ("max_bucket_distance", 800),
+}
+"""Our key: (theirs, what it is where the file leaves it out)."""
+
+
 def sniff(source: SourceFile) -> bool:
     """Whether it is a folder with the configuration of a speech encoder."""
-    return read_json(source.path / CONFIG).get("model_type") in CLASSES
+    return str(read_json(source.path / CONFIG).get("model_type")) in CLASSES
 
 
 def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
@@ -80,13 +97,14 @@ def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
     if unknown:
         raise ValueError(f"{folder}: unexpected {', '.join(unknown[:3])} ({len(unknown)} in all) in a {kind} encoder")
     notes = []
-    if "mask_emb" not in weights and config.get("mask_time_prob", 0) == 0 == config.get("mask_feature_prob", 0):
+    if "mask_emb" not in weights and not _is_masked(config, str(folder / CONFIG)):
         import torch
 
         notes.append("no mask embedding, as it was never trained: zeros")
-        weights["mask_emb"] = torch.zeros(config["hidden_size"])
+        weights["mask_emb"] = torch.zeros(len(shaped(weights, "projection.weight", 2, str(folder))))
     table = encoder_table(weights, {**facts, **overrides}, str(folder))
-    groups, temperature = config.get("num_codevector_groups", 2), config.get("contrastive_logits_temperature", 0.1)
+    groups = entry(config, "num_codevector_groups", 2, f"{folder}/{CONFIG}")
+    temperature = entry(config, "contrastive_logits_temperature", 0.1, f"{folder}/{CONFIG}")
     heads, objective = read_contrastive(rest, TRANSFORMERS, groups=groups, temperature=temperature)
     ctc = _read_ctc(folder, config, rest)
     known = ("lm_head.",) if ctc else (("quantizer.", "project_q.", "project_hid.") if heads else ())
@@ -106,12 +124,10 @@ def write(model: Model, out: Path) -> list[str]:
         weights["feature_extractor.conv_layers.0.conv.bias"] = weights["feature_projection.layer_norm.bias"].new_zeros(
             table["conv_dim"]
         )
-    notes = []
-    heads = write_contrastive(model, TRANSFORMERS) if kind == "wav2vec2" and not model.ctc else {}
+    heads = write_contrastive(model, TRANSFORMERS) if not model.ctc else {}
+    notes = left_behind(model, CONTRASTIVE_PARTS if heads else (), "transformers")
     if heads or model.ctc:
         weights = {f"{kind.replace('-', '_')}.{name}": value for name, value in weights.items()} | heads
-    elif model.heads:
-        notes.append(f"the {model.objective['name']} heads are left behind: transformers has no {kind} model with them")
     if model.ctc:
         weights |= {"lm_head.weight": model.ctc.weight, "lm_head.bias": model.ctc.bias}
     suffix = "ForCTC" if model.ctc else "ForPreTraining" if heads else "Model"
@@ -139,36 +155,36 @@ def _facts(folder: Path, config: dict[str, Any], kind: str) -> dict[str, Any]:
     )
     require_strides(f"{folder}/{CONFIG}", config.get("conv_stride", CONV_STRIDES))
     layer = config.get("feat_extract_norm", "layer" if kind == "data2vec-audio" else "group") == "layer"
-    preprocessor = read_json(folder / "preprocessor_config.json")
+    known = _WAVLM_FACTS if kind == "wavlm" else {}
     facts = {
-        "num_heads": config.get("num_attention_heads", 12),
-        "pre_norm": config.get("do_stable_layer_norm", False),
-        "dropout": config.get("hidden_dropout", 0.1),
-        "attention_dropout": config.get("attention_dropout", 0.1),
-        "activation_dropout": config.get("activation_dropout", 0.1),
-        "layer_drop": config.get("layerdrop", 0.1),
-        "dropout_input": config.get("feat_proj_dropout", 0.0),
-        "dropout_features": config.get("feat_quantizer_dropout", 0.0),
-        "normalise_waveform": bool(preprocessor.get("do_normalize", layer)),
+        ours: entry(config, theirs, usual, f"{folder}/{CONFIG}") for ours, (theirs, usual) in (_FACTS | known).items()
     }
-    if preprocessor.get("sampling_rate", 16000) != 16000:
-        facts["sample_rate"] = preprocessor["sampling_rate"]
-    if kind == "wavlm":
-        facts |= {"num_buckets": config.get("num_buckets", 320), "max_distance": config.get("max_bucket_distance", 800)}
-    return facts
+    place = folder / "preprocessor_config.json"
+    preprocessor = read_json(place)
+    facts["normalise_waveform"] = entry(preprocessor, "do_normalize", layer, str(place))
+    rate = entry(preprocessor, "sampling_rate", 16000, str(place))
+    return facts if rate == 16000 else {**facts, "sample_rate": rate}
+
+
+def _is_masked(config: dict[str, Any], where: str) -> bool:
+    return any(entry(config, key, 0.0, where) for key in ("mask_time_prob", "mask_feature_prob"))
 
 
 def _weights(folder: Path) -> Weights:
     """All tensors of a folder, whichever of the usual files holds them."""
-    from safetensors.torch import load_file
-
-    index = read_json(folder / f"{WEIGHTS}.index.json").get("weight_map", {})
     if (folder / WEIGHTS).is_file():
-        return load_file(folder / WEIGHTS)
-    if index:
-        return {name: value for part in sorted(set(index.values())) for name, value in load_file(folder / part).items()}
-    if (folder / "pytorch_model.bin").is_file():
-        return tensors(load_plain(folder / "pytorch_model.bin"))
+        return read_safetensors(folder / WEIGHTS)
+    index = folder / f"{WEIGHTS}.index.json"
+    parts: dict[str, Any] = entry(read_json(index), "weight_map", {}, str(index))
+    if parts:
+        files = sorted({str(part) for part in parts.values()})
+        return {name: value for part in files for name, value in read_safetensors(folder / part).items()}
+    pickled = folder / "pytorch_model.bin"
+    if pickled.is_file():
+        content = load_plain(pickled)
+        if not isinstance(content, dict):
+            raise ValueError(f"{pickled}: holds no tensors by name; copy it again")
+        return tensors(content, str(pickled))
     raise ValueError(f"{folder}: has neither {WEIGHTS} nor pytorch_model.bin; download its weights too")
 
 
@@ -177,14 +193,14 @@ def _read_ctc(folder: Path, config: dict[str, Any], heads: Weights) -> CTCHead |
         return None
     where = f"{folder}/vocab.json"
     rows = read_json(folder / "vocab.json")
-    if not rows or not all(isinstance(row, int) for row in rows.values()):
+    if not rows or not all(type(row) is int for row in rows.values()):
         raise ValueError(f"{where}: gives no row for each token; an output layer without its tokens cannot be imported")
     tokens = sorted(rows, key=lambda token: int(rows[token]))
     settings = read_json(folder / "tokenizer_config.json")
     pad = config.get("pad_token_id", 0)
-    blank = tokens[pad] if 0 <= pad < len(tokens) else str(settings.get("pad_token", "<pad>"))
+    blank = tokens[pad] if type(pad) is int and 0 <= pad < len(tokens) else str(settings.get("pad_token", "<pad>"))
     unknown, boundary = str(settings.get("unk_token", "<unk>")), str(settings.get("word_delimiter_token", "|"))
-    weight, bias = heads["lm_head.weight"], heads["lm_head.bias"]
+    weight, bias = shaped(heads, "lm_head.weight", 2, str(folder)), shaped(heads, "lm_head.bias", 1, str(folder))
     return ctc_head(tokens, weight, bias, blank=blank, unknown=unknown, boundary=boundary, where=where)
 
 
