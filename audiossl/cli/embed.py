@@ -37,8 +37,8 @@ def main(
     Args:
         source: experiment, checkpoint, or `random:` and an experiment for random weights.
         data: data directory, or a folder of shards.
-        out: folder for embeddings.npy, embeddings.ids, embeddings.json and utt2spk.
-        crops: embed so many crops of each utterance instead of all of it; scoring takes the mean over pairs of crops.
+        out: folder for embeddings.npy, embeddings.ids, embeddings.json, selection.json and utt2spk.
+        crops: embed so many crops of each utterance instead of all of it; `audiossl verify --crop-mean` says how they are averaged.
         crop_duration: seconds of each crop; shorter utterances are repeated.
         layer: layer to average over time, of an encoder without embeddings; 0 is the input of its first block (default: the last).
         seed: of random weights.
@@ -52,6 +52,7 @@ def main(
     from audiossl.data.manifest import Manifest
     from audiossl.train.distributed import join_world
     from audiossl.verification.extract import ExtractConfig, extract, open_embedder
+    from audiossl.verification.protocol import keep_selection, selection_of
 
     def say(line: str) -> None:
         print(f"audiossl: {line}", file=sys.stderr, flush=True)
@@ -64,7 +65,9 @@ def main(
         embedder = open_embedder(source, layer=layer, seed=seed, device=world.device)
         if embedder.what != "embeddings":
             say(f"{source} has no embedding of its own: these are {embedder.what}")
+        selection = selection_of(source)
         count, bad = extract(manifest, embedder, out, config, log=say)
+    keep_selection(selection, out)
     if json:
         facts = {"embeddings": str(out), "utterances": count, "dim": embedder.dim, "what": embedder.what}
         print(json_module.dumps({**facts, "left_out": bad}))

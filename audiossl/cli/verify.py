@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
-import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,11 +15,11 @@ from audiossl.cli.main import MisuseError
 if TYPE_CHECKING:
     import numpy as np
 
-    from audiossl.metrics._detection import DetectionCurve
     from audiossl.verification._vectors import BackEnd
     from audiossl.verification.calibration import Calibration
     from audiossl.verification.embeddings import Embeddings
-    from audiossl.verification.system import Quality, System
+    from audiossl.verification.protocol import Selection
+    from audiossl.verification.system import System
     from audiossl.verification.trials import Trials
 
 _TOP = 300
@@ -42,10 +41,14 @@ class VerifyOptions:
         top: cohort scores per utterance for `--norm as` (default: 300).
         speaker_means: the cohort are speakers, each the mean of its utterances by utt2spk.
         plain_means: do not bring these means back to unit length.
+        crop_mean: of crops, average the embeddings divided by their lengths (unit: the mean cosine over pairs of crops) or as they are (raw: the cosine of mean embeddings); default: unit.
         calibrate: development score file and trial list to fit a calibration on.
+        calibrate_embeddings: embeddings of the development trials, for `--quality norm` and `cohort` (default: those of --embeddings).
+        calibrate_utt2dur: durations of the development utterances (default: those of --utt2dur).
         calibration: calibration.json of an earlier run, to apply.
         quality: what calibration may know of an utterance: duration, norm (length of its embedding), cohort (its mean score).
         utt2dur: durations of the utterances, for `--quality duration`.
+        select_on_test: score trials on which the checkpoint was selected or the calibration fitted; results.json says so.
         bootstrap: resamples for 95 % intervals; 0: none.
         utt2spk: speakers of the trials' utterances: intervals then resample speakers instead of trials.
         seed: of the resamples.
@@ -68,10 +71,14 @@ class VerifyOptions:
     top: int | None = None
     speaker_means: bool = False
     plain_means: bool = False
+    crop_mean: Literal["unit", "raw"] | None = None
     calibrate: tuple[Path, Path] | None = None
+    calibrate_embeddings: Path | None = None
+    calibrate_utt2dur: Path | None = None
     calibration: Path | None = None
     quality: tuple[Literal["duration", "norm", "cohort"], ...] = ()
     utt2dur: Path | None = None
+    select_on_test: bool = False
     bootstrap: int = 0
     utt2spk: Path | None = None
     seed: int = 0
@@ -93,28 +100,53 @@ def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
     """
     import numpy as np
 
+    from audiossl.cli._verify_results import spoken, write_results
     from audiossl.verification.embeddings import read_speakers
     from audiossl.verification.measure import MeasureConfig, measure
+    from audiossl.verification.protocol import judge_list
     from audiossl.verification.trials import read_trials
 
     _check(options)
+    if options.norm == "as" and options.top is None:
+        options = replace(options, top=_TOP)
     settings = options.eer, options.p_target, options.c_miss, options.c_fa
     llr = options.llr or bool(options.calibrate or options.calibration) or bool(options.plda and not options.norm)
     config = MeasureConfig(*settings, llr=llr, bootstrap=options.bootstrap)
     trials = read_trials(options.trials)
+    selection = _selection(options)
+    chosen = judge_list(
+        selection.trials, selection.by, trials, what="the checkpoint was selected", allowed=options.select_on_test
+    )
     speakers = None
     if options.utt2spk is not None:
         speaker, _ = read_speakers(options.utt2spk, trials.names)
         speakers = speaker[trials.enrol], speaker[trials.test]
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-    scores = _scores(options, trials)
+    scores, fitted = _scores(options, trials)
+    if itself := int((trials.enrol == trials.test).sum()):
+        _say(f"{trials.path}: {itself} trials compare an utterance with itself; they count like all others")
     generator = np.random.default_rng(options.seed)
     found, curve = measure(scores, trials.labels, config, generator=generator, speakers=speakers)
-    if options.out is not None:
-        _write(options.out, options, trials, scores, found, curve, llr=llr)
-    print(json_module.dumps(found) if options.json else _spoken(found, options))
+    if options.out is None:
+        _say("without --out, no scores, DET plot, histogram and results.json are written")
+    else:
+        said = {"selection": chosen} | ({} if fitted is None else {"calibrated_on": fitted})
+        write_results(options.out, options, trials, scores, found, curve, selection, said, llr=llr)
+    print(json_module.dumps(found) if options.json else spoken(found, options))
     return 0
+
+
+def _say(line: str) -> None:
+    print(f"audiossl: {line}", file=sys.stderr, flush=True)
+
+
+def _selection(options: VerifyOptions) -> Selection:
+    from audiossl.verification.protocol import kept_selection
+
+    place = options.embeddings or options.scores
+    assert place is not None
+    return kept_selection(place if place.is_dir() else place.parent)
 
 
 def _check(options: VerifyOptions) -> None:
@@ -129,7 +161,8 @@ def _check(options: VerifyOptions) -> None:
     needs = (
         ("llr", "scores"), ("plda", "embeddings"), ("subtract_mean", "embeddings"), ("cohort", "embeddings"),
         ("cohort", "norm"), ("norm", "cohort"), ("top", "norm"), ("speaker_means", "cohort"),
-        ("plain_means", "speaker_means"), ("quality", "embeddings"), ("utt2spk", "bootstrap"),
+        ("plain_means", "speaker_means"), ("crop_mean", "embeddings"), ("quality", "embeddings"), ("utt2spk", "bootstrap"),
+        ("calibrate_embeddings", "calibrate"), ("calibrate_utt2dur", "calibrate"), ("calibrate_utt2dur", "utt2dur"),
     )  # fmt: skip
     for name, other in needs:
         if name in given and other not in given:
@@ -140,6 +173,10 @@ def _check(options: VerifyOptions) -> None:
         raise MisuseError(
             "audiossl verify: --plain-means is for cosines; PLDA has no unit length to bring means back to"
         )
+    if options.crop_mean and options.plda:
+        raise MisuseError("audiossl verify: --crop-mean is for cosines; PLDA is trained on raw means of crops")
+    if options.calibrate_embeddings and not {"norm", "cohort"} & set(options.quality):
+        raise MisuseError("audiossl verify: --calibrate-embeddings goes with --quality norm or cohort; add it")
     if options.quality and not given & {"calibrate", "calibration"}:
         raise MisuseError("audiossl verify: --quality is for calibration; add --calibrate or --calibration")
     if "cohort" in options.quality and options.cohort is None:
@@ -152,8 +189,8 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _scores(options: VerifyOptions, trials: Trials) -> np.ndarray:
-    """(trial,) final scores."""
+def _scores(options: VerifyOptions, trials: Trials) -> tuple[np.ndarray, str | None]:
+    """(trial,) final scores, and the trials that a calibration of them was fitted on."""
     from audiossl.verification.scores import read_scores, scores_of
 
     system, statistics = None, None
@@ -163,7 +200,8 @@ def _scores(options: VerifyOptions, trials: Trials) -> np.ndarray:
         system = _system(options)
         scores, statistics = system.score(trials)
     if not (options.calibrate or options.calibration):
-        return scores
+        return scores, None
+    fitted = _fitted_on(options, trials)
     names, features = _features(options, system, trials, scores, statistics)
     calibration = _calibration(options, system)
     if calibration.features != tuple(names):
@@ -171,7 +209,19 @@ def _scores(options: VerifyOptions, trials: Trials) -> np.ndarray:
             f"{options.calibration}: is for {', '.join(calibration.features)}, not for {', '.join(names)}; "
             "give the same --quality"
         )
-    return calibration.apply(features)
+    return calibration.apply(features), fitted
+
+
+def _fitted_on(options: VerifyOptions, trials: Trials) -> str:
+    """Say what trials the calibration is fitted on; ValueError where they are the scored ones and that is not allowed."""
+    from audiossl.verification.protocol import UNKNOWN, judge_list
+
+    used, name = None, UNKNOWN
+    if options.calibrate is not None:
+        used, name = options.calibrate[1], str(options.calibrate[1])
+    elif options.calibration is not None and (kept := options.calibration.with_suffix(".trials")).is_file():
+        used, name = kept, str(kept)
+    return judge_list(used, name, trials, what="the calibration was fitted", allowed=options.select_on_test)
 
 
 def _system(options: VerifyOptions) -> System:
@@ -180,11 +230,12 @@ def _system(options: VerifyOptions) -> System:
 
     assert options.embeddings is not None
     embeddings = Embeddings.open(options.embeddings)
+    if options.crop_mean is not None and embeddings.matrix.ndim == 2:
+        raise ValueError(f"{embeddings.path}: holds no crops; leave out --crop-mean, or `audiossl embed --crops` again")
     cohort = None
     if options.cohort is not None:
-        top = None if options.norm == "s" else (_TOP if options.top is None else options.top)
         members = _alike(embeddings, Embeddings.open(options.cohort))
-        cohort = Cohort(members, top, options.speaker_means, not options.plain_means)
+        cohort = Cohort(members, options.top, options.speaker_means, not options.plain_means)
     return System(embeddings, _back_end(options, embeddings), cohort)
 
 
@@ -194,14 +245,15 @@ def _back_end(options: VerifyOptions, embeddings: Embeddings) -> BackEnd:
     from audiossl.verification.plda import checked_plda, load_plda, save_plda, train_plda
 
     if options.plda is None:
-        if options.subtract_mean is None:
-            return Cosine()
-        return Cosine(_alike(embeddings, Embeddings.open(options.subtract_mean)).mean())
+        mean = None
+        if options.subtract_mean is not None:
+            mean = _alike(embeddings, Embeddings.open(options.subtract_mean)).mean()
+        return Cosine(mean, options.crop_mean or "unit")
     if options.plda.suffix == ".safetensors":
         return checked_plda(load_plda(options.plda), embeddings)
 
     def log(iteration: int, likelihood: float) -> None:
-        print(f"PLDA iteration {iteration}: log-likelihood {likelihood:.4f} per utterance", file=sys.stderr)
+        _say(f"PLDA iteration {iteration}: log-likelihood {likelihood:.4f} per utterance")
 
     model = train_plda(_alike(embeddings, Embeddings.open(options.plda)), log=log)
     if options.out is not None:
@@ -229,14 +281,15 @@ def _features(
     if not options.quality:
         return [SCORE], scores[:, None]
     assert system is not None
-    kinds: tuple[Quality, ...] = options.quality
-    names, values = system.quality(trials, kinds, utt2dur=options.utt2dur, statistics=statistics)
+    names, values = system.quality(trials, options.quality, utt2dur=options.utt2dur, statistics=statistics)
     return [SCORE, *names], np.column_stack([scores, values])
 
 
 def _calibration(options: VerifyOptions, system: System | None) -> Calibration:
-    """Load or fit the calibration; a fitted one is kept in the output folder."""
+    """Load or fit the calibration; a fitted one is kept in the output folder, with its trials."""
     from audiossl.verification.calibration import fit_calibration, load_calibration, save_calibration
+    from audiossl.verification.embeddings import Embeddings
+    from audiossl.verification.protocol import keep_list
     from audiossl.verification.scores import read_scores, scores_of
     from audiossl.verification.trials import read_trials
 
@@ -246,76 +299,14 @@ def _calibration(options: VerifyOptions, system: System | None) -> Calibration:
     dev = read_trials(options.calibrate[1])
     scores = scores_of(dev, read_scores(options.calibrate[0]))
     statistics = None
+    if system is not None and options.calibrate_embeddings is not None:
+        system = replace(system, embeddings=_alike(system.embeddings, Embeddings.open(options.calibrate_embeddings)))
     if system is not None and "cohort" in options.quality:
         _, statistics = system.score(dev)
-    names, features = _features(options, system, dev, scores, statistics)
+    durations = replace(options, utt2dur=options.calibrate_utt2dur or options.utt2dur)
+    names, features = _features(durations, system, dev, scores, statistics)
     calibration = fit_calibration(features, dev.labels, names=names, prior=options.p_target)
     if options.out is not None:
         save_calibration(options.out / "calibration.json", calibration)
+        keep_list(dev.path, options.out / "calibration.trials")
     return calibration
-
-
-def _write(
-    out: Path,
-    options: VerifyOptions,
-    trials: Trials,
-    scores: np.ndarray,
-    found: dict[str, Any],
-    curve: DetectionCurve,
-    *,
-    llr: bool,
-) -> None:
-    """Write scores, plots and results."""
-    from audiossl.diagnostics.results import add_result
-    from audiossl.verification.scores import write_scores
-
-    write_scores(out / "scores", trials, scores)
-    _draw(out, options, trials, scores, curve, llr=llr)
-    context = {name: found[name] for name in ("num_target", "num_nontarget")}
-    said = {
-        name: str(value)
-        for name in ("embeddings", "scores", "plda", "cohort", "norm")
-        if (value := getattr(options, name))
-    }
-    for name, unit in {"eer": "%", "min_dcf": "", "act_dcf": "", "cllr": "bit"}.items():
-        if name in found:
-            interval = {key: found[key] for key in (f"{name}_interval",) if key in found}
-            title = f"{'EER' if name == 'eer' else name} {options.trials.stem}"
-            setting = {"convention": options.eer} if name == "eer" else {"p_target": options.p_target}
-            add_result(
-                out, title, found[name], unit,
-                seed=options.seed if interval else None, **interval, **setting, **context, **said,
-            )  # fmt: skip
-
-
-def _draw(
-    out: Path, options: VerifyOptions, trials: Trials, scores: np.ndarray, curve: DetectionCurve, *, llr: bool
-) -> None:
-    """Write det.png and histogram.png; the latter shows the Bayes threshold where the scores are meant for one."""
-    from audiossl.diagnostics.figures import render
-    from audiossl.verification.figures import draw_det, draw_histogram
-
-    costs = options.c_fa / options.c_miss * (1 - options.p_target) / options.p_target
-    threshold = math.log(costs) if llr else None
-    pictures = {
-        "det.png": render(lambda figure: draw_det(figure, {options.trials.stem: curve}), size=(5.0, 5.0)),
-        "histogram.png": render(lambda figure: draw_histogram(figure, scores, trials.labels, threshold=threshold)),
-    }
-    for name, picture in pictures.items():
-        partial = out / f"{name}.partial"
-        partial.write_bytes(picture.light)
-        partial.replace(out / name)
-
-
-def _spoken(found: dict[str, Any], options: VerifyOptions) -> str:
-    def line(name: str, shown: str, unit: str = "") -> str:
-        ends = found.get(f"{name}_interval")
-        interval = f"  (95 %: {ends[0]:.4g} to {ends[1]:.4g})" if ends else ""
-        return f"{name:<10}{shown}{unit}{interval}"
-
-    trials = f"{found['num_target']} target and {found['num_nontarget']} non-target trials"
-    units = {
-        name: "" if name == "cllr" else f"  at p_target {options.p_target:g}" for name in ("min_dcf", "act_dcf", "cllr")
-    }
-    lines = [line(name, f"{found[name]:.4f}", unit) for name, unit in units.items() if name in found]
-    return "\n".join([f"trials    {trials}", line("eer", f"{found['eer']:.3f}", " %"), *lines])

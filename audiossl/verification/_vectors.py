@@ -70,6 +70,11 @@ def vectors_of(embeddings: Embeddings, rows: np.ndarray, back_end: BackEnd) -> V
     return Vectors(matrix, offset)
 
 
+def crop_mean(embeddings: np.ndarray) -> np.ndarray:
+    """(row, [crop,] dim) -> (row, dim)."""
+    return embeddings if embeddings.ndim == 2 else embeddings.mean(axis=1)
+
+
 def checked_points(embeddings: Embeddings, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return points, (row, dim); ValueError names the utterance whose embedding was zero or not finite.
 

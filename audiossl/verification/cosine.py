@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from audiossl.verification._vectors import Vectors, pair_scores, trial_rows, vectors_of
+from audiossl.verification._vectors import Vectors, crop_mean, pair_scores, trial_rows, vectors_of
 
 if TYPE_CHECKING:
     from audiossl.verification.embeddings import Embeddings
     from audiossl.verification.trials import Trials
+
+CropMean: TypeAlias = Literal["unit", "raw"]
 
 
 @dataclass(frozen=True)
@@ -19,17 +21,20 @@ class Cosine:
     """Cosine of two embeddings; of crops, the mean over all pairs of crops.
 
     That mean is the dot product of the means of the normalised crops: (1/C^2) sum_ij a_i . b_j = mean(a) . mean(b), where the means
-    are not normalised again. mean: (dim,), subtracted from every embedding first, or None.
+    are not normalised again. mean: (dim,), subtracted from every embedding first, or None. crops: what is averaged, `unit`, or `raw`,
+    the embeddings as they are: then it is the cosine of the two mean embeddings (Lepage and Dehak, 2022).
     """
 
     mean: np.ndarray | None = None
+    crops: CropMean = "unit"
 
     def points(self, embeddings: np.ndarray) -> np.ndarray:
-        """(row, [crop,] dim) -> (row, dim) float32: each embedding divided by its length, then averaged over crops."""
+        """(row, [crop,] dim) -> (row, dim) float32: divided by the length and averaged over crops, `raw` ones the other way round."""
         if self.mean is not None:
             embeddings = embeddings - self.mean.astype(np.float32)
-        units = self.unit(embeddings)
-        return units if units.ndim == 2 else units.mean(axis=1)
+        if self.crops == "raw":
+            embeddings = crop_mean(embeddings)
+        return crop_mean(self.unit(embeddings))
 
     def unit(self, points: np.ndarray) -> np.ndarray:
         """Divide by the length; a row of zeros becomes nan."""

@@ -156,10 +156,17 @@ class Embeddings:
         return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
     def mean(self) -> np.ndarray:
-        """(dim,) float64, the mean of all embeddings, crops included."""
-        total = sum(block.reshape(-1, self.dim).sum(axis=0, dtype=np.float64) for _, block in self.blocks())
-        mean: np.ndarray = total / (self.matrix.size // self.dim)
-        return mean
+        """(dim,) float64, the mean of all embeddings, crops included; ValueError names the utterance of one that is not finite."""
+        total = np.zeros(self.dim)
+        for where, block in self.blocks():
+            part = block.reshape(-1, self.dim).sum(axis=0, dtype=np.float64)
+            if not np.isfinite(part).all():
+                finite = np.isfinite(block.reshape(len(block), -1)).all(axis=1)
+                raise ValueError(
+                    f"{self.path}: the embedding of {self.ids[where.start + int(np.argmin(finite))]} is not finite; extract it again"
+                )
+            total += part
+        return np.asarray(total / (self.matrix.size // self.dim))
 
     def norms(self, rows: np.ndarray) -> np.ndarray:
         """(row,) float64, the length of each embedding, of several crops their mean length."""

@@ -15,21 +15,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from audiossl.metrics._detection import DetectionCurve
+    from audiossl.metrics.equal_error_rate import Convention
 
 _TICKS = np.array([0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95])
 _BINS = 100
 
 
-def draw_det(figure: Figure, curves: Mapping[str, DetectionCurve]) -> None:
+def draw_det(figure: Figure, curves: Mapping[str, DetectionCurve], *, convention: Convention = "interpolated") -> None:
     """Miss rate over false-alarm rate on probit axes, where Gaussian scores of equal variance give a straight line (Martin et al., 1997).
 
-    One line per system, with a dot at its equal error rate.
+    One line per system, with a dot at its equal error rate by `convention`; only the interpolated one lies on the line itself.
     """
     axes = figure.subplots()
     ends = [1.0, 0.0]
     for number, (name, curve) in enumerate(curves.items()):
         false_alarm, miss = det_points(curve)
-        eer = curve_eer(curve) / 100.0
+        eer = curve_eer(curve, convention=convention) / 100.0
         axes.plot(probit(false_alarm), probit(miss), color=f"C{number % 6}", label=f"{name}, EER {100 * eer:.2f} %")
         if 0.0 < eer < 1.0:  # the axes end before 0 and 1
             axes.plot(*2 * [probit(np.array([eer]))], color=f"C{number % 6}", marker="o", markersize=5)
@@ -50,7 +51,7 @@ def draw_histogram(figure: Figure, scores: np.ndarray, labels: np.ndarray, *, th
     scores, labels: (trial,). threshold: marked, where there is one that the scores are meant for.
     """
     axes = figure.subplots()
-    edges = np.histogram_bin_edges(scores, bins=_BINS)
+    edges = _edges(np.asarray(scores, np.float64))
     for number, (name, chosen) in enumerate({"non-targets": ~labels, "targets": labels}.items()):
         density, _ = np.histogram(scores[chosen], bins=edges, density=True)
         axes.stairs(density, edges, fill=True, alpha=0.45, color=f"C{number}", label=f"{int(chosen.sum()):,} {name}")
@@ -59,3 +60,11 @@ def draw_histogram(figure: Figure, scores: np.ndarray, labels: np.ndarray, *, th
     axes.set(xlabel="score", ylabel="density")
     axes.margins(x=0.01)
     axes.legend()
+
+
+def _edges(scores: np.ndarray) -> np.ndarray:
+    """(bin + 1,) edges over all scores; where these are all but equal, so far apart that float64 tells them from one another."""
+    low, high = float(scores.min()), float(scores.max())
+    least = 1e-6 * max(abs(low), abs(high)) or 1.0
+    surplus = max(0.0, least - (high - low)) / 2
+    return np.linspace(low - surplus, high + surplus, _BINS + 1)

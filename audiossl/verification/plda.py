@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from audiossl.verification._vectors import Vectors, add_by_group, checked_points, pair_scores, trial_rows, vectors_of
+from audiossl.verification._vectors import (
+    Vectors,
+    add_by_group,
+    checked_points,
+    crop_mean,
+    pair_scores,
+    trial_rows,
+    vectors_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,11 +155,6 @@ def load_plda(path: Path) -> PLDA:
     if shapes != ((len(mean),),) * 3 + ((len(mean), len(mean)),):
         raise ValueError(f"{path}: tensors of shapes {shapes} are no PLDA model; train it again")
     return PLDA(center, bool(length_norm), mean, transform, between)
-
-
-def crop_mean(embeddings: np.ndarray) -> np.ndarray:
-    """(row, [crop,] dim) -> (row, dim)."""
-    return embeddings if embeddings.ndim == 2 else embeddings.mean(axis=1)
 
 
 class _State(NamedTuple):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _SHAPE = "enrol test score"
 _BLOCK = 1 << 16
+_LARGEST = 1e30  # squares, sums and the range of any number of scores stay far from the end of float64
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def write_scores(path: Path, trials: Trials, values: np.ndarray) -> None:
 
 
 def read_scores(path: Path) -> Scores:
-    """Read a score file; ValueError names file and line of what is no finite score."""
+    """Read a score file; ValueError names file and line of what is no finite score, and of one beyond 1e30."""
     numbering, enrol, test, values = Numbering(), [], [], []
     for first, columns in read_columns(path, 3, _SHAPE):
         enrol.append(numbering.numbers(columns[0]))
@@ -94,9 +95,13 @@ def _numbers(path: Path, first: int, words: list[bytes]) -> np.ndarray:
     except ValueError:
         place = next(index for index, word in enumerate(words) if not _is_number(word))
     else:
-        if np.isfinite(values).all():
+        usable = np.abs(values) <= _LARGEST
+        if usable.all():
             return values
-        place = int(np.argmin(np.isfinite(values)))
+        place = int(np.argmin(usable))
+        if np.isfinite(values[place]):
+            shown = words[place].decode(errors="replace")
+            raise ValueError(f"{path}:{first + place}: the score {shown} is beyond {_LARGEST:g}; scale all scores down")
     shown = words[place].decode(errors="replace")
     raise ValueError(f"{path}:{first + place}: {shown!r} is no finite score; write `{_SHAPE}`")
 

@@ -39,12 +39,19 @@ class Trials:
         """Say where trial `index` stands, for messages."""
         return f"{self.path}:{index + 1}"
 
+    @property
+    def pairs(self) -> np.ndarray:
+        """(trial,) int64, the same number for the same two utterances, whichever is the enrolment."""
+        sides = self.enrol.astype(np.int64), self.test.astype(np.int64)
+        return np.asarray(np.minimum(*sides) * len(self.names) + np.maximum(*sides))
+
 
 def read_trials(path: Path) -> Trials:
     """Read a trial list: `enrol test label` (Kaldi) or `label enrol test` (VoxCeleb), as the first line shows for all.
 
-    A label is target, nontarget, 1 or 0. A pair may come twice and counts twice. ValueError names file and line of anything else, and
-    a list that is empty.
+    A label is target, nontarget, 1 or 0. A pair may come twice and counts twice, and an utterance may be the target of itself. ValueError
+    names file and line of anything else, a list that is empty, and both lines that say of one pair, in whichever order, that it is and
+    that it is not of one speaker.
     """
     numbering, enrol, test, labels = Numbering(), [], [], []
     label_column = -1
@@ -63,7 +70,31 @@ def read_trials(path: Path) -> Trials:
         enrol.append(numbering.numbers(columns[0]))
         test.append(numbering.numbers(columns[1]))
     sides = np.concatenate(enrol), np.concatenate(test)
-    return Trials(path, numbering.names(path, sides), *sides, np.concatenate(labels))
+    trials = Trials(path, numbering.names(path, sides), *sides, np.concatenate(labels))
+    _refuse_contradictions(trials)
+    return trials
+
+
+def _refuse_contradictions(trials: Trials) -> None:
+    itself = (trials.enrol == trials.test) & ~trials.labels
+    if itself.any():
+        trial = int(np.argmax(itself))
+        raise ValueError(
+            f"{trials.place(trial)}: {trials.names[trials.enrol[trial]]!r} is a non-target of itself; remove the line"
+        )
+    pairs = trials.pairs
+    said = np.sort(2 * pairs + trials.labels)
+    clash = (said[1:] == said[:-1] + 1) & (said[1:] % 2 == 1)
+    if clash.any():
+        about = np.flatnonzero(np.isin(pairs, said[1:][clash] // 2))
+        first = int(about[0])
+        second = int(about[(pairs[about] == pairs[first]) & (trials.labels[about] != trials.labels[first])][0])
+        names = f"{trials.names[trials.enrol[first]]} {trials.names[trials.test[first]]}"
+        words = ("nontarget", "target")
+        raise ValueError(
+            f"{trials.place(second)}: {names!r} is {words[int(trials.labels[second])]}, and {words[int(trials.labels[first])]} in "
+            f"line {first + 1}; remove one of the lines"
+        )
 
 
 def _label_column(path: Path, words: tuple[bytes, ...]) -> int:

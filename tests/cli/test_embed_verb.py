@@ -69,8 +69,10 @@ def test_whole_utterances_and_crops(corpus, tmp_path, capsys):
         "embeddings.npy",
         "embeddings.ids",
         "embeddings.json",
+        "selection.json",
         "utt2spk",
     }
+    assert json.loads((tmp_path / "c" / "selection.json").read_text()) == {"selection": "none"}
 
 
 def test_an_encoder_without_embeddings_says_what_it_gives(corpus, tmp_path, capsys):

@@ -12,7 +12,9 @@ from audiossl.cli.main import main
 from audiossl.diagnostics.results import read_results
 from audiossl.metrics.equal_error_rate import equal_error_rate
 from audiossl.metrics.min_dcf import min_dcf
-from audiossl.verification.embeddings import EmbeddingWriter
+from audiossl.verification.calibration import fit_calibration
+from audiossl.verification.embeddings import Embeddings, EmbeddingWriter
+from audiossl.verification.protocol import Selection, keep_selection
 from audiossl.verification.scores import read_scores, scores_of
 from audiossl.verification.trials import read_trials
 
@@ -92,11 +94,13 @@ def test_cosine_scores_and_their_files(corpus, tmp_path, capsys):
     eer, cost = read_results(tmp_path / "out")
     assert (eer.name, eer.value, eer.unit, eer.seed) == ("EER trials", found["eer"], "%", None)
     assert (cost.name, cost.value, cost.more["p_target"]) == ("min_dcf trials", found["min_dcf"], 0.01)
+    assert eer.more["selection"] == "unknown"  # nothing says where these embeddings come from
     # The scores that were written are worth the same.
     again = measured(["--trials", root / "trials", "--scores", tmp_path / "out" / "scores"], capsys)
     assert again == pytest.approx(found)
-    code, out, _ = run(words[:4], capsys)
+    code, out, err = run(words[:4], capsys)
     assert code == 0
+    assert err == "audiossl: without --out, no scores, DET plot, histogram and results.json are written\n"
     assert f"{found['eer']:.3f} %" in out
     assert f"{labels.sum()} target and" in out
 
@@ -184,6 +188,160 @@ def test_intervals_over_trials_and_speakers(corpus, tmp_path, capsys):
     assert read_results(tmp_path)[0].more["eer_interval"] == one["eer_interval"]
 
 
+def test_a_row_says_what_the_scores_depend_on_and_replaces_the_one_that_said_the_same(corpus, tmp_path, capsys):
+    root, *_ = corpus
+    base = ["--trials", root / "trials", "--embeddings", root / "e", "--out", tmp_path / "out"]
+    measured(base, capsys)
+    measured([*base, "--bootstrap", "60"], capsys)
+    measured([*base, "--bootstrap", "60", "--seed", "1"], capsys)
+    eer, _ = read_results(tmp_path / "out")
+    assert (eer.seed, len(eer.more["eer_interval"])) == (1, 2)
+    measured([*base, "--eer", "max"], capsys)  # minDCF is the same measurement again
+    measured([*base, "--subtract-mean", root / "c"], capsys)
+    norm = ["--cohort", root / "c", "--norm", "as", "--top", "20", "--speaker-means"]
+    measured([*base, *norm], capsys)
+    rows = [row.more for row in read_results(tmp_path / "out") if row.name == "EER trials"]
+    assert [row["convention"] for row in rows] == ["interpolated", "max", "interpolated", "interpolated"]
+    assert len(read_results(tmp_path / "out")) == 4 + 3
+    assert (rows[2]["subtract_mean"], rows[3]["top"], rows[3]["speaker_means"]) == (str(root / "c"), 20, True)
+    measured(["--trials", root / "dev", *base[2:4], "--out", tmp_path / "dev"], capsys)
+    fit = ["--calibrate", tmp_path / "dev" / "scores", root / "dev", "--quality", "norm"]
+    measured([*base, *fit], capsys)
+    kept = ["--calibration", tmp_path / "out" / "calibration.json", "--quality", "norm"]
+    measured([*base, *kept], capsys)
+    *_, fitted, again = [row.more for row in read_results(tmp_path / "out") if row.name == "EER trials"]
+    assert (fitted["calibrate"], fitted["quality"]) == ([str(fit[1]), str(fit[2])], ["norm"])
+    assert (fitted["calibrated_on"], again["calibration"]) == (str(root / "dev"), str(kept[1]))
+    assert again["calibrated_on"] == str(tmp_path / "out" / "calibration.trials")
+
+
+def test_calibration_on_the_scored_trials_needs_a_flag_and_is_recorded(corpus, tmp_path, capsys):
+    root, *_ = corpus
+    base = ["--trials", root / "trials", "--embeddings", root / "e", "--out", tmp_path / "out"]
+    measured(base, capsys)
+    # The same pairs the other way round and without some of them are the same list.
+    lines = [line.split() for line in (root / "trials").read_text().splitlines()]
+    (tmp_path / "turned").write_text("".join(f"{label} {test} {enrol}\n" for label, enrol, test in lines[:400]))
+    turned = ["--trials", tmp_path / "turned", "--embeddings", root / "e", "--out", tmp_path / "dev"]
+    measured(turned, capsys)
+    fit = ["--calibrate", tmp_path / "dev" / "scores", tmp_path / "turned"]
+    code, _, err = run([*base, *fit], capsys)
+    assert code == 1
+    assert "the calibration was fitted on these trials" in err
+    assert err.count("\n") == 1
+    measured([*base, *fit, "--select-on-test"], capsys)
+    assert read_results(tmp_path / "out")[-1].more["calibrated_on"] == "test"
+    kept = ["--calibration", tmp_path / "out" / "calibration.json"]
+    assert "add --select-on-test" in run([*base, *kept], capsys)[2]
+    measured([*base, *kept, "--select-on-test"], capsys)
+    # Development trials that only overlap are others; the row names them.
+    other = measured(
+        [*base, "--calibrate", tmp_path / "dev" / "scores", tmp_path / "turned", "--select-on-test"], capsys
+    )
+    assert other["cllr"] > 0
+
+
+def test_a_selection_goes_with_embeddings_and_scores(corpus, tmp_path, capsys):
+    root, *_ = corpus
+    for name in ("embeddings.npy", "embeddings.ids"):
+        (tmp_path / name).write_bytes((root / "e" / name).read_bytes())
+    keep_selection(Selection("/data/dev", root / "dev"), tmp_path)
+    measured(["--trials", root / "trials", "--embeddings", tmp_path, "--out", tmp_path / "out"], capsys)
+    assert {row.more["selection"] for row in read_results(tmp_path / "out")} == {"/data/dev"}
+    again = ["--scores", tmp_path / "out" / "scores", "--out", tmp_path / "again"]
+    measured(["--trials", root / "trials", *again], capsys)
+    assert {row.more["selection"] for row in read_results(tmp_path / "again")} == {"/data/dev"}
+    base = ["--trials", root / "dev", "--embeddings", tmp_path, "--out", tmp_path / "dev"]
+    code, out, err = run(base, capsys)
+    assert (code, out) == (1, "")
+    assert "the checkpoint was selected on these trials (/data/dev)" in err
+    measured([*base, "--select-on-test"], capsys)
+    assert {row.more["selection"] for row in read_results(tmp_path / "dev")} == {"test"}
+    # Scores of others in the same folder do not inherit it.
+    measured(["--trials", root / "trials", "--embeddings", root / "e", "--out", tmp_path / "out"], capsys)
+    assert read_results(tmp_path / "out")[-1].more["selection"] == "unknown"
+    assert not list((tmp_path / "out").glob("selection*"))
+
+
+def test_quality_of_development_trials_comes_from_their_own_embeddings(corpus, tmp_path, capsys):
+    root, *_ = corpus
+    _, ids = write_embeddings(tmp_path / "e", 20, 3, "dev-")
+    write_trials(tmp_path / "trials", ids, 400, 4)
+    (tmp_path / "utt2dur").write_text("".join(f"{name} {1 + index % 5}\n" for index, name in enumerate(ids)))
+    measured(["--trials", tmp_path / "trials", "--embeddings", tmp_path / "e", "--out", tmp_path / "dev"], capsys)
+    base = ["--trials", root / "trials", "--embeddings", root / "e", "--utt2dur", root / "utt2dur"]
+    base += ["--quality", "duration", "norm", "--calibrate", tmp_path / "dev" / "scores", tmp_path / "trials"]
+    code, _, err = run(base, capsys)
+    assert code == 1
+    assert "utt2dur" in err
+    own = ["--calibrate-utt2dur", tmp_path / "utt2dur"]
+    code, _, err = run([*base, *own], capsys)
+    assert code == 1
+    assert "holds no embedding of 'dev-s" in err
+    own += ["--calibrate-embeddings", tmp_path / "e"]
+    assert measured([*base, *own, "--out", tmp_path / "out"], capsys)["cllr"] < 1
+    # By hand: the length of each side's development embedding.
+    store, dev = Embeddings.open(tmp_path / "e"), read_trials(tmp_path / "trials")
+    lengths = np.linalg.norm(store.matrix[store.rows(dev.names)].astype(np.float64), axis=1)
+    seconds = dict(line.split() for line in (tmp_path / "utt2dur").read_text().splitlines())
+    logs = np.log([float(seconds[name]) for name in dev.names])
+    columns = [scores_of(dev, read_scores(tmp_path / "dev" / "scores"))]
+    for values in (logs, lengths):
+        sides = values[dev.enrol], values[dev.test]
+        columns += [np.minimum(*sides), np.maximum(*sides)]
+    wanted = fit_calibration(np.column_stack(columns), dev.labels, names=["score", *"abcd"], prior=0.01)
+    weights = json.loads((tmp_path / "out" / "calibration.json").read_text())["weights"]
+    np.testing.assert_allclose(list(weights.values()), wanted.weights, rtol=1e-6)
+
+
+def test_raw_crop_means_are_cosines_of_mean_embeddings(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    crops = rng.standard_normal((12, 3, 8)) * rng.uniform(0.2, 5, (12, 3, 1))
+    ids = [f"u{row:02}" for row in range(12)]
+    with EmbeddingWriter(tmp_path / "e", 8, crops=3) as writer:
+        writer.add(ids, crops)
+    (tmp_path / "trials").write_text(
+        "".join(f"{int(j == i + 1)} {ids[i]} {ids[j]}\n" for i, j in combinations(range(12), 2))
+    )
+    base = ["--trials", tmp_path / "trials", "--embeddings", tmp_path / "e", "--out", tmp_path]
+    units = crops / np.linalg.norm(crops, axis=2, keepdims=True)
+    raw = crops.mean(axis=1)
+    raw /= np.linalg.norm(raw, axis=1, keepdims=True)
+    for words, points in (([], units.mean(axis=1)), (["unit"], units.mean(axis=1)), (["raw"], raw)):
+        measured([*base, *(["--crop-mean", *words] if words else [])], capsys)
+        wanted = [points[i] @ points[j] for i, j in combinations(range(12), 2)]
+        found = scores_of(read_trials(tmp_path / "trials"), read_scores(tmp_path / "scores"))
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    with EmbeddingWriter(tmp_path / "flat", 8) as writer:
+        writer.add(ids, raw)
+    code, _, err = run(
+        ["--trials", tmp_path / "trials", "--embeddings", tmp_path / "flat", "--crop-mean", "raw"], capsys
+    )
+    assert code == 1
+    assert "holds no crops; leave out --crop-mean" in err
+
+
+def test_a_mean_of_damaged_embeddings_names_them(corpus, tmp_path, capsys):
+    root, *_ = corpus
+    matrix = np.load(root / "c" / "embeddings.npy")
+    matrix[17, 3] = np.nan
+    np.save(tmp_path / "embeddings.npy", matrix)
+    (tmp_path / "embeddings.ids").write_bytes((root / "c" / "embeddings.ids").read_bytes())
+    name = (root / "c" / "embeddings.ids").read_text().split()[17]
+    code, _, err = run(["--trials", root / "trials", "--embeddings", root / "e", "--subtract-mean", tmp_path], capsys)
+    assert code == 1
+    assert f"{tmp_path / 'embeddings.npy'}: the embedding of {name} is not finite" in err
+
+
+def test_an_utterance_against_itself_is_counted_and_said(corpus, tmp_path, capsys):
+    root, *_ = corpus
+    (tmp_path / "trials").write_text("1 s00-0 s00-0\n1 s00-0 s00-1\n0 s00-0 s01-0\n")
+    code, out, err = run(["--trials", tmp_path / "trials", "--embeddings", root / "e", "--out", tmp_path], capsys)
+    assert code == 0
+    assert "2 target and 1 non-target trials" in out
+    assert "1 trials compare an utterance with itself" in err
+
+
 def test_given_ratios(corpus, tmp_path, capsys):
     root, scores, _ = corpus
     trials = read_trials(root / "trials")
@@ -214,6 +372,17 @@ def test_given_ratios(corpus, tmp_path, capsys):
         (["--embeddings", "e", "--quality", "duration", "--calibration", "c"], "--utt2dur go together"),
         (["--embeddings", "e", "--utt2dur", "d"], "--utt2dur go together"),
         (["--embeddings", "e", "--utt2spk", "u"], "--utt2spk goes with --bootstrap"),
+        (["--embeddings", "e", "--plda", "p", "--crop-mean", "raw"], "--crop-mean is for cosines"),
+        (["--scores", "s", "--crop-mean", "raw"], "--crop-mean goes with --embeddings"),
+        (["--embeddings", "e", "--calibrate-embeddings", "d"], "--calibrate-embeddings goes with --calibrate"),
+        (
+            ["--embeddings", "e", "--calibrate", "s", "t", "--calibrate-embeddings", "d"],
+            "goes with --quality norm or cohort",
+        ),
+        (
+            ["--embeddings", "e", "--calibrate", "s", "t", "--calibrate-utt2dur", "d"],
+            "--calibrate-utt2dur goes with --utt2dur",
+        ),
     ],
 )
 def test_misuse(words, message, capsys):

@@ -114,3 +114,17 @@ def test_speakers(tmp_path):
     assert sorted(names) == ["ann", "eve"]
     with pytest.raises(ValueError, match="says no speaker of 'u9'"):
         read_speakers(path, ["u1", "u9"])
+
+
+@pytest.mark.parametrize("crops", [None, 3])
+def test_a_mean_names_the_utterance_that_spoils_it(tmp_path, crops, monkeypatch):
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 200)  # several blocks
+    shape = (30, 4) if crops is None else (30, crops, 4)
+    matrix = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    np.save(tmp_path / "embeddings.npy", matrix)
+    (tmp_path / "embeddings.ids").write_text("".join(f"u{row}\n" for row in range(30)))
+    np.testing.assert_allclose(Embeddings.open(tmp_path).mean(), matrix.reshape(-1, 4).mean(axis=0, dtype=np.float64))
+    matrix[21, ..., 1] = np.nan
+    np.save(tmp_path / "embeddings.npy", matrix)
+    with pytest.raises(ValueError, match="the embedding of u21 is not finite"):
+        Embeddings.open(tmp_path).mean()

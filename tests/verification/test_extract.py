@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,6 +144,49 @@ def test_crops_are_even_and_short_ones_repeated(data, tmp_path, count):
             np.testing.assert_allclose(row, expected, atol=2e-5 * np.abs(expected).max())
 
 
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_parts_of_a_batch_side_by_side_give_what_the_batch_gives(data, tmp_path):
+    speaker_encoder(tmp_path / "exp")
+    embedder = open_embedder(str(tmp_path / "exp"))
+    calls = []
+
+    def embed(waveform, lengths):
+        calls.append((len(waveform), torch.get_num_threads()))
+        return embedder.embed(waveform, lengths)
+
+    watched = replace(embedder, embed=embed)
+    extract(Manifest.open(data), watched, tmp_path / "parts", ExtractConfig(batch_seconds=14.0, **HERE), log=print)
+    assert sorted(calls) == [(2, 1), (2, 1), (3, 1)]
+    assert torch.get_num_threads() == 3
+    elsewhere = replace(watched, device="cuda")  # where one call does all
+    extract(Manifest.open(data), elsewhere, tmp_path / "whole", ExtractConfig(batch_seconds=14.0, **HERE), log=print)
+    assert calls[3:] == [(7, 3)]
+    parts, whole = Embeddings.open(tmp_path / "parts"), Embeddings.open(tmp_path / "whole")
+    assert parts.ids == whole.ids
+    np.testing.assert_allclose(parts.matrix, whole.matrix, atol=2e-6 * np.abs(whole.matrix).max())
+
+
+def test_bfloat16_is_close_and_said(data, tmp_path):
+    speaker_encoder(tmp_path / "exp")
+    for precision in ("fp32", "bf16"):
+        embedder = open_embedder(str(tmp_path / "exp"), precision=precision)
+        extract(Manifest.open(data), embedder, tmp_path / precision, ExtractConfig(**HERE), log=print)
+        assert json.loads((tmp_path / precision / "embeddings.json").read_text())["precision"] == precision
+    exact, rounded = (Embeddings.open(tmp_path / name).matrix for name in ("fp32", "bf16"))
+    cosines = (exact * rounded).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
+    assert rounded.dtype == np.float32
+    assert 0.999 < cosines.min() < cosines.max()
+    assert np.abs(exact - rounded).max() > 1e-6 * np.abs(exact).max()
+
+
 def test_crops_alone_are_decoded_unless_they_cover_the_utterance(data):
     cuts = []
 
@@ -226,7 +270,8 @@ def test_random_weights_come_without_the_statistics_of_the_trained_ones(data, tm
     fresh = ThinResNet34(ThinResNet34.Config.tiny()).eval()
     waveform = waveform_of(data, 0)
     found = embedded(open_embedder(f"random:{tmp_path / 'exp'}", seed=5).embed, waveform)
-    np.testing.assert_allclose(found, embedded(fresh.embed, waveform), rtol=1e-6)
+    expected = embedded(fresh.embed, waveform)
+    np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max())
 
 
 def test_what_cannot_be_is_refused(data, tmp_path):

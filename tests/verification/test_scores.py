@@ -12,7 +12,7 @@ from audiossl.verification.trials import read_trials
 
 @pytest.fixture
 def trials(tmp_path):
-    (tmp_path / "trials").write_text("a b target\nb a nontarget\nc a target\na b target\nd c nontarget\n")
+    (tmp_path / "trials").write_text("a b target\nb a target\nc a target\na b target\nd c nontarget\n")
     return read_trials(tmp_path / "trials")
 
 
@@ -40,6 +40,7 @@ def test_any_order_and_further_pairs(trials, tmp_path):
         ("a b 1\nb a 2\na b 1.5\n", "scores:3: 'a b' has another score further up"),
         ("a b 1\nb a high\n", "scores:2: 'high' is no finite score"),
         ("a b 1\nb a nan\n", "scores:2: 'nan' is no finite score"),
+        ("a b 1\nb a -1e308\n", "scores:2: the score -1e308 is beyond 1e.30; scale all scores down"),
         ("a b 1\nb a\n", "scores:2: 'b a' is not `enrol test score`"),
     ],
 )

@@ -68,6 +68,30 @@ def test_faults_name_file_line_and_cure(tmp_path, content, message):
     assert ";" in str(fault.value)
 
 
+@pytest.mark.parametrize("pair", ["a b", "b a"])
+def test_contradictory_labels_name_both_lines(tmp_path, pair):
+    path = tmp_path / "trials"
+    path.write_text(f"a b target\nc d nontarget\na b target\n{pair} nontarget\n")
+    with pytest.raises(ValueError, match=rf"trials:4: '{'a b'}' is nontarget, and target in line 1; remove") as fault:
+        read_trials(path)
+    assert "\n" not in str(fault.value)
+    path.write_text(f"c d nontarget\n{pair} nontarget\na b target\n")
+    with pytest.raises(ValueError, match=r"trials:3: '.*' is target, and nontarget in line 2"):
+        read_trials(path)
+
+
+def test_repeats_count_twice_and_an_utterance_may_be_its_own_target(tmp_path):
+    path = tmp_path / "trials"
+    path.write_text("a b target\nb a target\na a target\nc a nontarget\nc a nontarget\n")
+    trials = read_trials(path)
+    assert len(trials) == 5
+    assert trials.pairs[0] == trials.pairs[1]
+    assert len(set(trials.pairs.tolist())) == 3
+    path.write_text("a b target\nb b nontarget\n")
+    with pytest.raises(ValueError, match="trials:2: 'b' is a non-target of itself; remove"):
+        read_trials(path)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
         read_trials(tmp_path / "nothing")

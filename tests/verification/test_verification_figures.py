@@ -50,3 +50,26 @@ def test_histogram_has_unit_areas(trials):
         middle = (edges[1:] + edges[:-1]) / 2
         assert np.sum(values * np.diff(edges) * middle) == pytest.approx(trials[0][chosen].mean(), abs=0.05)
     assert axes.lines[0].get_xdata()[0] == 1.5
+
+
+def test_the_dot_and_the_legend_follow_the_convention():
+    curve = detection_curve(np.array([0.1, 0.4, 0.35, 0.8, 0.9, 0.2, 0.6]), np.array([0, 0, 1, 1, 1, 0, 0], bool))
+    rates = {}
+    for convention in ("interpolated", "max", "mean", "convex_hull"):
+        figure = Figure()
+        draw_det(figure, {"system": curve}, convention=convention)
+        [axes] = figure.axes
+        rate = rates[convention] = curve_eer(curve, convention=convention)
+        assert f"EER {rate:.2f} %" in axes.get_legend().get_texts()[0].get_text()
+        assert axes.lines[1].get_xdata()[0] == pytest.approx(probit(np.array([rate / 100]))[0])
+    assert len(set(rates.values())) > 2
+
+
+@pytest.mark.parametrize("scores", [[1e30, -1e30], [0.1, np.nextafter(0.1, 1)], [1e20, 1e20], [0.0, 0.0], [1e30, 1e30]])
+def test_histograms_of_extreme_scores(scores):
+    figure = Figure()
+    draw_histogram(figure, np.array(scores), np.array([True, False]))
+    figure.canvas.draw()
+    for patch in figure.axes[0].patches:
+        values, edges, _ = patch.get_data()
+        assert np.sum(values * np.diff(edges)) == pytest.approx(1)

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# VoxCeleb: SimCLR with an additive margin, or another objective, on VoxCeleb2 without labels, then VoxCeleb1-O, E and H, raw and with AS-norm.
+# VoxCeleb: SimCLR with an additive margin, or another objective, without labels, then VoxCeleb1-O, E and H, raw and with AS-norm
+# (O alone where it was trained on VoxCeleb1, whose speakers E and H are of).
 #
 #   ./run.sh --voxceleb2 DIR --voxceleb1 DIR --musan DIR --rirs DIR     see cmd.sh for how training is started on several GPUs
 #   ./run.sh ... --recipe moco_am                                       another recipe for speakers, or a TOML file
+#   ./run.sh ... --batch_seconds 400                                    audio per process: the published batch divided by their number
+#   ./run.sh ... --choose best                                          the best of the last checkpoints on trials of --dev, never on a test list
+#   ./run.sh ... --train voxceleb1/dev --crops 0                        other training data than published, whole utterances; see `published`
 #   ./run.sh ... --label_efficient true                                 then also: 1 to 100 % of VoxCeleb2's labels; see label_recipe
 #   ./run.sh --smoke true                                               every stage on imitations of the corpora
-#
-# The published batch is 200 utterances in all: with several processes, divide data.batch_seconds by their number.
 
 stage=0
 stop_stage=100
@@ -23,6 +25,15 @@ seed=0
 data=data
 exp=exp
 recipe=simclr_am_785
+train=                     # part of $data; this and the next four: as the recipe was published
+crops=                     # per utterance that is scored; 0: all of it
+crop_duration=             # s
+crop_mean=                 # unit or raw, as in `audiossl verify`
+choose=                    # last: the newest checkpoint; mean: of the last ones' weights; best: on $dev_trials trials of $dev
+last=10                    # checkpoints for mean and best
+dev=voxceleb2/test         # no speaker of it is in any training part or test list
+dev_trials=20000
+batch_seconds=             # as in the recipe
 device=auto
 workers=8
 cohort=20000
@@ -33,10 +44,32 @@ cohort=20000
 set -euo pipefail
 
 name=$(basename $recipe .toml)
+
+# What the published figure of a recipe was trained and scored with.
+published() {
+  case $1 in
+    #                                              train         crops duration mean choose
+    simclr_am_785 | moco_am)                  echo voxceleb2/dev 10    3.5      unit last ;;
+    simclr_am_750 | infonce_vicreg_847)       echo voxceleb1/dev 6     2        raw  last ;;
+    dino_speaker | ssps_simclr | ssps_dino)   echo voxceleb2/dev 0     0        unit mean ;;
+    *)                                        echo voxceleb2/dev 10    3.5      unit last ;; # our choice
+  esac
+}
+read -r train_ crops_ crop_duration_ crop_mean_ choose_ <<<"$(published "$name")"
+train=${train:-$train_} crops=${crops:-$crops_} crop_duration=${crop_duration:-$crop_duration_}
+crop_mean=${crop_mean:-$crop_mean_} choose=${choose:-$choose_}
+case $choose in
+  last | mean | best) ;;
+  *) echo "$0: --choose $choose: write last, mean or best" >&2; exit 2 ;;
+esac
+lists="o e h"
+case $train in
+  voxceleb1/*) lists=o ;; # E and H are of the speakers that it was trained on
+esac
+
 short=()
 shorter=()
 top=300
-crops=(--crops 10 --crop-duration 3.5)
 if $smoke; then
   data=smoke/data
   exp=smoke/exp
@@ -44,9 +77,21 @@ if $smoke; then
   workers=0
   cohort=8
   top=4
-  crops=(--crops 2 --crop-duration 0.6)
-  short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --encoder.blocks "[1,1,1,1]" --encoder.embedding_dim 16
-    --objective.crop_duration 0.4 --data.crop_duration 0.8 --data.batch_seconds 6.4)
+  last=2
+  dev=voxceleb2/dev   # the imitation has one speaker in voxceleb2/test
+  dev_trials=12
+  [ $crops = 0 ] || { crops=2 crop_duration=0.6; }
+  batch_seconds=6.4
+  short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --objective.crop_duration 0.4 --data.crop_duration 0.8)
+  case $name in
+    ssps_*) short+=(--encoder.channels 16 --encoder.embedding_dim 16 --objective.num_clusters 3 --objective.queue_size 16 --objective.start_epoch 1) ;;
+    *) short+=(--encoder.blocks "[1,1,1,1]" --encoder.embedding_dim 16) ;;
+  esac
+  case $name in
+    *dino*) short+=(--objective.local_duration 0.2 --objective.head_dim 16 --objective.bottleneck_dim 8 --objective.prototypes 32) ;;
+    infonce_vicreg_847) short+=(--objective.projector_dims "[16,16]") ;;
+    moco_am) short+=(--objective.queue_size 64) ;;
+  esac
   shorter=(--train.save_every 2 --train.tensorboard false --objective.crop_duration 0.4 --data.crop_duration 0.4 --data.batch_seconds 3.2)
   label_steps=4
   rm -rf smoke
@@ -59,6 +104,11 @@ augment=(--data.augment.reverb_dir $data/rirs/simulated_rirs
   --data.augment.noise_dirs "[\"$data/musan/noise\",\"$data/musan/speech\",\"$data/musan/music\"]")
 kept=()   # where ffmpeg's work is kept, so that an interrupted preparation goes on
 [ -z "$audio" ] || kept=(--prep.audio "$audio")
+[ -z "$batch_seconds" ] || short+=(--data.batch_seconds $batch_seconds)
+[ $choose = last ] || short+=(--train.keep_checkpoints $last)
+cut=()
+averaged=()
+[ $crops = 0 ] || cut=(--crops $crops --crop-duration $crop_duration) averaged=(--crop-mean $crop_mean)
 
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   echo "Stage 0: Kaldi directories"
@@ -69,54 +119,67 @@ if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
 fi
 
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
-  echo "Stage 1: $name on VoxCeleb2"
-  $train_cmd pretrain $recipe --data $data/voxceleb2/dev --out $exp/$name --resume --device $device --train.seed $seed \
+  echo "Stage 1: $name on $train"
+  $train_cmd pretrain $recipe --data $data/$train --out $exp/$name --resume --device $device --train.seed $seed \
     --data.num_workers $workers "${augment[@]}" "${short[@]}"
 fi
 
+model=$exp/$name
+[ $choose != mean ] || model=$exp/${name}_mean
+name=$(basename $model)
+
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
+  case $choose in
+    last) ;;
+    mean) [ -d $model ] || audiossl average ${model%_mean} --last $last --out $model ;;
+    best)
+      audiossl trials $data/$dev --out $exp/dev_trials --random $dev_trials --seed $seed
+      audiossl select $model --trials $exp/dev_trials --data $data/$dev --num-workers $workers --device $device "${cut[@]}" "${averaged[@]}"
+      ;;
+  esac
   echo "Stage 2: embeddings of VoxCeleb1 and of a cohort: utterances drawn from the training data, for its speakers are not known"
-  [ -d $data/cohort ] || audiossl data subset $data/voxceleb2/dev $data/cohort --random $cohort --seed $seed
-  audiossl embed $exp/$name $data/voxceleb1/all --out $exp/embeddings_$name/voxceleb1 --num-workers $workers --device $device "${crops[@]}"
-  audiossl embed $exp/$name $data/cohort --out $exp/embeddings_$name/cohort --num-workers $workers --device $device "${crops[@]}"
+  members=$data/cohort_${train//\//_}
+  [ -d $members ] || audiossl data subset $data/$train $members --random $cohort --seed $seed
+  audiossl embed $model $data/voxceleb1/all --out $exp/embeddings_$name/voxceleb1 --num-workers $workers --device $device "${cut[@]}"
+  audiossl embed $model $members --out $exp/embeddings_$name/cohort --num-workers $workers --device $device "${cut[@]}"
 fi
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
-  echo "Stage 3: VoxCeleb1-O, E and H (cleaned), raw and with AS-norm"
-  for list in o e h; do
-    scored="--trials $data/voxceleb1/all/trials_${list}_cleaned --embeddings $exp/embeddings_$name/voxceleb1"
+  echo "Stage 3: VoxCeleb1 (cleaned) $lists, raw and with AS-norm"
+  for list in $lists; do
+    scored=(--trials $data/voxceleb1/all/trials_${list}_cleaned --embeddings $exp/embeddings_$name/voxceleb1 "${averaged[@]}")
     echo "$list, raw:"
-    audiossl verify $scored --out $exp/verify_$name/raw_$list
+    audiossl verify "${scored[@]}" --out $exp/verify_$name/raw_$list
     echo "$list, AS-norm:"
-    audiossl verify $scored --cohort $exp/embeddings_$name/cohort --norm as --top $top --out $exp/verify_$name/as_norm_$list
+    audiossl verify "${scored[@]}" --cohort $exp/embeddings_$name/cohort --norm as --top $top --out $exp/verify_$name/as_norm_$list
   done
-  audiossl report $exp/$name $exp/verify_$name/* --compare --title "$name on VoxCeleb" --out $exp/report.html
+  audiossl report $model $exp/verify_$name/* --compare --title "$name on VoxCeleb" --out $exp/report.html
 fi
 
 if $label_efficient && [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
   echo "Stage 4: labels of 1, 2, 5, 10 and 100 % of each speaker's utterances, the smaller part within the larger, from $name and from nothing"
-  python "$root/egs/utils/recipe_with_encoder.py" $label_recipe $exp/$name $exp/labels_$name.toml
+  python "$root/egs/utils/recipe_with_encoder.py" $label_recipe $model $exp/labels_$name.toml
   for percent in 1 2 5 10 100; do
     part=$exp/labels_$name/$percent
     labelled="$train_cmd pretrain $exp/labels_$name.toml --data $data/voxceleb2/dev --resume --device $device --train.seed $seed
       --objective.seed $seed --objective.fraction $(printf '%d.%02d' $((percent / 100)) $((percent % 100))) --data.num_workers $workers"
     labelled="$labelled --train.max_steps $label_steps"
-    $labelled --out $part/$name --init $exp/$name --optim.peak_lr 1e-4 "${augment[@]}" "${shorter[@]}"
+    $labelled --out $part/$name --init $model --optim.peak_lr 1e-4 "${augment[@]}" "${shorter[@]}"
     $labelled --out $part/scratch "${augment[@]}" "${shorter[@]}"
   done
 fi
 
 if $label_efficient && [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
-  echo "Stage 5: VoxCeleb1-O, E and H (cleaned) of these models, raw"
+  echo "Stage 5: VoxCeleb1 (cleaned) $lists of these models, raw"
   scored=()
   for percent in 1 2 5 10 100; do
     for source in scratch $name; do
       part=$exp/labels_$name/$percent
-      audiossl embed $part/$source $data/voxceleb1/all --out $part/embeddings_$source --num-workers $workers --device $device "${crops[@]}"
-      for list in o e h; do
+      audiossl embed $part/$source $data/voxceleb1/all --out $part/embeddings_$source --num-workers $workers --device $device "${cut[@]}"
+      for list in $lists; do
         scored+=("$part/verify_${source}_$list")
         echo "$percent % of the labels, from $source, $list:"
-        audiossl verify --trials $data/voxceleb1/all/trials_${list}_cleaned --embeddings $part/embeddings_$source --out "${scored[-1]}"
+        audiossl verify --trials $data/voxceleb1/all/trials_${list}_cleaned --embeddings $part/embeddings_$source "${averaged[@]}" --out "${scored[-1]}"
       done
     done
   done

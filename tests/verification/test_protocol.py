@@ -1,0 +1,98 @@
+"""What trials a checkpoint was chosen on is known wherever its embeddings and scores go."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from audiossl.config import write_toml
+from audiossl.interop.checkpoint import mark_best, save_checkpoint
+from audiossl.verification.protocol import (
+    Selection,
+    judge_list,
+    keep_selection,
+    kept_selection,
+    selection_of,
+    shared_trials,
+)
+from audiossl.verification.trials import read_trials
+
+
+def listed(path, pairs):
+    path.write_text("".join(f"{pair[0]} {pair[1]} target\n" for pair in pairs))
+    return read_trials(path)
+
+
+def experiment(folder, **run):
+    for step in (2, 4):
+        save_checkpoint(folder, step, {}, {}, keep=9)
+    write_toml(folder / "config.toml", {"encoder": {"name": "xvector"}, "run": run})
+    return folder
+
+
+def test_shared_trials_against_sets_of_pairs(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = [[tuple(rng.choice(list("abcdefgh"), 2)) for _ in range(40)] for _ in range(2)]
+    one, other = (listed(tmp_path / str(number), found) for number, found in enumerate(pairs))
+    known = {frozenset(pair) for pair in pairs[1]}
+    wanted = sum(frozenset(pair) in known for pair in pairs[0])
+    assert 0 < wanted < 40
+    assert shared_trials(one, other) == wanted
+
+
+@pytest.mark.parametrize(
+    ("used", "same"),
+    [
+        (["lk", "dc", "fe"], True),
+        (["kl", "xy"], False),
+        (["kl", "cd", "xy"], True),
+        (["kl"], True),
+        (["uv", "xy"], False),
+    ],
+)
+def test_lists_are_the_same_where_most_of_either_is_in_the_other(tmp_path, used, same):
+    scored = listed(tmp_path / "scored", ["kl", "cd", "ef", "gh"])
+    listed(tmp_path / "used", used)
+    found = judge_list(tmp_path / "used", "/dev", scored, what="it was fitted", allowed=True)
+    assert found == ("test" if same else "/dev")
+    if same:
+        with pytest.raises(ValueError, match="it was fitted on these trials .* add --select-on-test"):
+            judge_list(tmp_path / "used", "/dev", scored, what="it was fitted", allowed=False)
+
+
+def test_selections_of_sources(tmp_path):
+    place = experiment(tmp_path / "exp", dev="data/dev")
+    steps = [str(place / "checkpoints" / f"step_0000000{step}") for step in (2, 4)]
+    assert selection_of(str(place)) == Selection("none")
+    assert selection_of(f"random:{place}") == Selection("none")
+    assert selection_of(steps[0]) == Selection("unknown")  # chosen by hand
+    mark_best(place, 2, {"wer": 10.0})  # by fine-tuning
+    assert selection_of(str(place)) == Selection("data/dev")
+    (place / "selection.trials").write_text("a b target\n")
+    mark_best(place, 2, {"eer": 10.0, "trials": "/data/dev/trials"})
+    chosen = Selection("/data/dev/trials", place / "selection.trials")
+    assert selection_of(str(place)) == selection_of(steps[0]) == chosen
+    assert selection_of(steps[1]) == Selection("unknown")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "config.json").write_text("{}")
+    assert selection_of(str(tmp_path / "foreign")) == Selection("none")
+
+
+def test_a_selection_is_kept_and_replaced(tmp_path):
+    (tmp_path / "dev").write_text("a b target\n")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    assert kept_selection(folder) == Selection("unknown")
+    keep_selection(Selection("/data/dev", tmp_path / "dev"), folder)
+    kept = kept_selection(folder)
+    assert kept == Selection("/data/dev", folder / "selection.trials")
+    assert json.loads((folder / "selection.json").read_text()) == {"selection": "/data/dev"}
+    keep_selection(kept, folder)  # onto itself
+    assert kept_selection(folder) == kept
+    keep_selection(Selection("none"), folder)
+    assert kept_selection(folder) == Selection("none")
+    assert not (folder / "selection.trials").exists()
+    keep_selection(Selection("unknown"), folder)
+    assert not list(folder.iterdir())
