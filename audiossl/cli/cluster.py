@@ -20,9 +20,10 @@ def main(
     device: str = "auto",
     json: bool = False,
 ) -> int:
-    """Cluster embeddings by direction and write the cluster of every utterance, as labels for `pretrain pseudo_label`.
+    """Cluster embeddings by direction and write the cluster of every utterance, as labels for the objective `pseudo_label`.
 
-    The matrix stays on disk and is read once for each iteration. OUT.json says where the labels come from.
+    The matrix stays on disk and is read once for each iteration. OUT.json says where the labels come from. The data directory may hold
+    utterances without an embedding: they get no line, and `audiossl pretrain pseudo_label --data DATA` leaves them out.
 
     Example: audiossl cluster exp/simclr/train --clusters 6000 --out data/train/utt2cluster
 

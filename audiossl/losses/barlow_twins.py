@@ -32,6 +32,11 @@ def barlow_twins(
     `cross_correlation` for C.
     """
     correlation = cross_correlation(first, second, eps=eps, across_processes=across_processes)
+    return distance_from_identity(correlation, redundancy=redundancy, scale=scale)
+
+
+def distance_from_identity(correlation: Tensor, *, redundancy: float = 0.005, scale: float = 0.025) -> Tensor:
+    """See `barlow_twins`. correlation: (dim, dim)."""
     on_diagonal = (1 - correlation.diagonal()).square().sum()
     return scale * (on_diagonal + redundancy * off_diagonal(correlation).square().sum())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 from audiossl.data.manifest import Manifest
 from audiossl.losses.margin_softmax import margin_softmax
-from audiossl.objectives._speaker import CropConfig, CropViews, MarginConfig, SpeakerObjective, output_of
+from audiossl.objectives._speaker import CropConfig, CropRule, CropViews, MarginConfig, SpeakerObjective, output_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,20 +29,26 @@ _NO_CLASS = -1
 class ClassConfig:
     """Defaults: AAM-softmax of ECAPA-TDNN (Desplanques et al., 2020), on crops of 2 s.
 
-    column: file of the data directory with the classes. crop_duration: s. scale: 1 / temperature. fraction: of each class' utterances
-    whose label is used, at least one; which they are depends on `seed` and their ids alone, and a smaller fraction is part of a larger one.
+    column: file of the data directory with the classes. crop_duration: s. num_crops: of an utterance, each an example of its class. crops:
+    see `CropConfig`. scale: 1 / temperature. fraction: of each class' utterances whose label is used, at least one; which they are depends
+    on `seed` and their ids alone, and a smaller fraction is part of a larger one.
     """
+
+    partial: ClassVar[bool] = False
+    """Whether an utterance without a line in the column is one without a label; otherwise the column is faulty."""
 
     column: str
     crop_duration: float = 2.0
+    num_crops: int = 1
+    crops: CropRule = "independent"
     scale: float = 30.0
     margin: MarginConfig = field(default_factory=lambda: MarginConfig("additive_angular", 0.2))
     fraction: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.scale <= 0:
-            raise ValueError(f"objective.scale: {self.scale} is not positive")
+        if self.scale <= 0 or self.num_crops < 1:
+            raise ValueError(f"objective: scale {self.scale} and num_crops {self.num_crops} must be positive")
         if not 0 < self.fraction <= 1:
             raise ValueError(f"objective.fraction: {self.fraction} is not in (0, 1]; 0.02 is 2 %")
 
@@ -67,11 +73,14 @@ class Classes:
     def of(cls, manifest: Manifest, config: ClassConfig) -> Self:
         """Learn them in one pass over the column, which holds 16 bytes per utterance; ValueError names what is no class."""
         values, numbers = manifest.column(config.column), dict[str, int]()
-        found, lots = np.empty(len(manifest), dtype=np.int64), np.empty(len(manifest), dtype=np.uint64)
+        found, lots = np.full(len(manifest), _NO_CLASS), np.empty(len(manifest), dtype=np.uint64)
         for index in range(len(manifest)):
+            if config.partial and not values.has(index):
+                continue
             name = _word(values[index], manifest.path / config.column, manifest.ids[index])
             found[index] = numbers.setdefault(name, len(numbers))
             lots[index] = _lot(manifest.ids[index], config.seed)
+        found, lots = found[found != _NO_CLASS], lots[found != _NO_CLASS]
         if len(numbers) < 2:
             raise ValueError(
                 f"{manifest.path / config.column}: {len(numbers)} class; two or more are needed to tell apart"
@@ -91,7 +100,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class ClassViews:
-    """One crop, and the number of its class."""
+    """Crops, and the number of their class."""
 
     crops: CropViews
     classes: Classes
@@ -107,7 +116,7 @@ class ClassViews:
 
 
 class ClassObjective(SpeakerObjective):
-    """The base: margin softmax of one crop over vectors of classes. A subclass says its `Config`.
+    """The base: margin softmax of crops over vectors of classes. A subclass says its `Config`.
 
     The names of the classes are in the state: a run goes on with the classes that it began with, or not at all. Utterances without a
     label, or with one that training does not have, add no loss and are not counted, but batch norms see them.
@@ -116,11 +125,11 @@ class ClassObjective(SpeakerObjective):
     headline: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     def __init__(self, encoder: SpeakerEncoder, config: ClassConfig, classes: Classes) -> None:
-        crop = CropConfig(config.crop_duration)
-        super().__init__(encoder, crop, (config.crop_duration,))
+        durations = (config.crop_duration,) * config.num_crops
+        super().__init__(encoder, CropConfig(config.crop_duration, config.crops), durations)
         self.config, self.classes = config, classes
         self.needs = (config.column,)
-        light = ClassViews(CropViews((config.crop_duration,), crop.crops, encoder.sample_rate), classes)
+        light = ClassViews(CropViews(durations, config.crops, encoder.sample_rate), classes)
         self.views, self.batch_views = light.views, light.batch_views
         self.margin = config.margin.build()
         self.vectors = nn.Parameter(torch.empty(len(classes.names), encoder.embedding_dim))
@@ -134,8 +143,9 @@ class ClassObjective(SpeakerObjective):
     def labelled(self, manifest: Manifest) -> Manifest:
         """Return the utterances that show a label: reading only these, instead of all, changes no loss and saves the rest of the audio."""
         values, number = manifest.column(self.config.column), self.classes.number
-        shown = (number(manifest.ids[index], values[index]) for index in range(len(manifest)))
-        return manifest.subset(np.flatnonzero(np.fromiter(shown, np.int64, len(manifest)) != _NO_CLASS))
+        there = (index for index in range(len(manifest)) if not self.config.partial or values.has(index))
+        shown = (index for index in there if number(manifest.ids[index], values[index]) != _NO_CLASS)
+        return manifest.subset(np.fromiter(shown, np.int64))
 
     @property
     def gate(self) -> float | None:
@@ -143,31 +153,35 @@ class ClassObjective(SpeakerObjective):
         return None
 
     def forward(self, batch: Batch) -> StepOutput:
-        """See `margin_softmax`. accuracy: share of labelled utterances nearest to the vector of their class, of those of known class.
+        """See `judge`; every crop counts. accuracy: share of labelled crops that are taken for their class, of those of known class.
 
-        labelled: share of utterances with a label. kept: share of these that pass the gate.
+        labelled: share of crops with a label. kept: share of these that pass the gate.
         """
-        gate = self.gate
-        [embeddings] = self.embed(self.pieces(batch))
-        labelled = batch["label"] >= 0
-        result = margin_softmax(
-            embeddings,
-            self.vectors,
-            batch["label"].clamp_min(0),
-            scale=self.config.scale,
-            margin=self.margin,
-            gate=gate,
-        )
-        kept = labelled & result.kept
-        output = output_of(result.loss.new_zeros(()), embeddings.unsqueeze(0))
-        output.loss_sum, output.count = result.loss.masked_fill(~kept, 0.0).sum(), kept.sum().float()
-        total = labelled.sum().float()
+        embeddings = self.embed(self.pieces(batch))  # (crop, batch, dim)
+        label = batch["label"].repeat(len(embeddings))
+        judged = self.judge(embeddings.flatten(0, 1), label)
+        output = output_of(judged.loss_sum.detach(), embeddings)
+        output.loss_sum, output.count = judged.loss_sum, judged.kept.sum().float()
+        total = (label >= 0).sum().float()
         output.metrics |= {
-            "accuracy": (((result.prediction == batch["label"]) & labelled).sum().float(), total),
-            "labelled": (total, torch.full_like(total, len(labelled))),
+            "accuracy": (judged.right.sum().float(), total),
+            "labelled": (total, torch.full_like(total, len(label))),
             "kept": (output.count, total),
         }
         return output
+
+    def judge(self, rows: Tensor, label: Tensor) -> Judged:
+        """See `margin_softmax`; a row is taken for the class of the nearest vector. rows: (row, dim). label: (row,), -1 for none."""
+        result = margin_softmax(
+            rows,
+            self.vectors,
+            label.clamp_min(0),
+            scale=self.config.scale,
+            margin=self.margin,
+            gate=self.gate,
+        )
+        kept = (label >= 0) & result.kept
+        return Judged(result.loss.masked_fill(~kept, 0.0).sum(), kept, (label >= 0) & (result.prediction == label))
 
     def get_extra_state(self) -> Tensor:
         """Names of the classes, one to a line, as UTF-8: (byte,) uint8."""
@@ -182,6 +196,14 @@ class ClassObjective(SpeakerObjective):
                 f"{self.config.column}: {len(self.classes.names)} classes, {len(names)} when this experiment began; they differ in {odd!r}; "
                 "give the same data, or start a new experiment with --init"
             )
+
+
+class Judged(NamedTuple):
+    """loss_sum: over the rows that are kept, scalar. kept, right: (row,) bool, of labelled rows: believed, taken for their class."""
+
+    loss_sum: Tensor
+    kept: Tensor
+    right: Tensor
 
 
 def _word(value: str, place: Path | str, utterance: str) -> str:

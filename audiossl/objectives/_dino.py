@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from audiossl.losses.dino import dino, moved_centre
 from audiossl.objectives._momentum import MomentumConfig, MomentumObjective, through
-from audiossl.objectives._speaker import CropRule, output_of, positive_cosine
+from audiossl.objectives._speaker import CropRule, output_of, positive_cosine, wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,12 +148,12 @@ class Head(nn.Module):
     def bottleneck(self, x: Tensor) -> Tensor:
         """Directions below the prototypes: (row, bottleneck_dim), of length 1."""
         x = self.layers(x)
-        return F.normalize(x.float(), dim=1)
+        return F.normalize(wide(x), dim=1)
 
     def cosines(self, directions: Tensor, *, gate: Tensor | None = None) -> Tensor:
         """Cosines (row, prototype), in float32: a temperature of 0.04 would make much of half precision's errors."""
         with torch.autocast(directions.device.type, enabled=False):
-            prototypes = F.normalize(self.prototypes.weight.float(), dim=1)
+            prototypes = F.normalize(wide(self.prototypes.weight), dim=1)
             if gate is not None and prototypes.requires_grad:
                 prototypes.register_hook(lambda gradient: gradient * gate)  # type: ignore[no-untyped-call]
             return directions @ prototypes.T

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 class MaskConfig:
     """The published base models' crops and masks.
 
-    crop_duration: seconds; longer utterances give a random piece. mask_prob, mask_length: see `nn.span_masks.span_mask`. same_count: every
+    crop_duration: seconds, 250,000 samples at 16 kHz; longer utterances give a random piece. mask_prob, mask_length: see `nn.span_masks.span_mask`. same_count: every
     row of a batch loses masked frames until it has as few as the poorest one, as published.
     """
 
-    crop_duration: float = 15.6
+    crop_duration: float = 15.625
     mask_prob: float = 0.65
     mask_length: int = 10
     same_count: bool = True

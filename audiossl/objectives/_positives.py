@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiossl.nn.gather import gather_with_gradient, layout_of
+from audiossl.objectives._indexed import IndexedViews
+from audiossl.objectives._speaker import CropViews, wide
 from audiossl.objectives._spherical_kmeans import spherical_kmeans
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from audiossl.contracts import Batch, SpeakerEncoder, Utterance
 
 _CHUNK = 4096
 _NONE = -1
+CLEAN = "clean"
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,9 @@ class SamplingConfig:
     """The published defaults on VoxCeleb2 (sslsv).
 
     num_clusters, iterations: of k-means. neighbours: clusters other than its own from which an anchor's positive may come; 0: its own,
-    itself included. queue_size: embeddings to draw from. start_epoch: the first one with such positives, 0-based.
+    itself included. queue_size: embeddings to draw from. start_epoch: the first one with such positives, 0-based. clean_duration: of a crop
+    of its own, not augmented, of which an utterance is clustered, s: it is read in every epoch, and embedded in those that end with
+    clusters. 0 clusters by the crops that are trained on, augmented as they are, and costs nothing.
     """
 
     num_clusters: int = 25_000
@@ -28,9 +41,12 @@ class SamplingConfig:
     neighbours: int = 1
     queue_size: int = 25_000
     start_epoch: int = 80
+    clean_duration: float = 4.0
 
     def check_sampling(self) -> None:
         """Raise ValueError for what cannot be; a Config calls it."""
+        if self.clean_duration < 0:
+            raise ValueError(f"objective.clean_duration: {self.clean_duration} s is negative; 0 is no crop of its own")
         for name in ("iterations", "queue_size", "start_epoch"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
@@ -44,9 +60,9 @@ class PositiveSampler(nn.Module):
     """Self-supervised positive sampling (Lepage and Dehak, 2025; arXiv 2505.14561), whatever the objective does with the positives.
 
     Recordings of one speaker fall into neighbouring clusters. An epoch is over once as many utterances were seen as there are; then the
-    embeddings of that epoch are clustered. Differs from the published code, which embeds all data again for that, clean and in crops of
-    4 s, as long as a third epoch: here the crops that were trained on are remembered, augmented as they were, the mean of both. So nothing
-    is read twice, and the memory, being part of the state, resumes exactly even in the middle of an epoch.
+    embeddings of that epoch are clustered: of a clean crop of each, in eval mode. Differs from the published code, which embeds all data
+    once more for that when an epoch is over, with the weights of that moment: here each is embedded in its turn during the epoch. So the
+    memory, being part of the state, resumes exactly even in the middle of an epoch.
 
     memory: (utterance, dim) float16: 2 bytes x dim per utterance, on the device and in every checkpoint. known: (utterance,) bool,
     embedded in this epoch. clusters: (utterance,) int32, -1 for none. near: (cluster, neighbours) int32, from which positives come.
@@ -99,15 +115,24 @@ class PositiveSampler(nn.Module):
         member = begin + (torch.rand(count.shape, device=count.device, dtype=torch.float64) * count).long()
         return self.queue[order[member.clamp_max(len(order) - 1)]], count > 0
 
+    @property
+    def wants_clean(self) -> bool:
+        """Whether clean crops of this epoch will be clustered."""
+        return self.config.clean_duration > 0 and int(self.epochs) + 1 >= self.config.start_epoch
+
     @torch.no_grad()
     def remember(self, embeddings: Tensor, entries: Tensor, index: Tensor, *, across: bool) -> None:
-        """Keep what all processes saw. embeddings: (crop, batch, dim); entries: (batch, width); index: (batch,), -1 for other data."""
+        """Keep what all processes saw.
+
+        embeddings: (crop, batch, dim), of which the mean direction is clustered; entries: (batch, width), what positives are made of; index:
+        (batch,), -1 for other data.
+        """
         layout = layout_of(index, across_processes=across)
         if layout.total > len(self.queue):
             raise ValueError(
                 f"objective.queue_size: {len(self.queue)} is less than the {layout.total} utterances of a batch over all processes; raise it"
             )
-        units = F.normalize(F.normalize(embeddings.float(), dim=2).mean(dim=0), dim=1)
+        units = F.normalize(F.normalize(wide(embeddings), dim=2).mean(dim=0), dim=1)
         units, entries, index = (gather_with_gradient(item, layout) for item in (units, entries, index))
         has_place = index >= 0
         self.memory[index[has_place]] = units[has_place].half()
@@ -149,6 +174,41 @@ class PositiveSampler(nn.Module):
         self.clusters.fill_(_NONE)
         self.clusters[rows] = nearest.int()
         self.near.copy_(neighbours_of(result.centroids, config.neighbours))
+
+
+@dataclass(frozen=True)
+class CleanViews:
+    """Crops and a place in memory, and one more crop of `seconds` as it was recorded, anywhere in the utterance."""
+
+    indexed: IndexedViews
+    seconds: float
+
+    def views(self, utterance: Utterance, rng: np.random.Generator) -> Mapping[str, Any]:
+        """Beside those of `IndexedViews`, clean: (sample,)."""
+        crops = self.indexed.views(utterance, rng)
+        alone = CropViews((self.seconds,), "independent", self.indexed.crops.sample_rate)
+        return {**crops, CLEAN: alone.views(utterance.clean, rng)["waveform"]}
+
+    def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Change nothing."""
+        return self.indexed.batch_views(batch, rng)
+
+
+def sampling_views(crops: CropViews, ids: Sequence[str], config: SamplingConfig) -> IndexedViews | CleanViews:
+    """Return the views of an objective with sampled positives. ids: of the training data, in C order."""
+    indexed = IndexedViews(crops, ids)
+    return CleanViews(indexed, config.clean_duration) if config.clean_duration else indexed
+
+
+@torch.no_grad()
+def embed_clean(encoder: SpeakerEncoder, waveform: Tensor) -> Tensor:
+    """Embeddings in eval mode, which leaves batch norms as they are: (1, batch, dim). waveform: (batch, sample)."""
+    assert isinstance(encoder, nn.Module)
+    training = encoder.training
+    encoder.eval()
+    embeddings = encoder.embed(waveform, torch.full((len(waveform),), waveform.shape[1], device=waveform.device))
+    encoder.train(training)
+    return embeddings.unsqueeze(0)
 
 
 @torch.no_grad()

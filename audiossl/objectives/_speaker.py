@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from audiossl import registry
+from audiossl.config import FURTHER, build
 from audiossl.contracts import StepOutput
 from audiossl.nn.spread import spread
 
@@ -28,9 +29,10 @@ CropRule = Literal["disjoint", "independent"]
 
 @dataclass(frozen=True)
 class CropConfig:
-    """crop_duration: of each view, s. crops: `disjoint` views do not overlap where the recording is long enough; `independent` ones may.
+    """crop_duration: of each view, s. crops: `disjoint` views do not overlap; `independent` ones may.
 
-    The published training code cut disjoint crops until 2024 and independent ones since.
+    The published training code cut disjoint crops until 2024, a recording that is too short for them being repeated first until it is as
+    long as both, and independent ones since.
     """
 
     crop_duration: float = 2.0
@@ -55,30 +57,46 @@ class CropViews:
     sample_rate: int
 
     def views(self, utterance: Utterance, rng: np.random.Generator) -> Mapping[str, Any]:
-        """waveform: (sample,). A recording that is shorter than a piece is repeated to fill it."""
+        """waveform: (sample,). A recording is repeated to fill a piece, and disjoint ones together."""
+        if self.crops == "disjoint" and utterance.duration < sum(self.durations):
+            return {"waveform": self._wrapped(utterance)}
         pieces = []
         for start, seconds in zip(self._starts(utterance.duration, rng), self.durations, strict=True):
-            piece = utterance.cut(start, seconds)
-            if not len(piece):
-                raise ValueError(f"{utterance.id}: no sample at {start:.2f} s; make utt2dur again or leave it out")
-            pieces.append(np.resize(piece, round(seconds * self.sample_rate)))
+            pieces.append(np.resize(_cut(utterance, start, seconds), round(seconds * self.sample_rate)))
         return {"waveform": np.concatenate(pieces)}
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the contract's
         """Change nothing."""
         return batch
 
+    def _wrapped(self, utterance: Utterance) -> NDArray[np.float32]:
+        """Pieces of the repeated recording, one behind the other; each hears all of it, augmented anew: (sample,)."""
+        sizes = [round(seconds * self.sample_rate) for seconds in self.durations]
+        pieces = []
+        for size, end in zip(sizes, np.cumsum(sizes), strict=True):
+            whole = _cut(utterance, 0.0, utterance.duration)
+            pieces.append(whole[np.arange(end - size, end) % len(whole)])
+        return np.concatenate(pieces)
+
     def _starts(self, duration: float, rng: np.random.Generator) -> NDArray[np.float64]:
         """Where the pieces begin, s: (piece,)."""
         lengths = np.array(self.durations)
         spare = duration - lengths.sum()
-        if self.crops == "independent" or spare < 0:
+        if self.crops == "independent":
             return np.asarray(rng.uniform(0.0, 1.0, len(lengths)) * np.maximum(duration - lengths, 0.0))
         gaps = np.zeros(len(lengths))
         for place in [*range(1, len(lengths)), 0]:  # those between pieces first, as published for two
             gaps[place] = rng.uniform(0.0, spare)
             spare -= gaps[place]
         return np.asarray(np.cumsum(gaps) + np.cumsum(lengths) - lengths)
+
+
+def _cut(utterance: Utterance, start: float, seconds: float) -> NDArray[np.float32]:
+    # What lies behind the end is not asked for: a recording without a segment that is too short by much is taken for a broken one.
+    piece = utterance.cut(start, min(seconds, utterance.duration - start))
+    if not len(piece):
+        raise ValueError(f"{utterance.id}: no sample at {start:.2f} s; make utt2dur again or leave it out")
+    return piece
 
 
 class SpeakerObjective(nn.Module):
@@ -128,6 +146,11 @@ class SpeakerObjective(nn.Module):
         return self.training and torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
+def wide(x: Tensor) -> Tensor:
+    """Half precision as float32; anything else as it is."""
+    return x.float() if x.dtype in {torch.bfloat16, torch.float16} else x
+
+
 def output_of(loss: Tensor, embeddings: Tensor, **metrics: Tensor) -> StepOutput:
     """Return a batch's mean loss as a sum over its utterances, with the metrics and how much the embeddings differ.
 
@@ -140,7 +163,12 @@ def output_of(loss: Tensor, embeddings: Tensor, **metrics: Tensor) -> StepOutput
 
 
 def projector(dim: int, dims: tuple[int, ...]) -> nn.Module:
-    """Return linear layers with batch norm and ReLU between them, as wide as `dims`; the identity for no dims."""
+    """Return linear layers with batch norm and ReLU between them, as wide as `dims`; the identity for no dims.
+
+    ValueError for a width that is not positive.
+    """
+    if any(width < 1 for width in dims):
+        raise ValueError(f"objective.projector_dims: {list(dims)} must be positive; [] for no projector")
     layers: list[nn.Module] = []
     for index, width in enumerate(dims):
         last = index == len(dims) - 1
@@ -154,22 +182,48 @@ def projector(dim: int, dims: tuple[int, ...]) -> nn.Module:
 class MarginConfig:
     """name: a file of `margins/`, or none. size: None takes its default. ramp_steps: over which it grows from nothing by half a cosine.
 
-    learnable: trained from that size on.
+    learnable: trained from that size on; the loss alone only shrinks it, so give it a `reward` too. more: all other options of that margin,
+    which stand beside these in a table. ValueError for those that it does not have, and for any without a margin.
     """
 
     name: str = "none"
     size: float | None = None
     ramp_steps: int = 0
     learnable: bool = False
+    more: dict[str, Any] = field(default_factory=dict, metadata={FURTHER: True})
+
+    def __post_init__(self) -> None:
+        if self.name != "none":
+            self._parts()
+            return
+        given = {
+            "size": self.size,
+            "ramp_steps": self.ramp_steps or None,
+            "learnable": self.learnable or None,
+            **self.more,
+        }
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(
+                    f"margin.{name}: {value} changes nothing without a margin; name one, such as margin.name additive"
+                )
 
     def build(self) -> nn.Module | None:
-        """Return the margin; ValueError for an unknown one."""
+        """Return the margin."""
         if self.name == "none":
             return None
+        cls, config = self._parts()
+        margin: nn.Module = cls(config)
+        return margin
+
+    def _parts(self) -> tuple[Any, Any]:
+        """Class and Config of the margin; ValueError for what it does not have."""
+        if "margin" in self.more:
+            raise ValueError(f"margin.margin: {self.more['margin']} is the size; call it margin.size")
         cls = registry.get("margins", self.name)
         size = {} if self.size is None else {"margin": self.size}
-        margin: nn.Module = cls(cls.Config(ramp_steps=self.ramp_steps, learnable=self.learnable, **size))
-        return margin
+        table = {"ramp_steps": self.ramp_steps, "learnable": self.learnable, **size, **self.more}
+        return cls, build(cls.Config, table, f"margin {self.name}")
 
 
 def positive_cosine(views: Tensor) -> Tensor:

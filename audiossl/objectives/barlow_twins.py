@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from audiossl.losses.barlow_twins import barlow_twins
+from audiossl.losses._variance import off_diagonal
+from audiossl.losses.barlow_twins import cross_correlation, distance_from_identity
 from audiossl.objectives._projected import ProjectedConfig, ProjectedObjective
 from audiossl.objectives._speaker import output_of, positive_cosine
 
@@ -29,21 +30,26 @@ class BarlowTwins(ProjectedObjective):
             """Return the smallest one that exercises everything, for tests."""
             return cls(crop_duration=0.3, projector_dims=(8, 8), redundancy=0.05)
 
-    headline: ClassVar[tuple[str, ...]] = ("positive_cosine",)
+    headline: ClassVar[tuple[str, ...]] = ("positive_cosine", "redundancy")
 
     def __init__(self, encoder: SpeakerEncoder, config: Config) -> None:
         super().__init__(encoder, config)
         self.config = config
 
     def forward(self, batch: Batch) -> StepOutput:
-        """See `barlow_twins`."""
+        """See `barlow_twins`.
+
+        invariance: mean of (1 - C)^2 on the diagonal of the correlation; 0 when both crops say the same. redundancy: mean of C^2 beside it;
+        0 when no two dimensions say the same. Brima et al. (2024) read off both.
+        """
         representations = self.embed(self.pieces(batch))
         first, second = self.project(representations)
-        loss = barlow_twins(
-            first,
-            second,
-            redundancy=self.config.redundancy,
-            scale=self.config.scale,
-            across_processes=self.across,
-        )
-        return output_of(loss, representations, positive_cosine=positive_cosine(representations))
+        correlation = cross_correlation(first, second, across_processes=self.across)
+        loss = distance_from_identity(correlation, redundancy=self.config.redundancy, scale=self.config.scale)
+        pairs = len(correlation) * (len(correlation) - 1)
+        metrics = {
+            "invariance": (1 - correlation.diagonal()).square().mean(),
+            "redundancy": off_diagonal(correlation).square().sum() / max(pairs, 1),
+            "positive_cosine": positive_cosine(representations),
+        }
+        return output_of(loss, representations, **metrics)

@@ -8,10 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch import nn
 
 from audiossl import registry
+from audiossl.config import build
+from audiossl.margins._base import ScheduledMargin
 from audiossl.objectives._projected import ProjectedConfig, ProjectedObjective
-from audiossl.objectives._speaker import output_of, positive_cosine
+from audiossl.objectives._speaker import MarginConfig, output_of, positive_cosine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,8 +43,9 @@ class Combined(ProjectedObjective):
         """y, z: what is summed at each level, from the name of a file in `losses/` to its `weight` (1 if not given) and its own options.
 
         In a recipe `[objective.z.vicreg]` with `weight = 1.0` and `covariance = 0.1`; on the command line `--objective.z.vicreg.weight 2`.
-        A weight of 0 leaves a term out. Losses fit that compare two views; `w_mse` only where every batch, the last of an epoch too, fills
-        a group. Defaults: the best model of the paper, 8.47 % EER.
+        A weight of 0 leaves a term out. A loss that takes a margin has it in a table of its own, as simclr has: `[objective.y.info_nce.margin]`.
+        Losses fit that compare two views; `w_mse` only where every batch, the last of an epoch too, fills a group. Defaults: the best
+        model of the paper, 8.47 % EER.
         """
 
         projector_dims: tuple[int, ...] = (2048, 2048, 2048)
@@ -61,7 +65,8 @@ class Combined(ProjectedObjective):
         @classmethod
         def tiny(cls) -> Combined.Config:
             """Return the smallest one that exercises everything, for tests."""
-            y = {"info_nce": {"temperature": 0.07}, "nt_xent": {"weight": 0.0}}
+            margin = {"name": "additive", "size": 0.1, "ramp_steps": 2}
+            y = {"info_nce": {"temperature": 0.07, "margin": margin}, "nt_xent": {"weight": 0.0}}
             z = {"vicreg": {"weight": 0.5}, "w_mse": {"group_size": 3, "shrinkage": 0.5}}
             return cls(crop_duration=0.3, projector_dims=(8, 2), y=y, z=z)
 
@@ -70,27 +75,44 @@ class Combined(ProjectedObjective):
     def __init__(self, encoder: SpeakerEncoder, config: Config) -> None:
         super().__init__(encoder, config)
         self.terms = _terms(config)
+        margins = {term.label: term.margin.build() for term in self.terms}
+        self.margins = nn.ModuleDict({label: margin for label, margin in margins.items() if margin is not None})
+
+    def after_step(self, step: int) -> None:
+        """Let the margins grow."""
+        for margin in self.margins.values():
+            assert isinstance(margin, ScheduledMargin)
+            margin.after_step(step)
 
     def forward(self, batch: Batch) -> StepOutput:
         """Add up the terms; each is logged before it is weighted, as `y_info_nce` say."""
         representations = self.embed(self.pieces(batch))
         levels = {"y": representations, "z": self.project(representations)}
         values = {
-            f"{term.level}_{term.name}": term.loss(*levels[term.level], across_processes=self.across)
+            term.label: term.loss(*levels[term.level], across_processes=self.across, **self._margin(term))
             for term in self.terms
         }
         loss = torch.stack([term.weight * value for term, value in zip(self.terms, values.values(), strict=True)]).sum()
         return output_of(loss, representations, positive_cosine=positive_cosine(representations), **values)
 
+    def _margin(self, term: Term) -> dict[str, nn.Module]:
+        return {"margin": self.margins[term.label]} if term.label in self.margins else {}
+
 
 @dataclass(frozen=True)
 class Term:
-    """One summand. level: `y` or `z`. loss: of two views (batch, dim), ready but for `across_processes`."""
+    """One summand. level: `y` or `z`. loss: of two views (batch, dim), ready but for `across_processes` and its margin, if it has one."""
 
     level: str
     name: str
     weight: float
+    margin: MarginConfig
     loss: Callable[..., Tensor]
+
+    @property
+    def label(self) -> str:
+        """Under which it is logged."""
+        return f"{self.level}_{self.name}"
 
 
 def _terms(config: Combined.Config) -> list[Term]:
@@ -102,10 +124,18 @@ def _terms(config: Combined.Config) -> list[Term]:
             where = f"objective.{level}.{name}"
             options = dict(_table(given, where))
             weight = _number(options.pop("weight", 1.0), f"{where}.weight")
+            margin = _margin_of(name, options, where)
             loss = _loss(name, options, where)
             if weight:
-                terms.append(Term(level, name, weight, loss))
+                terms.append(Term(level, name, weight, margin, loss))
     return terms
+
+
+def _margin_of(name: str, options: dict[str, Any], where: str) -> MarginConfig:
+    """The margin that the options ask for, which are left without it; none where the loss takes none, for which one is an unknown key."""
+    if "margin" not in options or "margin" not in _parameters_of(name):
+        return MarginConfig()
+    return build(MarginConfig, dict(_table(options.pop("margin"), f"{where}.margin")), f"{where}.margin")
 
 
 def _loss(name: str, options: dict[str, Any], where: str) -> Callable[..., Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from audiossl.losses.cpc import cpc
+from audiossl.nn.context_speaker import ContextSpeaker
 from audiossl.objectives._speaker import CropConfig, SpeakerObjective, output_of
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ class CPC(SpeakerObjective):
 
     A GRU reads crop 1 without its last `steps` frames; from its last state, one linear map per step predicts the last `steps` frames of
     crop 2. As both crops are of one speaker, what helps across them is the speaker. Only the frames of the encoder's last layer are
-    trained: what lies above them (pooling, embedding) is frozen as it is, so judge such a model by the mean of its frames over time. The
-    published figures are of the state of the GRU.
+    trained: what lies above them (pooling, embedding) is frozen as it is. So the embedding of such an experiment is the mean over time of
+    the GRU's states, of which the published figures are too.
     """
 
     @dataclass(frozen=True)
@@ -58,8 +59,13 @@ class CPC(SpeakerObjective):
             )
         _freeze_above_frames(encoder, self._sizes[0])
         self.config = config
-        self.context = nn.GRU(encoder.dim, config.context_dim, batch_first=True)
+        self.context = _context(encoder, config)
         self.predictors = nn.ModuleList(nn.Linear(config.context_dim, encoder.dim) for _ in range(config.steps))
+
+    @classmethod
+    def evaluated_encoder(cls, encoder: SpeakerEncoder, config: Config) -> ContextSpeaker:
+        """Return what loading gives: the encoder under the GRU, by the names that both have here."""
+        return ContextSpeaker(encoder, _context(encoder, config))
 
     def forward(self, batch: Batch) -> StepOutput:
         """See `cpc`. accuracy: share of frames that are found among those of this process's batch."""
@@ -76,6 +82,10 @@ class CPC(SpeakerObjective):
         lengths = torch.full((len(waveform),), samples, device=waveform.device)
         top = self.encoder(waveform, lengths).layers[-1]
         return top.view(len(pieces), batch, *top.shape[1:])
+
+
+def _context(encoder: SpeakerEncoder, config: CPC.Config) -> nn.GRU:
+    return nn.GRU(encoder.dim, config.context_dim, batch_first=True)
 
 
 def _freeze_above_frames(encoder: SpeakerEncoder, samples: int) -> None:

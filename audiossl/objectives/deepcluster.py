@@ -16,7 +16,7 @@ from audiossl.nn.gather import gather_with_gradient, layout_of
 from audiossl.objectives._indexed import IndexedViews
 from audiossl.objectives._projected import ProjectedConfig, ProjectedObjective
 from audiossl.objectives._prototypes import code_perplexity, cosine_scores, unit_rows
-from audiossl.objectives._speaker import CropViews, output_of, positive_cosine
+from audiossl.objectives._speaker import CropViews, output_of, positive_cosine, wide
 from audiossl.objectives._spherical_kmeans import spherical_kmeans
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class DeepCluster(ProjectedObjective):
         """
         clustered = bool(self.rounds)  # read before the device has anything to do
         representations = self.embed(self.pieces(batch))
-        units = F.normalize(self.project(representations).float(), dim=2)
+        units = F.normalize(wide(self.project(representations)), dim=2)
         heads = torch.split(cosine_scores(units, self.centroids), list(self.config.prototypes), dim=2)
         metrics = {
             "prototype_perplexity": code_perplexity(heads[0]),

@@ -69,6 +69,10 @@ class DiscreteBERT(nn.Module):
             raise ValueError(
                 f"encoder.num_codes: {encoder.num_codes}, but units/{config.labels[0]} has {num_codes} codes; raise it"
             )
+        if encoder.reads.column != f"units/{config.labels[0]}":
+            raise ValueError(
+                f"encoder.labels: {encoder.config.labels!r}, but objective.labels is {config.labels[0]!r}; make them agree"
+            )
         if config.label_rate != encoder.sample_rate:
             raise ValueError(
                 f"encoder.rate: {encoder.sample_rate} Hz, objective.label_rate is {config.label_rate:g}; make them agree"

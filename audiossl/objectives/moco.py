@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from audiossl.losses.moco_contrast import moco_contrast
 from audiossl.nn.gather import gather_with_gradient, layout_of
 from audiossl.objectives._momentum import MomentumConfig, MomentumObjective, through
-from audiossl.objectives._speaker import MarginConfig, output_of, positive_cosine, projector
+from audiossl.objectives._speaker import MarginConfig, output_of, positive_cosine, projector, wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,7 +100,7 @@ class MoCo(MomentumObjective):
             crops = gather_with_gradient(crops, layout)[order][layout.start :][: len(crops)]
         parts = crops.tensor_split(min(self.config.key_groups, len(crops)))
         keys = [self.targets([*part.unbind(1)]) for part in parts]
-        unit = F.normalize(torch.cat(keys, dim=1).float(), dim=2)
+        unit = F.normalize(wide(torch.cat(keys, dim=1)), dim=2)
         return gather_with_gradient(unit, layout, dim=1)[:, order.argsort()]
 
     @torch.no_grad()
@@ -125,5 +125,5 @@ def _permutation(layout: Layout, device: torch.device) -> Tensor:
 @torch.no_grad()
 def _found(query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
     """(batch,) bool. query: (batch, dim). key: (batch, dim) and queue: (entry, dim), of length 1."""
-    query = query.float()  # its length does not matter to who is nearest
+    query = wide(query)  # its length does not matter to who is nearest
     return (query * key).sum(dim=1) > (query @ queue.T).amax(dim=1)

@@ -19,7 +19,7 @@ class PseudoLabel(ClassObjective):
     """Margin softmax over clusters with loss-gated learning (Tao et al., 2022).
 
     A network learns reliable labels sooner than wrong ones: after a time with all of them, it is trained only on utterances whose loss is
-    at most `gate`. Evaluation counts all. The published system clusters, trains without the gate, trains with it, and begins again, five
+    at most `gate`. Evaluation counts all. Utterances without a line in the column are left out. The published system clusters, trains without the gate, trains with it, and begins again, five
     times; here each time is a run with `--init`. gating: whether the time without the gate is over.
     """
 
@@ -32,6 +32,8 @@ class PseudoLabel(ClassObjective):
         gate_after: optimiser steps in which all labels count; early losses are all above the gate. Published: until the equal error rate has
         not improved for four epochs; our default is 10 epochs of 1,092,009 utterances in batches of 512.
         """
+
+        partial: ClassVar[bool] = True
 
         column: str = "utt2cluster"
         crop_duration: float = 3.0

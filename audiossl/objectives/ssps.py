@@ -9,8 +9,7 @@ import torch
 
 from audiossl.data.manifest import Manifest
 from audiossl.losses.nt_xent import nt_xent
-from audiossl.objectives._indexed import IndexedViews
-from audiossl.objectives._positives import PositiveSampler, SamplingConfig
+from audiossl.objectives._positives import CLEAN, PositiveSampler, SamplingConfig, embed_clean, sampling_views
 from audiossl.objectives._speaker import (
     CropConfig,
     CropViews,
@@ -59,14 +58,14 @@ class SSPS(SpeakerObjective):
             """Return the smallest one that exercises everything, for tests."""
             margin = MarginConfig("additive", 0.1, ramp_steps=2)
             small = cls(crop_duration=0.3, projector_dims=(8, 8), margin=margin)
-            return replace(small, num_clusters=3, iterations=2, queue_size=9, start_epoch=1)
+            return replace(small, num_clusters=3, iterations=2, queue_size=9, start_epoch=1, clean_duration=0.4)
 
     headline: ClassVar[tuple[str, ...]] = ("positive_cosine", "replaced")
 
     def __init__(self, encoder: SpeakerEncoder, config: Config, ids: Sequence[str]) -> None:
         super().__init__(encoder, config)
         self.config = config
-        light = IndexedViews(CropViews((config.crop_duration,) * 2, config.crops, encoder.sample_rate), ids)
+        light = sampling_views(CropViews((config.crop_duration,) * 2, config.crops, encoder.sample_rate), ids, config)
         self.views, self.batch_views = light.views, light.batch_views
         self.projector = projector(encoder.embedding_dim, config.projector_dims)
         self.margin = config.margin.build()
@@ -98,7 +97,8 @@ class SSPS(SpeakerObjective):
             across_processes=self.across,
         )
         if self.training:
-            self.sampler.remember(embeddings.detach(), second.detach(), batch["index"], across=self.across)
+            clustered = embed_clean(self.encoder, batch[CLEAN]) if self.sampler.wants_clean else embeddings.detach()
+            self.sampler.remember(clustered, second.detach(), batch["index"], across=self.across)
         metrics = {
             "positive_cosine": positive_cosine(embeddings),
             "sampled_cosine": positive_cosine(torch.stack([first, positives])),

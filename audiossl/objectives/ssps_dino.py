@@ -9,8 +9,7 @@ import torch
 
 from audiossl.data.manifest import Manifest
 from audiossl.objectives._dino import DINOConfig, DINOObjective, Head
-from audiossl.objectives._indexed import IndexedViews
-from audiossl.objectives._positives import PositiveSampler, SamplingConfig
+from audiossl.objectives._positives import CLEAN, PositiveSampler, SamplingConfig, embed_clean, sampling_views
 from audiossl.objectives._speaker import CropViews
 
 if TYPE_CHECKING:
@@ -47,13 +46,15 @@ class SSPSDINO(DINOObjective):
         @classmethod
         def tiny(cls) -> SSPSDINO.Config:
             """Return the smallest one that exercises everything, for tests."""
-            return replace(super().tiny(), num_clusters=3, iterations=2, queue_size=9, start_epoch=1)
+            return replace(
+                super().tiny(), num_clusters=3, iterations=2, queue_size=9, start_epoch=1, clean_duration=0.4
+            )
 
     headline: ClassVar[tuple[str, ...]] = ("target_perplexity", "target_entropy", "replaced")
 
     def __init__(self, encoder: SpeakerEncoder, config: Config, ids: Sequence[str]) -> None:
         super().__init__(encoder, config)
-        light = IndexedViews(CropViews(config.durations, config.crops, encoder.sample_rate), ids)
+        light = sampling_views(CropViews(config.durations, config.crops, encoder.sample_rate), ids, config)
         self.views, self.batch_views = light.views, light.batch_views
         width = 2 * config.bottleneck_dim  # both global crops of an utterance
         self.sampler = PositiveSampler(config, len(ids), dim=encoder.embedding_dim, width=width)
@@ -75,7 +76,8 @@ class SSPSDINO(DINOObjective):
         if self.training:
             sampled, replaced = self.sampler.sample(batch["index"])
             used = torch.where(replaced.unsqueeze(1), sampled.to(entries), entries)
-            self.sampler.remember(embeddings, entries, batch["index"], across=self.across)
+            clustered = embed_clean(self.teacher, batch[CLEAN]) if self.sampler.wants_clean else embeddings
+            self.sampler.remember(clustered, entries, batch["index"], across=self.across)
         directions = used.view(len(used), 2, -1).transpose(0, 1)  # (global crop, batch, bottleneck)
         targets = head.cosines(directions.flatten(0, 1)).view(*directions.shape[:2], -1)
         return targets, {"replaced": replaced.float().mean()}

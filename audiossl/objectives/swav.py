@@ -13,7 +13,7 @@ from audiossl.losses.swav import swav
 from audiossl.nn.gather import gather_with_gradient, layout_of
 from audiossl.objectives._projected import ProjectedConfig, ProjectedObjective
 from audiossl.objectives._prototypes import code_perplexity, cosine_scores, unit_rows
-from audiossl.objectives._speaker import output_of, positive_cosine
+from audiossl.objectives._speaker import output_of, positive_cosine, wide
 
 if TYPE_CHECKING:
     from audiossl.contracts import Batch, SpeakerEncoder, StepOutput
@@ -74,7 +74,7 @@ class SwAV(ProjectedObjective):
         """See `swav`. prototype_perplexity: of the nearest prototypes of this process's crops; 1 means that all crops share one."""
         steps, filled = int(self.steps), int(self.filled)  # read before the device has anything to do
         representations = self.embed(self.pieces(batch))
-        units = F.normalize(self.project(representations).float(), dim=2)
+        units = F.normalize(wide(self.project(representations)), dim=2)
         scores = self._scores(units, frozen=steps < self.config.freeze_steps)
         start = self.config.queue_start_step
         queueing = start is not None and steps >= start

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from two_crops import make, noise, projected
+from two_crops import make, mean_of, noise, projected
 
 from audiossl.objectives.barlow_twins import BarlowTwins
 
@@ -24,6 +24,9 @@ def test_forward_is_the_loss_of_the_projections():
     output = module(batch)
     assert output.loss_sum.item() == pytest.approx(6 * by_loops(*projected(module, batch), 0.3, 0.1), rel=1e-4)
     assert output.count == 6
+    on, off = (by_loops(*projected(module, batch), redundancy, 1.0) for redundancy in (0.0, 1.0))
+    assert mean_of(output, "invariance") == pytest.approx(on / 4, rel=1e-4)
+    assert mean_of(output, "redundancy") == pytest.approx((off - on) / 12, rel=1e-4)
 
 
 def test_defaults_are_those_in_use():

@@ -9,6 +9,7 @@ from audiossl.losses.info_nce import info_nce
 from audiossl.losses.nt_xent import nt_xent
 from audiossl.losses.vicreg import vicreg
 from audiossl.losses.w_mse import w_mse
+from audiossl.margins.additive import Additive
 from audiossl.objectives.combined import Combined
 
 
@@ -38,6 +39,18 @@ def test_defaults_are_the_published_sum():
     y, z = represented(module, batch), projected(module, batch)
     expected = info_nce(*y, temperature=0.07) + vicreg(*z, invariance=1, variance=1, covariance=0.04)
     assert module(batch).loss_sum.item() == pytest.approx(6 * expected.item(), rel=1e-3)
+
+
+def test_a_term_may_have_a_margin():
+    """Of its own, part of the state, and growing."""
+    margin = {"name": "additive", "size": 0.2, "ramp_steps": 2}
+    module, batch = make(Combined, y={"info_nce": {"temperature": 0.1, "margin": margin}}, z={"vicreg": {}}), noise()
+    assert module.state_dict()["margins.y_info_nce.margin"] == 0
+    module.after_step(2)
+    assert module.state_dict()["margins.y_info_nce.margin"].item() == pytest.approx(0.2)
+    expected = info_nce(*represented(module, batch), temperature=0.1, margin=Additive(Additive.Config(margin=0.2)))
+    assert mean_of(module(batch), "y_info_nce") == pytest.approx(expected.item(), rel=1e-3)
+    assert mean_of(module(batch), "z_vicreg") == pytest.approx(vicreg(*projected(module, batch)).item(), rel=1e-3)
 
 
 def test_a_term_without_weight_is_left_out():
@@ -73,6 +86,12 @@ def test_terms_survive_a_recipe(tmp_path):
         ({"y": {"nt_xent": {"across_processes": False}}}, "unknown key 'across_processes'"),
         ({"y": {"info_nce": 1.0}}, r"objective.y.info_nce: 1.0 is not a table; write \[objective.y.info_nce\]"),
         ({"y": [], "z": {}}, r"objective.y: \[\] is not a table"),
+        ({"z": {"vicreg": {"margin": {"name": "additive"}}}}, "objective.z.vicreg: unknown key 'margin'"),
+        (
+            {"y": {"info_nce": {"margin": 0.1}}},
+            r"info_nce.margin: 0.1 is not a table; write \[objective.y.info_nce.margin\]",
+        ),
+        ({"y": {"info_nce": {"margin": {"size": 0.1}}}}, "margin.size: 0.1 changes nothing without a margin"),
         ({"y": {}, "z": {}}, "no term has a weight"),
         ({"z": {}}, r"projector_dims: \[2048, 2048, 2048\] is for terms in objective.z"),
     ],

@@ -5,15 +5,20 @@ import pytest
 import torch
 from two_crops import SAMPLES, encoder, make, mean_of, noise
 
+from audiossl.config import to_table, write_toml
 from audiossl.encoders.fast_resnet34 import FastResNet34
+from audiossl.encoders.xvector import XVector
+from audiossl.interop.checkpoint import save_checkpoint
+from audiossl.interop.encoder import copy_weights, load_encoder
 from audiossl.objectives.cpc import CPC
+from audiossl.verification.extract import open_embedder
 
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def last_state(gru, frames):
+def states(gru, frames):
     """Cho et al. (2014) as torch writes it: reset gate inside the candidate."""
     weights = {name: value.detach().double().numpy() for name, value in gru.named_parameters()}
     state = np.zeros(gru.hidden_size)
@@ -22,7 +27,7 @@ def last_state(gru, frames):
         kept = np.split(weights["weight_hh_l0"] @ state + weights["bias_hh_l0"], 3)
         reset, update = sigmoid(given[0] + kept[0]), sigmoid(given[1] + kept[1])
         state = (1 - update) * np.tanh(given[2] + reset * kept[2]) + update * state
-    return state
+        yield state
 
 
 def frames_of(module, waveform):
@@ -35,7 +40,7 @@ def by_loops(module, batch, steps, temperature):
     pairs = [(frames_of(module, row[:SAMPLES]), frames_of(module, row[SAMPLES:])) for row in batch["waveform"]]
     losses, right = [], []
     for n, (context, _) in enumerate(pairs):
-        state = last_state(module.context, context[:-steps])
+        *_, state = states(module.context, context[:-steps])
         for k in range(steps):
             linear = module.predictors[k]
             predicted = linear.weight.detach().double().numpy() @ state + linear.bias.detach().double().numpy()
@@ -80,6 +85,40 @@ def test_what_lies_above_the_frames_is_frozen():
     assert all(torch.equal(value, norms[name]) for name, value in network.named_buffers())
     module(noise_of(0.5)).loss_sum.backward()
     assert all((p.grad is not None) == p.requires_grad for p in module.parameters())
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    module = make(CPC, steps=3, context_dim=5)
+    inside = {"name": "xvector", **to_table(XVector.Config.tiny())}
+    write_toml(tmp_path / "config.toml", {"encoder": inside, "objective": {"name": "cpc", **to_table(module.config)}})
+    save_checkpoint(tmp_path, 1, module.state_dict(), {}, keep=1)
+    return tmp_path, module
+
+
+def test_the_embedding_of_an_experiment_is_the_mean_state(experiment):
+    """Of a batch with padding, against the recurrence written out."""
+    folder, module = experiment
+    embedder = open_embedder(str(folder))
+    waveform, lengths = noise(2)["waveform"][:, :SAMPLES], torch.tensor([SAMPLES, 3333])
+    found = embedder.embed(waveform.masked_fill(torch.arange(SAMPLES) >= lengths[:, None], 0.0), lengths)
+    assert (embedder.what, embedder.dim) == ("embeddings", 5)
+    for row, length, embedding in zip(waveform, lengths, found, strict=True):
+        with torch.no_grad():
+            frames = module.encoder(row[None, :length], length[None]).layers[-1][0].double().numpy()
+        assert embedding.numpy() == pytest.approx(np.mean(list(states(module.context, frames)), axis=0), abs=1e-5)
+
+
+def test_random_weights_have_the_same_shape_and_others_start_from_the_encoder_alone(experiment):
+    folder, module = experiment
+    trained, drawn = load_encoder(folder), load_encoder(f"random:{folder}")
+    assert drawn.state_dict().keys() == trained.state_dict().keys()
+    assert not torch.equal(drawn.context.weight_hh_l0, trained.context.weight_hh_l0)
+    with pytest.raises(ValueError, match="0 samples give no frame"):
+        trained.embed(torch.zeros(1, SAMPLES), torch.tensor([0]))
+    other = XVector(XVector.Config.tiny())
+    copy_weights(folder, other)
+    assert all(torch.equal(value, module.encoder.state_dict()[name]) for name, value in other.state_dict().items())
 
 
 def noise_of(seconds):

@@ -120,6 +120,8 @@ def test_from_data_reads_the_card(tmp_path):
     with pytest.raises(ValueError, match="encoder.num_codes: 9, but units/vq_wav2vec has 10 codes"):
         DiscreteBERT.from_data(encoder, TINY, tmp_path)
     card.write_text(json.dumps({"codebook_size": 9, "rate": 50.0}))
+    with pytest.raises(ValueError, match="encoder.labels: 'vq_wav2vec', but objective.labels is 'km'; make them agree"):
+        DiscreteBERT(encoder, replace(TINY, labels=("km",)), 9)
     with pytest.raises(ValueError, match="encoder.rate: 100 Hz, objective.label_rate is 50"):
         DiscreteBERT.from_data(encoder, replace(TINY, label_rate=50.0), tmp_path)
     with pytest.raises(ValueError, match="the units have 50 Hz, objective.label_rate is 100"):

@@ -2,13 +2,19 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from two_crops import SAMPLES, encoder, noise
 
+from audiossl.config import build, find_recipe, load_toml
+from audiossl.data.audio import write_audio
+from audiossl.data.manifest import Manifest
+from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.objectives._classes import Classes
 from audiossl.objectives._speaker import MarginConfig
 from audiossl.objectives.pseudo_label import PseudoLabel
+from audiossl.objectives.supervised_speaker import SupervisedSpeaker
 
 LABELS = [2, 0, -1, 1, 1, 0]
 
@@ -75,3 +81,25 @@ def test_a_closed_gate_is_part_of_the_state():
 def test_gate_that_lets_nothing_through():
     with pytest.raises(ValueError, match="gate 0 must be positive and gate_after 5 at least 0"):
         PseudoLabel.Config(gate=0, gate_after=5)
+
+
+def test_utterances_without_a_line_are_left_out(tmp_path):
+    """As `audiossl cluster` leaves them, of recordings that could not be embedded; a missing speaker is a fault."""
+    write_audio(tmp_path / "a.wav", 0.1 * np.ones(160), 16000)
+    names = [f"u{number}" for number in range(6)]
+    rows = [CorpusUtterance(name, name, tmp_path / "a.wav", name) for name in names]
+    write_data_dir(rows, tmp_path / "data")
+    (tmp_path / "data" / "utt2cluster").write_text("u0 c1\nu1 c0\nu3 c1\nu5 c2\n")
+    manifest = Manifest.open(tmp_path / "data")
+    module = PseudoLabel.from_data(encoder(), PseudoLabel.Config(crop_duration=0.3), manifest.path)
+    assert module.classes.names == ("c0", "c1", "c2")
+    assert list(module.labelled(manifest).ids) == ["u0", "u1", "u3", "u5"]
+    with pytest.raises(ValueError, match="utt2cluster: no line for utterance 'u2'"):
+        SupervisedSpeaker.from_data(encoder(), SupervisedSpeaker.Config("utt2cluster"), manifest.path)
+
+
+def test_the_recipe_is_the_published_one():
+    table = {key: value for key, value in load_toml(find_recipe("pseudo_label"))["objective"].items() if key != "name"}
+    config = build(PseudoLabel.Config, table, "pseudo_label")
+    assert (config.crop_duration, config.scale, config.gate) == (3.0, 30.0, 1.0)
+    assert config.margin == MarginConfig("additive_angular", 0.2)

@@ -24,7 +24,7 @@ DINO_SETTINGS = {
     "prototypes": 9,
     "momentum": 0.5,
 }
-SAMPLING = {"num_clusters": 3, "queue_size": 12, "start_epoch": 1}
+SAMPLING = {"num_clusters": 3, "queue_size": 12, "start_epoch": 1, "clean_duration": 0}
 
 
 def apart(module):
@@ -118,6 +118,17 @@ def test_memory_and_queue_hold_what_the_teacher_heard():
     mean = unit(unit(embeddings).mean(axis=1))
     np.testing.assert_allclose(module.sampler.memory[:4].float().numpy(), mean, atol=2e-3)
     assert module.sampler.known.tolist() == [place != 5 for place in range(8)]
+
+
+def test_what_is_clustered_is_the_teachers_embedding_of_a_clean_crop():
+    module, batch = made(clean_duration=0.2), batch_of([0, 1, 2])
+    batch["clean"] = torch.randn(3, 3200, generator=torch.Generator().manual_seed(5))
+    module(batch)
+    with torch.no_grad():
+        points = unit(module.teacher.embed(batch["clean"], torch.full((3,), 3200)).numpy())
+    np.testing.assert_allclose(module.sampler.memory[:3].float().numpy(), points, atol=2e-3)
+    _, directions = heard(module, [0, 1, 2])
+    np.testing.assert_allclose(module.sampler.queue[:3].numpy(), directions.reshape(-1, 10)[:3], atol=1e-4)
 
 
 def test_it_clusters_at_the_end_of_an_epoch_and_then_samples():

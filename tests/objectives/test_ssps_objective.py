@@ -5,13 +5,14 @@ import pytest
 import torch
 from two_crops import SAMPLES, encoder, mean_of, noise, represented, unit
 
+from audiossl.contracts import Utterance
 from audiossl.losses.nt_xent import nt_xent
 from audiossl.objectives import _positives
 from audiossl.objectives._positives import neighbours_of
 from audiossl.objectives.ssps import SSPS
 
 IDS = [f"s{number}" for number in range(8)]
-SMALL = {"num_clusters": 3, "queue_size": 12, "start_epoch": 1, "temperature": 0.1}
+SMALL = {"num_clusters": 3, "queue_size": 12, "start_epoch": 1, "clean_duration": 0, "temperature": 0.1}
 
 
 def made(**options):
@@ -184,7 +185,53 @@ def test_a_broken_embedding_is_in_no_cluster_and_no_positive():
     assert module.sampler.owners.tolist()[:4] == [0, 1, -1, 3]
 
 
+def test_what_is_clustered_is_a_clean_crop_in_eval_mode():
+    """Only in epochs that end with clusters; batch norms do not see it."""
+    module = made(start_epoch=2, clean_duration=0.4)
+    batch = batch_of([0, 1, 2, 3])
+    batch["clean"] = torch.randn(4, 6400, generator=torch.Generator().manual_seed(5))
+    module(batch)
+    np.testing.assert_allclose(module.sampler.memory[:4].double(), rows_of([0, 1, 2, 3]), atol=2e-3)
+    module(batch_of([4, 5, 6, 7]))
+    module.after_step(1)
+    module.encoder.train()
+    seen, embed = [], module.encoder.embed
+    module.encoder.embed = lambda x, lengths: seen.append((x.shape, module.encoder.training)) or embed(x, lengths)
+    module(batch)
+    assert seen == [((8, SAMPLES), True), ((4, 6400), False)]
+    assert module.encoder.training
+    alone = made()
+    alone.encoder.load_state_dict(module.encoder.state_dict())
+    with torch.no_grad():
+        points = unit(alone.encoder.embed(batch["clean"], torch.full((4,), 6400)).numpy())
+    np.testing.assert_allclose(module.sampler.memory[:4].double(), points, atol=2e-3)
+
+
+def test_the_clean_crop_is_not_augmented():
+    views = made(clean_duration=0.5).views
+    clean = Utterance("s3", np.arange(16000, dtype=np.float32), 16000)
+    loud = AugmentedUtterance("s3", 100_000 + clean.waveform, 16000)
+    loud.original = clean
+    found = views(loud, np.random.default_rng(0))
+    assert found["index"] == 3
+    assert (found["waveform"] >= 100_000).all()
+    assert found["clean"].shape == (8000,)
+    assert (np.diff(found["clean"]) == 1).all()
+    assert found["clean"].max() < 16000
+    assert "clean" not in made().views(loud, np.random.default_rng(0))
+
+
+class AugmentedUtterance(Utterance):
+    """As the loader has them: `clean` is another one."""
+
+    @property
+    def clean(self):
+        return self.original
+
+
 def test_faults_are_named():
+    with pytest.raises(ValueError, match="clean_duration: -1 s is negative; 0 is no crop of its own"):
+        made(clean_duration=-1)
     with pytest.raises(ValueError, match="num_clusters: 8 utterances do not fill 9 clusters; lower it"):
         made(num_clusters=9)
     with pytest.raises(ValueError, match="neighbours: 3 is not from 0 to num_clusters - 1 = 2"):

@@ -148,12 +148,61 @@ def test_classes_are_sorted_and_part_of_the_state(manifest):
         made(("ann", "bob", "zoe")).load_state_dict(state)
 
 
+def two_crops(labels):
+    return {"waveform": noise(len(labels))["waveform"], "label": torch.tensor(labels)}
+
+
+def test_each_crop_is_an_example_of_its_class():
+    batch = two_crops([2, 0, -1, 1])
+    output = made(num_crops=2)(batch)
+    halves = [
+        made()({"waveform": batch["waveform"][:, k : k + SAMPLES], "label": batch["label"]}) for k in (0, SAMPLES)
+    ]
+    assert output.count == 6
+    assert output.loss_sum.item() == pytest.approx(sum(half.loss_sum.item() for half in halves), rel=1e-5)
+    assert output.metrics["accuracy"][0] == sum(half.metrics["accuracy"][0] for half in halves)
+
+
+def test_sup_con_is_the_published_loss_of_all_labelled_crops():
+    """Khosla et al. (2020), eq. 2, by loops; classes have no vectors."""
+    labels = [2, 0, -1, 1, 0]
+    batch = two_crops(labels)
+    module = made(loss="sup_con", num_crops=2, scale=10.0, margin=MarginConfig())
+    assert "vectors" not in module.state_dict()
+    kept = [(row, label) for row, label in zip(batch["waveform"], labels, strict=True) if label >= 0]
+    with torch.no_grad():
+        points = [
+            unit(module.encoder.embed(row[None, k : k + SAMPLES], torch.tensor([SAMPLES]))[0].numpy())
+            for k in (0, SAMPLES)
+            for row, _ in kept
+        ]
+    own = [label for _ in range(2) for _, label in kept]
+    losses, right = [], 0
+    for i, point in enumerate(points):
+        scores = {j: 10 * float(point @ other) for j, other in enumerate(points) if j != i}
+        total = math.log(sum(map(math.exp, scores.values())))
+        losses.append(np.mean([total - scores[j] for j in scores if own[j] == own[i]]))
+        right += own[max(scores, key=scores.get)] == own[i]
+    output = module(batch)
+    assert output.count == 8
+    assert output.loss_sum.item() == pytest.approx(sum(losses), rel=1e-4)
+    assert output.metrics["accuracy"] == (right, 8)
+    output.loss_sum.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+
+
+def test_sup_con_without_a_label_in_the_batch_is_zero():
+    output = made(loss="sup_con", num_crops=2).eval()(two_crops([-1, -1]))
+    assert (output.loss_sum, output.count) == (0.0, 0.0)
+
+
 def test_faults_are_named(manifest):
     for options, message in (
+        ({"loss": "sup_con"}, "num_crops: 1 crop of an utterance has no positive for sup_con; give 2 or more"),
+        ({"num_crops": 0}, "scale 30.0 and num_crops 0 must be positive"),
         ({"fraction": 0.0}, r"fraction: 0.0 is not in \(0, 1\]; 0.02 is 2 %"),
-        ({"scale": 0}, "scale: 0 is not positive"),
+        ({"scale": 0}, "scale 0 and num_crops 1 must be positive"),
         ({"crop_duration": 0}, "crop_duration: 0 s"),
-        ({"margin": MarginConfig("additiv")}, "did you mean 'additive'"),
         ({"column": "utt2lang"}, "utt2lang: 1 class; two or more"),
         ({"column": "utt2note"}, "utt2note: ann-9 has 'two words'; a class is one word"),
         ({"column": "utt2x"}, "utt2x: no such file"),

@@ -59,7 +59,7 @@ declare -A settings=(
   [deepcluster]="--objective.projector_dims $heads --objective.prototypes [$prototypes,$prototypes,$prototypes]"
   [cpc]=""
   [lim]=""
-  [ssps]="--objective.num_clusters $prototypes --objective.queue_size 3360 --objective.start_epoch 2"
+  [ssps]="--objective.num_clusters $prototypes --objective.queue_size 3360 --objective.start_epoch 2 --objective.clean_duration 2.4"
 )
 order="simclr simclr_margin moco byol simsiam dino vicreg vibcreg barlow_twins w_mse combined swav deepcluster cpc lim ssps"
 crops=(--objective.crop_duration 1.2 --data.crop_duration 2.4 --data.batch_seconds 240)

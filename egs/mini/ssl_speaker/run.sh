@@ -4,11 +4,14 @@
 #   ./run.sh                       everything, from nothing to the table
 #   ./run.sh --data ../hubert/data with the corpus that ../hubert has made already
 #   ./run.sh --seed 1 --exp exp/s1 another seed, in another place
+#   ./run.sh --pseudo_labels true  then also: a round of self-training on clusters of SimCLR's embeddings
 #   ./run.sh --smoke true          every stage on seconds of audio
 
 stage=0
 stop_stage=100
 smoke=false
+pseudo_labels=false
+clusters=100   # fewer than the 136 training voices, whose number a self-supervised run does not know
 seed=0
 data=data
 exp=exp
@@ -22,12 +25,15 @@ set -euo pipefail
 
 prep=()
 short=()
+gate=()
 if $smoke; then
   data=smoke/data
   exp=smoke/exp
   workers=0
   prep=(--prep.voices "[3,2,2]" --prep.sentences "[40,4,4]" --prep.keywords "[20,20,20]" --prep.labelled_minutes 0.3)
   short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --optim.warmup_steps 1)
+  clusters=4
+  gate=(--objective.gate_after 2 --objective.gate 30)
   rm -rf smoke
 fi
 # Sentences of some three seconds: crops of 1.2 s, and as many utterances per batch as of clips of one second.
@@ -52,21 +58,36 @@ if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
   $pretrain --out $exp/simclr_margin --objective.margin.name additive --objective.margin.size 0.1 "${crops[@]}" "${short[@]}"
 fi
 
+# Embeddings of unseen voices, sentences and keywords, and their equal error rates: verify SOURCE NAME
+verify() {
+  for kind in sentences keywords; do
+    part=test
+    [ $kind = sentences ] || part=keywords_test
+    audiossl embed $1 $data/$part --out $exp/embeddings/$2_$kind --seed $seed --num-workers $workers --device $device
+    audiossl verify --trials $exp/trials/$kind --embeddings $exp/embeddings/$2_$kind --out $exp/verify_$2_$kind
+  done
+}
+
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
   echo "Stage 3: embeddings and equal error rates, of a random encoder too"
-  for source in $exp/simclr $exp/simclr_margin random:$exp/simclr; do
-    name=$(basename $source)
-    case $source in random:*) name=random ;; esac
-    for kind in sentences keywords; do
-      part=test
-      [ $kind = sentences ] || part=keywords_test
-      audiossl embed $source $data/$part --out $exp/embeddings/${name}_$kind --seed $seed --num-workers $workers --device $device
-      audiossl verify --trials $exp/trials/$kind --embeddings $exp/embeddings/${name}_$kind --out $exp/verify_$name
-    done
-  done
+  verify $exp/simclr simclr
+  verify $exp/simclr_margin simclr_margin
+  verify random:$exp/simclr random
 fi
 
 if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
   echo "Stage 4: report"
   audiossl report $exp/simclr $exp/simclr_margin $exp/verify_* --compare --title "SimCLR on mini" --out $exp/report.html
+fi
+
+if $pseudo_labels && [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
+  echo "Stage 5: one round of self-training: $clusters clusters of SimCLR's embeddings are the labels, of which the costly ones are not believed"
+  column=utt2cluster$seed   # the data may be other seeds' too
+  audiossl embed $exp/simclr $data/train --out $exp/embeddings/simclr_train --num-workers $workers --device $device
+  audiossl cluster $exp/embeddings/simclr_train --clusters $clusters --seed $seed --out $data/train/$column --device $device
+  $train_cmd pretrain pseudo_label_nano --data $data/train --init $exp/simclr --out $exp/pseudo_label --resume --device $device \
+    --train.seed $seed --data.num_workers $workers --objective.column $column --objective.crop_duration 1.2 \
+    --data.crop_duration 1.2 --data.batch_seconds 76.8 "${gate[@]}" "${short[@]}"
+  verify $exp/pseudo_label pseudo_label
+  audiossl report $exp/simclr $exp/pseudo_label $exp/verify_* --compare --title "Self-training on mini" --out $exp/pseudo_label.html
 fi

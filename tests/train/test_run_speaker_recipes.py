@@ -1,0 +1,105 @@
+"""Every recipe for speakers trains, all its keys read: one step on a few recordings, on a narrow encoder of the same kind."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from audiossl import registry
+from audiossl.config import find_recipe, load_toml, merge, recipe_names
+from audiossl.data.audio import write_audio
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.encoders._ssl_speaker import tiny_table
+from audiossl.objectives._speaker import SpeakerObjective
+from audiossl.train.run_pretrain import pretrain
+
+RATE = 16000
+NARROW = {
+    "ecapa_tdnn": {"channels": 32, "pooled_dim": 48},
+    "fast_resnet34": {"blocks": [1, 1, 1, 1]},
+    "thin_resnet34": {"base_channels": 16, "blocks": [1, 1, 1, 1]},
+    "mhfa_speaker": {"encoder": tiny_table("wav2vec2")},
+}
+SMALL = {
+    "ssps": {"num_clusters": 2, "queue_size": 4},
+    "ssps_dino": {"num_clusters": 2, "queue_size": 4, "prototypes": 64, "head_dim": 32},
+    "dino": {"prototypes": 64, "head_dim": 32},
+    "moco": {"queue_size": 64},
+}
+
+
+def of_speakers(recipe):
+    objective = load_toml(find_recipe(recipe)).get("objective")
+    if objective is None:
+        return False
+    cls = registry.get("objectives", objective["name"])
+    return isinstance(cls, type) and issubclass(cls, SpeakerObjective)
+
+
+RECIPES = [name for name in recipe_names() if of_speakers(name)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Four recordings of two speakers and three clusters, noises and a room."""
+    folder = tmp_path_factory.mktemp("speakers")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(4):
+        path = folder / f"{number}.wav"
+        write_audio(path, 0.1 * rng.standard_normal(RATE + 8000 * number), RATE)
+        name = f"s{number % 2}-{number}"
+        rows.append(CorpusUtterance(name, name, path, name[:2], columns={"utt2cluster": f"c{number % 3}"}))
+    write_data_dir(rows, folder / "data")
+    for place, samples in (("musan", RATE), ("rirs", 800)):
+        write_audio(folder / f"{place}.wav", 0.1 * rng.standard_normal(samples), RATE)
+        write_data_dir([CorpusUtterance(place, place, folder / f"{place}.wav", place)], folder / place)
+    return folder
+
+
+def test_all_recipes_are_here():
+    published = {"simclr_am_785", "simclr_am_750", "infonce_vicreg_847", "moco_am", "dino_speaker", "ssps_simclr"}
+    others = {
+        "ssps_dino",
+        "pseudo_label",
+        "pseudo_label_nano",
+        "aam_speaker",
+        "aam_nano",
+        "mhfa_speaker",
+        "simclr_nano",
+    }
+    assert published | others <= set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_for_a_step(tmp_path, corpus, name):
+    tables = load_toml(find_recipe(name))
+    reading = {"batch_seconds": 4.01 * tables["data"]["crop_duration"], "num_workers": 0}
+    if "noise_dirs" in tables["data"]["augment"]:
+        reading["augment"] = {"noise_dirs": [str(corpus / "musan")] * 3, "reverb_dir": str(corpus / "rirs")}
+    overrides = {
+        "encoder": NARROW[tables["encoder"]["name"]],
+        "objective": SMALL.get(tables["objective"]["name"], {}),
+        "data": reading,
+        "train": {"max_steps": 1, "tensorboard": False, "save_every": 1, "eval_every": 0, "log_every": 1},
+    }
+    changed = merge(tables, overrides)
+    assert changed["encoder"]["name"] == tables["encoder"]["name"]
+    pretrain(name, out=tmp_path / "exp", data=corpus / "data", overrides=overrides, device="cpu")
+    [line] = (tmp_path / "exp" / "metrics.jsonl").read_text().splitlines()
+    assert np.isfinite(json.loads(line)["loss"])
+
+
+def test_what_has_no_pseudo_label_is_left_out_and_counted(tmp_path, corpus, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(corpus / "data", data)
+    lines = (data / "utt2cluster").read_text().splitlines(keepends=True)
+    (data / "utt2cluster").write_text("".join(lines[:1] + lines[2:]))
+    overrides = {
+        "encoder": NARROW["fast_resnet34"],
+        "data": {"batch_seconds": 2.5, "num_workers": 0},
+        "train": {"max_steps": 1, "tensorboard": False, "save_every": 1, "log_every": 1},
+    }
+    pretrain("pseudo_label_nano", out=tmp_path / "exp", data=data, overrides=overrides, device="cpu")
+    assert f"{data}: 1 of 4 utterances show no label and are left out" in capsys.readouterr().err
