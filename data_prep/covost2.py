@@ -1,0 +1,113 @@
+"""CoVoST 2: sentences of Common Voice 4 with their translations; SUPERB-SG takes English to German, 430 h.
+
+Layout: `<language>/validated.tsv` (with `client_id`, `path`, `sentence`) and `<language>/clips/*.mp3` of Common Voice 4, and beside them
+`covost_v2.<language>_<target>.tsv` (with `path`, `translation`, `split`). Licence: CC BY-NC 4.0. Source: Wang et al., arXiv:2007.10310, 2020;
+github.com/facebookresearch/covost.
+
+Writes `train`, `dev` and `test` of one pair of languages with `text` and `utt2translation`, both as they were written, without a space before `.?,'`. As in SUPERB-SG, a
+sentence is left out that has more than five times as many words as its translation, or the other way round, or whose clip is not there. Differs from it: punctuation is not made
+uniform by the rules of Moses, and `|`, which stands for the space among our tokens, becomes one. Id: `<speaker>-<clip>`, speaker: the first 16 characters of `client_id`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiossl.data.corpus import identifier, published
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Parts of the list that are in each of ours; what CoVoST adds to the training data of Common Voice has a name of its own.
+_PARTS = {"train": {"train", "train_covost"}, "dev": {"dev"}, "test": {"test"}}
+_MAX_RATIO = 5
+
+
+@dataclass(frozen=True)
+class Config:
+    """source: folder of Common Voice. target: language of the translations."""
+
+    source: str = "en"
+    target: str = "de"
+
+
+def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> None:
+    """Write the three data directories under `out`; nothing is copied."""
+    config = config or Config()
+    listed, spoken = f"covost_v2.{config.source}_{config.target}.tsv", f"{config.source}/validated.tsv"
+    corpus = published(corpus, listed, spoken, f"{config.source}/clips")
+    translations = {
+        row["path"]: (row["split"], row["translation"])
+        for row in _rows(corpus / listed, "path", "translation", "split")
+    }
+    found: dict[str, list[CorpusUtterance]] = {part: [] for part in _PARTS}
+    for row in _rows(corpus / spoken, "client_id", "path", "sentence"):
+        split, translation = translations.get(row["path"], ("", ""))
+        part = next((part for part, names in _PARTS.items() if split in names), None)
+        path = corpus / config.source / "clips" / row["path"]
+        text, translation = tidied(row["sentence"]), tidied(translation)
+        if part is not None and is_pair(text, translation) and path.is_file():
+            speaker = row["client_id"][:16]
+            name = f"{speaker}-{identifier(path.stem)}"
+            columns = {"text": text, "utt2translation": translation}
+            found[part].append(CorpusUtterance(name, name, path, speaker, columns=columns))
+    for part, utterances in found.items():
+        if not utterances:
+            raise ValueError(
+                f"{corpus / config.source / 'clips'}: none of the clips that {listed} puts in {part}; give Common Voice 4"
+            )
+        write_data_dir(utterances, out / part)
+
+
+def fake(root: Path) -> None:
+    """Write a tiny imitation: three sentences of each part, and some that are left out."""
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    pairs = [
+        ("Where is the lamp ?", "Wo ist die Lampe?"),
+        ('He said: \\"Good\\".', '\\"Gut\\", sagte er.'),
+        ("Come in.", "Komm | herein."),
+    ]
+    (root / "en" / "clips").mkdir(parents=True)
+    spoken, listed = (
+        ["client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccent"],
+        ["path\ttranslation\tsplit"],
+    )
+    for split in ("train", "train_covost", "dev", "test"):
+        for number, (sentence, translation) in enumerate([*pairs, ("Yes.", "Eins zwei drei vier fünf sechs.")]):
+            name = f"common_voice_en_{split}{number}.mp3"
+            soundfile.write(root / "en" / "clips" / name, 0.1 * rng.standard_normal(24_000), 48_000, format="MP3")
+            spoken.append(f"{number:02x}{len(split):02x}".ljust(128, "0") + f"\t{name}\t{sentence}\t2\t0\t\t\t")
+            listed.append(f"{name}\t{translation}\t{split}")
+    spoken.append("ff".ljust(128, "0") + "\tcommon_voice_en_other.mp3\tNot translated.\t2\t0\t\t\t")
+    (root / "en" / "validated.tsv").write_text("\n".join(spoken) + "\n", encoding="utf-8")
+    (root / "covost_v2.en_de.tsv").write_text("\n".join(listed) + "\n", encoding="utf-8")
+
+
+def tidied(text: str) -> str:
+    """Return the text with single spaces, and none before `.?,'`."""
+    return re.sub(r" +(?=[.?,'])", "", " ".join(text.replace("|", " ").split()))
+
+
+def is_pair(text: str, translation: str) -> bool:
+    """Whether one is not much longer than the other, and none is empty."""
+    ours, theirs = len(text.split()), len(translation.split())
+    return 0 < max(ours, theirs) <= _MAX_RATIO * min(ours, theirs)
+
+
+def _rows(path: Path, *needed: str) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
+        lacking = next((name for name in needed if name not in (rows.fieldnames or ())), None)
+        if lacking is not None:
+            raise ValueError(f"{path}:1: no column {lacking!r}; restore the file")
+        for row in rows:
+            yield {name: row[name] or "" for name in needed}
