@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 
 import numpy as np
@@ -108,6 +109,43 @@ def test_an_existing_experiment_is_kept(tmp_path, recipe, sound):
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_resumed_run_stays_the_same_run(tmp_path, recipe, sound):
+    out = tmp_path / "e"
+    words = ["pretrain", recipe, "--data", sound, "--out", out, "--device", "cpu"]
+    succeed(*words)
+    config = out / "config.toml"
+    before = config.read_bytes()
+    for option, value, said in (
+        ("encoder.dim", "64", "encoder.dim is 32, 64 would"),
+        ("encoder.name", "wav2vec2", "encoder.name is 'fbank', 'wav2vec2' would"),
+        ("objective.mask_prob", "0.5", "objective.mask_prob is 0.8, 0.5 would"),
+        ("data.batch_seconds", "3", "data.batch_seconds is 2.0, 3.0 would"),
+        ("data.augment.gain_probability", "1", "data.augment."),
+        ("train.seed", "1", "train.seed is 0, 1 would"),
+        ("optim.weight_decay", "0", "optim.weight_decay is 0.01, 0.0 would"),
+        ("units.clusters", "9", "units.clusters is 8, 9 would"),
+    ):
+        error = fails(*words, "--resume", f"--{option}", value)
+        assert f"{config}: {said}" in error
+        assert error.endswith("or choose another --out")
+        assert config.read_bytes() == before
+    same = ["--encoder.dim", "32", "--data.batch_seconds", "2", "--objective.labels", '["km"]']
+    other = ["--train.max_steps", "8", "--train.log_every", "1", "--train.save_every", "5", "--data.num_workers", "1"]
+    succeed(*words, "--resume", *same, *other, "--optim.peak_lr", "1e-4", "--train.tensorboard", "false")
+    assert [step for step, _ in losses(out)] == list(range(1, 9))
+    assert "max_steps = 8" in config.read_text()
+    # What no option says: a checkpoint of another model.
+    spoilt = config.read_text().replace("\ndim = 32", "\ndim = 64")
+    config.write_text(spoilt)
+    assert "step_00000008: does not fit what the recipe and the data make now: size mismatch" in fails(
+        *words, "--resume"
+    )
+    assert config.read_text() == spoilt
+    # Where nothing was trained yet, nothing is at stake.
+    shutil.rmtree(out / "checkpoints")
+    succeed(*words, "--resume", "--objective.mask_prob", "0.5", "--train.max_steps", "1")
+
+
 def test_wrong_recipes(tmp_path, recipe, sound):
     words = ["--data", sound, "--out", tmp_path / "e", "--device", "cpu"]
     assert "did you mean 'mask_prob'" in fails("pretrain", recipe, *words, "--objective.mask_probe", "0.5")
@@ -131,13 +169,56 @@ def test_units_that_are_missing_or_mean_nothing(tmp_path, sound):
     succeed("units", "apply", "--data", data, "--codebook", tmp_path / "km0", *apply)
     other = tmp_path / "other"
     shutil.copytree(data, other)
-    succeed("units", "apply", "--data", other, "--codebook", tmp_path / "km1", *apply)
+    succeed("units", "apply", "--data", other, "--codebook", tmp_path / "km1", *apply, "--overwrite")
     assert "made by codebook" in fails(*words, tmp_path / "e", "--dev", other)
     table = data / "units" / "km"
     lines = table.read_text().splitlines()
     table.write_text("\n".join([" ".join(lines[0].split()[:-9]), *lines[1:]]) + "\n")
     assert "labels; " in fails(*words, tmp_path / "e")
+    # Also where the encoder would first measure recordings, of which it could use none.
+    table.write_text("".join(" ".join(line.split()[:-9]) + "\n" for line in lines))
+    assert re.search(rf"{table}: 's0-000' has \d+ labels; .* should give about", fails(*words, tmp_path / "e"))
+    table.write_text("".join(line.split()[0] + " 0\n" for line in lines))
+    assert re.search(rf"{table}: 's0-000' has 1 labels; ", fails(*words, tmp_path / "e"))
     # Nothing of these is left that a run with mended units would trip over.
     assert not (tmp_path / "e").exists()
     table.write_text("\n".join(lines) + "\n")
     succeed(*words, tmp_path / "e", "--train.max_steps", "2")
+
+
+def test_recordings_that_are_all_unusable_are_named_before_training(tmp_path, recipe):
+    data = make_data(tmp_path / "c", 4)
+    words = ["pretrain", recipe, "--data", data, "--device", "cpu", "--units.clusters", "4"]
+    succeed(*words, "--out", tmp_path / "units", "--train.max_steps", "1")
+    for path in (tmp_path / "c" / "audio").iterdir():
+        path.write_bytes(b"")
+    error = fails(*words, "--out", tmp_path / "e")
+    assert re.search(r"\d of 4 utterances cannot be used, .* The first: s[01]-00\d: .*empty file", error)
+    error = fails(*words, "--out", tmp_path / "e", "--max-bad-fraction", "1")
+    assert re.search(r"calibration: none of 4 recordings can be used, such as s[01]-00\d \(.*empty file", error)
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_file_where_the_experiment_should_go(tmp_path, recipe, sound):
+    (tmp_path / "file").write_text("mine")
+    for verb, more in (("pretrain", ()), ("finetune", ("--init", tmp_path))):
+        for place in ("file", "file/e"):
+            words = [verb, recipe, "--data", sound, "--out", tmp_path / place, "--device", "cpu", *more]
+            assert "is a file, no folder; choose another --out or remove it" in fails(*words)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_programs_in_wav_scp_run_only_if_allowed(tmp_path, recipe, sound):
+    data = tmp_path / "data"
+    shutil.copytree(sound, data, ignore=shutil.ignore_patterns("units", ".index"))
+    rows = (line.split() for line in (data / "wav.scp").read_text().splitlines())
+    (data / "wav.scp").write_text("".join(f"{name} cat {path} |\n" for name, path in rows))
+    words = ["pretrain", recipe, "--data", data, "--out", tmp_path / "e", *STEPS, "--train.max_steps", "2"]
+    assert "give --allow-commands, or make shards of it with `audiossl data shard" in fails(*words)
+    assert not (tmp_path / "e").exists()
+    succeed(*words, "--allow-commands")
+    succeed(*words, "--train.max_steps", "3", "--resume")  # the experiment remembers it
+    succeed("data", "shard", data, tmp_path / "shards", "--allow-commands")
+    succeed(
+        "pretrain", recipe, "--data", tmp_path / "shards", "--out", tmp_path / "s", *STEPS, "--train.max_steps", "2"
+    )

@@ -38,8 +38,9 @@ def validate(
         else:
             print(fault)
     if json:
-        print(json_module.dumps({"ok": not found, "faults": listed}))
-    print(f"{directory}: {f'faults: {found}' if found else 'sound'}", file=sys.stderr)
+        print(json_module.dumps({"ok": not found, "samples_checked": check_audio, "faults": listed}))
+    unseen = "" if check_audio else "; only headers of the audio were read: --check-audio decodes the samples"
+    print(f"{directory}: {f'faults: {found}' if found else 'sound'}{unseen}", file=sys.stderr)
     return 1 if found else 0
 
 
@@ -82,6 +83,7 @@ def subset(
     speakers: int | None = None,
     max_seconds: float | None = None,
     seed: int = 0,
+    json: bool = False,
 ) -> int:
     """Write some utterances of a data directory as a new one, with every file that it holds.
 
@@ -97,6 +99,7 @@ def subset(
         speakers: all utterances of N speakers, who are drawn.
         max_seconds: utterances in random order up to this many seconds.
         seed: what is drawn depends on it alone.
+        json: print what was written as JSON.
     """
     from audiossl.data import edit
     from audiossl.data.manifest import Manifest
@@ -121,6 +124,9 @@ def subset(
         assert max_seconds is not None
         indices = edit.seconds_of(manifest, max_seconds, seed)
     edit.subset(source, indices, out)
+    if json:
+        seconds = float(manifest.durations[indices].sum())
+        print(json_module.dumps({"path": str(out), "utterances": len(indices), "hours": seconds / 3600.0}))
     print(f"{out}: {len(indices)} utterances", file=sys.stderr)
     return 0
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from audiossl import __version__
 from audiossl.config import split_overrides
+from audiossl.files import FULL_DISK
 from audiossl.registry import suggestion
 
 _FOLDER = Path(__file__).parent
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("audiossl: interrupted", file=sys.stderr)
         status = 130
-    _flush()
+    status = _flush() or status
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from audiossl.train.distributed import leave
 
@@ -157,13 +158,19 @@ def _complain(error: BaseException, status: int, *, debug: bool) -> int:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
-        text = f"{place}{error.strerror}"
+        cure = "; free space or choose another --out" if error.errno in FULL_DISK else ""
+        text = f"{place}{error.strerror}{cure}"
     print(f"audiossl: {text}", file=sys.stderr)
     return status
 
 
-def _flush() -> None:
+def _flush() -> int:
+    """Write out what was printed; returns 1 where it is lost because the disk is full."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it ends
+        if not isinstance(error, BrokenPipeError):
+            print(f"audiossl: standard output: {error.strerror}; free space or write elsewhere", file=sys.stderr)
+            return 1
+    return 0

@@ -35,6 +35,8 @@ def main(
     batch_seconds: float = 60.0,
     num_workers: int = 1,
     device: str = "auto",
+    overwrite: bool = False,
+    allow_commands: bool = False,
     json: bool = False,
 ) -> int:
     """Transcribe recordings or data directories with a fine-tuned model.
@@ -56,6 +58,8 @@ def main(
         batch_seconds: seconds of audio per batch.
         num_workers: processes that read audio.
         device: auto, cpu, cuda or cuda:N.
+        overwrite: replace `out` if it is there already.
+        allow_commands: run the programs that wav.scp names.
         json: print one JSON object with the texts and the scores.
     """
     from audiossl.train.distributed import join_world
@@ -66,6 +70,8 @@ def main(
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path}: no such file or directory; give audio files or data directories")
+    if out is not None:
+        _check_out(out, overwrite=overwrite)
     decoding = _Decoding(beam, lm, lexicon, lm_weight, word_score)
     config = LoaderConfig(batch_seconds=batch_seconds, num_workers=num_workers)
     bad: list[str] = []
@@ -77,7 +83,7 @@ def main(
             )
         decoding.prepare(module.task, experiment)
         module.to(world.device)
-        texts, scores = _transcribe(module, paths, config, bad)
+        texts, scores = _transcribe(module, experiment, paths, config, bad, allow_commands=allow_commands)
     if out is not None:
         write_table(out, texts.items())
     if json:
@@ -167,15 +173,38 @@ class _Decoding:
         return scales
 
 
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    """ValueError, before the long pass, where the texts could not be written or something would be lost."""
+    if out.is_dir():
+        raise ValueError(f"{out}: is a folder; name the file to write")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out.parent}: no such folder; make it, or choose another --out")
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out}: exists already; choose another --out, or --overwrite")
+
+
 def _transcribe(
-    module: FineTune, paths: tuple[Path, ...], config: LoaderConfig, bad: list[str]
+    module: FineTune,
+    experiment: str,
+    paths: tuple[Path, ...],
+    config: LoaderConfig,
+    bad: list[str],
+    *,
+    allow_commands: bool,
 ) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
     """Return the texts by utterance and the scores by data directory; unusable recordings are added to `bad`."""
+    from audiossl.contracts import read_by
     from audiossl.train.run_finetune import predict_all
+    from audiossl.units.reading import check_readable, with_units
+    from audiossl.units.stream import StreamConfig
 
     def note(utterance: str, message: str) -> None:
         bad.append(message if utterance in message else f"{utterance}: {message}")
 
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    reads = read_by(module.encoder)
     texts: dict[str, str] = {}
     scores: dict[str, dict[str, float]] = {}
     files = [path for path in paths if not path.is_dir()]
@@ -187,13 +216,18 @@ def _transcribe(
                 sound.append(path)
             except AudioError as error:
                 bad.append(str(error))
-        texts |= dict(predict_all(module, FileList(tuple(sound)), config, on_bad=note)) if sound else {}
+        recordings = FileList(tuple(sound))
+        if reads is not None and sound:
+            stream = StreamConfig(config.batch_seconds, config.num_workers, max_bad_fraction=1.0)
+            recordings = with_units(recordings, reads, experiment, stream, log=bad.append)
+        texts |= dict(predict_all(module, recordings, config, on_bad=note)) if len(recordings) else {}
     for directory in (path for path in paths if path.is_dir()):
-        manifest = Manifest.open(directory)
+        manifest = Manifest.open(directory, allow_commands=allow_commands)
+        check_readable(manifest, reads, experiment, log=say)
         own = dict(sorted(predict_all(module, manifest, config, on_bad=note)))
         texts |= own
         column = module.task.config.column
-        if (directory / column).is_file():
+        if own and (directory / column).is_file():  # else `bad` says what each recording lacks
             references = dict(zip(manifest.ids, manifest.column(column), strict=True))
             scores[str(directory)] = module.task.score(list(own.values()), [references[utterance] for utterance in own])
     return texts, scores

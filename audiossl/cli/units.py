@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from audiossl.files import require_folder
+
 if TYPE_CHECKING:
     from audiossl.units.quality import CodeUse, PhoneMatch
 
@@ -30,6 +32,8 @@ def fit(
     max_bad_fraction: float = 0.01,
     device: str = "",
     overwrite: bool = False,
+    allow_commands: bool = False,
+    json: bool = False,
 ) -> None:
     """Fit a codebook to a data directory by k-means.
 
@@ -56,6 +60,8 @@ def fit(
         max_bad_fraction: share of the recordings that may be unusable; they are named and left out.
         device: where the encoder runs; unset, the GPU if there is one.
         overwrite: replace a codebook that is already in `out`.
+        allow_commands: run the programs that wav.scp names.
+        json: print what was fitted as JSON.
     """
     from audiossl.data.manifest import Manifest
     from audiossl.units.codebook import exists, save
@@ -63,18 +69,22 @@ def fit(
     from audiossl.units.fit import FitConfig, fit_codebook
     from audiossl.units.stream import StreamConfig
 
+    require_folder(out)
     if exists(out) and not overwrite:
         raise ValueError(f"{out}: holds a codebook already; give another --out, or --overwrite")
     if encoder and not layer and feature != "codes":
         _log("warning: --layer is 0: the input of the encoder's first block is clustered")
     config = FitConfig(clusters, fraction, max_frames, iterations, redo, seed, codebooks)
-    manifest = Manifest.open(data)
+    manifest = Manifest.open(data, allow_commands=allow_commands)
     features = make_features(feature or ("encoder" if encoder else "mfcc"), encoder, layer, device=device)
     codebook = fit_codebook(
         manifest, features, config, StreamConfig(batch_seconds, num_workers, max_bad_fraction), log=_log
     )
     save(codebook, out)
     card = codebook.card
+    if json:
+        print(json_format.dumps({"codebook": str(out), **asdict(card), "hash": codebook.hash}))
+        return
     codes = f"{card.codebooks} x {card.size}" if card.codebooks > 1 else f"{card.size}"
     print(f"{out}: {codes} codes of {card.dim} numbers, {card.frames} frames, inertia {card.inertia:.6g}")
 
@@ -87,8 +97,13 @@ def apply(
     num_workers: int = 2,
     max_bad_fraction: float = 0.01,
     device: str = "",
+    overwrite: bool = False,
+    allow_commands: bool = False,
+    json: bool = False,
 ) -> None:
     """Label data directories with a codebook: DATA/units/NAME and DATA/units/NAME.json.
+
+    Labels of the same codebook are made again, those of another one are not replaced unless told so.
 
     Example: audiossl units apply --data data/train data/dev --codebook exp/mfcc_km100 --name mfcc_km100
 
@@ -100,6 +115,9 @@ def apply(
         num_workers: processes that read audio.
         max_bad_fraction: share of the recordings that may be unusable; they are named and left out.
         device: where the encoder runs; unset, the GPU if there is one.
+        overwrite: replace labels NAME of another codebook.
+        allow_commands: run the programs that wav.scp names.
+        json: print what was written as JSON.
     """
     from audiossl.data.manifest import Manifest
     from audiossl.units import codebook as codebooks
@@ -109,15 +127,43 @@ def apply(
     from audiossl.units.stream import StreamConfig
 
     book = codebooks.load(codebook)
-    manifests = [Manifest.open(folder) for folder in data]
+    manifests = [Manifest.open(folder, allow_commands=allow_commands) for folder in data]
+    names, rows = set_names(name, book.card.codebooks), []
+    if not overwrite:
+        for folder in data:
+            _refuse_others(folder, names, book.hash)
     features = make_features(book.card.feature, book.card.encoder, book.card.layer, device=device)
     for manifest in manifests:
         stream = StreamConfig(batch_seconds, num_workers, max_bad_fraction)
         card = apply_codebook(manifest, book, features, name, stream, log=_log)
-        for each in set_names(name, book.card.codebooks):
+        for each in names:
             path = labels_path(manifest.path, each)
-            print(
-                f"{path}: {card.utterances} utterances, {card.labels} labels at {card.rate:g} Hz, {card.left_out} left out"
+            rows.append({"units": str(path), **asdict(card)})
+            if not json:
+                print(
+                    f"{path}: {card.utterances} utterances, {card.labels} labels at {card.rate:g} Hz, {card.left_out} left out"
+                )
+    if json:
+        print(json_format.dumps({"written": rows}))
+
+
+def _refuse_others(data: Path, names: list[str], codebook_hash: str) -> None:
+    """Raise ValueError where `data` holds labels of these names that another codebook made."""
+    from audiossl.units.labels import card_path, has_labels, labels_path, read_card
+
+    for name in names:
+        if not has_labels(data, name):
+            continue
+        try:
+            found = read_card(data, name).codebook_hash
+        except ValueError:
+            raise ValueError(
+                f"{card_path(data, name)}: does not say which codebook made these labels; choose another --name, or --overwrite"
+            ) from None
+        if found != codebook_hash:
+            raise ValueError(
+                f"{labels_path(data, name)}: labels of another codebook ({found[:12]}, not {codebook_hash[:12]}); "
+                "choose another --name, or --overwrite"
             )
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiossl.files import whole_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -31,12 +33,16 @@ OVERSHOOT = 0.01
 
 _STREAMED = 0x7FFF0000  # programs that write a WAV into a pipe put a length from here up in its header
 _UNKNOWN_LENGTH = 1 << 40  # libsndfile's answer for a FLAC stream without a length is near 2**63
-_PROMISED = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
+_PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _NIST_COUNT = re.compile(rb"^sample_count -i (\d+)", re.MULTILINE)
 
 
 class AudioError(ValueError):
     """One recording cannot be used; the message is one line: file, what is wrong, cure."""
+
+
+class PartError(AudioError):
+    """The recording may be sound, but the part or channel that is asked for is not in it: a segment is wrong."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +119,11 @@ def write_audio(path: Path | str, waveform: np.ndarray, sample_rate: int) -> Non
     if not peak <= 2.0:  # not, so that NaN is caught too
         raise AudioError(f"{path}: samples up to {peak:g}; scale the waveform to [-1, 1]")
     samples = np.clip(np.rint(np.asarray(waveform, np.float64) * 32768.0), -32768, 32767).astype(np.int16)
-    partial = path.with_name(path.name + ".partial")
-    soundfile.write(partial, samples, sample_rate, format=kinds[path.suffix.lower()], subtype="PCM_16")
-    partial.replace(path)
+    # Encoded in memory, because libsndfile does not say why it cannot write a file.
+    encoded = io.BytesIO()
+    soundfile.write(encoded, samples, sample_rate, format=kinds[path.suffix.lower()], subtype="PCM_16")
+    with whole_file(path) as partial:
+        partial.write_bytes(encoded.getbuffer())
 
 
 @contextmanager
@@ -215,6 +223,8 @@ def _read(
 
 def _decode(sound: Any, count: int) -> np.ndarray:
     """(sample, channel) float32, fewer samples than `count` where the recording ends early."""
+    # Of what it may seek in, soundfile seeks to where the read ended anyway: in FLAC that decodes a frame again.
+    sound.seekable = lambda: False
     if sound.subtype != "PCM_16":
         samples: np.ndarray = sound.read(count, dtype="float32", always_2d=True)
         return samples
@@ -226,18 +236,18 @@ def _part(info: AudioInfo, name: str, start: float, duration: float | None) -> t
     """First sample and number of samples of the part from `start`, `duration` seconds long."""
     rate, total = info.sample_rate, info.num_samples
     if start < 0.0 or (duration is not None and not duration > 0.0):
-        raise AudioError(f"{name}: no part of {duration} s can start at {start} s; correct the segment")
+        raise PartError(f"{name}: no part of {duration} s can start at {start} s; correct the segment")
     first = round(start * rate)
     last = total if duration is None else round((start + duration) * rate)
     if first >= total or last > total + OVERSHOOT * rate:
         asked = "the end" if duration is None else f"{start + duration:g} s"
-        raise AudioError(
+        raise PartError(
             f"{name}: {start:g} s to {asked} is asked for, but it ends at {info.duration:g} s; correct the segment "
             "or restore the recording"
         )
     last = min(last, total)
     if last <= first:
-        raise AudioError(f"{name}: the part from {start:g} s, {duration} s long, holds no sample; correct the segment")
+        raise PartError(f"{name}: the part from {start:g} s, {duration} s long, holds no sample; correct the segment")
     return first, last - first
 
 
@@ -245,7 +255,7 @@ def _mono(samples: np.ndarray, name: str, channel: int | None) -> np.ndarray:
     num_channels = samples.shape[1]
     if channel is not None:
         if not 0 <= channel < num_channels:
-            raise AudioError(f"{name}: no channel {channel} among {num_channels}, counted from 0; correct the channel")
+            raise PartError(f"{name}: no channel {channel} among {num_channels}, counted from 0; correct the channel")
         return np.ascontiguousarray(samples[:, channel])
     return samples[:, 0] if num_channels == 1 else samples.mean(axis=1)
 

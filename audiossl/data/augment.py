@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from audiossl.data.manifest import Manifest
-from audiossl.data.rooms import fast_size, impulse_response, random_room
+from audiossl.data.rooms import impulse_response, random_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     Waveform: TypeAlias = NDArray[np.float32]
 
 _ROOM_STREAM = 1979  # keeps the rooms' random numbers apart from all others
-_BLOCK = 1 << 15  # samples per Fourier transform of a convolution: fastest among 2^14, 2^15 and 2^16
+_ROWS = (
+    4  # blocks of a convolution come in fours: scipy transforms so many at once where processors have wide registers
+)
+_STEP = 1 << 13  # samples of a block at the least; long transforms leave the cache, short ones are mostly tail
 _STEPS = ("speed", "reverb", "noise", "gain")
 
 
@@ -202,7 +205,7 @@ def _excerpt(
         noise = read()
         start = max(0, min(int(np.argmax(np.abs(noise))), len(noise) - length))
         piece = noise[start : start + length]
-    return np.resize(piece, length)  # rounding can cost a sample
+    return piece if len(piece) == length else np.resize(piece, length)  # rounding can cost a sample
 
 
 @lru_cache(maxsize=1024)
@@ -217,19 +220,24 @@ def _energy(waveform: Waveform) -> float:
 
 
 def _convolve(signal: Waveform, response: Waveform) -> Waveform:
-    """Full convolution, (sample + tap - 1,) float32, block by block (overlap-add): one long transform leaves the cache."""
+    """Full convolution, (sample + tap - 1,) float32, in blocks whose tails overlap and add."""
+    from scipy import fft  # type: ignore[import-untyped]
+
     if len(signal) < len(response):
         signal, response = response, signal
     full = len(signal) + len(response) - 1
-    size = min(fast_size(full), max(_BLOCK, fast_size(4 * len(response))))
-    step = size - len(response) + 1
+    rounds = max(1, round(len(signal) / (_ROWS * max(_STEP, 3 * len(response)))))
+    step = -(-len(signal) // (_ROWS * rounds))
     num_blocks = -(-len(signal) // step)
+    size = fft.next_fast_len(step + len(response) - 1, real=True)
     padded = np.zeros(num_blocks * step, dtype=np.float32)
     padded[: len(signal)] = signal
-    spectra = np.fft.rfft(padded.reshape(num_blocks, step), size)
-    blocks = np.fft.irfft(spectra * np.fft.rfft(response, size), size)
-    # A block's tail reaches into the next one only, for the response is no longer than a step.
-    result = np.zeros((num_blocks + 1, step), dtype=np.float32)
-    result[:-1] = blocks[:, :step]
-    result[1:, : size - step] += blocks[:, step:]
+    spectra = fft.rfft(padded.reshape(num_blocks, step), size)
+    spectra *= fft.rfft(response, size)
+    blocks = fft.irfft(spectra, size, overwrite_x=True)
+    reach = -(-size // step)  # steps that a block extends over
+    result = np.zeros((num_blocks + reach - 1, step), dtype=np.float32)
+    for shift in range(reach):
+        part = blocks[:, shift * step : (shift + 1) * step]
+        result[shift : shift + num_blocks, : part.shape[1]] += part
     return result.reshape(-1)[:full]

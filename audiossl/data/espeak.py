@@ -1,6 +1,6 @@
 """Speak sentences with espeak-ng: the same samples for the same request, with exact phone boundaries.
 
-The engine comes with the wheel `espeakng-loader` (`pip install 'audiossl[synth]'`) and runs in a process of its own
+The engine comes with the wheel `espeakng-loader` (`pip install '.[synth]'` in a checkout) and runs in a process of its own
 (`_espeak_server.py` says why). About 700 times faster than real time per process.
 """
 
@@ -98,7 +98,9 @@ def _engine() -> tuple[Path, Path]:
     try:
         import espeakng_loader
     except ImportError:
-        raise ValueError("espeak-ng is not installed; pip install 'audiossl[synth]'") from None
+        raise ValueError(
+            "espeak-ng is not installed; pip install '.[synth]' in a checkout, pip install 'audiossl[synth]' elsewhere"
+        ) from None
     if not hasattr(os, "fork"):
         raise ValueError(f"espeak-ng is driven by fork, which {sys.platform} lacks; use Linux, macOS or WSL")
     return Path(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path())

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from audiossl.data import kaldi
 from audiossl.data.alignments import DURATION_TOLERANCE
 from audiossl.data.audio import OVERSHOOT, AudioError
-from audiossl.data.lines import Line, parse_phone, parse_trial, scan, value_fault
+from audiossl.data.lines import Line, file_fault, parse_phone, parse_trial, scan, value_fault
 from audiossl.data.manifest import Manifest
-from audiossl.data.validate import audio_faults, header_lengths
+from audiossl.data.validate import audio_faults, headers
+from audiossl.files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -32,7 +33,8 @@ def fix(directory: Path | str, *, allow_commands: bool = False, check_audio: boo
     Originals of changed files are kept in `.backup/` (`text`, next time `text.1` ...). An utterance stays only if each of `wav.scp`,
     `segments`, `utt2spk`, `text`, any `utt2X` and `units/<name>` that is there has a sound line for it and its recording opens;
     `utt2dur` is written anew where it is wrong. check_audio: leave out what cannot be decoded or is silent, too.
-    allow_commands: with it, run the programs that `wav.scp` names. ValueError if no utterance would be left.
+    allow_commands: with it, run the programs that `wav.scp` names. ValueError, and nothing is changed, if no utterance would be left or
+    a file cannot be read at all, as one in UTF-16.
     """
     directory = Path(directory)
     if not (directory / kaldi.WAV_SCP).is_file():
@@ -61,11 +63,17 @@ class _Fix:
         self.names = kaldi.table_names(directory)
         self.done: list[str] = []
         self.lengths: dict[str, float | None] = {}  # by recording; None for a program's output
+        self.channels: dict[str, int] = {}  # by recording, where known
         self.segments: dict[str, tuple[str, float, float, int | None]] = {}
         self.changed: dict[str, dict[str, str]] = {kaldi.SEGMENTS: {}}  # by table and key
 
     def run(self) -> list[str]:
         """Mend all files; returns a line for each thing that was done."""
+        for name in (*self.names, kaldi.PHONES_CTM, kaldi.TRIALS):
+            path = self.directory / name
+            wrong = file_fault(path, name) if path.is_file() else None
+            if wrong:
+                raise ValueError(f"{path}: {wrong[0]}; {wrong[1]}")
         self.recordings()
         utterances = self.utterances()
         recordings = {self.segments[name][0] for name in utterances} if self.segments else utterances
@@ -85,11 +93,11 @@ class _Fix:
         opaque = {key for key, entry in rows.items() if kaldi.is_command(entry) or kaldi.audio_fault(entry)}
         self.lengths = dict.fromkeys(opaque)
         files = {key: entry for key, entry in rows.items() if key not in opaque}
-        for recording, length in header_lengths(self.directory, files):
-            if isinstance(length, AudioError):
-                self.done.append(f"left out recording {recording!r}: {length}")
+        for recording, header in headers(self.directory, files):
+            if isinstance(header, AudioError):
+                self.done.append(f"left out recording {recording!r}: {header}")
             else:
-                self.lengths[recording] = length
+                self.lengths[recording], self.channels[recording] = header.duration, header.num_channels
 
     def utterances(self) -> set[str]:
         """The utterances that every file knows."""
@@ -122,7 +130,8 @@ class _Fix:
             length = self.lengths[recording]
             late = length is not None and (end > length + OVERSHOOT or end == -1.0)
             end = length if late and length is not None else end
-            if not 0.0 <= start < end < math.inf:
+            exists = channel is None or recording not in self.channels or 0 <= channel < self.channels[recording]
+            if not (exists and 0.0 <= start < end < math.inf):
                 continue
             self.segments[line.key] = (recording, start, end, channel)
             if late:
@@ -163,14 +172,16 @@ class _Fix:
         """Replace a table if that changes it; its original goes to the backup."""
         path = self.directory / name
         new = path.with_name(path.name + ".new.partial")
-        kaldi.write_sorted_table(new, rows)
-        if path.is_file() and filecmp.cmp(new, path, shallow=False):
-            new.unlink()
-            return
-        if path.is_file():
-            self.back_up(name)
-        new.replace(path)
-        self.done.append(f"{name}: {what}")
+        try:
+            kaldi.write_sorted_table(new, rows)
+            if path.is_file() and filecmp.cmp(new, path, shallow=False):
+                return
+            if path.is_file():
+                self.back_up(name)
+            new.replace(path)
+            self.done.append(f"{name}: {what}")
+        finally:
+            new.unlink(missing_ok=True)
 
     def back_up(self, name: str) -> None:
         target = self.directory / BACKUP / name
@@ -179,7 +190,8 @@ class _Fix:
         while target.exists():
             number += 1
             target = target.with_name(f"{Path(name).name}.{number}")
-        shutil.copy2(self.directory / name, target)
+        with whole_file(target) as partial:
+            shutil.copy2(self.directory / name, partial)
 
     def speaker_lists(self) -> None:
         """Write `spk2utt` again where it differs from `utt2spk`."""
@@ -238,20 +250,19 @@ class _Fix:
         path = self.directory / kaldi.TRIALS
         if not path.is_file():
             return
-        partial, dropped = path.with_name(path.name + ".partial"), 0
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            for line in scan(path):
-                pair = None if line.fault else parse_trial(line.key, line.value)
-                if pair is None or not set(pair) <= set(utterances):
-                    dropped += 1
-                else:
-                    file.write(f"{line.key} {line.value}\n")
+        known = frozenset(utterances)
+        dropped = sum(not _is_trial_of(line, known) for line in scan(path))
         if not dropped:
-            partial.unlink()
             return
         self.back_up(kaldi.TRIALS)
-        partial.replace(path)
+        with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{line.key} {line.value}\n" for line in scan(path) if _is_trial_of(line, known))
         self.done.append(f"{kaldi.TRIALS}: dropped {dropped} that name unknown utterances or cannot be read")
+
+
+def _is_trial_of(line: Line, utterances: frozenset[str]) -> bool:
+    pair = None if line.fault else parse_trial(line.key, line.value)
+    return pair is not None and utterances.issuperset(pair)
 
 
 def _sound(path: Path, name: str) -> Iterator[Line]:

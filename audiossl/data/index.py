@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiossl.data.kaldi import UNITS, split_line
+from audiossl.files import naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,9 +158,12 @@ def _save(path: Path, content: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # By process, because the ranks of one job may build the same index at the same time.
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        np.save(file, content)
-    partial.replace(path)
+    try:
+        with naming(path), partial.open("wb") as file:
+            np.save(file, content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _map(path: Path) -> bytes | mmap.mmap:

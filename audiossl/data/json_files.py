@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from audiossl.files import whole_file
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -31,6 +33,6 @@ def read_json_table(path: Path, cure: str) -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, atomically."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")

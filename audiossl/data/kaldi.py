@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from audiossl.files import whole_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -77,14 +79,12 @@ def write_table(path: Path, rows: Iterable[tuple[str, str]]) -> None:
 def write_sorted_table(path: Path, rows: Iterable[tuple[str, str]]) -> None:
     """Like `write_table` for rows that come sorted by key: holds one at a time."""
     last = ""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         for key, value in rows:
             assert key >= last, f"{path}: {key!r} after {last!r}"
             check_row(path, key, value)
             file.write(f"{key} {value}\n" if value else f"{key}\n")
             last = key
-    partial.replace(path)
 
 
 def check_row(path: Path, key: str, value: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import math
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_MARK = b"\xef\xbb\xbf"
+_HEAD = 1 << 16
+RECO2DUR = "reco2dur"
+EMPTY_LINE = "an empty line"
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,45 @@ def scan(path: Path) -> Iterator[Line]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             parts = line.split(None, 1)
-            fault = "" if parts else "an empty line"
-            if number == 1 and line.startswith(_MARK):
+            fault = "" if parts else EMPTY_LINE
+            if number == 1 and line.startswith(codecs.BOM_UTF8):
                 fault = "a byte order mark before the first id"
             try:
-                key, value = [part.decode() for part in (*parts, b"", b"")[:2]]
+                key, value = [part.rstrip().decode() for part in (*parts, b"", b"")[:2]]
             except UnicodeDecodeError as error:
                 key, value, fault = "", "", f"not UTF-8 ({error.reason})"
+            if b"\0" in line:
+                fault = "a NUL byte"
+            elif "\r" in value:
+                fault = "a carriage return within the line"
             yield Line(number, offset, key.removeprefix("\ufeff"), value.rstrip(), fault)
             offset += len(line)
+
+
+def file_fault(path: Path, name: str) -> tuple[str, str] | None:
+    """What is wrong with the table `name` as a whole, so that none of its lines can be used, and the cure that works; None if nothing."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    place = shlex.quote(str(path))
+    convert = f"convert it: {{}} {place} > {place}.new && mv {place}.new {place}"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16, not UTF-8", convert.format("iconv -f UTF-16 -t UTF-8")
+    if 0 in head[:2] and len(head) > 1 and head[:2] != b"\0\0":
+        order = "LE" if head[1] == 0 else "BE"
+        return "looks like UTF-16, not UTF-8", convert.format(f"iconv -f UTF-16{order} -t UTF-8")
+    if b"\n" not in head and b"\r" in head.rstrip():
+        return "its lines end in CR alone, not LF", convert.format("tr '\\r' '\\n' <")
+    if not head.strip() and kaldi.keyed_by(name) == "utterance" and name != kaldi.UTT2DUR:
+        again = "make it again with `audiossl units apply`" if name.startswith(kaldi.UNITS) else "restore it"
+        return "an empty table", f"remove it, or {again}"
+    return None
+
+
+def absence(path: Path) -> str:
+    """Say why `path` is no file: "missing", or what is there instead."""
+    if path.is_dir():
+        return "a folder, no table"
+    return "a link to nothing" if path.is_symlink() else "missing"
 
 
 def value_fault(name: str, value: str) -> str:
@@ -73,7 +107,7 @@ def value_fault(name: str, value: str) -> str:
             return f"{value!r} is not `recording start end`, in seconds"
         _, start, end, _ = parsed
         return "" if 0.0 <= start < end < math.inf else f"no segment lasts from {start:g} to {end:g} s"
-    if name == kaldi.UTT2DUR:
+    if name in {kaldi.UTT2DUR, RECO2DUR}:
         return "" if 0.0 < kaldi.parse_seconds(value) < math.inf else f"{value!r} is not a duration above 0 s"
     if name == kaldi.UTT2SPK and len(value.split()) != 1:
         return f"{value!r} is not one speaker id"
@@ -88,6 +122,12 @@ def parse_trial(key: str, value: str) -> tuple[str, str] | None:
     if fields[1] in {"target", "nontarget"}:
         return key, fields[0]
     return (fields[0], fields[1]) if key in {"0", "1"} else None
+
+
+def says_target(key: str, value: str) -> bool:
+    """Whether a line that `parse_trial` can read says that both utterances are of one speaker."""
+    label = value.split()[1]
+    return label == "target" or (label != "nontarget" and key == "1")
 
 
 def parse_phone(value: str) -> Phone | None:

@@ -40,6 +40,7 @@ class LoaderConfig:
     [min_duration, max_duration] s are left out. crop_duration: the longest that `views` leaves of an utterance, s, by which
     batches are then filled; the cropping itself is done by `views`. prefetch: batches that each worker holds ready. num_workers
     0: the calling process makes the batches. max_bad_fraction: share of utterances that may be unusable before training stops.
+    allow_commands: the data directories of a run are opened such that the programs that `wav.scp` names are run.
     """
 
     batch_seconds: float = 87.5
@@ -50,6 +51,7 @@ class LoaderConfig:
     num_workers: int = 2
     prefetch: int = 4
     max_bad_fraction: float = 0.01
+    allow_commands: bool = False
     augment: AugmentConfig | None = None
 
     def __post_init__(self) -> None:

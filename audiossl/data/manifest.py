@@ -96,7 +96,7 @@ class Column(Sequence[str]):
 
 
 class Manifest:
-    """The utterances of a data directory in C order of their ids.
+    """The utterances of a data directory in C order of their ids: a `DataDirectory`.
 
     `segments` lists them if it is there, else `wav.scp`. path: the directory. ValueError for a directory that is none.
     """
@@ -218,7 +218,8 @@ class Manifest:
         if fault:
             self._malformed(self._recordings, row, fault[0], fault[1])
         if kaldi.is_command(entry) and not self.allow_commands:
-            self._malformed(self._recordings, row, f"a program to run ({entry})", "give --allow-commands to run it")
+            cure = f"give --allow-commands, or make shards of it with `audiossl data shard {self.path} NEW --allow-commands`"
+            self._malformed(self._recordings, row, f"a program to run ({entry})", cure)
         return entry
 
     def _malformed(self, table: Table, row: int, what: str, cure: str = "") -> NoReturn:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from audiossl.files import whole_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
@@ -88,8 +90,7 @@ def train_ngrams(sentences: Iterable[Sequence[str]], order: int) -> NGrams:
 
 def write_arpa(model: NGrams, path: Path) -> None:
     """Write it in the ARPA format, atomically."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write("\\data\\\n")
         file.writelines(f"ngram {n}={len(level.word)}\n" for n, level in enumerate(model.levels, start=1))
         spelt: Ints = np.zeros((1, 0), dtype=np.int64)
@@ -98,7 +99,6 @@ def write_arpa(model: NGrams, path: Path) -> None:
             file.write(f"\n\\{n}-grams:\n")
             file.writelines(_lines(model, n, spelt))
         file.write("\n\\end\\\n")
-    partial.replace(path)
 
 
 def arpa_words(path: Path) -> set[str] | None:

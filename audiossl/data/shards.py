@@ -26,12 +26,16 @@ from audiossl.data.audio import AudioError, decode_audio
 from audiossl.data.index import Table
 from audiossl.data.manifest import Column, Ids, Manifest
 from audiossl.data.progress import progress
+from audiossl.data.writer import new_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from audiossl.data.directory import DataDirectory
+
 _INDEX = np.dtype([("offset", "<i8"), ("size", "<i8"), ("duration", "<f8"), ("shard", "<i4")])
 _DESCRIPTION, _INDEX_FILE = "shards.json", "index.npy"
+_RECORDINGS = "recordings"  # table of the recording of each utterance, where that is not its own
 _FORMATS = {"flac": "FLAC", "wav": "WAV"}
 _BLOCK = 64  # utterances that are decoded and encoded at a time, by threads
 _OPEN_SHARDS = 64
@@ -50,18 +54,13 @@ def write_shards(
         raise ValueError(f"audio_format is {audio_format!r}; give one of {', '.join(_FORMATS)}")
     if max_bytes < 1:
         raise ValueError(f"max_bytes is {max_bytes}; give a positive number of bytes")
-    if out.exists():
-        raise ValueError(f"{out}: is there already; remove it or choose another folder")
     for before, after in pairwise(manifest.ids):
         if before >= after:
             raise ValueError(
                 f"{manifest.path}: {after!r} comes after {before!r}; give the utterances in C order, once each"
             )
-    partial = out.with_name(out.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    (partial / kaldi.UNITS).mkdir(parents=True)
-    try:
+    with new_directory(out) as partial:
+        (partial / kaldi.UNITS).mkdir()
         index, shards = _write_tars(manifest, partial, max_bytes, audio_format, sample_rate)
         np.save(partial / _INDEX_FILE, index)
         durations = (kaldi.seconds(float(duration)) for duration in index["duration"])
@@ -72,19 +71,18 @@ def write_shards(
             "sample_rate": sample_rate,
             "num_utterances": len(index),
             "shards": shards,
+            "recordings": _write_recordings(manifest, partial),
         }
         (partial / _DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-    partial.replace(out)
 
 
 class ShardManifest:
-    """A folder of shards with the interface of `Manifest`; pickles as its path.
+    """A folder of shards, a `DataDirectory` as `Manifest` is; pickles as its path.
 
     ValueError for a folder that is none, or whose index does not fit its tables.
     """
+
+    allow_commands = False  # shards hold what programs put out when they were written
 
     def __init__(self, path: Path, rows: np.ndarray | None = None) -> None:
         self.path = path
@@ -93,6 +91,7 @@ class ShardManifest:
             description = json.loads((path / _DESCRIPTION).read_text(encoding="utf-8"))
             self._shards: list[str] = description["shards"]
             self._suffix: str = description["audio_format"]
+            self._with_recordings: bool | None = description.get("recordings")
             self._index = np.load(path / _INDEX_FILE, mmap_mode="r", allow_pickle=False)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: no whole folder of shards ({error}); write the shards again") from error
@@ -141,6 +140,23 @@ class ShardManifest:
         return decode_audio(
             encoded, name, start=start, duration=seconds, sample_rate=sample_rate, allow_silent=allow_silent
         )
+
+    def recording(self, index: int) -> str:
+        """Id of the recording that utterance `index` is, or was a part of; ValueError for shards that do not say."""
+        if self._with_recordings is None:
+            raise ValueError(
+                f"{self.path}: an older folder of shards, which does not say of which recording an utterance is; "
+                "write the shards again with `audiossl data shard`"
+            )
+        return self._recordings[index] if self._with_recordings else self.ids[index]
+
+    @cached_property
+    def _recordings(self) -> Column:
+        return Column(self.path / _RECORDINGS, self.ids)
+
+    def header_duration(self, index: int) -> float:
+        """Seconds of utterance `index`, which were counted when it was written."""
+        return float(self.durations[index])
 
     def column(self, name: str) -> Column:
         """What the table `name` says: `text`, `utt2spk`, any `utt2X`, `units/km100`; ValueError if it is not there."""
@@ -261,6 +277,16 @@ def _encode(waveform: np.ndarray, audio_format: str, sample_rate: int) -> bytes:
     return content.getvalue()
 
 
+def _write_recordings(manifest: Manifest, folder: Path) -> bool:
+    """Write of which recording each utterance is a part; False, and no table, where each is its own."""
+    recordings = map(manifest.recording, range(len(manifest)))
+    if all(recording == utterance for recording, utterance in zip(recordings, manifest.ids, strict=True)):
+        return False
+    rows = ((utterance, manifest.recording(i)) for i, utterance in enumerate(manifest.ids))
+    kaldi.write_sorted_table(folder / _RECORDINGS, rows)
+    return True
+
+
 def _write_tables(manifest: Manifest, folder: Path) -> None:
     """Write the columns of the manifest's utterances; alignments, trials and unit descriptions are copied as they are."""
     for name in manifest.column_names():
@@ -274,3 +300,7 @@ def _write_tables(manifest: Manifest, folder: Path) -> None:
     for name in (kaldi.PHONES_CTM, kaldi.TRIALS):
         if (manifest.path / name).is_file():
             shutil.copyfile(manifest.path / name, folder / name)
+
+
+if TYPE_CHECKING:
+    _LAYOUTS: tuple[type[DataDirectory], ...] = (Manifest, ShardManifest)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from audiossl.data import kaldi
-from audiossl.data.alignments import DURATION_TOLERANCE, phone_faults, trial_faults, turn_faults, unit_faults
-from audiossl.data.audio import OVERSHOOT, AudioError, audio_info
-from audiossl.data.lines import Fault, scan, value_fault
+from audiossl.data.alignments import AGAIN, DURATION_TOLERANCE, phone_faults, trial_faults, turn_faults, unit_faults
+from audiossl.data.audio import OVERSHOOT, AudioError, AudioInfo, PartError, audio_info
+from audiossl.data.lines import EMPTY_LINE, Fault, absence, file_fault, scan, value_fault
 from audiossl.data.manifest import Manifest
 from audiossl.data.threads import in_threads
 from audiossl.data.turns import UTT2TURNS
@@ -34,18 +34,19 @@ def faults(directory: Path | str, *, allow_commands: bool = False, check_audio: 
     NaN and damage behind a sound header; otherwise headers alone are read.
     """
     directory = Path(directory)
-    if not (directory / kaldi.WAV_SCP).is_file():
-        yield Fault(directory / kaldi.WAV_SCP, 0, "missing", "give a data directory, or make one with `audiossl prep`")
+    table = directory / kaldi.WAV_SCP
+    if not table.is_file():
+        yield Fault(table, 0, absence(table), "give a data directory, or make one with `audiossl prep`")
         return
     yield from _Check(directory, allow_commands=allow_commands).run(check_audio=check_audio)
 
 
-def header_lengths(directory: Path, entries: Mapping[str, str]) -> Iterator[tuple[str, float | AudioError]]:
-    """Yield each recording (id -> file of `wav.scp`) with its seconds, or with what is wrong with it."""
+def headers(directory: Path, entries: Mapping[str, str]) -> Iterator[tuple[str, AudioInfo | AudioError]]:
+    """Yield each recording (id -> file of `wav.scp`) with what its header says, or with what is wrong with it."""
 
-    def measure(recording: str) -> float | AudioError:
+    def measure(recording: str) -> AudioInfo | AudioError:
         try:
-            return audio_info(kaldi.audio_path(entries[recording], directory)).duration
+            return audio_info(kaldi.audio_path(entries[recording], directory))
         except AudioError as error:
             return error
 
@@ -72,26 +73,38 @@ class _Check:
     def __init__(self, directory: Path, *, allow_commands: bool) -> None:
         self.directory, self.allow_commands = directory, allow_commands
         self.fix = f"run `audiossl data fix {directory}`"
+        self.leave_out = f"{self.fix} to leave it out"
         self.lengths: dict[str, float | None] = {}  # by recording, None where unknown
+        self.channels: dict[str, int] = {}  # by recording, where known
         self.durations: dict[str, float | None] = {}  # by utterance
+        self.segment_lines: dict[str, int] = {}  # by utterance
         self.decodable: set[str] = set()  # recordings, then utterances
 
     def run(self, *, check_audio: bool) -> Iterator[Fault]:
         """Yield the faults of all files, those that others depend on first."""
         names = kaldi.table_names(self.directory)
+        yield from self.strays()
+        others = [name for name in (kaldi.PHONES_CTM, kaldi.TRIALS) if (self.directory / name).is_file()]
+        unreadable = yield from self.unreadable([*names, *others])
+        if unreadable & {kaldi.WAV_SCP, kaldi.SEGMENTS}:
+            return  # nothing else can be held against them
+        if kaldi.UTT2SPK in unreadable:
+            unreadable |= {name for name in names if kaldi.keyed_by(name) == "speaker"}
         recordings = yield from self.recordings()
         if kaldi.SEGMENTS in names:
             yield from self.segments(recordings)
         else:
             self.durations = dict(self.lengths)
-        speakers = yield from self.speakers()
+        speakers: dict[str, str] = {}
+        if kaldi.UTT2SPK not in unreadable:
+            speakers = yield from self.speakers()
         held = {kaldi.WAV_SCP, kaldi.SEGMENTS, kaldi.UTT2SPK, kaldi.SPK2UTT}
         known: dict[str, Collection[str]] = {
             "utterance": self.durations,
             "recording": recordings,
             "speaker": set(speakers.values()),
         }
-        for name in names:
+        for name in (name for name in names if name not in unreadable):
             if name == kaldi.UTT2DUR:
                 yield from self.utterance_durations()
             elif name not in held:
@@ -102,19 +115,49 @@ class _Check:
                 yield from unit_faults(self.directory / name, self.durations)
             elif name == UTT2TURNS:
                 yield from turn_faults(self.directory / name, self.durations)
-        if (self.directory / kaldi.PHONES_CTM).is_file():
+        if kaldi.PHONES_CTM in {*others} - unreadable:
             yield from phone_faults(self.directory / kaldi.PHONES_CTM, self.durations, self.fix)
-        if (self.directory / kaldi.TRIALS).is_file():
+        if kaldi.TRIALS in {*others} - unreadable:
             yield from trial_faults(self.directory / kaldi.TRIALS, self.durations, self.fix)
         if check_audio:
             yield from self.audio(recordings)
+
+    def unreadable(self, names: list[str]) -> Generator[Fault, None, set[str]]:
+        """Yield the faults of files as a whole; returns those of which no line can be used."""
+        found = set()
+        for name in names:
+            wrong = file_fault(self.directory / name, name)
+            if wrong:
+                found.add(name)
+                yield Fault(self.directory / name, 0, *wrong)
+        return found
+
+    def strays(self) -> Iterator[Fault]:
+        """Yield what is called like a table but is no file, and cards of units without their labels."""
+        units = self.directory / kaldi.UNITS
+        inside = sorted(units.iterdir()) if units.is_dir() else []
+        for path in [*sorted(self.directory.iterdir()), *inside]:
+            name = path.relative_to(self.directory).as_posix()
+            known = kaldi.keyed_by(name) is not None or name in {kaldi.PHONES_CTM, kaldi.TRIALS}
+            if known and name not in {kaldi.UTT2SPK, kaldi.SPK2UTT} and not path.is_file():
+                yield Fault(path, 0, absence(path), "restore the table, or remove this")
+            elif path.parent == units and path.suffix == ".json":
+                labels = path.with_suffix("")
+                if not labels.exists() and not labels.is_symlink():
+                    yield Fault(path, 0, f"no labels {labels.name} beside it", f"{AGAIN}, or remove it")
+
+    def drops(self, name: str) -> bool:
+        """Whether `fix` leaves an utterance out of all files where this table has no sound line for it."""
+        return name == kaldi.WAV_SCP or (kaldi.keyed_by(name) == "utterance" and name != kaldi.UTT2DUR)
 
     def table(self, name: str, *, keep: bool = False) -> Generator[Fault, None, dict[str, Row]]:
         """Check a table line by line; returns the rows whose key can be read, with their values only if `keep`."""
         path, rows, last = self.directory / name, dict[str, Row](), ""
         for line in scan(path):
             if line.fault:
-                yield Fault(path, line.number, line.fault, self.fix)
+                loses = line.fault != EMPTY_LINE and self.drops(name)
+                first = "convert the file with iconv" if line.fault.startswith("not UTF-8") else "correct the line"
+                yield Fault(path, line.number, line.fault, f"{first}, or {self.leave_out}" if loses else self.fix)
                 continue
             if line.key in rows:
                 yield Fault(path, line.number, f"{line.key!r} was in line {rows[line.key].line} already", self.fix)
@@ -124,19 +167,21 @@ class _Check:
             last = line.key
             wrong = value_fault(name, line.value)
             if wrong:
-                yield Fault(path, line.number, f"{line.key!r}: {wrong}", self.fix)
+                cure = f"correct the line, or {self.leave_out}" if self.drops(name) else self.fix
+                yield Fault(path, line.number, f"{line.key!r}: {wrong}", cure)
             rows[line.key] = Row(line.number, line.value if keep else "")
         return rows
 
     def compare(self, name: str, rows: Mapping[str, Row], known: Collection[str], kind: str) -> Iterator[Fault]:
         """Name the keys of a table that are too many or missing."""
         path = self.directory / name
+        cure = f"{AGAIN if name.startswith(kaldi.UNITS) else 'add it'}, or {self.leave_out}"
         for key, row in rows.items():
             if key not in known:
                 yield Fault(path, row.line, f"unknown {kind} {key!r}", self.fix)
         for key in known if kind == "utterance" else ():  # what is said of recordings and speakers may leave some out
             if key not in rows:
-                yield Fault(path, 0, f"no line for {kind} {key!r}", self.fix)
+                yield Fault(path, 0, f"no line for {kind} {key!r}", cure if self.drops(name) else self.fix)
 
     def recordings(self) -> Generator[Fault, None, dict[str, Row]]:
         """Yield the faults of `wav.scp`; returns its rows."""
@@ -156,18 +201,18 @@ class _Check:
                 self.decodable.add(recording)
             else:
                 yield Fault(path, line, f"{recording!r}: a program to run ({entry})", "give --allow-commands to run it")
-        for recording, length in header_lengths(self.directory, files):
-            if isinstance(length, AudioError):
-                yield self.unusable(path, rows[recording].line, recording, length)
+        for recording, header in headers(self.directory, files):
+            if isinstance(header, AudioError):
+                yield self.unusable(path, rows[recording].line, recording, header)
             else:
-                self.lengths[recording] = length
+                self.lengths[recording], self.channels[recording] = header.duration, header.num_channels
                 self.decodable.add(recording)
         return rows
 
     def unusable(self, path: Path, line: int, name: str, error: AudioError) -> Fault:
         """Return the fault of an audio file that cannot be used."""
         what, _, cure = str(error).rpartition("; ")
-        return Fault(path, line, f"{name!r}: {what}", f"{cure}, or {self.fix} to leave it out")
+        return Fault(path, line, f"{name!r}: {what}", f"{cure}, or {self.leave_out}")
 
     def segments(self, recordings: Mapping[str, Row]) -> Iterator[Fault]:
         """Yield segments without a recording, out of order or outside of it."""
@@ -175,18 +220,22 @@ class _Check:
         rows = yield from self.table(kaldi.SEGMENTS, keep=True)
         for utterance, (line, value) in rows.items():
             parsed = kaldi.parse_segment(value)
-            self.durations[utterance] = None
+            self.durations[utterance], self.segment_lines[utterance] = None, line
             if parsed is None or value_fault(kaldi.SEGMENTS, value):
                 continue
-            recording, start, end, _ = parsed
+            recording, start, end, channel = parsed
             used.add(recording)
             self.durations[utterance] = end - start
-            length = self.lengths.get(recording)
+            length, channels = self.lengths.get(recording), self.channels.get(recording)
+            correct = f"correct the line, or {self.leave_out}"
             if recording not in recordings:
-                yield Fault(path, line, f"{utterance!r}: unknown recording {recording!r}", self.fix)
+                yield Fault(path, line, f"{utterance!r}: unknown recording {recording!r}", correct)
             elif length is not None and end > length + OVERSHOOT:
                 what = f"{utterance!r} ends at {end:g} s, its recording {recording!r} at {kaldi.seconds(length)} s"
-                yield Fault(path, line, what, self.fix)
+                yield Fault(path, line, what, self.fix if start < length else correct)
+            elif channel is not None and channels is not None and not 0 <= channel < channels:
+                what = f"{utterance!r}: no channel {channel} among the {channels} of {recording!r}, counted from 0"
+                yield Fault(path, line, what, correct)
             elif recording in self.decodable:
                 decodable.add(utterance)
         self.decodable = decodable
@@ -200,7 +249,10 @@ class _Check:
         path = self.directory / kaldi.UTT2SPK
         if not path.is_file():
             yield Fault(
-                path, 0, "missing", "write `utterance speaker` lines; unknown speakers are the utterances themselves"
+                path,
+                0,
+                absence(path),
+                "write `utterance speaker` lines; unknown speakers are the utterances themselves",
             )
             return {}
         rows = yield from self.table(kaldi.UTT2SPK, keep=True)
@@ -217,7 +269,7 @@ class _Check:
         """Yield where `spk2utt` differs from what `utt2spk` says."""
         path = self.directory / kaldi.SPK2UTT
         if not path.is_file():
-            yield Fault(path, 0, "missing", self.fix)
+            yield Fault(path, 0, absence(path), self.fix)
             return
         expected: dict[str, list[str]] = {}
         for utterance in sorted(speakers):
@@ -254,5 +306,8 @@ class _Check:
         except ValueError:
             return  # ids that come twice or lines that cannot be read, all named above
         for index, error in audio_faults(manifest, self.decodable):
+            name, utterance = kaldi.WAV_SCP, manifest.ids[index]
             line = recordings[manifest.recording(index)].line
-            yield self.unusable(self.directory / kaldi.WAV_SCP, line, manifest.ids[index], error)
+            if isinstance(error, PartError):
+                name, line = kaldi.SEGMENTS, self.segment_lines[utterance]
+            yield self.unusable(self.directory / name, line, utterance, error)

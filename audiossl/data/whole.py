@@ -14,28 +14,37 @@ from audiossl.data.loader import make_loader, make_sampler
 from audiossl.data.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from audiossl.contracts import Batch, Utterance
+    from audiossl.contracts import Batch, UnitsInput, Utterance
     from audiossl.data.loader import LoaderConfig, Source, Viewing
 
 
 @dataclass(frozen=True)
 class WholeUtterances:
-    """Views for the loader: the waveform alone. min_samples: fewer than that give no frame, and make the utterance a bad one."""
+    """Views for the loader: the waveform alone, or the units that an encoder `reads` instead.
+
+    min_samples: fewer than that give no frame, and make the utterance a bad one.
+    """
 
     min_samples: int
-    needs: tuple[str, ...] = ()
+    reads: UnitsInput | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns that the loader must give."""
+        return (self.reads.column,) if self.reads else ()
 
     def views(self, utterance: Utterance, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002 - the loader's contract
-        """Return the waveform."""
-        samples = len(utterance.waveform)
+        """Return the waveform, or what stands for it."""
+        signal = utterance.signal(self.reads)
+        samples = len(signal)
         if samples < self.min_samples:
             raise ValueError(
                 f"{samples / utterance.sample_rate:.3f} s is too short for one frame "
                 f"({self.min_samples / utterance.sample_rate:.3f} s); leave it out"
             )
-        return {"waveform": utterance.waveform}
+        return {"waveform": signal}
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the loader's contract
         """Return the batch as it is."""
@@ -57,10 +66,11 @@ def one_epoch(
 
 @dataclass(frozen=True)
 class FileList:
-    """Loose recordings, read like a data directory without columns; an utterance's id is its path."""
+    """Loose recordings, read like a data directory; an utterance's id is its path. columns: what it has, one value for each file."""
 
     files: tuple[Path, ...]
     path: Path = field(default_factory=lambda: Path("recordings"))
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -89,5 +99,7 @@ class FileList:
         return read_audio(path, start=start, duration=seconds, sample_rate=sample_rate, allow_silent=allow_silent)
 
     def column(self, name: str) -> Sequence[str]:
-        """Loose recordings have no columns."""
-        raise ValueError(f"{name}: loose recordings have no such column; give a data directory")
+        """One of `columns`."""
+        if name not in self.columns:
+            raise ValueError(f"{name}: loose recordings have no such column; give a data directory")
+        return self.columns[name]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from audiossl.data import kaldi
 from audiossl.data.audio import AudioError, audio_info
 from audiossl.data.threads import in_threads
+from audiossl.files import naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -79,7 +80,8 @@ def new_directory(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial)  # left by a run that was killed
     partial.mkdir(parents=True)
     try:
-        yield partial
+        with naming(out):
+            yield partial
     except BaseException:
         shutil.rmtree(partial)
         raise

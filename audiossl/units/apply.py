@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from audiossl.config import to_table
+from audiossl.data.json_files import write_json
+from audiossl.files import whole_set
 from audiossl.units.features import default_device
 from audiossl.units.guards import LabelGuard
-from audiossl.units.labels import LabelWriter, UnitsCard, card_path, labels_path, set_names, write_card
+from audiossl.units.labels import LabelWriter, UnitsCard, card_path, labels_path, set_names
 from audiossl.units.residual import ResidualQuantiser
 from audiossl.units.stream import stream_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from audiossl.data.manifest import Manifest
     from audiossl.units.codebook import Codebook
@@ -35,15 +39,46 @@ def apply_codebook(
     """Write `units/<name>` and its card: for each frame the index of the nearest centroid.
 
     Of a codebook with several residual ones, a set each: `units/<name>_0` and so on, in one pass. Returns the card, the same for all of them. Memory: one
-    batch, and bytes per utterance. ValueError (see `units.guards`), and no file, where the labels are no use.
+    batch, and bytes per utterance. Labels that were there stay until all is written. ValueError (see `units.guards`), and no file, where the labels are no use.
     """
     codebook.check_features(features)
-    names, size, rate = set_names(name, codebook.card.codebooks), codebook.card.size, codebook.card.rate
+    names = set_names(name, codebook.card.codebooks)
     paths = [labels_path(manifest.path, each) for each in names]
+    cards = [card_path(manifest.path, each) for each in names]
+    # A kill while they are replaced leaves tables that count as unfinished, not a table with another table's card.
+    with whole_set(paths, cards) as (new_paths, new_cards):
+        guard = _label(manifest, codebook, features, dict(zip(paths, new_paths, strict=True)), stream, log)
+        card = UnitsCard(
+            feature=codebook.card.feature,
+            encoder=codebook.card.encoder,
+            layer=codebook.card.layer,
+            encoder_hash=codebook.card.encoder_hash,
+            rate=codebook.card.rate,
+            codebook_hash=codebook.hash,
+            codebook_size=codebook.card.size,
+            utterances=guard.utterances,
+            labels=int(guard.counts.sum()),
+            left_out=len(manifest) - guard.utterances,
+        )
+        for place in new_cards:
+            write_json(place, to_table(card))
+    return card
+
+
+def _label(
+    manifest: Manifest,
+    codebook: Codebook,
+    features: Features,
+    places: dict[Path, Path],
+    stream: StreamConfig,
+    log: Callable[[str], None],
+) -> LabelGuard:
+    """Write the tables of all label sets; returns the guard of the first. places: where each of them is written for now."""
+    size, rate, kind = codebook.card.size, codebook.card.rate, codebook.card.feature
     quantise = ResidualQuantiser(codebook.stages, "cpu" if features.in_workers else default_device())
-    guards = [LabelGuard(str(path), rate=rate, size=size, feature=codebook.card.feature, log=log) for path in paths]
+    guards = [LabelGuard(str(path), rate=rate, size=size, feature=kind, log=log) for path in places]
     with ExitStack() as stack:
-        writers = [stack.enter_context(LabelWriter(path, size)) for path in paths]
+        writers = [stack.enter_context(LabelWriter(place, size)) for place in places.values()]
         for batch in stream_frames(manifest, features, stream, label=f"labelling {manifest.path}", log=log):
             numbers = [bisect_left(manifest.ids, utterance) for utterance in batch.ids]
             for labels, guard, writer in zip(quantise(batch.frames).numpy(), guards, writers, strict=True):
@@ -53,23 +88,4 @@ def apply_codebook(
                     writer.add(number, utterance, flat[begin:end])
         for guard in guards:
             guard.finish()
-        # From here to the new cards the tables count as unfinished: a kill between them leads to a new run, not to a table
-        # with another table's card.
-        for each in names:
-            card_path(manifest.path, each).unlink(missing_ok=True)
-    guard = guards[0]
-    card = UnitsCard(
-        feature=codebook.card.feature,
-        encoder=codebook.card.encoder,
-        layer=codebook.card.layer,
-        encoder_hash=codebook.card.encoder_hash,
-        rate=rate,
-        codebook_hash=codebook.hash,
-        codebook_size=size,
-        utterances=guard.utterances,
-        labels=int(guard.counts.sum()),
-        left_out=len(manifest) - guard.utterances,
-    )
-    for each in names:
-        write_card(manifest.path, each, card)
-    return card
+    return guards[0]

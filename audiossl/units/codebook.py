@@ -10,6 +10,7 @@ import numpy as np
 
 from audiossl.config import build, to_table
 from audiossl.data.json_files import read_json_table, write_json
+from audiossl.files import whole_set
 from audiossl.units.features import FeatureKind  # noqa: TC001 - `build` reads the annotations
 
 if TYPE_CHECKING:
@@ -85,15 +86,19 @@ def exists(folder: Path) -> bool:
 
 
 def save(codebook: Codebook, folder: Path) -> None:
-    """Write a codebook; the card comes last, so that a folder with a card is whole."""
+    """Write a codebook: a folder with a card is whole, and what was there stays until all is written. No folder is left where none was."""
     from safetensors.numpy import save_file
 
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CARD).unlink(missing_ok=True)
-    partial = folder / (CENTROIDS + ".partial")
-    save_file({"centroids": codebook.centroids}, str(partial))
-    partial.replace(folder / CENTROIDS)
-    write_json(folder / CARD, {**to_table(codebook.card), "hash": codebook.hash})
+    try:
+        with whole_set([folder / CENTROIDS], [folder / CARD]) as ([centroids], [card]):
+            save_file({"centroids": codebook.centroids}, str(centroids))
+            write_json(card, {**to_table(codebook.card), "hash": codebook.hash})
+    except BaseException:
+        if new:
+            folder.rmdir()
+        raise
 
 
 def load(folder: Path) -> Codebook:

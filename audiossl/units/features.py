@@ -197,7 +197,7 @@ def make_features(kind: FeatureKind, encoder: str, layer: int, *, device: str = 
     if kind == "codes":
         require_methods(type(loaded), ("codes",), f"units of {encoder}")
         return CodeFeatures(loaded, source=encoder, device=device or default_device())
-    require_methods(type(loaded), ("contextualise",), f"units of {encoder}")
+    require_methods(type(loaded), ("local_features", "contextualise"), f"units of {encoder}")
     return EncoderFeatures(loaded, source=encoder, layer=layer, device=device or default_device())
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from audiossl.config import build, to_table
 from audiossl.data.json_files import read_json_table, write_json
 from audiossl.data.kaldi import UNITS, read_table, write_sorted_table
+from audiossl.files import naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +114,8 @@ class LabelWriter:
         """number: position of the utterance in the table, which is sorted by utterance."""
         words = self._words
         line = " ".join([utterance, *[words[label] for label in labels]]).encode()
-        self._spool.write(line)
+        with naming(self._path):
+            self._spool.write(line)
         self._numbers.append(number)
         self._offsets.append(self._offsets[-1] + len(line))
 
@@ -125,7 +127,8 @@ class LabelWriter:
     ) -> None:
         with self._spool:
             if error is None:
-                self._spool.flush()
+                with naming(self._path):
+                    self._spool.flush()
                 write_sorted_table(self._path, self._rows())
 
     def _rows(self) -> Iterator[tuple[str, str]]:

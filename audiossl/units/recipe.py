@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from audiossl.units import codebook as codebooks
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiossl.data.manifest import Manifest
-    from audiossl.units.codebook import Codebook
+    from audiossl.units.codebook import Codebook, CodebookCard
+    from audiossl.units.labels import UnitsCard
 
 
 @dataclass(frozen=True)
@@ -61,28 +63,35 @@ class UnitsConfig:
 
 
 def ensure_units(
-    data_dirs: list[Path], config: UnitsConfig, out: Path, *, max_bad_fraction: float = 0.01, log: Callable[[str], None]
+    data_dirs: list[Path],
+    config: UnitsConfig,
+    out: Path,
+    *,
+    max_bad_fraction: float = 0.01,
+    allow_commands: bool = False,
+    log: Callable[[str], None],
 ) -> None:
     """Fit a codebook on the first directory unless `out` holds one, and label every directory that lacks its labels.
 
     Labels that were there before `out` had a codebook are used as they are if all directories have them and their card says what
     `config` asks for; else ValueError, since another experiment may rest on them. With a codebook in `out`, labels of another
-    one, or of fewer utterances than the directory has now, are made again. Labels that are kept are checked (`units.guards`).
-    max_bad_fraction: share of the recordings of a directory that may be unusable.
+    one, or of fewer utterances than the directory has now, are made again. Labels that are kept are checked (`units.guards`), and they and the
+    codebook must be of the encoder that `config` names, by its weights; only where it names none are labels there of any encoder.
+    max_bad_fraction: share of the recordings of a directory that may be unusable. allow_commands: run the programs that `wav.scp` names.
     """
     from audiossl.data.manifest import Manifest
 
-    manifests = [Manifest.open(folder) for folder in data_dirs]
+    manifests = [Manifest.open(folder, allow_commands=allow_commands) for folder in data_dirs]
     stream = config.stream(max_bad_fraction)
-    features: Features | None = None
-    if not codebooks.exists(out) and _are_there(manifests, config, log):
+    # An encoder is loaded once, and only when it is looked at.
+    features = cache(partial(make_features, config.feature, config.encoder, config.layer))
+    if not codebooks.exists(out) and _are_there(manifests, config, features, log):
         return
     if codebooks.exists(out):
         codebook = codebooks.load(out)
-        _check_config(codebook, config, out)
+        _check_config(codebook, config, features, out)
     else:
-        features = make_features(config.feature, config.encoder, config.layer)
-        codebook = fit_codebook(manifests[0], features, config.fit, stream, log=log)
+        codebook = fit_codebook(manifests[0], features(), config.fit, stream, log=log)
         codebooks.save(codebook, out)
         log(f"codebook: {out}, {codebook.card.size} codes, inertia {codebook.card.inertia:.4g}")
     for manifest in manifests:
@@ -93,14 +102,14 @@ def ensure_units(
                 check_units(manifest, each, log=log)
             continue
         log(f"{labels_path(manifest.path, name)}: {reason}")
-        if features is None:  # an encoder is loaded only when there is something to label
-            features = make_features(config.feature, config.encoder, config.layer)
-        apply_codebook(manifest, codebook, features, config.name, stream, log=log)
+        apply_codebook(manifest, codebook, features(), config.name, stream, log=log)
 
 
-def _are_there(manifests: list[Manifest], config: UnitsConfig, log: Callable[[str], None]) -> bool:
+def _are_there(
+    manifests: list[Manifest], config: UnitsConfig, features: Callable[[], Features], log: Callable[[str], None]
+) -> bool:
     """Whether all directories hold these labels already, from elsewhere; ValueError for some only, or for other ones."""
-    there = {name: _is_there(manifests, name, config, log) for name in config.names}
+    there = {name: _is_there(manifests, name, config, features, log) for name in config.names}
     if any(there.values()) and not all(there.values()):
         missing, found = (next(name for name in there if there[name] is which) for which in (False, True))
         raise ValueError(
@@ -109,7 +118,13 @@ def _are_there(manifests: list[Manifest], config: UnitsConfig, log: Callable[[st
     return all(there.values())
 
 
-def _is_there(manifests: list[Manifest], label_set: str, config: UnitsConfig, log: Callable[[str], None]) -> bool:
+def _is_there(
+    manifests: list[Manifest],
+    label_set: str,
+    config: UnitsConfig,
+    features: Callable[[], Features],
+    log: Callable[[str], None],
+) -> bool:
     with_labels = [manifest for manifest in manifests if has_labels(manifest.path, label_set)]
     for manifest in with_labels:
         path, card = labels_path(manifest.path, label_set), read_card(manifest.path, label_set)
@@ -119,6 +134,7 @@ def _is_there(manifests: list[Manifest], label_set: str, config: UnitsConfig, lo
                 raise ValueError(
                     f"{path}: {name} is {getattr(card, name)!r}, the recipe asks for {wanted!r}; choose another units.name"
                 )
+        _check_encoder(card, config, features, f"{path}", "choose another units.name, or remove these labels")
     without = [manifest for manifest in manifests if manifest not in with_labels]
     if with_labels and without:
         raise ValueError(
@@ -143,7 +159,7 @@ def _why_label(manifest: Manifest, name: str, codebook: Codebook) -> str:
     return ""
 
 
-def _check_config(codebook: Codebook, config: UnitsConfig, out: Path) -> None:
+def _check_config(codebook: Codebook, config: UnitsConfig, features: Callable[[], Features], out: Path) -> None:
     card = codebook.card
     asked = {
         "feature": config.feature,
@@ -159,6 +175,20 @@ def _check_config(codebook: Codebook, config: UnitsConfig, out: Path) -> None:
                 f"{out / codebooks.CARD}: {name} is {found!r}, the recipe asks for {wanted!r}; "
                 "remove the folder to fit again, or change the recipe"
             )
+    _check_encoder(
+        card, config, features, f"{out / codebooks.CARD}", "give that one, or remove the folder to fit again"
+    )
+
+
+def _check_encoder(
+    card: UnitsCard | CodebookCard, config: UnitsConfig, features: Callable[[], Features], place: str, cure: str
+) -> None:
+    """ValueError where the recipe names an encoder whose weights are not those that units are made with; its path may be another."""
+    if config.encoder and features().encoder_hash != card.encoder_hash:
+        raise ValueError(
+            f"{place}: made with the encoder {card.encoder} ({card.encoder_hash[:12]}), units.encoder {config.encoder} has other weights "
+            f"({features().encoder_hash[:12]}); {cure}"
+        )
 
 
 def _corpus_has_no_more(config: UnitsConfig, name: str, found: int | str) -> bool:

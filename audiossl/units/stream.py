@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from audiossl.contracts import Batch
     from audiossl.data.manifest import Manifest
+    from audiossl.data.whole import FileList
     from audiossl.units.features import Frames
 
 
@@ -64,7 +65,7 @@ class _Reader:
 
 
 def stream_frames(
-    manifest: Manifest, features: Frames, config: StreamConfig, *, label: str, log: Callable[[str], None]
+    manifest: Manifest | FileList, features: Frames, config: StreamConfig, *, label: str, log: Callable[[str], None]
 ) -> Iterator[FrameBatch]:
     """Yield the frames of every utterance once, in batches of similar length.
 

@@ -54,8 +54,12 @@ def test_validate_prints_each_fault(data, capsys):
     said = capsys.readouterr()
     lines = said.out.splitlines()
     assert len(lines) == 6
-    assert all(re.fullmatch(r".*/data/text:\d+: .*; run `audiossl data fix .*`", line) for line in lines)
-    assert said.err == f"{data}: faults: 6\n"
+    assert all(
+        re.fullmatch(r".*/data/text:\d+: .*(;|, or) run `audiossl data fix .*`( to leave it out)?", line)
+        for line in lines
+    )
+    assert said.err.startswith(f"{data}: faults: 6; only headers of the audio were read: --check-audio decodes")
+    assert said.err.count("\n") == 1
     assert run("validate", data, "--json") == 1
     report = json.loads(capsys.readouterr().out)
     assert not report["ok"]
@@ -163,3 +167,17 @@ def test_misuse(capsys):
     assert run("mend") == 2
     assert run("info", "a", "--jsn") == 2
     assert capsys.readouterr().err.count("\n") == 3
+
+
+def test_validate_says_that_samples_were_not_checked(data, capsys):
+    assert run("validate", data) == 0
+    said = capsys.readouterr()
+    assert said.err == f"{data}: sound; only headers of the audio were read: --check-audio decodes the samples\n"
+    for words, checked in (((), False), (("--check-audio",), True)):
+        run("validate", data, "--json", *words)
+        assert json.loads(capsys.readouterr().out) == {"ok": True, "samples_checked": checked, "faults": []}
+
+
+def test_subset_as_json(data, tmp_path, capsys):
+    assert run("subset", data, tmp_path / "part", "--first", 2, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"path": str(tmp_path / "part"), "utterances": 2, "hours": 2 / 3600}

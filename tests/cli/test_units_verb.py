@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -105,3 +106,70 @@ def test_help_has_an_example(verb, capsys):
     status, out, _ = run(capsys, verb, "--help")
     assert status == 0
     assert f"audiossl units {verb} --data" in " ".join(out.split())
+
+
+def test_results_as_json(data, tmp_path, capsys):
+    book = tmp_path / "book"
+    fit = ("fit", "--data", data, "--out", book, "--clusters", 4, "--num-workers", 0, "--json")
+    status, out, _ = run(capsys, *fit)
+    row = json.loads(out)
+    assert status == 0
+    assert row.items() >= {"codebook": str(book), "size": 4, "frames": 468, "feature": "mfcc"}.items()
+    assert row["hash"] == json.loads((book / "codebook.json").read_text())["hash"]
+    words = ("--codebook", book, "--name", "json", "--num-workers", 0, "--json")
+    status, out, _ = run(capsys, "apply", "--data", data, data, *words)
+    assert status == 0
+    rows = json.loads(out)["written"]
+    assert [row["units"] for row in rows] == [f"{data}/units/json"] * 2
+    assert rows[0].items() >= {"labels": 468, "utterances": 6, "rate": 100.0, "left_out": 0}.items()
+
+
+def test_labels_of_another_codebook_are_kept(data, tmp_path, capsys):
+    for seed in (0, 1):
+        words = ("--data", data, "--out", tmp_path / f"book{seed}", "--clusters", 4, "--num-workers", 0, "--seed", seed)
+        assert run(capsys, "fit", *words)[0] == 0
+    apply = [
+        ("apply", "--data", data, "--codebook", tmp_path / f"book{n}", "--name", "kept", "--num-workers", 0)
+        for n in (0, 1)
+    ]
+    assert run(capsys, *apply[0])[0] == 0
+    before = (data / "units" / "kept").read_bytes()
+    assert run(capsys, *apply[0])[0] == 0  # the same again is fine
+    status, out, err = run(capsys, *apply[1])
+    assert (status, out) == (1, "")
+    assert err.startswith(f"audiossl: {data}/units/kept: labels of another codebook (")
+    assert err.endswith("; choose another --name, or --overwrite\n")
+    assert (data / "units" / "kept").read_bytes() == before
+    card = data / "units" / "kept.json"
+    text = card.read_text()
+    card.write_text("{")
+    status, _, err = run(capsys, *apply[0])
+    assert status == 1
+    assert "does not say which codebook made these labels; choose another --name, or --overwrite" in err
+    card.write_text(text)
+    assert run(capsys, *apply[1], "--overwrite")[0] == 0
+    assert (data / "units" / "kept").read_bytes() != before
+
+
+def test_a_file_where_the_codebook_should_go(data, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for place in ("file", "file/book"):
+        status, _, err = run(capsys, "fit", "--data", data, "--out", tmp_path / place, "--clusters", 4)
+        assert (status, err.count("\n")) == (1, 1)  # before anything is read
+        assert "is a file, no folder; choose another --out or remove it" in err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_programs_in_wav_scp(data, tmp_path, capsys):
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder, ignore=shutil.ignore_patterns(".index", "units"))
+    rows = (line.split() for line in (data / "wav.scp").read_text().splitlines())
+    (folder / "wav.scp").write_text("".join(f"{name} cat {path} |\n" for name, path in rows))
+    words = ("fit", "--data", folder, "--out", tmp_path / "book", "--clusters", 4, "--num-workers", 0)
+    status, _, err = run(capsys, *words)
+    assert status == 1
+    assert "give --allow-commands, or make shards of it with `audiossl data shard" in err
+    assert run(capsys, *words, "--allow-commands")[0] == 0
+    words = ("apply", "--data", folder, "--codebook", tmp_path / "book", "--name", "km", "--num-workers", 0)
+    assert run(capsys, *words)[0] == 1
+    assert run(capsys, *words, "--allow-commands")[0] == 0

@@ -219,3 +219,26 @@ def test_a_killed_run_is_finished_by_the_next(data, monkeypatch):
     fix(data)
     assert list(faults(data)) == []
     assert list(Manifest.open(data).ids) == ["s0-0", *IDS[2:]]
+
+
+def test_a_failure_leaves_no_partial_file(data, monkeypatch):
+    from audiossl.data import fix as fixing
+
+    edit(data / "text", b"s0-1 WORD 1\n", b"")
+    edit(data / "trials", b"s0-1 target", b"s9-1 target")
+    before = files(data)
+    for fails in ("back_up", "replace"):
+        with monkeypatch.context() as patch:
+            if fails == "back_up":
+                patch.setattr(fixing.shutil, "copy2", stop)
+            else:
+                patch.setattr(fixing.kaldi, "check_row", stop)
+            with pytest.raises(OSError, match="No space"):
+                fix(data)
+        assert files(data) == before
+    fix(data)
+    assert list(faults(data)) == []
+
+
+def stop(*arguments):
+    raise OSError(28, "No space left on device")

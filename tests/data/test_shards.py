@@ -121,7 +121,7 @@ def test_bad_arguments_are_named(manifest, tmp_path):
         write_shards(manifest, tmp_path / "out", audio_format="mp3")
     with pytest.raises(ValueError, match="max_bytes is 0"):
         write_shards(manifest, tmp_path / "out", max_bytes=0)
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists; remove it or choose another"):
         write_shards(manifest, manifest.path)
     with pytest.raises(ValueError, match="in C order"):
         write_shards(manifest.subset(np.array([1, 0])), tmp_path / "out")
@@ -142,3 +142,12 @@ def test_damaged_shards_are_named(shards):
     (shards.path / "shards.json").write_text("{}")
     with pytest.raises(ValueError, match="no whole folder of shards"):
         ShardManifest.open(shards.path)
+
+
+def test_older_shards_do_not_say_which_recording(shards):
+    path = shards.path / "shards.json"
+    description = json.loads(path.read_text())
+    assert description.pop("recordings") is False  # each utterance is its own
+    path.write_text(json.dumps(description))
+    with pytest.raises(ValueError, match="does not say of which recording an utterance is; write the shards again"):
+        ShardManifest.open(shards.path).recording(0)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 
 import numpy as np
 import pytest
 import soundfile
 from kaldi_dirs import RATE, make, tone
 
+from audiossl.data.fix import fix
 from audiossl.data.validate import faults
 
 
@@ -28,6 +31,8 @@ def found(data, **how):
 
 
 FIX = "; run `audiossl data fix DIR`"
+OUT = ", or run `audiossl data fix DIR` to leave it out"  # of all tables
+ADD, CORRECT, ICONV = "; add it" + OUT, "; correct the line" + OUT, "; convert the file with iconv" + OUT
 
 
 @pytest.mark.parametrize("segments", [True, False])
@@ -50,22 +55,22 @@ def test_tabs_crlf_and_what_is_optional_are_no_faults(data):
 
 
 CASES = [
-    ("text", "s0-1 WORD 1\n", "", ["text:0: no line for utterance 's0-1'" + FIX]),
+    ("text", "s0-1 WORD 1\n", "", ["text:0: no line for utterance 's0-1'" + ADD]),
     ("text", "s0-1 WORD 1\n", "s0-1 WORD 1\ns0-1 WORD 1\n", ["text:3: 's0-1' was in line 2 already" + FIX]),
-    ("text", "s0-1 WORD 1\n", "s0-1\n", ["text:2: 's0-1': nothing follows the id" + FIX]),
+    ("text", "s0-1 WORD 1\n", "s0-1\n", ["text:2: 's0-1': nothing follows the id" + CORRECT]),
     ("text", "s0-1 WORD 1\n", "s0-1 WORD 1\n\n", ["text:3: an empty line" + FIX]),
     ("text", "s1-2 WORD 2\n", "s1-2 WORD 2\nx X\n", ["text:7: unknown utterance 'x'" + FIX]),
     ("text", "s0-0 WORD 0\ns0-1 WORD 1\n", "s0-1 A\ns0-0 B\n", ["text:2: 's0-0' comes after 's0-1': not in C order" + FIX]),
-    ("text", "s0-0", "\ufeffs0-0", ["text:1: a byte order mark before the first id" + FIX, "text:0: no line for utterance 's0-0'" + FIX]),
-    ("utt2lang", "s0-1 xx\n", "", ["utt2lang:0: no line for utterance 's0-1'" + FIX]),
-    ("segments", "s0-1 s0 1 2\n", "s0-1 s0 1\n", ["segments:2: 's0-1': 's0 1' is not `recording start end`, in seconds" + FIX]),
-    ("segments", "s0 1 2\n", "s0 2 2\n", ["segments:2: 's0-1': no segment lasts from 2 to 2 s" + FIX]),
-    ("segments", "s0 1 2\n", "s0 nan 2\n", ["segments:2: 's0-1': no segment lasts from nan to 2 s" + FIX]),
+    ("text", "s0-0", "\ufeffs0-0", ["text:1: a byte order mark before the first id" + CORRECT, "text:0: no line for utterance 's0-0'" + ADD]),
+    ("utt2lang", "s0-1 xx\n", "", ["utt2lang:0: no line for utterance 's0-1'" + ADD]),
+    ("segments", "s0-1 s0 1 2\n", "s0-1 s0 1\n", ["segments:2: 's0-1': 's0 1' is not `recording start end`, in seconds" + CORRECT]),
+    ("segments", "s0 1 2\n", "s0 2 2\n", ["segments:2: 's0-1': no segment lasts from 2 to 2 s" + CORRECT]),
+    ("segments", "s0 1 2\n", "s0 nan 2\n", ["segments:2: 's0-1': no segment lasts from nan to 2 s" + CORRECT]),
     ("segments", "s0 2 3\n", "s0 2 3.02\n", ["segments:3: 's0-2' ends at 3.02 s, its recording 's0' at 3 s" + FIX]),
     ("segments", "s0 2 3\n", "s0 2 3.005\n", []),
-    ("segments", "s0-1 s0", "s0-1 s9", ["segments:2: 's0-1': unknown recording 's9'" + FIX]),
-    ("utt2spk", "s0-1 s0", "s0-1 s0 x", ["utt2spk:2: 's0-1': 's0 x' is not one speaker id" + FIX, "'s0-1' does not start", "spk2utt:0:", "spk2utt:1:"]),
-    ("utt2spk", "s0-1 s0\n", "", ["utt2spk:0: no line for utterance 's0-1'" + FIX, "spk2utt:1: 's0': differs from utt2spk about 's0-1'" + FIX]),
+    ("segments", "s0-1 s0", "s0-1 s9", ["segments:2: 's0-1': unknown recording 's9'" + CORRECT]),
+    ("utt2spk", "s0-1 s0", "s0-1 s0 x", ["utt2spk:2: 's0-1': 's0 x' is not one speaker id" + CORRECT, "'s0-1' does not start", "spk2utt:0:", "spk2utt:1:"]),
+    ("utt2spk", "s0-1 s0\n", "", ["utt2spk:0: no line for utterance 's0-1'" + ADD, "spk2utt:1: 's0': differs from utt2spk about 's0-1'" + FIX]),
     ("utt2spk", "s0-1 s0\n", "s0-1 s1\n", ["utt2spk:2: 's0-1' does not start with its speaker 's1'", "spk2utt:1: 's0': differs", "spk2utt:2: 's1': differs"]),
     ("spk2utt", "s0-0 s0-1", "s0-1 s0-0", ["spk2utt:1: 's0': differs from utt2spk in order or number" + FIX]),
     ("spk2utt", "s0 s0-0", "s2 s0-0", ["spk2utt:2: 's1' comes after 's2'", "spk2utt:1: unknown speaker 's2'" + FIX, "spk2utt:0: no line for speaker 's0'" + FIX]),
@@ -86,7 +91,7 @@ CASES = [
     ("units/km4", "s0-1 0 1 2 3 0 1 2 3 0 1", "s0-1", ["units/km4:2: 's0-1': no label"]),
     ("units/km4", "s0-1 0 1 2 3 0 1 2", "s0-1 3", ["units/km4:2: 's0-1': 4 labels, where 1 s at 10 Hz give about 10"]),
     ("units/km4", "s0-1 0 1 2", "s0-1", []),
-    ("units/km4", "s0-1 ", "x ", ["units/km4:3: 's0-2' comes after 'x'", "units/km4:2: unknown utterance 'x'" + FIX, "units/km4:0: no line for utterance 's0-1'"]),
+    ("units/km4", "s0-1 ", "x ", ["units/km4:3: 's0-2' comes after 'x'", "units/km4:2: unknown utterance 'x'" + FIX, "units/km4:0: no line for utterance 's0-1'; run `audiossl units apply` again" + OUT]),
     ("units/km4.json", '"codebook_size": 4', '"codebook_size": 0', ["units/km4.json:0: a rate of 10 Hz and 0 codes"]),
     ("units/km4.json", '"rate"', '"rats"', ["units/km4.json:0: no rate and codebook_size can be read (KeyError: 'rate')"]),
     ("units/km4.json", "{", "", ["units/km4.json:0: no rate and codebook_size can be read (JSONDecodeError"]),
@@ -133,7 +138,7 @@ def test_bytes_that_are_not_utf8(data, name):
         file.write(b"\xff\xfe x\n")
     number = (data / name).read_bytes().count(b"\n")
     assert [line for line in found(data) if "not UTF-8" in line] == [
-        f"{name}:{number}: not UTF-8 (invalid start byte){FIX}"
+        f"{name}:{number}: not UTF-8 (invalid start byte){FIX if name in {'phones.ctm', 'trials'} else ICONV}"
     ]
 
 
@@ -207,3 +212,121 @@ def test_all_faults_are_listed_not_only_the_first(data):
     reported = found(data)
     assert sum("codebook has 0 to 2" in line for line in reported) == 6
     assert {line.split(":")[0] for line in reported} == {"text", "utt2dur", "units/km4"}
+
+
+@pytest.mark.parametrize(
+    "name", ["text", "segments", "phones.ctm", "trials", "utt2spk", "units/km4", "units/km5", "wav.scp"]
+)
+@pytest.mark.parametrize("kind", ["a link to nothing", "a folder, no table"])
+def test_what_is_called_like_a_table_is_one(data, name, kind):
+    path = data / name
+    path.unlink(missing_ok=True)
+    if kind == "a folder, no table":
+        path.mkdir()
+    else:
+        path.symlink_to(data / "nothing")
+    assert [line for line in found(data) if line.startswith(f"{name}:0: {kind}; ")]
+
+
+def test_labels_that_only_have_a_card(data):
+    (data / "units" / "km4").unlink()
+    what = "units/km4.json:0: no labels km4 beside it; run `audiossl units apply` again, or remove it"
+    assert found(data) == [what]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["s0-0 s0-1 target", "s0-0 s1-0 nontarget", "s0-0 s0-1 nontarget"], [(3, 1)]),
+        (["s0-0 s0-1 target", "s0-1 s0-0 nontarget", "s0-1 s0-0 target", "0 s0-0 s0-1"], [(2, 1), (4, 1)]),
+        (["0 s0-0 s0-1", "1 s1-0 s1-1", "s1-1 s1-0 nontarget", "1 s0-0 s0-1"], [(4, 1), (3, 2)]),
+        (["s0-0 s0-1 target", "s0-0 s0-1 target", "1 s0-1 s0-0"], []),
+        ([], []),
+    ],
+)
+def test_trials_that_contradict_one_another(data, lines, expected):
+    (data / "trials").write_text("".join(f"{line}\n" for line in lines))
+    reported = found(data)
+    assert len(reported) == len(expected)
+    for line, (number, other) in zip(reported, sorted(expected), strict=True) if expected else ():
+        assert line.startswith(f"trials:{number}: ")
+        assert f"in line {other}, " in line
+        assert line.endswith("; remove the wrong one of the two lines")
+
+
+def test_durations_of_recordings_are_numbers(data):
+    (data / "reco2dur").write_text("s0 3\ns1 notanumber\n")
+    assert found(data) == ["reco2dur:2: 's1': 'notanumber' is not a duration above 0 s" + FIX]
+
+
+@pytest.mark.parametrize("name", ["text", "utt2lang", "utt2spk", "units/km4", "segments"])
+def test_bytes_that_no_value_holds(data, name):
+    path = data / name
+    path.write_bytes(path.read_bytes().replace(b"\ns0-1 ", b"\ns0-1 \0", 1))
+    assert f"{name}:2: a NUL byte" + CORRECT in found(data)
+    path.write_bytes(path.read_bytes().replace(b"\0", b"a\rb", 1))
+    assert f"{name}:2: a carriage return within the line" + CORRECT in found(data)
+
+
+@pytest.mark.parametrize(
+    "name", ["text", "utt2lang", "segments", "wav.scp", "utt2spk", "units/km4", "trials", "phones.ctm"]
+)
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ("utf-16", "UTF-16, not UTF-8"),
+        ("utf-16-le", "looks like UTF-16, not UTF-8"),
+        ("utf-16-be", "looks like UTF-16, not UTF-8"),
+        ("cr", "its lines end in CR alone, not LF"),
+    ],
+)
+def test_the_cure_of_a_wrong_encoding_cures(data, name, how, what):
+    path = data / name
+    text = path.read_text()
+    path.write_bytes(text.replace("\n", "\r").encode() if how == "cr" else text.encode(how))
+    (fault,) = faults(data)
+    assert (fault.path, fault.line, fault.what) == (path, 0, what)
+    kept = path.read_bytes()
+    with pytest.raises(ValueError, match=re.escape(f"{path}: {what}; convert it: ")):
+        fix(data)
+    assert path.read_bytes() == kept
+    assert not list(data.rglob("*.partial"))
+    subprocess.run(fault.cure.removeprefix("convert it: "), shell=True, check=True)
+    assert path.read_text() == text
+    assert found(data) == []
+
+
+@pytest.mark.parametrize("name", ["utt2lang", "text", "units/km4", "segments"])
+def test_an_empty_table(data, name):
+    (data / name).write_text("")
+    (fault,) = faults(data)
+    assert (fault.path, fault.line, fault.what) == (data / name, 0, "an empty table")
+    assert fault.cure.startswith("remove it, or ")
+    with pytest.raises(ValueError, match="an empty table; remove it, or "):
+        fix(data)
+    if name in {"utt2lang", "text"}:
+        (data / name).unlink()
+        assert found(data) == []
+
+
+def test_the_wrong_channel_of_a_segment_is_named_there(data, tmp_path):
+    edit(data / "segments", "s0-1 s0 1 2\n", "s0-1 s0 1 2 1\n")
+    assert found(data) == ["segments:2: 's0-1': no channel 1 among the 1 of 's0', counted from 0" + CORRECT]
+    command = f"cat {tmp_path}/audio/s0.wav |"
+    (data / "wav.scp").write_text(f"s0 {command}\ns1 {tmp_path}/audio/s1.wav\n")
+    (line,) = found(data, allow_commands=True, check_audio=True)
+    assert line.startswith(f"segments:2: 's0-1': {command}: no channel 1 among 1, counted from 0; correct the channel")
+    (data / "wav.scp").write_text(f"s0 {tmp_path}/audio/s0.wav\ns1 {tmp_path}/audio/s1.wav\n")
+    fix(data)
+    assert found(data) == []
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".aiff", ".au", ".w64", ".sph", ".rf64"])
+def test_a_header_that_promises_more_than_the_file_holds(tmp_path, suffix):
+    data, path = make(tmp_path, segments=False), tmp_path / f"a{suffix}"
+    soundfile.write(path, tone(1.0), RATE, format={".sph": "NIST"}.get(suffix, suffix[1:].upper()))
+    edit(data / "wav.scp", f"{tmp_path}/audio/s0-0.wav", str(path))
+    assert found(data) == []
+    path.write_bytes(path.read_bytes()[:5000])
+    (line,) = found(data)
+    assert line.startswith(f"wav.scp:1: 's0-0': {path}: cut short: ")

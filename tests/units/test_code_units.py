@@ -94,9 +94,9 @@ def test_codes_may_be_rare_where_clusters_may_not():
 
 def test_a_corpus_may_hold_fewer_codes_than_asked_for(corpus, tmp_path):
     book = fit_codebook(Manifest.open(corpus), features(), FitConfig(clusters=100), STREAM, log=print)
-    _check_config(book, UnitsConfig(feature="codes", clusters=100), tmp_path)
+    _check_config(book, UnitsConfig(feature="codes", clusters=100), features, tmp_path)
     with pytest.raises(ValueError, match="size is"):
-        _check_config(book, UnitsConfig(feature="codes", clusters=2), tmp_path)
+        _check_config(book, UnitsConfig(feature="codes", clusters=2), features, tmp_path)
 
 
 def test_codes_have_no_layers_and_need_an_encoder():

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import shutil
 
-from audiossl.config import build, to_table
+import pytest
+import torch
+
+from audiossl.config import build, to_table, write_toml
 from audiossl.data.manifest import Manifest
+from audiossl.encoders.fbank import FBank
+from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.units import codebook as codebooks
 from audiossl.units.guards import check_same_codebook
 from audiossl.units.labels import read_card
@@ -97,6 +102,43 @@ def test_codebook_is_not_the_one_asked_for(folders, tmp_path, change):
     run(folders, out)
     with pytest.raises(ValueError, match=r"codebook\.json: .* the recipe asks for .*remove the folder"):
         run(folders, out, UnitsConfig(**{**vars(CONFIG), **change}))
+
+
+@pytest.fixture
+def encoders(tmp_path):
+    """Two experiments that differ in their weights alone."""
+    config, table = FBank.Config.tiny(), {"name": "fbank", **to_table(FBank.Config.tiny())}
+    for seed, name in enumerate(("a", "b")):
+        torch.manual_seed(seed)
+        weights = {f"encoder.{key}": value for key, value in FBank(config).state_dict().items()}
+        save_checkpoint(tmp_path / name, 1, weights, {}, keep=1)
+        write_toml(tmp_path / name / "config.toml", {"encoder": table})
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_units_of_another_encoder_are_refused(folders, encoders, tmp_path):
+    options = vars(CONFIG) | {"feature": "encoder", "layer": 1, "encoder": str(encoders[0])}
+    run(folders, tmp_path / "one", UnitsConfig(**options))
+    files = [
+        *(tmp_path / "one").iterdir(),
+        *(folder / "units" / name for folder in folders for name in ("km8", "km8.json")),
+    ]
+    before = {path: path.read_bytes() for path in files}
+    other = UnitsConfig(**options | {"encoder": str(encoders[1])})
+    with pytest.raises(
+        ValueError, match=r"units/km8: made with the encoder .*/a .* other weights .*; choose another units\.name, or r"
+    ):
+        run(folders, tmp_path / "two", other)
+    with pytest.raises(
+        ValueError, match=r"codebook\.json: made with the encoder .* other weights .* or remove the folder"
+    ):
+        run(folders, tmp_path / "one", other)
+    shutil.copytree(encoders[0], tmp_path / "moved")
+    moved, unnamed = (UnitsConfig(**options | {"encoder": name}) for name in (str(tmp_path / "moved"), ""))
+    for config in (moved, unnamed):
+        assert sum("used as it is" in line for line in run(folders, tmp_path / "two", config)) == 2
+    assert run(folders, tmp_path / "one", moved) == []
+    assert {path: path.read_bytes() for path in files} == before
 
 
 def test_toml_round_trip():

@@ -1,0 +1,81 @@
+"""Files that are written whole or not at all, whatever the disk does, and errors that say which file it was."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says where no more can be written: of the disk, of the user's share of it, of one file."""
+
+_RUST = re.compile(r"\(os error (\d+)\)")
+_SHORT = re.compile(r"^\d+ requested and \d+ written$|PytorchStreamWriter failed writing|unexpected pos \d+")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give `path.partial` to write; it becomes `path` if all went well and is removed otherwise. See `naming`."""
+    with whole_set([path], []) as ([partial], _):
+        yield partial
+
+
+@contextmanager
+def whole_set(paths: Sequence[Path], marks: Sequence[Path]) -> Iterator[tuple[list[Path], list[Path]]]:
+    """Like `whole_file` for files that belong together: nothing is replaced before all are written.
+
+    marks: those whose presence says that the set is whole; while the others are replaced they are absent, so that a kill
+    leaves no old mark beside a new file. Gives the places to write (paths, marks).
+    """
+    partials = [[path.with_name(path.name + ".partial") for path in group] for group in (paths, marks)]
+    try:
+        with naming(paths[0]):
+            yield partials[0], partials[1]
+            for mark in marks:
+                mark.unlink(missing_ok=True)
+            for partial, path in zip([*partials[0], *partials[1]], [*paths, *marks], strict=True):
+                partial.replace(path)
+    except BaseException:
+        for partial in (*partials[0], *partials[1]):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn what libraries raise where the disk is full into an OSError with its reason and `path`: writing, unlike opening, names no file."""
+    try:
+        yield
+    except Exception as error:
+        number = _full_disk(error)
+        if number is None or getattr(error, "filename", None):
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _full_disk(error: Exception) -> int | None:
+    """Return the system's number of an error that means a full disk, None for any other."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in FULL_DISK else None
+    rust = _RUST.search(str(error))
+    if rust:  # of safetensors, whose own class says nothing more
+        return int(rust[1]) if int(rust[1]) in FULL_DISK else None
+    # NumPy and torch only say that less was written than should have been.
+    return errno.ENOSPC if isinstance(error, OSError | RuntimeError) and _SHORT.search(str(error)) else None
+
+
+def require_folder(path: Path) -> None:
+    """Raise ValueError where `path` is no folder and none can be made there, since it or what it lies in is a file."""
+    for place in (path, *path.parents):
+        if place.is_dir():
+            return
+        if place.exists() or place.is_symlink():
+            kind = "a file" if place.exists() else "a link to nothing"
+            where = "" if place == path else f"{place} "
+            raise ValueError(f"{path}: {where}is {kind}, no folder; choose another --out or remove it")
