@@ -15,6 +15,18 @@ Batch: TypeAlias = "dict[str, Any]"
 """What a loader yields: arrays of all utterances padded and stacked under the names that `views` gave them."""
 
 
+@dataclass(frozen=True)
+class UnitsInput:
+    """What an encoder is given that reads units in the place of a waveform.
+
+    column: of the data directory, `units/NAME`. rate: units per second. num_codes: of the largest codebook that it can read.
+    """
+
+    column: str
+    rate: int
+    num_codes: int
+
+
 @dataclass
 class Utterance:
     """One utterance as `views` receives it.
@@ -46,6 +58,20 @@ class Utterance:
         first = round(start * self.sample_rate)
         return self.waveform[first : first + round(seconds * self.sample_rate)]
 
+    def signal(self, reads: UnitsInput | None) -> np.ndarray:
+        """What an encoder is given of the whole utterance: the waveform or, for one that `reads` units, these: (unit,) int64.
+
+        ValueError for units that it cannot read.
+        """
+        if reads is None:
+            return self.waveform
+        units: np.ndarray = self.columns[reads.column]
+        if not len(units) or not 0 <= units.min() <= units.max() < reads.num_codes:
+            raise ValueError(
+                f"{self.id}: {reads.column} has no units or others than 0 to {reads.num_codes - 1}; apply them again"
+            )
+        return units
+
 
 @dataclass
 class EncoderOutput:
@@ -73,7 +99,11 @@ class StepOutput:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Waveform to frames. Padding changes nothing; `Config.tiny()` builds one for tests."""
+    """Waveform to frames. Padding changes nothing; `Config.tiny()` builds one for tests.
+
+    One that is given units in the place of a waveform says so in one attribute more, `reads: UnitsInput`, which `read_by` asks for. Its samples are
+    units: `stride` 1, `sample_rate` theirs.
+    """
 
     dim: int
     stride: int
@@ -91,6 +121,11 @@ class Encoder(Protocol):
     def num_frames(self, samples: int | Tensor) -> int | Tensor:
         """Valid frames of `samples` samples."""
         ...
+
+
+def read_by(encoder: object) -> UnitsInput | None:
+    """Return what an encoder reads in the place of a waveform; None for most, which read that."""
+    return getattr(encoder, "reads", None)
 
 
 @runtime_checkable

@@ -111,13 +111,13 @@ def succeed(*words):
     return out, err
 
 
-def start(*words, processes=1):
-    """Start the command as a process of its own, or as several under torchrun."""
+def start(*words, processes=1, **options):
+    """Start the command as a process of its own, or as several under torchrun; options: of `Popen`."""
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
     module = [*(torchrun if processes > 1 else []), "audiossl"]
     return subprocess.Popen(
         [sys.executable, "-m", *module, *map(str, words)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
 
 

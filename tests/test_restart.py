@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -70,14 +71,35 @@ def test_bad_recordings_of_every_process_are_named_once(tmp_path):
     assert named == ["left out s0-002", "left out s1-005"]
 
 
-def test_terminated_run_saves_and_goes_on(words, tmp_path):
-    out = tmp_path / "e"
-    process = start(*words, "--out", out, "--train.max_steps", "100000", "--train.save_every", "100000")
-    wait_for_step(out, 5)
+def terminate(process):
     process.send_signal(signal.SIGTERM)
+
+
+def press_control_c(process):
+    """As a terminal does it: the workers that make batches hear it too."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize(("stop", "expected"), [(terminate, 143), (press_control_c, 130)])
+def test_stopped_run_saves_and_goes_on(words, tmp_path, stop, expected):
+    out, two = tmp_path / "e", ["--data.num_workers", "2"]
+    process = start(
+        *words,
+        *two,
+        "--out",
+        out,
+        "--train.max_steps",
+        "100000",
+        "--train.save_every",
+        "100000",
+        start_new_session=True,
+    )
+    wait_for_step(out, 5)
+    stop(process)
     status, err = finish(process)
-    assert status == 143
+    assert status == expected, err
     assert err.splitlines()[-1].endswith("a checkpoint is saved; continue with --resume")
+    assert "Traceback" not in err
     [checkpoint] = list_checkpoints(out)
     step = int(checkpoint.name.removeprefix("step_"))
     assert losses(out)[-1][0] == step

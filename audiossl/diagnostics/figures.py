@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_POINTS = 400  # a curve has at most this many; more cannot be told apart
+    from audiossl.diagnostics.curves import Curve, Curves
 
 # Colours that the colour-blind can tell apart (Okabe and Ito, 2008); lighter ones of the same hues on dark ground.
 _LIGHT = {"ground": "#ffffff", "ink": "#24292f", "faint": "#d8dee4"}
 _LIGHT_CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#3a86c8")
 _DARK = {"ground": "#161b22", "ink": "#d8dee4", "faint": "#363d47"}
+_REFERENCE = "#8f959d"  # to be seen on either ground, and behind the others
 _DARK_CYCLE = ("#5cb8f0", "#ff9a4d", "#3fd3a2", "#eca6cc", "#f0d44c", "#a5b4ff")
 
 
@@ -29,22 +30,6 @@ class Picture:
 
     light: bytes
     dark: bytes
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Loss over steps: (point,) each."""
-
-    steps: np.ndarray
-    losses: np.ndarray
-
-    def thinned(self) -> Curve:
-        """Means of neighbouring points, so that no more than a few hundred are left."""
-        if len(self.steps) <= _POINTS:
-            return self
-        starts = np.linspace(0, len(self.steps), _POINTS, endpoint=False).astype(np.int64)
-        sizes = np.diff(np.append(starts, len(self.steps)))
-        return Curve(np.add.reduceat(self.steps, starts) / sizes, np.add.reduceat(self.losses, starts) / sizes)
 
 
 @dataclass(frozen=True)
@@ -78,10 +63,35 @@ def draw_losses(figure: Figure, curves: Mapping[str, Mapping[str, Curve]]) -> No
         for kind, curve in kinds.items():
             style = {"linestyle": "--", "marker": "o", "markersize": 4} if kind == "dev" else {"linewidth": 1.4}
             thin = curve.thinned()
-            axes.plot(thin.steps, thin.losses, color=f"C{number % 6}", label=f"{experiment}, {kind}", **style)
+            axes.plot(thin.steps, thin.values, color=f"C{number % 6}", label=f"{experiment}, {kind}", **style)
     axes.set(xlabel="step", ylabel="loss")
     axes.margins(x=0.01)
     axes.legend(ncols=2 if len(curves) > 3 else 1)
+
+
+def draw_metrics(figure: Figure, runs: Mapping[str, Curves], references: Mapping[str, Curves]) -> None:
+    """Draw a panel per metric of any run, one colour per run, over references in grey; train as lines, dev dashed."""
+    names = list(dict.fromkeys(name for metrics in runs.values() for name in metrics))
+    panels = figure.subplots(-(-len(names) // 2), 2, squeeze=False).flatten()
+    for axes, name in zip(panels, names, strict=False):
+        for label, metrics in references.items():
+            _draw_kinds(axes, metrics.get(name, {}), label, color=_REFERENCE, linewidth=2.6)
+        for number, (label, metrics) in enumerate(runs.items()):
+            _draw_kinds(axes, metrics.get(name, {}), label, color=f"C{number % 6}", linewidth=1.2)
+        axes.set_title(name.replace("_", " "), loc="left")
+        axes.margins(x=0.01)
+    for axes in panels[len(names) :]:
+        axes.remove()
+    lines = {line.get_label(): line for axes in panels[: len(names)] for line in axes.get_lines()}
+    figure.supxlabel("step", size=9)
+    figure.legend(lines.values(), lines.keys(), loc="outside upper left", ncols=2)
+
+
+def _draw_kinds(axes: Axes, kinds: Mapping[str, Curve], label: str, **style: Any) -> None:
+    for kind, curve in kinds.items():
+        thin = curve.thinned(100)  # as smooth as references are
+        dev: dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 4} if kind == "dev" else {}
+        axes.plot(thin.steps, thin.values, label=f"{label}, {kind}", **style, **dev)
 
 
 def draw_units(figure: Figure, counts: np.ndarray) -> None:

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Section:
-    """A part of the page: HTML, and what is missing from it."""
+    """A part of the page: HTML, what is missing from it, and what else to know."""
 
     title: str
     body: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def table(headings: list[str], rows: list[list[str]], *, code: int = -1) -> str:
@@ -42,7 +43,8 @@ def page(title: str, subjects: list[str], sections: list[Section]) -> str:
     """Join sections to a page. subjects: what it is about, below the title."""
     parts = []
     for section in sections:
-        notes = "".join(f'<p class="missing">Not shown: {escape(line)}</p>' for line in section.missing)
+        lines = [*section.notes, *(f"Not shown: {line}" for line in section.missing)]
+        notes = "".join(f'<p class="missing">{escape(line)}</p>' for line in lines)
         parts.append(f"<section><h2>{escape(section.title)}</h2>{''.join(section.body)}{notes}</section>")
     heading = f"<h1>{escape(title)}</h1><p>{escape(', '.join(subjects))}</p>"
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'

@@ -13,7 +13,7 @@ import torch
 from audiossl.data.kaldi import PHONES_CTM, UTT2SPK, read_table
 from audiossl.data.lines import parse_phone
 from audiossl.data.loader import BadRecordings, LoaderConfig, usable
-from audiossl.data.whole import WholeUtterances, one_epoch
+from audiossl.data.whole import one_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,9 +162,8 @@ def _batches(
     inside = dict(zip(spoken.ids, members, strict=True))
     loading = LoaderConfig(batch_seconds=config.batch_seconds, num_workers=config.num_workers)
     bad = BadRecordings(config.max_bad_fraction, len(spoken))
-    views = WholeUtterances(source.min_samples)
     label = f"{source.name}: phones of {manifest.path.name}"
-    batches = one_epoch(spoken, views, loading, sample_rate=source.sample_rate, label=label)
+    batches = one_epoch(spoken, source.reader, loading, sample_rate=source.sample_rate, label=label)
     for batch in usable(batches, bad, log):
         yield batch, [(row, inside[utterance]) for row, utterance in enumerate(batch["utt_ids"])]
 

@@ -18,7 +18,7 @@ from audiossl.data.json_files import read_json, write_json
 from audiossl.nn.pooling import mean_over_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from audiossl.contracts import Batch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from audiossl.diagnostics.sources import FeatureSource
 
 _BATCHES_PER_SAVE = 20
-_AUDIO_TABLES = ("wav.scp", "segments", "shards.json")
+AUDIO_TABLES = ("wav.scp", "segments", "shards.json")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def pooled_features(
 
     Unusable recordings are named through `log`; ValueError when they are too many.
     """
-    data = data_digest(manifest)
+    data = data_digest(manifest, (*AUDIO_TABLES, *source.reader.needs))
     facts = {
         "source": source.name,
         "source_digest": source.digest,
@@ -83,8 +83,8 @@ def pooled_features(
     return PooledFeatures(path, features, ~np.isnan(features[:, 0, 0]), forwards)
 
 
-def data_digest(manifest: Manifest) -> str:
-    """SHA-256 of what says which audio a data directory holds: ids, durations, wav.scp and segments.
+def data_digest(manifest: Manifest, tables: Sequence[str] = AUDIO_TABLES) -> str:
+    """SHA-256 of what says which audio a data directory holds: ids, durations, and some files, by default wav.scp and segments.
 
     A recording replaced by another one of the same name and length goes unnoticed.
     """
@@ -92,7 +92,7 @@ def data_digest(manifest: Manifest) -> str:
     for start in range(0, len(manifest), 4096):
         stop = min(start + 4096, len(manifest))
         digest.update("\n".join(manifest.ids[index] for index in range(start, stop)).encode())
-    for name in _AUDIO_TABLES:
+    for name in tables:
         path = manifest.path / name
         if path.is_file():
             with path.open("rb") as content:
@@ -149,13 +149,13 @@ def _batches(
 ) -> Iterator[tuple[int, dict[str, int], Batch]]:
     """Yield (number, row of each utterance of the batch, batch), every utterance once, from batch number `first` on."""
     from audiossl.data.loader import LoaderConfig, make_sampler
-    from audiossl.data.whole import WholeUtterances, one_epoch
+    from audiossl.data.whole import one_epoch
 
     loading = LoaderConfig(batch_seconds=config.batch_seconds, num_workers=config.num_workers)
     sampler = make_sampler(manifest, loading, seed=0, shuffle=False)
     batches = one_epoch(
         manifest,
-        WholeUtterances(source.min_samples),
+        source.reader,
         loading,
         sample_rate=source.sample_rate,
         first=first,

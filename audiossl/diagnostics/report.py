@@ -5,7 +5,6 @@ Whatever an experiment folder does not hold is left out and named, section by se
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,24 @@ import numpy as np
 
 from audiossl.data.json_files import read_json
 from audiossl.diagnostics import figures
+from audiossl.diagnostics.curves import (
+    CONFIG,
+    METRICS,
+    read_curves,
+    read_reference,
+    read_tables,
+    reference_path,
+    watched,
+)
 from audiossl.diagnostics.page import Section, figure, page, table
 from audiossl.diagnostics.results import FILE_NAME, Result, read_results, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from audiossl.diagnostics.figures import Curve
+    from audiossl.config import Tables
+    from audiossl.diagnostics.curves import Curves, Reference
 
 _PROBE_KEYS = ("source", "column", "accuracy", "accuracy_std", "majority", "learning_rate", "parameters", "selection")
 
@@ -36,12 +45,17 @@ class Options:
     utterance: str = ""
 
 
-def write_report(experiments: Sequence[Path], out: Path, options: Options) -> list[str]:
-    """Write the page, atomically; returns a line for each thing that is missing from it."""
+def write_report(
+    experiments: Sequence[Path], out: Path, options: Options, log: Callable[[str], None] = lambda _: None
+) -> list[str]:
+    """Write the page, atomically; returns a line for each thing that is missing from it.
+
+    log: is told what there is to know of references.
+    """
     named = name_experiments(experiments)
     makers: dict[str, Callable[[Section], None]] = {
         "Results": lambda section: _results(section, named, compare=options.compare),
-        "Training": lambda section: _training(section, named),
+        "Training": lambda section: (_compared if options.compare else _training)(section, named),
         "Probes": lambda section: _probes(section, named),
         "Units": lambda section: _units(section, options),
         "Utterance": lambda section: _utterance(section, options),
@@ -58,6 +72,9 @@ def write_report(experiments: Sequence[Path], out: Path, options: Options) -> li
     partial = out.with_name(out.name + ".partial")
     partial.write_text(page(options.title, list(named), sections), encoding="utf-8")
     partial.replace(out)
+    for section in sections:
+        for line in section.notes:
+            log(f"{section.title}: {line}")
     return [f"{section.title}: {line}" for section in sections for line in section.missing]
 
 
@@ -85,23 +102,6 @@ def gather_results(experiments: dict[str, Path]) -> tuple[list[tuple[str, Result
             except ValueError as error:
                 missing.append(str(error))
     return rows, missing + _if_all(absent, experiments)
-
-
-def read_curves(path: Path) -> dict[str, Curve]:
-    """Read the losses of metrics.jsonl by kind (`train`, `dev`); ValueError names the line at fault.
-
-    The last line may be cut short, as a killed run leaves it.
-    """
-    points: dict[str, list[tuple[float, float]]] = {}
-    for number, line in _whole_lines(path):
-        try:
-            row = json.loads(line)
-            if "loss" in row and np.isfinite(row["loss"]):
-                points.setdefault(str(row["kind"]), []).append((row["step"], row["loss"]))
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}:{number}: no step, kind and loss in it ({error}); remove the line") from error
-    arrays = {kind: np.array(values, dtype=np.float64) for kind, values in points.items()}
-    return {kind: figures.Curve(values[:, 0], values[:, 1]) for kind, values in arrays.items()}
 
 
 def _results(section: Section, experiments: dict[str, Path], *, compare: bool) -> None:
@@ -132,32 +132,78 @@ def _comparison(rows: list[tuple[str, Result]], experiments: list[str]) -> str:
 
 
 def _training(section: Section, experiments: dict[str, Path]) -> None:
-    curves: dict[str, dict[str, Curve]] = {}
-    absent: list[str] = []
-    for name, folder in experiments.items():
-        path = folder / "metrics.jsonl"
-        try:
-            found = read_curves(path) if path.is_file() else {}
-        except ValueError as error:
-            section.missing.append(str(error))
-            continue
-        if found:
-            curves[name] = found
-        else:
-            (section.missing if path.is_file() else absent).append(
-                f"{name} has no losses in metrics.jsonl; train it first"
-            )
-    section.missing += _if_all(absent, experiments)
+    found = _curves(section, experiments, dict.fromkeys(experiments, ("loss",)))
+    curves = {name: metrics["loss"] for name, metrics in found.items()}
     if curves:
         section.body.append(
             figure(figures.render(lambda figure: figures.draw_losses(figure, curves)), "Loss over steps")
         )
         last = [
-            [name, kind, f"{curve.steps[-1]:.0f}", shown(float(curve.losses[-1]))]
+            [name, kind, f"{curve.steps[-1]:.0f}", shown(float(curve.values[-1]))]
             for name, kinds in curves.items()
             for kind, curve in kinds.items()
         ]
         section.body.append(table(["experiment", "data", "last step", "loss"], last))
+
+
+def _compared(section: Section, experiments: dict[str, Path]) -> None:
+    """Every run over one another, metric by metric, and over the reference of its recipe."""
+    tables = {name: read_tables(folder) for name, folder in experiments.items() if (folder / CONFIG).is_file()}
+    runs = _curves(section, experiments, {name: watched(tables.get(name, {})) for name in experiments})
+    if not runs:
+        return
+    references = _references(section, {name: tables.get(name, {}) for name in runs})
+    grey = {f"reference {each.recipe} ({each.corpus}, seed {each.seed})": each.curves for each in references}
+    panels = len({metric for metrics in runs.values() for metric in metrics})
+    size = (9.0, 1.0 + 2.2 * -(-panels // 2))
+    picture = figures.render(lambda figure: figures.draw_metrics(figure, runs, grey), size=size)
+    section.body.append(
+        figure(picture, "What training measured, over steps; references that ship with the recipes in grey")
+    )
+    last = [
+        [name, kind, metric, f"{curve.steps[-1]:.0f}", shown(float(curve.values[-1]))]
+        for name, metrics in {**runs, **grey}.items()
+        for metric, kinds in metrics.items()
+        for kind, curve in kinds.items()
+    ]
+    section.body.append(table(["experiment", "data", "metric", "last step", "value"], last))
+    if references:
+        rows = [[each.recipe, each.corpus, str(each.seed), each.date, each.command] for each in references]
+        section.body.append(table(["reference", "corpus", "seed", "date", "command"], rows, code=4))
+
+
+def _references(section: Section, tables: dict[str, Tables]) -> list[Reference]:
+    """Find the reference of each experiment's recipe, and note how they differ."""
+    found: dict[str, Reference] = {}
+    for name, each in tables.items():
+        recipe = each.get("run", {}).get("recipe")
+        if recipe is None:
+            section.missing.append(f"a reference for {name}: its {CONFIG} does not say which recipe it follows")
+        elif not reference_path(recipe).is_file():
+            section.missing.append(f"a reference for {name}: none ships with the recipe {recipe}")
+        else:
+            found[recipe] = found.get(recipe) or read_reference(reference_path(recipe))
+            section.notes += [f"{name} and its reference: {line}" for line in found[recipe].differences(each)]
+    return list(found.values())
+
+
+def _curves(section: Section, experiments: dict[str, Path], wanted: dict[str, tuple[str, ...]]) -> dict[str, Curves]:
+    """Read the wanted metrics of each experiment that has a loss."""
+    curves: dict[str, Curves] = {}
+    absent: list[str] = []
+    for name, folder in experiments.items():
+        path = folder / METRICS
+        try:
+            found = read_curves(path, wanted[name]) if path.is_file() else {}
+        except ValueError as error:
+            section.missing.append(str(error))
+            continue
+        if "loss" in found:
+            curves[name] = found
+        else:
+            (section.missing if path.is_file() else absent).append(f"{name} has no losses in {METRICS}; train it first")
+    section.missing += _if_all(absent, experiments)
+    return curves
 
 
 def _probes(section: Section, experiments: dict[str, Path]) -> None:
@@ -232,10 +278,3 @@ def _utterance(section: Section, options: Options) -> None:
     section.body.append(
         figure(picture, f"Log-mel energies, {options.units} and phones; white lines are phone boundaries")
     )
-
-
-def _whole_lines(path: Path) -> Iterator[tuple[int, str]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.endswith("\n") and line.strip():
-                yield number, line

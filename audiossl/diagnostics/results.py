@@ -44,11 +44,14 @@ class Result:
 _OWN = ("name", "value", "unit", "command", "date", "seed", "machine")
 
 
-def add_result(path: Path, name: str, value: float, unit: str, **context: Any) -> Result:
+def add_result(
+    path: Path, name: str, value: float, unit: str, *, same: Sequence[str] | None = None, **context: Any
+) -> Result:
     """Append a number to a results file, atomically; several processes may do so at once.
 
-    path: the file, or the folder whose `results.json` is meant. context: `seed`; `command`, `date` and `machine` where the ones
-    found here are not meant; any other value that JSON can hold.
+    path: the file, or the folder whose `results.json` is meant. same: what tells one measurement from another; earlier rows of this name
+    of which the context says the same by all these keys are replaced. None keeps all. context: `seed`; `command`, `date` and `machine`
+    where the ones found here are not meant; any other value that JSON can hold.
     """
     if not math.isfinite(value):
         raise ValueError(f"{path}: result {name!r} is {value}; only finite numbers are results")
@@ -62,9 +65,14 @@ def add_result(path: Path, name: str, value: float, unit: str, **context: Any) -
     path = _file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.parent):
-        rows = [_row(earlier) for earlier in read_results(path)] if path.exists() else []
-        write_json(path, [*rows, _row(result)])
+        rows = read_results(path) if path.exists() else []
+        kept = [_row(row) for row in rows if same is None or not _same(row, result, same)]
+        write_json(path, [*kept, _row(result)])
     return result
+
+
+def _same(one: Result, other: Result, keys: Sequence[str]) -> bool:
+    return one.name == other.name and all(one.more.get(key) == other.more.get(key) for key in keys)
 
 
 def read_results(path: Path) -> list[Result]:

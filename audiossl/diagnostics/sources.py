@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from audiossl.contracts import EncoderOutput
+from audiossl.contracts import EncoderOutput, read_by
 from audiossl.data.frame_grid import FrameGrid
+from audiossl.data.whole import WholeUtterances
 from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from audiossl.contracts import UnitsInput
     from audiossl.data.manifest import Manifest
     from audiossl.nn.ssl_encoder import SSLEncoder
 
@@ -44,7 +46,7 @@ class FeatureSource:
 
     extract: waveform (batch, sample), lengths (batch,) -> EncoderOutput, without gradients. num_layers: tensors that it gives, the input
     of the first block among them. digest: sha256 of all that the features depend on except the audio. min_samples: the shortest
-    recording that has a frame. stride: samples from frame to frame.
+    recording that has a frame. stride: samples from frame to frame. reads: the units that `extract` is given instead of waveforms.
     """
 
     name: str
@@ -55,6 +57,12 @@ class FeatureSource:
     min_samples: int
     stride: int
     extract: Callable[[Tensor, Tensor], EncoderOutput]
+    reads: UnitsInput | None = None
+
+    @property
+    def reader(self) -> WholeUtterances:
+        """What the loader's workers do for it."""
+        return WholeUtterances(self.min_samples, self.reads)
 
     @property
     def shape(self) -> FeatureShape:
@@ -130,6 +138,9 @@ def encoder_source(name: str, encoder: SSLEncoder, *, digest: str, device: str =
         output: EncoderOutput = model(waveform.to(device), lengths.to(device))
         return output
 
-    rate, shortest = encoder.sample_rate, FrameGrid.of(encoder).first
-    extract = one_by_one(together) if minds_batch_mates(together, sample_rate=rate, min_samples=shortest) else together
-    return FeatureSource(name, digest, rate, encoder.num_layers + 1, encoder.dim, shortest, encoder.stride, extract)
+    rate, shortest, reads = encoder.sample_rate, FrameGrid.of(encoder).first, read_by(encoder)
+    # What is tried is noise; an encoder of units has no norm over its padded input.
+    alone = reads is None and minds_batch_mates(together, sample_rate=rate, min_samples=shortest)
+    extract = one_by_one(together) if alone else together
+    dim, layers = encoder.dim, encoder.num_layers + 1
+    return FeatureSource(name, digest, rate, layers, dim, shortest, encoder.stride, extract, reads)

@@ -89,7 +89,12 @@ class Subject:
         return pooled_features(manifest, source, self.cache, config=self.reading, log=self.log)
 
     def views(self, source: FeatureSource, draws: int) -> tuple[np.ndarray, np.ndarray]:
-        """Time-means of views: (utterance, view, layer, dim), memory-mapped, and the rows of which no view is missing."""
+        """Time-means of views: (utterance, view, layer, dim), memory-mapped, and the rows of which no view is missing.
+
+        SkippedError for an encoder of units.
+        """
+        if source.reads is not None:
+            raise SkippedError(f"{source.name}: reads {source.reads.column}, and views are of recordings")
         views = Views(self.manifest, self.view, draws, self.seed)
         pooled = self.pool(source, cast("Manifest", views))
         features = pooled.features.reshape(len(self.manifest), draws, source.num_layers, source.dim)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, overload
 import torch
 from torch import nn
 
-from audiossl.contracts import EncoderOutput
+from audiossl.contracts import EncoderOutput, UnitsInput
 from audiossl.nn.transformer import Transformer, TransformerConfig
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Codes(nn.Module):
     """Units to frames in context. Padding changes nothing.
 
-    Where other encoders are given a waveform, this one is given units, one per frame: stride is 1, and sample_rate is theirs. So it cannot be put on
-    recordings: objectives, tasks and probes that need those refuse it.
+    Where other encoders are given a waveform, this one is given units, one per frame: stride is 1, and sample_rate is theirs. What is put on it reads the
+    label set that its configuration names; what needs recordings refuses it.
     """
 
     stride = 1
@@ -28,9 +28,11 @@ class Codes(nn.Module):
     class Config(TransformerConfig):
         """Defaults: BERT base with the convolutional positions of wav2vec 2.0.
 
-        num_codes: the largest codebook that fits; the published vocabulary has about 13,500 (unverified). rate: of the units, Hz.
+        labels: the units that it reads, `units/<labels>` of a data directory. num_codes: the largest codebook that fits; the published vocabulary
+        has about 13,500 (unverified). rate: of the units, Hz.
         """
 
+        labels: str = "vq_wav2vec"
         num_codes: int = 13500
         rate: int = 100
         layer_drop: float = 0.0
@@ -47,6 +49,7 @@ class Codes(nn.Module):
         self.config = config = Codes.Config() if config is None else config
         self.dim, self.num_layers = config.dim, config.num_layers
         self.num_codes, self.sample_rate = config.num_codes, config.rate
+        self.reads = UnitsInput(f"units/{config.labels}", config.rate, config.num_codes)
         self.embedding = nn.Embedding(config.num_codes, config.dim)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.mask_emb = nn.Parameter(0.02 * torch.randn(config.dim))
@@ -60,16 +63,42 @@ class Codes(nn.Module):
         """Each unit is a frame."""
         return samples
 
-    def read_codes(self, codes: Tensor, *, masked: Tensor | None = None) -> Tensor:
-        """Embed units. codes: (batch, frame) int64, anything below 0 at padding; masked: (batch, frame) bool, True = `mask_emb` instead."""
+    def read_codes(self, codes: Tensor) -> Tensor:
+        """Embed units. codes: (batch, frame) int64, anything below 0 at padding. Returns (batch, frame, dim)."""
         if codes.is_floating_point():
             raise ValueError("encoder codes: reads units, not a waveform; give it the labels of `audiossl units apply`")
         x: Tensor = self.embedding(codes.clamp(min=0))
-        return x if masked is None else torch.where(masked.unsqueeze(-1), self.mask_emb, x)
+        return x
+
+    def contextualise(
+        self,
+        z: Tensor,
+        lengths: Tensor,
+        *,
+        masked: Tensor | None = None,
+        channels_masked: Tensor | None = None,
+        num_layers: int | None = None,
+    ) -> EncoderOutput:
+        """Frames in context. z: (batch, frame, dim), as `read_codes` gives it; lengths: (batch,), valid frames.
+
+        masked: (batch, frame) bool, True = `mask_emb` instead. channels_masked: (batch, dim) bool, True = then 0 in all frames. num_layers: stop
+        after so many blocks.
+        """
+        if masked is not None:
+            z = torch.where(masked.unsqueeze(-1), self.mask_emb, z)
+        if channels_masked is not None:
+            z = z.masked_fill(channels_masked.unsqueeze(1), 0.0)
+        return EncoderOutput(self.transformer(z, lengths, num_layers=num_layers), lengths)
 
     def forward(
-        self, waveform: Tensor, lengths: Tensor, *, masked: Tensor | None = None, num_layers: int | None = None
+        self,
+        waveform: Tensor,
+        lengths: Tensor,
+        *,
+        masked: Tensor | None = None,
+        channels_masked: Tensor | None = None,
+        num_layers: int | None = None,
     ) -> EncoderOutput:
-        """waveform: the units, see `read_codes`; lengths: (batch,), valid ones. num_layers: stop after so many blocks."""
-        x = self.read_codes(waveform, masked=masked)
-        return EncoderOutput(self.transformer(x, lengths, num_layers=num_layers), lengths)
+        """waveform: the units, see `read_codes`; the others: see `contextualise`."""
+        z = self.read_codes(waveform)
+        return self.contextualise(z, lengths, masked=masked, channels_masked=channels_masked, num_layers=num_layers)

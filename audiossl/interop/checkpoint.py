@@ -11,10 +11,14 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from audiossl.files import whole_file
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 
 WEIGHTS = "model.safetensors"
 STATE = "state.pt"
@@ -101,17 +105,35 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
+def restore(checkpoint: Path, module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """Give a module and its optimiser what they were saved as, and return the rest of the state; ValueError where they are others now."""
+    weights, state = load_weights(checkpoint), load_state(checkpoint)
+    expected: dict[str, Tensor] = getattr(module, "state_to_save", module.state_dict)()
+    differing = sorted(expected.keys() ^ weights.keys())
+    fault = f"{len(differing)} tensors differ, such as {differing[0]!r}" if differing else ""
+    try:
+        module.load_state_dict(weights, strict=False)
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        fault = fault or str(error).splitlines()[-1].strip()
+    if fault:
+        raise ValueError(
+            f"{checkpoint}: does not fit what the recipe and the data make now: {fault}; put back what was changed, or "
+            "choose another --out"
+        )
+    return state
+
+
 def best_step(experiment: Path) -> int | None:
     """Step that scored best on the development data, if that was measured."""
     path = experiment / "best.json"
     return int(json.loads(path.read_text())["step"]) if path.is_file() else None
 
 
-def mark_best(experiment: Path, step: int, score: dict[str, float]) -> None:
+def mark_best(experiment: Path, step: int, score: Mapping[str, Any]) -> None:
     """Record that `step` scored best on the development data."""
-    partial = experiment / "best.json.partial"
-    partial.write_text(json.dumps({"step": step, **score}) + "\n")
-    partial.replace(experiment / "best.json")
+    with whole_file(experiment / "best.json") as partial:
+        partial.write_text(json.dumps({"step": step, **score}) + "\n")
 
 
 def _drop_old(folder: Path, *, keep: int, best: int | None) -> None:

@@ -77,7 +77,7 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> SSLEncoder:
             name.removeprefix(UPSTREAM)
         )  # a `contracts.Encoder`, without parts to train or adapt
         return upstream  # type: ignore[no-any-return]
-    if _is_foreign(Path(source)):
+    if is_foreign(Path(source)):
         from audiossl.interop.experiments import load_foreign
 
         return load_foreign(Path(source))
@@ -87,11 +87,11 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> SSLEncoder:
 
 def load_from(checkpoint: Path, tables: dict[str, Any]) -> SSLEncoder:
     """Load the encoder of a checkpoint folder, described by its experiment's tables."""
-    encoder = load_base(tables) if "adapter" in tables else build_encoder(tables["encoder"])
+    encoder = load_base(tables) if "adapter" in tables else _build_evaluated(tables)
     if "adapter" in tables:
         cls, config = named_config("adapters", tables["adapter"], "adapter")
         cls(config).insert(encoder)
-    fill(encoder, checkpoint, attribute=_evaluated(tables), partial="adapter" in tables)
+    fill(encoder, checkpoint, attribute=evaluated_part(tables), partial="adapter" in tables)
     encoder.eval()
     return encoder
 
@@ -115,8 +115,9 @@ def load_base(tables: dict[str, Any]) -> SSLEncoder:
 
 def copy_weights(source: str | Path, encoder: SSLEncoder, *, seed: int = 0) -> None:
     """Give `encoder` the weights of a source; ValueError where it has another shape. seed: see `load_encoder`."""
+    loaded: Any = load_encoder(source, seed=seed)
     try:
-        encoder.load_state_dict(load_encoder(source, seed=seed).state_dict())
+        encoder.load_state_dict(getattr(loaded, "inside", loaded).state_dict())
     except RuntimeError as error:
         fault = str(error).splitlines()[-1].strip()
         raise ValueError(f"{source}: does not fit the recipe's [encoder]: {fault}; make them agree") from error
@@ -136,7 +137,7 @@ def _encoder_table(source: str) -> dict[str, Any]:
     return table
 
 
-def _is_foreign(path: Path) -> bool:
+def is_foreign(path: Path) -> bool:
     """Whether a path exists that is no experiment and no checkpoint in one."""
     return path.is_file() or ((path / "config.json").is_file() and not (path / CONFIG).is_file())
 
@@ -146,7 +147,7 @@ def _random_like(source: str, seed: int) -> SSLEncoder:
 
     trained = load_encoder(source)
     torch.manual_seed(seed)
-    encoder = build_encoder(open_source(source)[1]["encoder"])
+    encoder = _build_evaluated(open_source(source)[1])
     # Some buffers are measured on data before training (the mean and deviation of the filterbank); the running statistics of batch
     # norms belong to the trained weights and would spoil random ones.
     measured = dict(trained.named_buffers())
@@ -163,19 +164,33 @@ def _random_like(source: str, seed: int) -> SSLEncoder:
     return encoder
 
 
-def _evaluated(tables: dict[str, Any]) -> str:
-    """Attribute of the trained module that is the encoder to use: `evaluated` of an objective that says so, such as a teacher."""
+def evaluated_part(tables: dict[str, Any]) -> str:
+    """Attribute of the trained module that is the encoder to use: `evaluated` of an objective that says so, such as a teacher.
+
+    Empty where the objective puts parts of its own on the encoder: these have the same names in both.
+    """
     if "objective" not in tables:
         return "encoder"
     objective = registry.get("objectives", tables["objective"]["name"])
-    return str(getattr(objective, "evaluated", "encoder"))
+    return "" if hasattr(objective, "evaluated_encoder") else str(getattr(objective, "evaluated", "encoder"))
+
+
+def _build_evaluated(tables: dict[str, Any]) -> SSLEncoder:
+    """Build what an experiment is judged by, with random weights: its encoder, under what its objective puts on it."""
+    encoder = build_encoder(tables["encoder"])
+    if evaluated_part(tables):
+        return encoder
+    objective, config = named_config("objectives", tables["objective"], "objective")
+    whole: SSLEncoder = objective.evaluated_encoder(encoder, config)
+    return whole
 
 
 def fill(encoder: SSLEncoder, checkpoint: Path, *, attribute: str = "encoder", partial: bool = False) -> None:
-    """Load the tensors below `attribute` of a checkpoint; `partial` allows it to hold only some of them."""
-    prefix = f"{attribute}."
+    """Load the tensors below `attribute` of a checkpoint, or of none those of `encoder`'s own parts; `partial`: it may hold only some of them."""
+    parts = (f"{attribute}.",) if attribute else tuple(f"{name}." for name, _ in encoder.named_children())
     weights = load_weights(checkpoint)
-    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    prefix = f"{attribute}." if attribute else ""
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(parts)}
     try:
         missing, unexpected = encoder.load_state_dict(own, strict=False)
     except RuntimeError as error:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from audiossl import __version__
 from audiossl import config as configuration
+from audiossl.files import require_folder
+from audiossl.interop.checkpoint import latest_checkpoint
 from audiossl.interop.encoder import CONFIG, named_config
 from audiossl.registry import suggestion
 
@@ -21,6 +23,32 @@ if TYPE_CHECKING:
     from audiossl.data.manifest import Manifest
 
 Tables = dict[str, Any]
+
+MAY_CHANGE = (
+    "run",  # `gather_tables` and `open_data` look at it
+    "train.max_steps",  # the schedule follows
+    "train.log_every",
+    "train.save_every",
+    "train.eval_every",
+    "train.keep_checkpoints",
+    "train.tensorboard",
+    "train.accumulate",  # so that processes x accumulate stays what it was
+    "train.collapse",
+    "train.precision",  # this and the next two are what a run that diverges is told to change
+    "train.clip_norm",
+    "optim.peak_lr",
+    "data.num_workers",
+    "data.prefetch",
+    "data.max_bad_fraction",
+    "data.allow_commands",
+    "units.encoder",  # may have moved: `units.recipe` compares its weights
+    "units.batch_seconds",
+    "units.num_workers",
+)
+"""Options, and tables of options, that may differ when a run is resumed; any other would make it another run."""
+
+_USEFUL = 0.95
+"""Share of the seconds in batches that should be audio, not padding."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +104,42 @@ def gather_tables(recipe: str, out: Path, overrides: Tables, run: Tables, *, res
                     f"--{key} {value}: {out} began with {began}; to go on with moved files, --run.{key} PATH"
                 )
         return tables
+    require_folder(out)
     if out.exists() and any(out.iterdir()) and not (resume and not path.exists()):
         raise ValueError(f"{out}: exists already; continue it with --resume, remove it, or choose another --out")
     tables = configuration.merge(configuration.load_toml(configuration.find_recipe(recipe)), overrides)
     named = {key: value for key, value in tables.get("run", {}).items() if key in run}
-    tables["run"] = {**named, **given, "version": __version__, "command": shlex.join(sys.argv)}
+    # The outcome of a recipe is a recipe too, and remembers the first one's name.
+    follows = tables.get("run", {}).get("recipe", configuration.find_recipe(recipe).stem)
+    tables["run"] = {**named, **given, "recipe": follows, "version": __version__, "command": shlex.join(sys.argv)}
     return tables
+
+
+def refuse_changes(out: Path, tables: Tables, sections: Sections) -> None:
+    """ValueError where the complete `tables` of a run that goes on from a checkpoint differ from its config.toml in more than `MAY_CHANGE`."""
+    path = out / CONFIG
+    if not path.is_file() or latest_checkpoint(out) is None:  # without a checkpoint nothing was trained yet
+        return
+    began, now = _flat(resolve(configuration.load_toml(path), sections, str(path))[0]), _flat(tables)
+    for key in now | began:
+        fixed = not any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE)
+        if fixed and began.get(key) != now.get(key):
+            was, wanted = (repr(values[key]) if key in values else "not set" for values in (began, now))
+            raise ValueError(
+                f"{path}: {key} is {was}, {wanted} would make it another run; resume without --{key}, or choose another --out"
+            )
+
+
+def _flat(tables: Tables) -> Tables:
+    """Return the values of nested tables by their dotted keys."""
+    flat: Tables = {}
+    for key, value in tables.items():
+        flat |= (
+            {f"{key}.{name}": inner for name, inner in _flat(value).items()}
+            if isinstance(value, dict)
+            else {key: value}
+        )
+    return flat
 
 
 def open_data(tables: Tables) -> list[Manifest]:
@@ -97,12 +155,13 @@ def open_data(tables: Tables) -> list[Manifest]:
     for key in ("data", "dev"):
         if key not in run:
             continue
-        manifests.append(Manifest.open(Path(run[key])))
+        manifests.append(Manifest.open(Path(run[key]), allow_commands=tables["data"]["allow_commands"]))
         size = f"{key}_utterances"
         before, now = run.get(size), len(manifests[-1])
         if before not in (None, now):
             raise ValueError(f"{run[key]}: has {now} utterances, {before} when this experiment began; start a new one")
         run[size] = now
+        run[f"{key}_seconds"] = round(float(manifests[-1].durations.sum()), 2)
     return manifests
 
 
@@ -116,6 +175,21 @@ def require_files(manifest: Manifest, needs: Iterable[str]) -> None:
     """Fail early, in one line, when the data directory lacks a file that training needs."""
     for name in needs:
         manifest.column(name)
+
+
+def describe_batches(manifest: Manifest, config: LoaderConfig, *, seed: int) -> list[str]:
+    """Say for the log what a run trains on, what is left out, and how much of the batches is audio; a warning where that is little."""
+    from audiossl.data.loader import make_sampler
+
+    sampler = make_sampler(manifest, config, seed=seed)
+    useful = sampler.useful_fraction()
+    lines = [f"{manifest.path}: {sampler.summary()}; {useful:.1%} of the batches is audio, the rest padding"]
+    if useful < _USEFUL:
+        lines.append(
+            f"warning: {1 - useful:.1%} of the batches is padding, more than {1 - _USEFUL:.0%}; "
+            "lower data.batch_seconds, or set data.crop_duration or data.max_duration"
+        )
+    return lines
 
 
 def stream_of(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from audiossl.contracts import read_by
 from audiossl.data.frame_grid import FrameGrid
 from audiossl.nn.frozen import frozen_batch_norms, frozen_parts
 from audiossl.nn.span_masks import channel_mask, span_mask
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from audiossl.contracts import Batch, EncoderOutput, StepOutput, Utterance
+    from audiossl.contracts import Batch, EncoderOutput, StepOutput, UnitsInput, Utterance
     from audiossl.nn.ssl_encoder import SSLEncoder
 
 
@@ -61,7 +62,7 @@ class FineTune(nn.Module):
     headline: ClassVar[tuple[str, ...]] = ("loss_per_token", "accuracy")
     """Of these, what the task measures is on the terminal."""
 
-    encoder_needs: ClassVar[tuple[str, ...]] = ("local_features", "contextualise")
+    encoder_needs: ClassVar[tuple[str, ...]] = ("contextualise",)
 
     def __init__(self, encoder: SSLEncoder, adapter: Adapter, task: Any, config: FineTuneConfig) -> None:
         super().__init__()
@@ -78,8 +79,8 @@ class FineTune(nn.Module):
         self.adapter = adapter
         self.config = config
         self.steps = 0  # of the optimiser, so far
-        self.needs: tuple[str, ...] = tuple(task.needs)
-        light = FineTuneViews(config, FrameGrid.of(encoder), encoder.dim, task.labels)
+        light = FineTuneViews(config, FrameGrid.of(encoder), encoder.dim, task.labels, read_by(encoder))
+        self.needs: tuple[str, ...] = (*task.needs, *([light.reads.column] if light.reads else []))
         self.views = light.views
         self.batch_views = light.batch_views
         self.train()
@@ -97,10 +98,12 @@ class FineTune(nn.Module):
 
     def encode(self, batch: Batch) -> EncoderOutput:
         """Run the encoder; masks apply in training only."""
-        local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
         masked = batch["masked"] if self.training and self.config.mask_prob else None
         channels = batch["channels_masked"] if self.training and self.config.channel_mask_prob else None
-        return self.encoder.contextualise(local.z, local.lengths, masked=masked, channels_masked=channels)
+        output: EncoderOutput = self.encoder(
+            batch["waveform"], batch["waveform_lengths"], masked=masked, channels_masked=channels
+        )
+        return output
 
     def forward(self, batch: Batch) -> StepOutput:
         """Loss of the task, as it sums and counts it."""
@@ -144,20 +147,23 @@ class FineTune(nn.Module):
 class FineTuneViews:
     """What fine-tuning does in the loader's workers: whole utterances with their labels, and masks.
 
-    num_channels: what channel masks are drawn of. labels: from an utterance to what the task wants of it, by name.
+    num_channels: what channel masks are drawn of. labels: from an utterance to what the task wants of it, by name. reads: the units that the encoder is
+    given instead of the waveform, which then is never decoded.
     """
 
     config: FineTuneConfig
     grid: FrameGrid
     num_channels: int
     labels: Callable[[Utterance], Mapping[str, Any]]
+    reads: UnitsInput | None = None
 
     def views(self, utterance: Utterance, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002 - nothing is random yet
-        """Whole waveform, number of frames, labels."""
-        frames = self.grid.num_frames(len(utterance.waveform))
+        """Whole waveform or units, number of frames, labels."""
+        signal = utterance.signal(self.reads)
+        frames = self.grid.num_frames(len(signal))
         if frames < 1:
-            raise ValueError(f"{utterance.id}: {len(utterance.waveform)} samples give no frame; set data.min_duration")
-        return {"waveform": utterance.waveform, "num_frames": frames, **self.labels(utterance)}
+            raise ValueError(f"{utterance.id}: {len(signal)} samples give no frame; set data.min_duration")
+        return {"waveform": signal, "num_frames": frames, **self.labels(utterance)}
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """Add masked: (batch, frame) bool, and channels_masked: (batch, channel) bool."""

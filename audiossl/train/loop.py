@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from audiossl.interop.checkpoint import latest_checkpoint, load_state, load_weights, mark_best, save_checkpoint
+from audiossl.interop.checkpoint import latest_checkpoint, mark_best, restore, save_checkpoint
 from audiossl.train.journal import Journal
 from audiossl.train.ledger import Ledger, write_cost
 from audiossl.train.monitor import CollapseConfig, CollapseMonitor
@@ -88,23 +88,29 @@ def train(
     better: tuple[str, Literal["min", "max"]] | None = None,
     bad: BadRecordings | None = None,
     ledger: Ledger | None = None,
+    begin: Callable[[], None] | None = None,
+    notes: Iterable[str] = (),
     resume: bool = False,
 ) -> dict[str, float]:
     """Train `module` (see `contracts.Trainable`) and return the metrics of its last step.
 
     stream: turns global micro-batch numbers into batches of audio at `sample_rate` Hz. evaluate: from the module and a function that
     writes a line into the journal to metrics on the development data; `better` names the one that chooses the best checkpoint. bad:
-    counts the recordings that were left out of batches. ledger: of what the run costs, where that began before training. Raises
+    counts the recordings that were left out of batches. ledger: of what the run costs, where that began before training. begin: writes
+    what belongs into the experiment, in the main process, once a checkpoint to go on from has been loaded. notes: lines for the log. Raises
     CollapseError, ValueError on diverging losses or too many bad recordings, StoppedError after SIGINT or SIGTERM.
     """
-    run = _Run(module, experiment, config, optim, world, ledger or Ledger(), resume=resume)
+    run = _Run(module, experiment, config, optim, world, ledger or Ledger(world.device), resume=resume)
+    if begin is not None and world.main:
+        begin()
     position = run.position
     stride = world.size * config.accumulate
     own = (position + update * stride + k * world.size + world.rank
            for update in range(config.max_steps - run.step) for k in range(config.accumulate))  # fmt: skip
     last: dict[str, float] = {}
     with _signals() as caught, run.open_journal() as journal:
-        run.greet(journal)
+        for line in (run.greeting(), *notes):
+            journal.say(line)
         if evaluate is None and config.eval_every:
             journal.say(
                 f"train.eval_every is {config.eval_every}, but no development data is given: nothing is evaluated; add --dev DIR"
@@ -180,10 +186,10 @@ class _Run:
             speaks=self.world.main,
         )
 
-    def greet(self, journal: Journal) -> None:
+    def greeting(self) -> str:
         trained = sum(p.numel() for p in self.module.parameters() if p.requires_grad)
         total = sum(p.numel() for p in self.module.parameters())
-        journal.say(
+        return (
             f"{type(self.module).__name__}: {trained:,} of {total:,} parameters train on {self.world.size} x {self.world.device}, "
             f"{self.config.precision}, steps {self.step} to {self.config.max_steps}"
         )
@@ -275,11 +281,7 @@ class _Run:
         checkpoint = latest_checkpoint(self.experiment)
         if checkpoint is None:
             return
-        weights, state = load_weights(checkpoint), load_state(checkpoint)
-        partial = hasattr(self.module, "state_to_save")
-        result = self.module.load_state_dict(weights, strict=not partial)
-        assert not result.unexpected_keys, result.unexpected_keys
-        self.optimizer.load_state_dict(state["optimizer"])
+        state = restore(checkpoint, self.module, self.optimizer)
         self.step, self.position, self.best = state["step"], state["position"], state["best"]
         if "cost" in state:  # checkpoints of earlier versions have none
             self.ledger.go_on(state["cost"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from audiossl import config as configuration
 from audiossl.train.experiment import (
     Sections,
+    describe_batches,
     gather_tables,
     open_data,
+    refuse_changes,
     require_files,
     resolve,
     stream_of,
@@ -50,7 +53,6 @@ def finetune(
     from audiossl.train.distributed import join_world
     from audiossl.train.fine_tune import FineTune
 
-    ledger = Ledger()
     run = {"data": data, "dev": dev, "init": init}
     tables = gather_tables(recipe, out, overrides or {}, run, resume=resume)
     for key in ("data", "init"):
@@ -58,17 +60,19 @@ def finetune(
             raise ValueError(f"{recipe}: no {key} is given; add --{key}")
     tables = _with_encoder(tables)
     tables, parts = resolve(tables, sections(), recipe)
+    refuse_changes(out, tables, sections())
     require_methods(parts["encoder"][0], FineTune.encoder_needs, "finetune")
     if not issubclass(parts["task"][0], Task):
         raise ValueError(
             f"{recipe}: task {tables['task']['name']!r} trains no head by gradients; use `audiossl superb`"
         )
+    require_methods(parts["encoder"][0], parts["task"][0].encoder_needs, f"task {tables['task']['name']}")
     if parts["finetune"].freeze_steps and parts["optim"].weight_decay:
         raise ValueError(
             f"finetune.freeze_steps: optim.weight_decay {parts['optim'].weight_decay} would move what rests; set it to 0"
         )
     with join_world(device) as world:
-        return _run(tables, parts, out, world, ledger, resume=resume)
+        return _run(tables, parts, out, world, Ledger(world.device), resume=resume)
 
 
 def sections() -> Sections:
@@ -111,12 +115,13 @@ def predict_all(
     """
     import torch
 
+    from audiossl.contracts import read_by
     from audiossl.data.frame_grid import FrameGrid
     from audiossl.data.whole import WholeUtterances, one_epoch
     from audiossl.train.sums import to_device
 
     device = next(module.parameters()).device
-    reader = WholeUtterances(FrameGrid.of(module.encoder).first)
+    reader = WholeUtterances(FrameGrid.of(module.encoder).first, read_by(module.encoder))
     for batch in one_epoch(source, reader, config, sample_rate=module.encoder.sample_rate):
         for utterance, message in batch["bad"]:
             on_bad(utterance, message)
@@ -163,6 +168,7 @@ def _run(
     config = parts["train"]
     encoder = load_base(tables)
     torch.manual_seed(hash_seed(config.seed))
+    _check_units(encoder, manifests, parts["data"], tables["run"]["init"])
     task_class, task_config = parts["task"]
     task = task_class.from_data(encoder, task_config, manifests[0])
     module = _assemble(encoder, task, parts)
@@ -170,10 +176,11 @@ def _run(
         module.after_step(step_of(checkpoint))
     for manifest in manifests:
         require_files(manifest, module.needs)
-    if world.main:
+
+    def begin() -> None:
         write_config(out, tables)
         task.save_labels(out)
-    world.barrier()
+
     return train(
         module,
         stream_of(manifests[0], module, parts["data"], sample_rate=encoder.sample_rate, seed=config.seed),
@@ -186,8 +193,32 @@ def _run(
         better=task.metric if len(manifests) > 1 else None,
         bad=BadRecordings(parts["data"].max_bad_fraction, len(manifests[0])),
         ledger=ledger,
+        begin=begin,
+        notes=describe_batches(manifests[0], parts["data"], seed=config.seed) if world.main else (),
         resume=resume,
     )
+
+
+def _check_units(encoder: Any, manifests: list[Manifest], config: LoaderConfig, init: str) -> None:
+    """Stop before training on other units than an encoder that reads them was pretrained on; nothing for one that reads recordings."""
+    from audiossl.contracts import read_by
+    from audiossl.units.guards import check_same_codebook
+    from audiossl.units.reading import check_readable
+
+    reads = read_by(encoder)
+    if reads is None:
+        return
+    if config.augment is not None:
+        raise ValueError(
+            f"data.augment: changes recordings, but the encoder of {init} reads {reads.column}; leave it out"
+        )
+    for manifest in manifests:
+        check_readable(manifest, reads, init, log=_say)
+        check_same_codebook(manifests[0], manifest, reads.column.removeprefix("units/"))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _scorer(manifest: Manifest, config: LoaderConfig) -> Evaluate:

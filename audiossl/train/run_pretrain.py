@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from audiossl.train.experiment import (
     Sections,
+    describe_batches,
     gather_tables,
     open_data,
+    refuse_changes,
     require_files,
     resolve,
     stream_of,
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiossl.contracts import Batch
-    from audiossl.data.loader import LoaderConfig
+    from audiossl.data.loader import BadRecordings, LoaderConfig
     from audiossl.data.manifest import Manifest
     from audiossl.train.distributed import World
     from audiossl.train.loop import Evaluate
@@ -50,16 +54,16 @@ def pretrain(
     from audiossl.interop.encoder import require_methods
     from audiossl.train.distributed import join_world
 
-    ledger = Ledger()
     run = {"data": data, "dev": dev, "init": init}
     tables = gather_tables(recipe, out, overrides or {}, run, resume=resume)
     tables, parts = resolve(tables, _sections(), recipe)
+    refuse_changes(out, tables, _sections())
     encoder, objective = parts["encoder"][0], parts["objective"][0]
     require_methods(encoder, objective.encoder_needs, f"objective {tables['objective']['name']}")
     if "data" not in tables["run"]:
         raise ValueError(f"{recipe}: no data is given; add --data DIR")
     with join_world(device) as world:
-        return _run(tables, parts, out, world, ledger, resume=resume)
+        return _run(tables, parts, out, world, Ledger(world.device), resume=resume)
 
 
 def _sections() -> Sections:
@@ -92,15 +96,18 @@ def _run(
     objective = objective_class.from_data(encoder, objective_config, manifests[0].path)
     for manifest in manifests:
         require_files(manifest, objective.needs)
+    if world.main:
+        _check_units(manifests, objective.needs, parts)
+    world.barrier()
     training = objective.labelled(manifests[0]) if hasattr(objective, "labelled") else manifests[0]
+    hidden = len(manifests[0]) - len(training)
+    if world.main and hidden:
+        _say(f"{manifests[0].path}: {hidden} of {len(manifests[0])} utterances show no label and are left out")
     stream = stream_of(training, objective, reading, sample_rate=encoder.sample_rate, seed=config.seed)
     if not _has_checkpoint(out):
-        _start(encoder, tables["run"].get("init"), stream, seed=config.seed)
-    if world.main:
-        # The folder comes last: a run that could not begin leaves nothing that a second try would trip over.
-        _check_units(manifests, objective.needs, parts)
-        write_config(out, tables)
-    world.barrier()
+        unusable = BadRecordings(reading.max_bad_fraction, len(training))
+        _start(encoder, tables["run"].get("init"), stream, unusable, seed=config.seed)
+        _start_heads(objective, tables["run"].get("init"), world)
     return train(
         objective,
         stream,
@@ -112,6 +119,9 @@ def _run(
         evaluate=_dev_loss(manifests[1], reading, encoder.sample_rate) if len(manifests) > 1 else None,
         bad=BadRecordings(reading.max_bad_fraction, len(training)),
         ledger=ledger,
+        # The folder comes last: a run that could not begin leaves nothing that a second try would trip over.
+        begin=partial(write_config, out, tables),
+        notes=describe_batches(training, reading, seed=config.seed) if world.main else (),
         resume=resume,
     )
 
@@ -124,8 +134,15 @@ def _make_units(parts: dict[str, Any], manifests: list[Manifest], out: Path) -> 
     if set(config.names).isdisjoint(getattr(parts["objective"][1], "labels", ())):
         _say(f"units.name: {' '.join(config.names)} is not among objective.labels, so these units are not made")
         return
-    folders, bad = [manifest.path for manifest in manifests], parts["data"].max_bad_fraction
-    ensure_units(folders, config, out / "units", max_bad_fraction=bad, log=_say)
+    folders, reading = [manifest.path for manifest in manifests], parts["data"]
+    ensure_units(
+        folders,
+        config,
+        out / "units",
+        max_bad_fraction=reading.max_bad_fraction,
+        allow_commands=reading.allow_commands,
+        log=_say,
+    )
 
 
 def _check_units(manifests: list[Manifest], needs: tuple[str, ...], parts: dict[str, Any]) -> None:
@@ -140,11 +157,19 @@ def _check_units(manifests: list[Manifest], needs: tuple[str, ...], parts: dict[
                 check_units(manifest, name, log=_say)
 
 
-def _start(encoder: Any, init: str | None, stream: Callable[[Iterable[int]], Iterator[Batch]], *, seed: int) -> None:
+def _start(
+    encoder: Any,
+    init: str | None,
+    stream: Callable[[Iterable[int]], Iterator[Batch]],
+    bad: BadRecordings,
+    *,
+    seed: int,
+) -> None:
     """Give a new encoder the weights of another one, or measure on the first batches what it must know of the data.
 
-    seed: of the random weights that an encoder inside this one may begin with.
+    bad: counts the recordings that could not be used for that. seed: of the random weights that an encoder inside this one may begin with.
     """
+    from audiossl.data.loader import usable
     from audiossl.interop.encoder import copy_inside, copy_weights
 
     if init is not None:
@@ -152,8 +177,24 @@ def _start(encoder: Any, init: str | None, stream: Callable[[Iterable[int]], Ite
     elif getattr(encoder, "init", ""):
         copy_inside(encoder, seed=seed)
     elif hasattr(encoder, "calibrate"):
-        batches = (batch for batch in stream(range(_CALIBRATION_BATCHES)) if batch["utt_ids"])
-        encoder.calibrate((batch["waveform"], batch["waveform_lengths"]) for batch in batches)
+        # They are the first batches of training too, which names what it leaves out.
+        batches = usable(stream(range(_CALIBRATION_BATCHES)), bad, lambda _line: None)
+        first = next(batches, None)
+        if first is None:
+            utterance, message = next(iter(bad.messages.items()))
+            raise ValueError(
+                f"calibration: none of {len(bad)} recordings can be used, such as {utterance} ({message}); mend the data"
+            )
+        encoder.calibrate((batch["waveform"], batch["waveform_lengths"]) for batch in chain((first,), batches))
+
+
+def _start_heads(objective: Any, init: str | None, world: World) -> None:
+    """Give a new objective the heads of an import, where they fit, and say whether they did."""
+    from audiossl.interop.experiments import copy_heads
+
+    lines = copy_heads(init, objective) if init is not None else []
+    for line in lines if world.main else []:
+        _say(line)
 
 
 def _say(line: str) -> None:

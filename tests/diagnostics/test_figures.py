@@ -10,15 +10,16 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from audiossl.diagnostics import figures
-from audiossl.diagnostics.figures import Curve, Utterance
+from audiossl.diagnostics.curves import Curve
+from audiossl.diagnostics.figures import Utterance
 
 
 def test_thinned_curve_keeps_mean_and_ends():
     curve = Curve(np.arange(1.0, 10_001.0), np.linspace(4, 2, 10_000))
     thin = curve.thinned()
     assert len(thin.steps) == 400
-    assert thin.losses.mean() == pytest.approx(3.0)
-    np.testing.assert_allclose(thin.losses[0], curve.losses[:25].mean())
+    assert thin.values.mean() == pytest.approx(3.0)
+    np.testing.assert_allclose(thin.values[0], curve.values[:25].mean())
     assert curve.steps[0] <= thin.steps[0] < thin.steps[-1] <= curve.steps[-1]
     short = Curve(np.arange(5.0), np.arange(5.0))
     assert short.thinned() is short
@@ -32,7 +33,7 @@ def test_losses_give_each_experiment_a_colour_and_each_kind_a_style():
     assert set(lines) == {"a, train", "a, dev", "b, train"}
     assert lines["a, train"].get_color() == lines["a, dev"].get_color() != lines["b, train"].get_color()
     assert lines["a, dev"].get_linestyle() == "--"
-    np.testing.assert_array_equal(lines["a, train"].get_ydata(), curve.losses)
+    np.testing.assert_array_equal(lines["a, train"].get_ydata(), curve.values)
 
 
 def test_units_are_sorted_and_described():

@@ -12,7 +12,8 @@ import pytest
 
 from audiossl.data.audio import write_audio
 from audiossl.data.writer import CorpusUtterance, write_data_dir
-from audiossl.diagnostics.report import Options, read_curves, write_report
+from audiossl.diagnostics.curves import read_curves
+from audiossl.diagnostics.report import Options, write_report
 from audiossl.diagnostics.results import add_result
 from audiossl.diagnostics.shown_data import unit_counts, utterance_to_show
 
@@ -156,8 +157,8 @@ def test_curves_leave_out_a_cut_last_line_and_losses_that_are_no_numbers(tmp_pat
         '{"step": 1, "kind": "train", "loss": 3.5}\n{"step": 2, "kind": "train", "loss": NaN}\n'
         '{"step": 2, "kind": "dev", "loss": 4}\n{"step": 3, "kind": "train", "accuracy": 1}\n{"step": 4, "kind"'
     )
-    curves = read_curves(path)
-    assert {kind: (c.steps.tolist(), c.losses.tolist()) for kind, c in curves.items()} == {
+    curves = read_curves(path)["loss"]
+    assert {kind: (c.steps.tolist(), c.values.tolist()) for kind, c in curves.items()} == {
         "train": ([1.0], [3.5]),
         "dev": ([2.0], [4.0]),
     }

@@ -83,3 +83,15 @@ def test_table_shows_brackets_as_they_are(tmp_path):
 
 def test_small_numbers_keep_their_digits():
     assert [shown(value) for value in (0.0, 0.00123456, 12.0, -3.14159)] == ["0.00", "0.001235", "12.00", "-3.14"]
+
+
+def test_a_measurement_replaces_the_one_of_the_same_context(tmp_path):
+    same = ("list", "norm")
+    for value, context in ((1, {"list": "a"}), (2, {"list": "b"}), (3, {"list": "a", "norm": "s"})):
+        add_result(tmp_path, "EER", value, "%", same=same, **context)
+    add_result(tmp_path, "cost", 4, "", same=same, list="a")
+    add_result(tmp_path, "EER", 5, "%", same=same, seed=7, list="a", interval=[1, 9])
+    add_result(tmp_path, "EER", 6, "%", list="b")  # appended, as nothing says what it repeats
+    rows = read_results(tmp_path)
+    assert [row.value for row in rows] == [2, 3, 4, 5, 6]
+    assert (rows[3].seed, rows[3].more) == (7, {"list": "a", "interval": [1, 9]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 
 import numpy as np
@@ -124,3 +125,31 @@ def test_tokens_are_kept_in_the_experiment(place, tokens):
     assert "vocabulary.json" in made
     assert ("bpe.model" in made) is (tokens == "bpe")
     run(place, "out", resume=True)
+
+
+def test_a_resumed_run_keeps_its_adapter_and_task(place):
+    run(place, "out", overrides={"train": {"max_steps": 1}})
+    config = place / "out" / "config.toml"
+    before = config.read_bytes()
+    for table, changes, said in (
+        ("adapter", {"name": "frozen"}, "adapter.name is 'full', 'frozen' would make it another run"),
+        ("task", {"dropout": 0.5}, "task.dropout is 0.0, 0.5 would"),
+        ("finetune", {"mask_length": 4}, "finetune.mask_length is 3, 4 would"),
+        ("encoder", {"dropout": 0.5}, "encoder.dropout is "),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"{config}: {said}")):
+            run(place, "out", overrides={table: changes}, resume=True)
+        assert config.read_bytes() == before
+    run(place, "out", overrides={"adapter": {"name": "full"}, "train": {"max_steps": 2}}, resume=True)
+
+
+def test_labels_that_changed_do_not_fit_the_checkpoint(place):
+    run(place, "out", overrides={"train": {"max_steps": 1}})
+    before = {path.name: path.read_bytes() for path in (place / "out").iterdir() if path.is_file()}
+    text = place / "data" / "text"
+    text.write_text(text.read_text().replace("AB", "ABCDE"))
+    with pytest.raises(
+        ValueError, match=r"step_00000001: does not fit what the recipe and the data make now: size mis"
+    ):
+        run(place, "out", overrides={"train": {"max_steps": 2}}, resume=True)
+    assert {path.name: path.read_bytes() for path in (place / "out").iterdir() if path.is_file()} == before
