@@ -31,6 +31,8 @@ lint: .venv/installed
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_TORCH) torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,synth]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pesq pystoi \
+	  || echo "pesq is built from source and needs a C compiler: its tests are left out"
 	touch $@
 
 $(INTEROP)/installed: constraints-interop.txt

@@ -14,6 +14,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from audiossl.files import whole_file
 from audiossl.registry import folder, suggestion
 
 T = TypeVar("T")
@@ -91,13 +92,20 @@ def merge(base: Tables, over: Tables) -> Tables:
     return merged
 
 
+FURTHER = "further"
+"""In the metadata of a field: all keys that are none of the other fields', which stand beside these in a table, and which the dataclass checks."""
+
+
 def build(cls: type[T], values: Tables, where: str) -> T:
     """Build the dataclass `cls` from a table, checked key by key; `where` names the table in errors."""
     assert dataclasses.is_dataclass(cls)
     hints = get_type_hints(cls)
-    fields = {item.name: item for item in dataclasses.fields(cls) if item.init}
-    for key in values:
-        if key not in fields:
+    every = {item.name: item for item in dataclasses.fields(cls) if item.init}
+    fields = {name: item for name, item in every.items() if FURTHER not in item.metadata}
+    further = {key: value for key, value in values.items() if key not in fields}
+    values = {key: value for key, value in values.items() if key in fields}
+    for key in further:
+        if every.keys() == fields.keys():
             raise ValueError(f"{where}: unknown key {key!r}; {suggestion(key, list(fields))}")
     missing = [
         name
@@ -107,7 +115,8 @@ def build(cls: type[T], values: Tables, where: str) -> T:
     if missing:
         raise ValueError(f"{where}: {missing[0]!r} is not given; add it to the recipe or the command line")
     checked = {key: _convert(value, hints[key], f"{where}.{key}") for key, value in values.items()}
-    return typing.cast("T", cls(**checked))
+    rest = dict.fromkeys(every.keys() - fields.keys(), further)
+    return typing.cast("T", cls(**checked, **rest))
 
 
 def to_table(config: Any) -> Tables:
@@ -115,7 +124,9 @@ def to_table(config: Any) -> Tables:
     table: Tables = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        if value is not None:
+        if FURTHER in item.metadata:
+            table |= {key: _plain(further) for key, further in value.items()}
+        elif value is not None:
             table[item.name] = to_table(value) if dataclasses.is_dataclass(value) else _plain(value)
     return table
 
@@ -124,9 +135,8 @@ def write_toml(path: Path, tables: Tables) -> None:
     """Write tables as TOML, atomically."""
     import tomli_w
 
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(tomli_w.dumps(tables), encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(tomli_w.dumps(tables), encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -6,14 +6,18 @@ Layout: `SPEAKERS.TXT` and `<part>/<speaker>/<chapter>/<speaker>-<chapter>-<utte
 CC BY 4.0. Source: Panayotov, Chen, Povey, Khudanpur: "LibriSpeech: an ASR corpus based on public domain audio books", ICASSP 2015;
 openslr.org/12.
 
-Writes one data directory per part and, if all three training parts are there, `train-960`: `text` and `utt2gender` (`f`, `m`). A
-speaker is a reader; for Kaldi's habit of one speaker per chapter, cut the utterance id at its last `-`.
+Writes one data directory per part and, if all three training parts are there, `train-960`: `text` and `utt2gender` (`f`, `m`), and with
+`--prep.lexicon` `utt2phones`. A speaker is a reader; for Kaldi's habit of one speaker per chapter, cut the utterance id at its last `-`.
+
+Where `train-clean-100`, `dev-clean` and `test-clean` are there, also `superb_pr` for `audiossl superb pr asr --data OUT/superb_pr`: links to these as
+`train`, `dev` and `test`. `pr` needs phones: SUPERB's are of `librispeech-lexicon-200k-g2p.txt` and `librispeech-lexicon-allothers-g2p.txt`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,22 +25,24 @@ import numpy as np
 from audiossl.data.chapters import read_chapters
 from audiossl.data.corpus import published, write_imitation
 from audiossl.data.writer import write_data_dir
+from audiossl.nn.lexicon import Lexicon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from audiossl.data.writer import CorpusUtterance
 
 _TRAINING = ("train-clean-100", "train-clean-360", "train-other-500")
+_SUPERB = {"train": "train-clean-100", "dev": "dev-clean", "test": "test-clean"}
 _PARTS = (*_TRAINING, "dev-clean", "dev-other", "test-clean", "test-other")
 
 
 @dataclass(frozen=True)
 class Config:
-    """parts: which to prepare; none named, all that are there."""
+    """parts: which to prepare; none named, all that are there. lexicon: files of lines `word phone phone ...`, a word's first pronunciation counts."""
 
     parts: tuple[str, ...] = ()
+    lexicon: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in self.parts:
@@ -54,12 +60,17 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     if not parts:
         raise ValueError(f"{corpus}: holds none of {', '.join(_PARTS)}; --corpus must be the folder LibriSpeech")
     genders = _genders(corpus / "SPEAKERS.TXT")
+    lexicon = Lexicon.read(config.lexicon) if config.lexicon else None
     for part in parts:
-        write_data_dir(_utterances(corpus / part, genders), out / part)
+        write_data_dir(_utterances(corpus / part, genders, lexicon), out / part)
     if set(_TRAINING) <= set(parts):
         write_data_dir(
-            chain.from_iterable(_utterances(corpus / part, genders) for part in _TRAINING), out / "train-960"
+            chain.from_iterable(_utterances(corpus / part, genders, lexicon) for part in _TRAINING), out / "train-960"
         )
+    if set(_SUPERB.values()) <= set(parts):
+        (out / "superb_pr").mkdir()
+        for split, part in _SUPERB.items():
+            (out / "superb_pr" / split).symlink_to(Path("..", part))
 
 
 def fake(root: Path) -> None:
@@ -90,10 +101,20 @@ def _genders(path: Path) -> dict[str, str]:
     return found
 
 
-def _utterances(part: Path, genders: dict[str, str]) -> Iterator[CorpusUtterance]:
+def _utterances(part: Path, genders: dict[str, str], lexicon: Lexicon | None) -> Iterator[CorpusUtterance]:
     for utterance in read_chapters(part):
         if utterance.speaker not in genders:
             raise ValueError(
                 f"{utterance.path.parent}: speaker {utterance.speaker} is not in SPEAKERS.TXT; restore that file"
             )
-        yield replace(utterance, columns=utterance.columns | {"utt2gender": genders[utterance.speaker]})
+        columns = utterance.columns | {"utt2gender": genders[utterance.speaker]}
+        if lexicon is not None:
+            columns["utt2phones"] = _phones(lexicon, utterance)
+        yield replace(utterance, columns=columns)
+
+
+def _phones(lexicon: Lexicon, utterance: CorpusUtterance) -> str:
+    try:
+        return lexicon.phones_of(utterance.columns["text"])
+    except ValueError as error:
+        raise ValueError(f"{utterance.id}: {error}") from None

@@ -1,7 +1,7 @@
 """Over two hours of synthetic English for trying things out: sentences with phones, and keywords, by 152 voices of espeak-ng.
 
 Nothing is downloaded: the sentences come from a grammar of 64 words (`audiossl/data/grammar.py`), the voices from the wheel `espeakng-loader`
-(`pip install 'audiossl[synth]'`; the engine is GPL-3). Each voice is a variant of espeak-ng with a pitch, a rate and a length of the vocal tract of its own;
+(`pip install '.[synth]'` in a checkout; the engine is GPL-3). Each voice is a variant of espeak-ng with a pitch, a rate and a length of the vocal tract of its own;
 each utterance varies pitch, rate, intonation and level a little and has pink noise at 20 to 40 dB. It is made for fast tests and
 tutorials: numbers on it say whether a method works, not how well it does on people.
 

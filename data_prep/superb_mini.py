@@ -1,9 +1,9 @@
 """All ten tasks of SUPERB in about two hours of synthetic English: directories of the right layout, by voices of espeak-ng.
 
-Nothing is downloaded (`pip install 'audiossl[synth]'`; the engine is GPL-3). It is made to run `audiossl superb all` from end to end in minutes, not to
+Nothing is downloaded (`pip install '.[synth]'` in a checkout; the engine is GPL-3). It is made to run `audiossl superb all` from end to end in minutes, not to
 rank encoders: nobody sounds like this.
 
-Three tasks of SUPERB-SG are made if they are named: `--prep.tasks '["ood", "se", "ss"]'`.
+Five tasks of SUPERB-SG are made if they are named, `--prep.tasks '["ood", "se", "ss", "st", "vc"]'`, and with `--prep.tasks '["all"]'`.
 
 Writes, in 16 kHz FLAC under `audio`, a folder per task, each with `train`, `dev`, `test` unless said otherwise. Voices of train, dev
 and test differ, except in `sid`.
@@ -19,6 +19,9 @@ and test differ, except in `sid`.
 * `ood`: sentences of Spanish with `text`.
 * `se`: sentences in noise at 0 to 15 dB, and the file of each without it in `utt2clean`.
 * `ss`: two voices who say a sentence at once, and the file of each alone in `utt2source1` and `utt2source2`.
+* `st`: sentences with `text`, and in `utt2translation` what they are in German.
+* `vc`: sentences of one voice in `train` and `dev`, of four others in `test`, with `text`; in `utt2target` the file of that one voice saying the same, which in
+  `train` and `dev` is the recording itself. Those of `test` are `vc/reference`.
 * `qbe`: `documents`, and `queries_dev`, `queries_eval` with `relevant` (query, document): two words of a sentence, by other voices.
 
 The same byte for byte in every run with the same espeak-ng, C library and FLAC encoder, whatever `workers` is.
@@ -27,6 +30,7 @@ The same byte for byte in every run with the same espeak-ng, C library and FLAC 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import TYPE_CHECKING, TypeAlias
 from zlib import crc32
 
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SPLITS = ("train", "dev", "test")
+_ALL = "all"
 _KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 _OTHERS = ("bed", "bird", "cat", "dog", "happy", "house", "marvin", "sheila", "tree", "wow")
 _UNKNOWN, _KS_SILENCE = "_unknown_", "_silence_"
@@ -63,6 +68,13 @@ _SPANISH = {
     "WHAT": "una manzana | el periódico | los zapatos | dos sillas | su coche | el pañuelo | la llave | cuatro huevos",
     "WHEN": "en la cocina | por la mañana | cada día | sin prisa | aquí | en el jardín | el jueves | otra vez",
 }
+# What is said, and what it is in German; the words of each are in the order of the other's.
+_GERMAN = {
+    "WHO": {"the cat": "Die Katze", "my brother": "Mein Bruder", "the boss": "Der Chef", "a woman": "Eine Frau", "nobody": "Niemand", "your neighbour": "Dein Nachbar"},
+    "DOES": {"sees": "sieht", "buys": "kauft", "paints": "malt", "brings": "bringt", "needs": "braucht", "sells": "verkauft"},
+    "WHAT": {"a lamp": "eine Lampe", "the newspaper": "die Zeitung", "the red car": "das rote Auto", "two chairs": "zwei Stühle", "four eggs": "vier Eier", "the key": "den Schlüssel"},
+    "WHEN": {"in the kitchen": "in der Küche", "today": "heute", "every day": "jeden Tag", "in the garden": "im Garten", "on Thursday": "am Donnerstag", "once more": "noch einmal"},
+}  # fmt: skip
 _LOCATIONS = ("none", "kitchen", "bedroom", "garden")
 # Action: what may be said, and of which objects.
 _COMMANDS = {
@@ -82,7 +94,7 @@ _INTENTS = [
 
 @dataclass(frozen=True)
 class Config:
-    """tasks: which of them are written. scale: how many utterances there are, times the default; workers: espeak-ng processes."""
+    """tasks: which of them are written; `all` stands for everything there is. scale: how many utterances there are, times the default; workers: espeak-ng processes."""
 
     seed: int = 0
     tasks: tuple[str, ...] = ("pr", "ks", "sid", "asv", "sd", "ic", "sf", "er", "qbe")
@@ -90,9 +102,9 @@ class Config:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        strange = next((task for task in self.tasks if task not in _TASKS), None)
+        strange = next((task for task in self.tasks if task not in (*_TASKS, _ALL)), None)
         if strange is not None:
-            raise ValueError(f"prep.tasks: unknown {strange!r}; known: {', '.join(_TASKS)} (asr comes with pr)")
+            raise ValueError(f"prep.tasks: unknown {strange!r}; known: {_ALL}, {', '.join(_TASKS)} (asr comes with pr)")
         if not 0.0 < self.scale <= 5.0 or self.workers < 1:
             raise ValueError(
                 f"prep: scale {self.scale} must be above 0, 5 at most, and workers {self.workers} at least 1"
@@ -162,7 +174,7 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     if corpus is not None:
         raise ValueError(f"{corpus}: superb_mini is synthesised and reads no corpus; leave out --corpus")
     with Studio(config.workers) as studio:
-        for task in config.tasks:
+        for task in _TASKS if _ALL in config.tasks else config.tasks:
             _TASKS[task](_Maker(config, studio, out))
 
 
@@ -353,6 +365,46 @@ def _separation(make: _Maker) -> None:
         make.write("ss", split, said)
 
 
+def _translation(make: _Maker) -> None:
+    pairs = list(product(*(parts.items() for parts in _GERMAN.values())))
+    drawn = iter(make.rng("st").permutation(len(pairs)).tolist())
+    for split, number, voices in zip(_SPLITS, (300, 40, 60), (24, 4, 8), strict=True):
+        speakers = make_voices(split, voices, make.rng("st", split))
+        said = []
+        for index in range(make.config.count(number, 8)):
+            english, german = zip(*pairs[next(drawn)], strict=True)
+            voice, text = speakers[index % len(speakers)], " ".join(english)
+            columns = {"text": text.upper(), "utt2translation": f"{' '.join(german)}."}
+            said.append(_Said(f"{voice.name}-{index:04d}", voice.name, (Line(f"{text}.", voice),), columns))
+        make.write("st", split, said)
+
+
+def _conversion(make: _Maker) -> None:
+    (target,) = make_voices("train", 1, make.rng("vc"))
+    drawn: set[tuple[str, ...]] = set()
+    own = make.out / "audio" / "vc"
+    for split, number in (("train", 60), ("dev", 10)):
+        said = list(_sentences([target], make.config.count(number, 6), drawn, make.rng("vc", split)))
+        make.write("vc", split, [_with_target(one, own / split / f"{one.id}.flac") for one in said])
+    rng = make.rng("vc", "test")
+    sources = make_voices("test", 4, rng)
+    wanted = list(_sentences([target], make.config.count(25, 2), drawn, rng))
+    make.write("vc", "reference", wanted)
+    said = [
+        replace(
+            _with_target(one, own / "reference" / f"{one.id}.flac"),
+            id=f"{voice.name}-{index:04d}", speaker=voice.name, lines=(replace(one.lines[0], voice=voice),),
+        )
+        for index, one in enumerate(wanted)
+        for voice in sources
+    ]  # fmt: skip
+    make.write("vc", "test", said)
+
+
+def _with_target(said: _Said, path: Path) -> _Said:
+    return replace(said, columns=said.columns | {"utt2target": str(path)})
+
+
 def _search(make: _Maker) -> None:
     rng = make.rng("qbe")
     documents = list(_sentences(make_voices("train", 24, rng), make.config.count(120, 16), set(), rng))
@@ -394,4 +446,6 @@ _TASKS: dict[str, Callable[[_Maker], None]] = {
     "ood": _foreign,
     "se": _enhancement,
     "ss": _separation,
+    "st": _translation,
+    "vc": _conversion,
 }

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "audiossl"
 
 # Lower rooms first; a room may import its own files (plug-ins aside) and everything below.
 LAYERS = [
-    {"config", "registry", "contracts"},
+    {"config", "registry", "contracts", "files"},
     {"losses", "margins", "metrics", "nn", "data"},
     {"encoders"},
     {"objectives", "tasks", "adapters"},

@@ -33,6 +33,23 @@ def test_round_trip_through_toml(tmp_path):
     assert config.build(Outer, config.load_toml(tmp_path / "c.toml")["outer"], "outer") == built
 
 
+@dataclass(frozen=True)
+class Open:
+    name: str
+    more: dict = field(default_factory=dict, metadata={config.FURTHER: True})
+
+
+def test_further_keys_stand_beside_the_others(tmp_path):
+    table = {"name": "a", "rate": 1.5, "dims": [2, 3]}
+    built = config.build(Open, table, "open")
+    assert built == Open("a", {"rate": 1.5, "dims": [2, 3]})
+    config.write_toml(tmp_path / "c.toml", config.to_table(built))
+    assert config.load_toml(tmp_path / "c.toml") == table
+    assert config.build(Open, {"name": "a", "more": 1}, "open").more == {"more": 1}
+    with pytest.raises(ValueError, match="open: 'name' is not given"):
+        config.build(Open, {"rate": 1.5}, "open")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -19,7 +19,7 @@ class Full:
 
     @dataclass(frozen=True)
     class Config:
-        """freeze_frontend: whether the convolutions before the first layer norm stay as they are."""
+        """freeze_frontend: whether the convolutions before the first layer norm stay as they are; an encoder of units has none."""
 
         freeze_frontend: bool = True
 
@@ -34,7 +34,9 @@ class Full:
     def insert(self, encoder: SSLEncoder) -> None:
         """Make the parameters trainable; it adds none."""
         encoder.requires_grad_(requires_grad=True)
-        encoder.get_submodule("frontend").requires_grad_(not self.config.freeze_frontend)
+        for name, module in encoder.named_children():
+            if name == "frontend":
+                module.requires_grad_(not self.config.freeze_frontend)
 
     def trainable_state(self, encoder: SSLEncoder) -> dict[str, Tensor]:
         """Return the whole encoder, frontend and buffers too, so that a checkpoint needs no other."""

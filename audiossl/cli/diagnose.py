@@ -72,6 +72,7 @@ def main(
     from audiossl.diagnostics.sources import open_features
     from audiossl.diagnostics.subject import Subject, sample
     from audiossl.diagnostics.views import ViewConfig
+    from audiossl.units.reading import check_readable
 
     if max_utterances < 2:
         raise MisuseError(f"audiossl diagnose: --max-utterances {max_utterances}: give at least 2")
@@ -84,8 +85,16 @@ def main(
     other = None if train is None else Manifest.open(train, allow_commands=allow_commands)
     chosen = chosen_device(device)
     calibration = whole if other is None else other
+    opened = {
+        name: open_features(name, seed=seed, device=chosen, train=calibration)
+        for name in (source, against)
+        if name is not None
+    }
+    for name, features in opened.items():
+        for manifest in (whole, *([] if other is None else [other])):
+            check_readable(manifest, features.reads, name, log=_say)
     subject = Subject(
-        open_features(source, seed=seed, device=chosen, train=calibration),
+        opened[source],
         sample(whole, max_utterances, seed),
         out,
         cache or out / "pooled",
@@ -95,7 +104,7 @@ def main(
         shares=parse_shares(split),
         probe=build(ProbeConfig, shared["probe"], "probe"),
         view=build(ViewConfig, shared["views"], "views"),
-        against=None if against is None else open_features(against, seed=seed, device=chosen, train=calibration),
+        against=None if against is None else opened[against],
         train=None if other is None else sample(other, max_utterances, seed),
         layer=layer,
         seed=seed,

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from audiossl.cli.main import MisuseError
+from audiossl.files import whole_file
 
 
 def main(
@@ -89,6 +90,5 @@ def _tokenised(lines: Iterable[str], experiment: str) -> Iterator[list[str]]:
 def _write_lexicon(path: Path, words: list[str]) -> None:
     from audiossl.nn.vocabulary import BOUNDARY
 
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(f"{word}\t{' '.join(word)} {BOUNDARY}\n" for word in words), encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text("".join(f"{word}\t{' '.join(word)} {BOUNDARY}\n" for word in words), encoding="utf-8")

@@ -20,6 +20,7 @@ def main(
     resume: bool = False,
     device: str = "auto",
     max_bad_fraction: float | None = None,
+    allow_commands: bool = False,
     json: bool = False,
     overrides: dict[str, Any] | None = None,
 ) -> int:
@@ -38,6 +39,7 @@ def main(
         resume: continue from the last checkpoint in `out`, or start there if it has none.
         device: auto, cpu, cuda or cuda:N.
         max_bad_fraction: share of the recordings that may be unusable; they are named and left out. Short for --data.max_bad_fraction.
+        allow_commands: run the programs that wav.scp names. Short for --data.allow_commands true.
         json: print the last step's metrics as JSON.
     """
     from audiossl.config import merge
@@ -46,6 +48,8 @@ def main(
 
     if max_bad_fraction is not None:
         overrides = merge(overrides or {}, {"data": {"max_bad_fraction": max_bad_fraction}})
+    if allow_commands:
+        overrides = merge(overrides or {}, {"data": {"allow_commands": True}})
     try:
         last = pretrain(
             recipe, out=out, data=data, dev=dev, init=init, overrides=overrides, resume=resume, device=device

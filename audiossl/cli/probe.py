@@ -65,12 +65,15 @@ def main(
     from audiossl.diagnostics.probing import record, write_probe
     from audiossl.diagnostics.results import add_result
     from audiossl.diagnostics.sources import open_features
+    from audiossl.units.reading import check_readable
 
     column, config = _settings(task, column, overrides or {})
     places = _places(train, dev, test, split)
     manifests = [Manifest.open(place, allow_commands=allow_commands) for place in places]
     chosen = chosen_device(device)
     features = open_features(source, seed=seed, device=chosen, train=manifests[0])
+    for manifest in manifests:
+        check_readable(manifest, features.reads, source, log=_say)
     reading = CacheConfig(num_workers=num_workers)
     splits, classes, forwards = _splits(features, manifests, column, split, seed, cache or out / "pooled", reading)
     result = train_probe(*splits, num_classes=len(classes), config=config, device=chosen)

@@ -22,6 +22,8 @@ def main(
     data: Path | None = None,
     units: str = "",
     utterance: str = "",
+    reference: Path | None = None,
+    corpus: str = "",
     json: bool = False,
 ) -> int:
     """Put experiments on one page: a table of their results on the terminal and, with --out, a self-contained HTML file.
@@ -29,15 +31,18 @@ def main(
     What an experiment does not hold is left out and named.
 
     Example: audiossl report exp/hubert exp/wav2vec2 --compare --out report.html --data data/dev --units km100
+    Example: audiossl report exp/hubert --reference hubert_nano.jsonl --corpus mini
 
     Args:
         experiments: folders with results.json, metrics.jsonl or probe.json in or below them.
         out: HTML file to write.
         title: heading of the page.
-        compare: one column per experiment instead of one row per result.
+        compare: one column per experiment instead of one row per result, and the metrics of training over one another and over the reference that ships with the recipe.
         data: data directory whose units are shown.
         units: name of the units in it.
         utterance: utterance to show with its units and phones (default: the first).
+        reference: instead of a report, write what this one finished experiment measured, thinned, as a reference for others.
+        corpus: for --reference: what the data are called.
         json: print the results as JSON instead of a table.
     """
     from rich.console import Console
@@ -51,15 +56,32 @@ def main(
         raise MisuseError(
             "audiossl report: --compare, --data, --units and --utterance are for the page; add --out FILE"
         )
+    if reference is not None or corpus:
+        return _write_reference(experiments, reference, corpus)
     rows, missing = gather_results(name_experiments(experiments))
     if out is not None:
-        missing = write_report(experiments, out, Options(title, compare, data, units, utterance))
+        missing = write_report(experiments, out, Options(title, compare, data, units, utterance), log=_say)
     for line in missing:
-        print(f"not shown: {line}", file=sys.stderr)
+        _say(f"not shown: {line}")
     if json:
         print(json_module.dumps([{"experiment": name, **asdict(result)} for name, result in rows]))
     elif rows:
         Console(soft_wrap=True).print(results_table(rows))
     if out is not None:
-        print(f"wrote {out}", file=sys.stderr)
+        _say(f"wrote {out}")
     return 0
+
+
+def _write_reference(experiments: tuple[Path, ...], reference: Path | None, corpus: str) -> int:
+    from audiossl.diagnostics.curves import write_reference
+
+    if reference is None or not corpus or len(experiments) != 1:
+        raise MisuseError("audiossl report: a reference is of one experiment; give EXP --reference FILE --corpus NAME")
+    made = write_reference(experiments[0], reference, corpus)
+    points = max(len(curve.steps) for kinds in made.curves.values() for curve in kinds.values())
+    _say(f"wrote {reference}: {', '.join(made.curves)}, {points} points")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

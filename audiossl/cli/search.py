@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from audiossl.cli._device import chosen_device
 from audiossl.cli.main import MisuseError
+from audiossl.files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,9 +64,8 @@ def main(
     hits = search(module.encoder, module.task, symbols, files, config, device=chosen)
     lines = [f"{hit.score:.3f} {hit.word} {hit.start:.2f} {hit.end:.2f} {hit.recording}" for hit in hits]
     if out is not None:
-        partial = out.with_name(out.name + ".partial")
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        partial.replace(out)
+        with whole_file(out) as partial:
+            partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     print(json_module.dumps([hit._asdict() for hit in hits]) if json else "\n".join(lines))
     silent = [word for word in symbols if all(hit.word != word for hit in hits)]
     if silent:

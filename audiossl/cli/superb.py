@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,8 @@ from tyro.conf import Positional, arg
 from audiossl.cli._device import chosen_device
 from audiossl.cli.main import MisuseError
 from audiossl.superb.recipes import recipe, task_names, title
+
+_OUT = Path("exp/superb")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +48,7 @@ def run_all(
     *,
     upstream: Annotated[tuple[str, ...], arg(metavar="UPSTREAM [UPSTREAM ...]")],
     data: Path,
-    out: Path,
+    out: Path = _OUT,
     seed: int = 0,
     device: str = "auto",
     json: bool = False,
@@ -76,6 +79,7 @@ def run_all(
         _say(f"not run, since {data} has no such folders: {' '.join(absent)}")
     jobs = load_jobs(present, overrides or {})
     chosen = chosen_device(device)
+    _check_upstreams(upstream, [(data / name).resolve() for name in present], seed=seed, device=chosen)
     scores: list[Score] = []
     failed = False
     for name in upstream:
@@ -83,9 +87,9 @@ def run_all(
             place = (data / group[0].name).resolve()
             try:
                 scores += _unfinished(group, name, place, out / folder_name(name), seed=seed, device=chosen)
-            except ValueError as error:  # of one task: the others go on
+            except Exception as error:  # noqa: BLE001 - of one task: the others go on, and the table is written
                 failed = True
-                _say(f"{' '.join(job.name for job in group)} of {name} failed: {' '.join(str(error).split())}")
+                _say(_failure(f"{' '.join(job.name for job in group)} of {name}", error))
     if json:
         print(json_module.dumps([asdict(score) for score in scores]))
     _tabulate((out,), out, quiet=json)
@@ -122,21 +126,23 @@ def _verb(name: str, purpose: str) -> Callable[..., int]:
         *,
         upstream: str,
         data: Path,
-        out: Path,
+        out: Path = _OUT,
         seed: int = 0,
         device: str = "auto",
         json: bool = False,
         overrides: dict[str, Any] | None = None,
     ) -> int:
-        from audiossl.superb.run import load_jobs, open_upstream, run_jobs
+        from audiossl.superb.run import folder_name, load_jobs, open_upstream, run_jobs
 
         names = list(dict.fromkeys((name, *others)))
         jobs = load_jobs(names, overrides or {})
         chosen = chosen_device(device)
         source = open_upstream(upstream, data, seed=seed, device=chosen)
+        place = out / folder_name(upstream)
         scores = run_jobs(
-            jobs, upstream=upstream, source=source, data=data, out=out, seed=seed, device=chosen, log=_say
+            jobs, upstream=upstream, source=source, data=data, out=place, seed=seed, device=chosen, log=_say
         )
+        _say(f"wrote {', '.join(str(place / job.name) for job in jobs)}")
         shown = [asdict(score) for score in scores]
         print(json_module.dumps(shown[0] if len(shown) == 1 else shown) if json else "\n\n".join(map(_spoken, scores)))
         return 0
@@ -150,26 +156,42 @@ _DESCRIPTION = """{title}.
 Several tasks that learn from the same directories share the forwards of the upstream: `audiossl superb pr asr ...`. `--task.key value` and
 `--superb.key value` change its recipe; `audiossl superb list` shows it. Interrupted work goes on where it was.
 
-Example: audiossl superb {name} --upstream exp/hubert/it2 --data data/{name} --out exp/superb/it2
+Example: audiossl superb {name} --upstream exp/hubert/it2 --data data/{name} --out exp/superb
 
 Args:
     others: further tasks.
     upstream: experiment, checkpoint, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, or `random:` and an experiment or recipe.
     data: folder with the data directories of the task: train, dev and test (er: all; qbe: documents, queries_dev and queries_eval).
-    out: folder to write; the result is in OUT/{name}/results.json.
+    out: folder to write; the result is in OUT/<upstream>/{name}/results.json.
     seed: of the heads, and of random weights.
     device: auto, cpu, cuda or cuda:N.
     json: print the score as JSON.
 """
 
 
+def _check_upstreams(names: Sequence[str], places: Sequence[Path], *, seed: int, device: str) -> None:
+    """Open each upstream once, so that one that cannot be is known before the first task is trained; ValueError names it."""
+    from audiossl.superb.run import has_data, open_upstream
+
+    for place in filter(has_data, places):
+        for name in names:
+            open_upstream(name, place, seed=seed, device=device)
+        return
+
+
+def _failure(what: str, error: Exception) -> str:
+    """Say in one line what failed or, of what nobody can mend, whence it came as well."""
+    if isinstance(error, ValueError | OSError):
+        return f"{what} failed: {' '.join(str(error).split())}"
+    return f"{what} failed unexpectedly:\n{''.join(traceback.format_exception(error)).rstrip()}"
+
+
 def _unfinished(group: Sequence[Job], upstream: str, data: Path, out: Path, *, seed: int, device: str) -> list[Score]:
     """Run those tasks of a group that have no score yet."""
-    from audiossl.superb.run import data_digest, is_finished, open_upstream, run_jobs
+    from audiossl.superb.run import is_finished, open_upstream, run_jobs
 
     source = open_upstream(upstream, data, seed=seed, device=device)
-    digest = data_digest(data)
-    left = [job for job in group if not is_finished(job, out, digest=source.digest, data=digest, seed=seed)]
+    left = [job for job in group if not is_finished(job, out, source=source, data=data, seed=seed)]
     done = [job.name for job in group if job not in left]
     if done:
         _say(f"{upstream}: {' '.join(done)} with seed {seed} was finished before")
@@ -201,6 +223,7 @@ def _spoken(score: Score) -> str:
 
     cost = score.cost
     energy = "" if cost.joules is None else f", {cost.joules / 1e3:.3g} kJ"
+    gpu = "" if cost.gpu_peak_bytes is None else f", {cost.gpu_peak_bytes / 1e9:.2f} GB on the GPU"
     rate = "none" if score.learning_rate is None else f"{score.learning_rate:g} at step {score.step}"
     lines = {
         f"{score.task}": named(score.values),
@@ -209,7 +232,8 @@ def _spoken(score: Score) -> str:
         "parameters": str(score.parameters),
         **({"layer weights": " ".join(f"{share:.3f}" for share in score.shares)} if score.shares else {}),
         "upstream forwards": f"{cost.forwards} ({cost.alone_forwards} if every head were trained alone)",
-        "cost": f"{cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB{energy}",
+        **({"not as published": score.more["variant"]} if "variant" in score.more else {}),
+        "cost": f"{cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB{gpu}{energy}",
     }
     return "\n".join(f"{name:<20}{value}" for name, value in lines.items())
 

@@ -38,6 +38,7 @@ def subsequence_dtw(
     """
     _check(queries, documents, distance)
     costs = queries[0].new_empty(len(queries), len(documents))
+    room = queries[0].new_empty(0)
     # As many frames of documents as of queries: the best shape for the matrix product.
     columns = int(max_cells**0.5)
     with torch.no_grad():
@@ -45,7 +46,7 @@ def subsequence_dtw(
             padded, lengths = _padded([documents[index] for index in chosen])
             keys = _prepared(padded.flatten(0, 1), distance)
             for asked in _chunks(queries, max_cells // len(keys)):
-                found = _block([queries[index] for index in asked], keys, lengths, distance, min_max=min_max)
+                found = _block([queries[index] for index in asked], keys, lengths, distance, room, min_max=min_max)
                 costs[torch.tensor(asked)[:, None], torch.tensor(chosen)] = found
     if not costs.isfinite().all():
         query, document = (~costs.isfinite()).nonzero()[0].tolist()
@@ -101,10 +102,10 @@ def _prepared(frames: Tensor, distance: str) -> Tensor:
     return F.normalize(frames, dim=-1) if distance.startswith("cosine") else frames
 
 
-def _distances(frames: Tensor, keys: Tensor, distance: str) -> Tensor:
-    """(frame, key); of `cosine_exp`, still without its exponential."""
+def _distances(frames: Tensor, keys: Tensor, distance: str, room: Tensor) -> Tensor:
+    """(frame, key); of `cosine_exp`, still without its exponential. room: whose memory is used again, since fresh memory costs a tenth of the time."""
     if distance.startswith("cosine"):
-        return torch.addmm(frames.new_ones(1), frames, keys.T, alpha=-1.0)
+        return torch.addmm(frames.new_ones(1), frames, keys.T, alpha=-1.0, out=room.resize_(0))
     # The form with a matrix product is faster, and loses half the digits where two frames are near each other.
     mode = "donot_use_mm_for_euclid_dist"
     return torch.cdist(frames, keys, p=2.0 if distance == "euclidean" else 1.0, compute_mode=mode)
@@ -117,14 +118,16 @@ def _range(low: Tensor, high: Tensor) -> Tensor:
     return span.clamp_min(1e-9).masked_fill_(span <= rounding, torch.inf)
 
 
-def _block(queries: list[Tensor], keys: Tensor, lengths: Tensor, distance: str, *, min_max: bool) -> Tensor:
+def _block(
+    queries: list[Tensor], keys: Tensor, lengths: Tensor, distance: str, room: Tensor, *, min_max: bool
+) -> Tensor:
     """(query, document) costs of queries by falling length against padded documents of `lengths`, whose frames are `keys`."""
     num_documents, width = len(lengths), len(keys) // len(lengths)
     padded, steps = _padded(queries)
     valid = torch.arange(padded.shape[1], device=steps.device) < steps[:, None]
     # All queries' first frames, then all second ones, of those that have one: each step is one slice, and none is padding.
     frames = _prepared(padded.transpose(0, 1)[valid.T], distance)
-    local = _distances(frames, keys, distance).view(-1, num_documents, width)
+    local = _distances(frames, keys, distance, room).view(-1, num_documents, width)
     row = local.new_zeros((len(queries), num_documents, width + 2))
     row[..., :2] = torch.inf  # no path comes from in front of a document
     best = local.new_empty((len(queries), num_documents, width))
@@ -135,7 +138,7 @@ def _block(queries: list[Tensor], keys: Tensor, lengths: Tensor, distance: str, 
         if distance == "cosine_exp":
             cells.expm1_()
         if min_max:
-            low, high = torch.aminmax(cells, dim=-1, keepdim=True)
+            low, high = cells.amin(-1, keepdim=True), cells.amax(-1, keepdim=True)  # faster than both at once
             cells.sub_(low).div_(_range(low, high))
         now, least = row[:count], best[:count]  # rows of queries that have ended stay as they are
         torch.minimum(now[..., 2:], now[..., 1:-1], out=least)

@@ -83,6 +83,11 @@ class VQWav2Vec(nn.Module):
             self.quantiser = KMeansQuantiser(config.dim, groups=config.groups, entries=config.entries, shared=True)
         self.aggregator = CausalAggregator(config.dim, config.context_kernels)
 
+    @property
+    def frontend(self) -> VQFeatureConvs:
+        """Where the waveform comes in; the loop logs its gradient."""
+        return self.convs
+
     @torch.no_grad()
     def calibrate(self, waveforms: Iterable[tuple[Tensor, Tensor]]) -> None:
         """With `start = "data"`, make the codes those of clusters of the data; random ones tell frames of untrained features hardly apart.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiossl.files import whole_file
 from audiossl.nn.vocabulary import BLANK, UNKNOWN, Vocabulary
 
 if TYPE_CHECKING:
@@ -160,9 +161,8 @@ def _tidy(text: str) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
 
 
 def _sentencepiece() -> Any:

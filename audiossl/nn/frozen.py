@@ -11,20 +11,21 @@ if TYPE_CHECKING:
 
 
 def frozen_parts(encoder: SSLEncoder) -> list[nn.Module]:
-    """Parts below the first trained one: the whole encoder, or its frontend and the layers under the first trained layer."""
+    """Parts below the first trained one: the whole encoder, or its frontend, if it has one, and the layers under the first trained layer."""
     if not _trains(encoder):
         return [encoder]
-    frontend, layers = encoder.get_submodule("frontend"), encoder.transformer.layers
-    if _trains(frontend):
+    layers = encoder.transformer.layers
+    frontend = [module for name, module in encoder.named_children() if name == "frontend"]
+    if any(map(_trains, frontend)):
         return []
     above = {id(p) for p in layers.parameters()}
     if encoder.transformer.pre_norm:  # then the norm follows the last layer
         above |= {id(p) for p in encoder.transformer.norm.parameters()}
     between = {id(p) for p in encoder.parameters()} - above
     if any(p.requires_grad for p in encoder.parameters() if id(p) in between):
-        return [frontend]
+        return frontend
     first = next((index for index, layer in enumerate(layers) if _trains(layer)), len(layers))
-    return [frontend, *layers[:first]]
+    return [*frontend, *layers[:first]]
 
 
 def frozen_batch_norms(encoder: nn.Module) -> list[nn.Module]:

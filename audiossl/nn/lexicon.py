@@ -29,9 +29,7 @@ class Lexicon:
             try:
                 lines = path.read_text(encoding="utf-8").splitlines()
             except OSError as error:
-                raise ValueError(
-                    f"{path}: cannot be read as a lexicon ({error.strerror}); correct task.lexicon"
-                ) from error
+                raise ValueError(f"{path}: cannot be read as a lexicon ({error.strerror}); correct its path") from error
             except UnicodeDecodeError as error:
                 raise ValueError(f"{path}: is not UTF-8 ({error.reason}); convert the lexicon with iconv") from error
             for number, line in enumerate(lines, start=1):

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from audiossl.contracts import EncoderOutput
-from audiossl.nn.speaker_encoder import strided, validity, zero_padding
+from audiossl.nn.speaker_encoder import strided
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,7 @@ class ResNetBody(nn.Module):
         self.stem = nn.Conv2d(
             1, channels, shape.stem_kernel, (1, shape.stem_stride), padding=shape.stem_kernel // 2, bias=False
         )
-        self.stem_norm = nn.BatchNorm2d(channels)
+        self.stem_norm: nn.Module = nn.BatchNorm2d(channels)
         self.blocks = nn.ModuleList()
         for stage, (count, stride) in enumerate(zip(shape.blocks, shape.strides, strict=True)):
             width = shape.base_channels << stage
@@ -91,16 +92,29 @@ class ResNetBody(nn.Module):
     def frame_layers(self, features: Tensor, lengths: Tensor) -> EncoderOutput:
         """features: (batch, frame, mel), zero at padding. Returns one layer of frames, zero at padding."""
         maps = features.unsqueeze(1).contiguous(memory_format=torch.channels_last)
-        valid = _over_maps(lengths, maps.shape[2])
-        maps = zero_padding(torch.relu(self.stem_norm(self.stem(maps))), valid)
+        valid = _valid_tail(lengths, maps.shape[2])
+        maps = zero_tail(self.stem_norm(self.stem(maps)), valid).relu_()
         for block in self.blocks:
             assert isinstance(block, SEResidualBlock)
             if block.stride > 1:
                 lengths = strided(lengths, block.stride)
-                valid = None if valid is None else _over_maps(lengths, strided(maps.shape[2], block.stride))
+                valid = None if valid is None else _valid_tail(lengths, strided(maps.shape[2], block.stride))
             maps = block(maps, lengths, valid)
         maps = maps.transpose(1, 2)  # (batch, frame, channel, bin)
         return EncoderOutput([maps.mean(3) if self.mean_over_bins else maps.flatten(2)], lengths)
+
+    def fold_norms(self) -> None:
+        """Make every batch norm that follows a convolution part of it, for inference alone: the same embeddings to rounding.
+
+        In eval mode only; there are fewer parameters afterwards. The first batch norm of a block stays: it follows a ReLU, and what it adds
+        must not reach the zeros around the maps.
+        """
+        assert isinstance(self.stem_norm, nn.BatchNorm2d)
+        self.stem, self.stem_norm = fuse_conv_bn_eval(self.stem, self.stem_norm), nn.Identity()
+        for block in self.blocks:
+            assert isinstance(block, SEResidualBlock)
+            block.fold_norms()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def pool(self, output: EncoderOutput) -> Tensor:
         """Embedding (batch, embedding_dim) of the frames."""
@@ -120,7 +134,7 @@ class SEResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
+        self.norm2: nn.Module = nn.BatchNorm2d(channels)
         self.squeeze = nn.Linear(channels, channels // _SQUEEZE)
         self.excite = nn.Linear(channels // _SQUEEZE, channels)
         self.shortcut: nn.Module = nn.Identity()
@@ -131,15 +145,36 @@ class SEResidualBlock(nn.Module):
     def forward(self, maps: Tensor, lengths: Tensor, valid: Tensor | None) -> Tensor:
         """maps: (batch, in_channels, frame, bin), zero at padding. Returns (batch, channels, frame, bin), zero at padding.
 
-        lengths: (batch,), valid frames of the output; valid: (batch, 1, frame, 1) bool of the output, or None if all are.
+        lengths: (batch,), valid frames of the output; valid: of its last frames, those of which any is padding, see `zero_tail`.
         """
-        x = zero_padding(self.norm1(torch.relu(self.conv1(maps))), valid)
-        x = zero_padding(self.norm2(self.conv2(x)), valid)
-        mean = x.mean(3).sum(2) / lengths.clamp(min=1).unsqueeze(1)
+        x = zero_tail(self.norm1(self.conv1(maps).relu_()), valid)
+        x = zero_tail(self.norm2(self.conv2(x)), valid)
+        mean = x.mean((2, 3)) * (x.shape[2] / lengths.clamp(min=1).unsqueeze(1))  # over valid frames: the others are 0
         gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(mean))))
-        return torch.relu(x * gate[:, :, None, None] + zero_padding(self.shortcut(maps), valid))
+        shortcut = maps if isinstance(self.shortcut, nn.Identity) else zero_tail(self.shortcut(maps), valid)
+        return (x * gate[:, :, None, None]).add_(shortcut).relu_()
+
+    def fold_norms(self) -> None:
+        """See `ResNetBody.fold_norms`."""
+        assert isinstance(self.norm2, nn.BatchNorm2d)
+        self.conv2, self.norm2 = fuse_conv_bn_eval(self.conv2, self.norm2), nn.Identity()
+        if isinstance(self.shortcut, nn.Sequential):
+            self.shortcut = fuse_conv_bn_eval(*self.shortcut)
 
 
-def _over_maps(lengths: Tensor, num_frames: int) -> Tensor | None:
-    valid = validity(lengths, num_frames)
-    return None if valid is None else valid[:, None, :, None]
+def zero_tail(maps: Tensor, valid: Tensor | None) -> Tensor:
+    """Zero padding in place, as convolutions must see it. maps: (batch, channel, frame, bin).
+
+    valid: (batch, 1, tail, 1) bool of the last frames, those before being valid in all rows; None if all are. In a length bucket the tail is
+    short, and only it is touched.
+    """
+    if valid is not None:
+        maps[:, :, maps.shape[2] - valid.shape[2] :].masked_fill_(~valid, 0.0)
+    return maps
+
+
+def _valid_tail(lengths: Tensor, num_frames: int) -> Tensor | None:
+    shortest = int(lengths.min())
+    if shortest >= num_frames:
+        return None
+    return (torch.arange(shortest, num_frames, device=lengths.device) < lengths.unsqueeze(1))[:, None, :, None]

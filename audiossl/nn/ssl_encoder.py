@@ -127,11 +127,17 @@ class SSLEncoder(nn.Module):
         return EncoderOutput(layers=self.transformer(x, lengths, num_layers=num_layers), lengths=lengths)
 
     def forward(
-        self, waveform: Tensor, lengths: Tensor, *, masked: Tensor | None = None, num_layers: int | None = None
+        self,
+        waveform: Tensor,
+        lengths: Tensor,
+        *,
+        masked: Tensor | None = None,
+        channels_masked: Tensor | None = None,
+        num_layers: int | None = None,
     ) -> EncoderOutput:
         """Do both; see `local_features` and `contextualise`."""
-        features = self.local_features(waveform, lengths)
-        return self.contextualise(features.z, features.lengths, masked=masked, num_layers=num_layers)
+        z, frames, _ = self.local_features(waveform, lengths)
+        return self.contextualise(z, frames, masked=masked, channels_masked=channels_masked, num_layers=num_layers)
 
 
 def normalised(waveform: Tensor, lengths: Tensor, *, eps: float = 1e-5) -> Tensor:

@@ -22,19 +22,28 @@ class Task(nn.Module):
     workers; small and picklable, without the weights. metric: a key of what `evaluate` returns, and which way is better.
     runner: the file of `superb/` that scores it. selects_on_test: the official protocol chooses the checkpoint on test. shown: what a table
     shows, of what `settle` returns, where that is not the metric. averages: what `evaluate` returns is a mean over utterances, so that it may be
-    asked of one batch after the other, and no predictions be kept. hears: `labels` look at the waveform.
+    asked of one batch after the other, and no predictions be kept. hears: `labels` look at the waveform. encoder_needs: methods of an encoder that it
+    can be fine-tuned with. variant: in what it differs from the published protocol, for the row of a score; "": in nothing that is known.
     """
 
     runner: ClassVar[Literal["pooled", "frames", "search"]] = "frames"
+    variant: ClassVar[str] = ""
     selects_on_test: ClassVar[bool] = False
     shown: ClassVar[str | None] = None
     averages: ClassVar[bool] = False
     hears: ClassVar[bool] = False
+    encoder_needs: ClassVar[tuple[str, ...]] = ("contextualise",)
 
     config: Any
     needs: tuple[str, ...]
     labels: Callable[[Utterance], Mapping[str, Any]]
     metric: tuple[str, Literal["min", "max"]]
+
+    @classmethod
+    def label_files(cls, config: Any, part: str) -> tuple[str, ...]:  # noqa: ARG003 - of some tasks, parts differ
+        """Files of a directory that a score depends on beside the audio, known before anything is built. part: `train`, `dev`, `test`."""
+        columns: tuple[str, ...] = config.columns if hasattr(config, "columns") else (config.column,)
+        return columns
 
     def loss(self, output: EncoderOutput, batch: Batch) -> StepOutput:
         """Return the loss of a batch, as sums."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from audiossl.files import whole_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
@@ -89,10 +91,9 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write it as JSON, atomically."""
-        partial = path.with_name(path.name + ".partial")
         content = {"kind": self.kind, "tokens": list(self.tokens)}
-        partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """Token indices of a text: (label,)."""

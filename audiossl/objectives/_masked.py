@@ -90,6 +90,16 @@ class MaskedViews:
         )
 
 
+class NamedViews(MaskedViews):
+    """Views of an objective that names frames, and says how many unmasked ones it names rightly."""
+
+    def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Mask spans; see `MaskedViews`. Adds unmasked_frames: (unmasked frame,) int64, places of the valid ones in the flattened batch."""
+        made = super().batch_views(batch, rng)
+        valid = np.arange(made["masked"].shape[1]) < self.frames(batch)[:, None]
+        return made | {"unmasked_frames": np.flatnonzero(valid & ~made["masked"])}
+
+
 class MaskedObjective(nn.Module):
     """The base: an encoder, and views that crop and mask. A subclass says its `Config` and `forward`.
 

@@ -13,12 +13,15 @@ from audiossl.losses.dinosr import dinosr
 from audiossl.nn.ema import follow, follower_of
 from audiossl.nn.ema_codebook import EMACodebooks
 from audiossl.nn.spread import spread
+from audiossl.objectives._masked import NamedViews
 from audiossl.objectives._teacher import TeacherConfig, TeacherObjective
+from audiossl.objectives._unmasked import looked_at, share_right
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from audiossl.contracts import Batch
+    from audiossl.data.frame_grid import FrameGrid
     from audiossl.nn.ssl_encoder import LocalFeatures, SSLEncoder
 
 
@@ -65,6 +68,10 @@ class OnlineCodesObjective(TeacherObjective):
         self.register_buffer("frozen", torch.tensor(False))
         self._is_frozen = False
 
+    def light_views(self, config: OnlineCodesConfig, grid: FrameGrid, *, normalise: bool) -> NamedViews:
+        """Return views that also find the unmasked frames."""
+        return NamedViews(config, grid, normalise)
+
     def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """Teacher and student without the positions, which the teacher takes as they are."""
         teacher, student = self.teacher, self.encoder.transformer
@@ -87,16 +94,22 @@ class OnlineCodesObjective(TeacherObjective):
         local = self._local_features(batch)
         masked, places = batch["masked"], batch["masked_frames"]
         assert masked.shape == local.z.shape[:2], (masked.shape, local.z.shape)
-        vectors = self._target_vectors(local, places)
+        others = looked_at(batch["unmasked_frames"], training=self.training)
+        targets = self._target_vectors(local, torch.cat([places, others]))
+        vectors, unmasked = targets[:, : len(places)], targets[:, len(places) :]
         codes = self.codebooks.nearest(vectors)
         if self.training:
             self.codebooks.observe(vectors, codes)
         layers = self.encoder.contextualise(local.z, local.lengths, masked=masked).layers
-        seen = [layer.flatten(0, 1)[places] for layer in self.predicted_from(layers)]
-        logits = torch.stack([head(frames) for head, frames in zip(self.heads, seen, strict=True)])
+        tops = [layer.flatten(0, 1) for layer in self.predicted_from(layers)]
+        logits = self._logits(tops, places)
         loss = dinosr(logits, codes).sum()
         count = torch.full((), len(places), dtype=torch.float32, device=loss.device)
-        return StepOutput(loss, count, spread(seen[-1]) | _code_metrics(logits.argmax(2), codes, self.config.num_codes))
+        metrics = spread(tops[-1][places]) | _code_metrics(logits.argmax(2), codes, self.config.num_codes)
+        with torch.no_grad():
+            named = self._logits(tops, others).argmax(2)
+        metrics["unmasked_accuracy"] = share_right(named.T, self.codebooks.nearest(unmasked).T)
+        return StepOutput(loss, count, metrics)
 
     def after_step(self, step: int) -> None:
         """Move the teacher and the codes, and keep a frozen frontend where it was."""
@@ -111,9 +124,13 @@ class OnlineCodesObjective(TeacherObjective):
 
     @torch.no_grad()
     def _target_vectors(self, local: LocalFeatures, places: Tensor) -> Tensor:
-        """The teacher's frames at the masked places: (book, masked frame, dim)."""
+        """The teacher's frames at some places: (book, place, dim)."""
         targets = self.targets(self.encoder.projection(local.z), local.lengths)
         return torch.stack([target.flatten(0, 1)[places] for target in targets])
+
+    def _logits(self, tops: list[Tensor], places: Tensor) -> Tensor:
+        """What each head says of its layer's frames at some places: (book, frame, code)."""
+        return torch.stack([head(top[places]) for head, top in zip(self.heads, tops, strict=True)])
 
     def _positions(self) -> list[tuple[nn.Module, nn.Module]]:
         return [(self.teacher.positions, self.encoder.transformer.positions)]

@@ -204,10 +204,13 @@ def sampling_views(crops: CropViews, ids: Sequence[str], config: SamplingConfig)
 def embed_clean(encoder: SpeakerEncoder, waveform: Tensor) -> Tensor:
     """Embeddings in eval mode, which leaves batch norms as they are: (1, batch, dim). waveform: (batch, sample)."""
     assert isinstance(encoder, nn.Module)
-    training = encoder.training
+    modes = [
+        (module, module.training) for module in encoder.modules()
+    ]  # not all alike: a frozen part stays in eval mode
     encoder.eval()
     embeddings = encoder.embed(waveform, torch.full((len(waveform),), waveform.shape[1], device=waveform.device))
-    encoder.train(training)
+    for module, training in modes:
+        module.training = training
     return embeddings.unsqueeze(0)
 
 

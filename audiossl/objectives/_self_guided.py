@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from audiossl.nn.masking import valid_frames
 from audiossl.nn.self_guided_mask import self_guided_mask
-from audiossl.objectives._masked import MaskConfig, MaskedObjective, MaskedViews
+from audiossl.objectives._masked import MaskConfig, MaskedObjective, NamedViews
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +47,7 @@ class SelfGuidedConfig(MaskConfig):
 
 
 @dataclass(frozen=True)
-class SelfGuidedViews(MaskedViews):
+class SelfGuidedViews(NamedViews):
     """Spans are drawn in the loader's workers; what the encoder chooses itself is left to `forward`."""
 
     config: SelfGuidedConfig
@@ -77,3 +78,11 @@ class SelfGuidedObjective(MaskedObjective):
         share = config.query_share if self.training else 1.0
         masked = self_guided_mask(self.encoder, local.z, local.lengths, mask_share=config.mask_prob, query_share=share)
         return masked, masked.flatten().nonzero().squeeze(1)
+
+    def unmasked(self, batch: Batch, local: LocalFeatures, masked: Tensor) -> Tensor:
+        """Places of the unmasked frames in the flattened batch, (unmasked frame,) int64. masked: as `masks` gives them."""
+        if self._masking.masking == "span":
+            places: Tensor = batch["unmasked_frames"]
+            return places
+        valid = valid_frames(local.lengths, masked.shape[1])
+        return (valid & ~masked).flatten().nonzero().squeeze(1)

@@ -15,6 +15,7 @@ from audiossl.contracts import StepOutput
 from audiossl.data.alignments import labels_fit
 from audiossl.nn.spread import spread
 from audiossl.objectives._masked import MaskConfig, MaskedObjective, MaskedViews
+from audiossl.objectives._unmasked import looked_at, share_right
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,15 +85,12 @@ class UnitViews(MaskedViews):
         """Mask spans and find the frames that the loss is about.
 
         Adds masked: (batch, frame) bool; masked_frames: (masked frame,) int64, their places in the flattened batch; and masked_targets:
-        (masked frame, label set) int64. Only frames that have a label in every set count. Where unmasked frames weigh something,
-        also unmasked_frames and unmasked_targets.
+        (masked frame, label set) int64; likewise unmasked_frames and unmasked_targets. Only frames that have a label in every set count.
         """
         labels = np.asarray(batch["labels"])
         masked = self.mask(np.asarray(batch["labels_lengths"]), rng)
         labelled = (labels >= 0).all(axis=2)
-        chosen = {"masked": masked & labelled}
-        if self.config.unmasked_weight:
-            chosen["unmasked"] = ~masked & labelled
+        chosen = {"masked": masked & labelled, "unmasked": ~masked & labelled}
         made: Batch = {"masked": masked}
         for which, frames in chosen.items():
             made[f"{which}_frames"] = np.flatnonzero(frames)
@@ -163,7 +161,7 @@ class UnitObjective(MaskedObjective):
         """Sum the loss over masked frames and label sets, and count the frames (Hsu et al., 2021, section II-B, eq. 1 to 3).
 
         L = masked_weight CE(masked) + unmasked_weight CE(unmasked) + penalty_weight N mean(z^2), with the mean of the cross-entropies over
-        the predicted layers; unmasked frames are not even projected when their weight is 0. N counts the frames that enter the loss,
+        the predicted layers; of unmasked frames whose weight is 0 only the accuracy is looked at, see `_unmasked`. N counts the frames that enter the loss,
         once for all label sets.
         """
         local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
@@ -177,12 +175,25 @@ class UnitObjective(MaskedObjective):
         if self.config.unmasked_weight:
             nats, more = self._at(tops, batch, metrics, "unmasked")
             loss, count = loss + self.config.unmasked_weight * nats, count + more
+        else:
+            metrics["unmasked_accuracy"] = self._unmasked_accuracy(tops[-1], batch)
         loss = loss + self.config.penalty_weight * count * local.penalty.float()
         loss = loss + self.further_loss(outputs, batch, metrics)
         total = torch.full((), count, dtype=torch.float32, device=loss.device)
         metrics["penalty"] = (local.penalty.detach().float() * total, total)
         metrics["loss_bits"] = (loss.detach() / math.log(2), total)
         return StepOutput(loss, total, metrics)
+
+    @torch.no_grad()
+    def _unmasked_accuracy(self, top: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Accuracy at the last of the predicted layers, mean over label sets. top: (frame, dim), of the flattened batch."""
+        frames = top[looked_at(batch["unmasked_frames"], training=self.training)]
+        rows = looked_at(batch["unmasked_targets"], training=self.training) + self.config.special_rows
+        last = len(self.layers) - 1
+        predicted = [
+            self.cross_entropy(last, label_set, frames, row)[1] for label_set, row in enumerate(rows.unbind(1))
+        ]
+        return share_right(torch.stack(predicted, dim=1), rows)
 
     def _at(self, tops: list[Tensor], batch: Batch, metrics: Metrics, which: str) -> tuple[Tensor, int]:
         """Sum of the cross-entropy at masked or unmasked frames, mean over layers, and how many frames there are."""

@@ -15,6 +15,7 @@ from audiossl.nn.random_projection_quantiser import RandomProjectionQuantiser
 from audiossl.nn.spread import spread
 from audiossl.objectives._self_guided import SelfGuidedConfig, SelfGuidedObjective
 from audiossl.objectives._units import histogram_perplexity
+from audiossl.objectives._unmasked import looked_at, share_right
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,8 +82,8 @@ class BestRQ(SelfGuidedObjective):
         """Sum the cross-entropy over masked frames, the mean over books, and count the frames."""
         local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
         masked, places = self.masks(batch, local)
-        seen = self._context(local, masked).flatten(0, 1)[places]  # (masked frame, dim)
-        codes = self._targets(batch, local)[places]  # (masked frame, book)
+        top, labels = self._context(local, masked).flatten(0, 1), self._targets(batch, local)
+        seen, codes = top[places], labels[places]  # (masked frame, dim), (masked frame, book)
         logits = self.head(seen).unflatten(1, (self.config.books, -1))
         nats, predicted = unit_cross_entropy(logits.flatten(0, 1), codes.flatten())
         loss = nats.sum() / self.config.books
@@ -95,7 +96,14 @@ class BestRQ(SelfGuidedObjective):
         )
         metrics["prediction_perplexity"] = (named.mean() * count, count)
         metrics["target_perplexity"] = (wanted.min() * count, count)
+        others = looked_at(self.unmasked(batch, local, masked), training=self.training)
+        metrics["unmasked_accuracy"] = self._accuracy(top[others], labels[others])
         return StepOutput(loss, count, metrics)
+
+    @torch.no_grad()
+    def _accuracy(self, frames: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """See `share_right`. frames: (frame, dim), in context. codes: (frame, book)."""
+        return share_right(self.head(frames).unflatten(1, (self.config.books, -1)).argmax(dim=2), codes)
 
     def _context(self, local: LocalFeatures, masked: Tensor) -> Tensor:
         """Frames in context, some of them masked: (batch, frame, dim)."""

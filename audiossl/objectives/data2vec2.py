@@ -78,6 +78,8 @@ class Data2Vec2(TeacherObjective):
             return cls(crop_duration=0.5, mask_length=3, top_layers=2, ema_start=0.5, ema_steps=2, **sizes)
 
     headline: ClassVar[tuple[str, ...]] = ("target_std", "prediction_std")
+    collapse_floors: ClassVar[dict[str, float]] = {"target_std": 0.1, "prediction_std": 0.01}
+    """As published, there from 5,000 updates on."""
 
     def __init__(self, encoder: SSLEncoder, config: Config) -> None:
         super().__init__(encoder, config)

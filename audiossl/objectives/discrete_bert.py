@@ -16,6 +16,7 @@ from audiossl.data.alignments import UnitsCheck
 from audiossl.nn.spread import spread
 from audiossl.objectives._bert import SpanConfig, span_frames
 from audiossl.objectives._units import histogram_perplexity
+from audiossl.objectives._unmasked import looked_at, share_right
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,9 +100,10 @@ class DiscreteBERT(nn.Module):
     def forward(self, batch: Batch) -> StepOutput:
         """Sum the cross-entropy over masked frames, whatever stands in their place, and count them."""
         output = self.encoder(batch["waveform"], batch["waveform_lengths"], masked=batch["masked"])
-        seen = output.layers[-1].flatten(0, 1)[batch["masked_frames"]]  # (masked frame, dim)
+        top = output.layers[-1].flatten(0, 1)
+        seen = top[batch["masked_frames"]]  # (masked frame, dim)
         targets: Tensor = batch["masked_targets"]
-        logits = F.linear(self.head(seen), self.encoder.embedding.weight, self.bias).float()
+        logits = self._logits(seen)
         loss = F.cross_entropy(logits, targets, reduction="sum")
         count = torch.full((), len(seen), dtype=torch.float32, device=seen.device)
         prediction, size = logits.detach().argmax(dim=1), self.encoder.num_codes
@@ -110,8 +112,19 @@ class DiscreteBERT(nn.Module):
             "masked_bits": (loss.detach() / math.log(2), count),
             "prediction_perplexity": (histogram_perplexity(prediction, size) * count, count),
             "target_perplexity": (histogram_perplexity(targets, size) * count, count),
+            "unmasked_accuracy": self._unmasked_accuracy(top, batch),
         }
         return StepOutput(loss, count, metrics)
+
+    def _logits(self, frames: Tensor) -> Tensor:
+        """What the head says of frames in context, (frame, dim): (frame, code)."""
+        return F.linear(self.head(frames), self.encoder.embedding.weight, self.bias).float()
+
+    @torch.no_grad()
+    def _unmasked_accuracy(self, top: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        places = looked_at(batch["unmasked_frames"], training=self.training)
+        units = batch["waveform"].flatten()[places]  # an unmasked frame is what the encoder is given there
+        return share_right(self._logits(top[places]).argmax(dim=1, keepdim=True), units.unsqueeze(1))
 
     def after_step(self, step: int) -> None:
         """Nothing moves between steps."""
@@ -150,8 +163,12 @@ class DiscreteViews:
         }
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the contract's
-        """Find the masked frames, so that no device has to: masked_frames, their places in the flattened batch, and masked_targets."""
+        """Find the masked frames, so that no device has to: masked_frames, their places in the flattened batch, and masked_targets.
+
+        Also unmasked_frames, the places of the others.
+        """
         targets = np.asarray(batch["targets"]).reshape(-1)
         places = np.flatnonzero(targets >= 0)
         kept = {name: value for name, value in batch.items() if not name.startswith("targets")}
-        return kept | {"masked_frames": places, "masked_targets": targets[places]}
+        others = np.flatnonzero((targets < 0) & (np.asarray(batch["waveform"]).reshape(-1) >= 0))
+        return kept | {"masked_frames": places, "masked_targets": targets[places], "unmasked_frames": others}

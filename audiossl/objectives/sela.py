@@ -16,6 +16,7 @@ from audiossl.nn.gather import layout_of
 from audiossl.nn.spread import spread
 from audiossl.objectives._self_guided import SelfGuidedConfig, SelfGuidedObjective
 from audiossl.objectives._units import histogram_perplexity
+from audiossl.objectives._unmasked import share_right
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +92,8 @@ class SeLa(SelfGuidedObjective, WithFollowers):
         self.begin()
         local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
         masked, places = self.masks(batch, local)
-        seen = self.encoder.contextualise(local.z, local.lengths, masked=masked).layers[-1].flatten(0, 1)[places]
+        top = self.encoder.contextualise(local.z, local.lengths, masked=masked).layers[-1].flatten(0, 1)
+        seen = top[places]
         labels = self.labels(batch, places)  # (masked frame, head)
         logits = self.head(seen).unflatten(1, (self.config.heads, -1))
         nats, predicted = unit_cross_entropy(logits.flatten(0, 1), labels.flatten())
@@ -105,7 +107,15 @@ class SeLa(SelfGuidedObjective, WithFollowers):
         )
         metrics["prediction_perplexity"] = (named.mean() * count, count)
         metrics["target_perplexity"] = (wanted.min() * count, count)
+        if not self.training:  # labels of unmasked frames need a transport of their own
+            others = self.unmasked(batch, local, masked)
+            metrics["unmasked_accuracy"] = self._accuracy(top[others], self.labels(batch, others))
         return StepOutput(loss, count, metrics)
+
+    @torch.no_grad()
+    def _accuracy(self, frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """See `share_right`. frames: (frame, dim), in context. labels: (frame, head)."""
+        return share_right(self.head(frames).unflatten(1, (self.config.heads, -1)).argmax(dim=2), labels)
 
     @torch.no_grad()
     def labels(self, batch: Batch, places: Tensor) -> Tensor:

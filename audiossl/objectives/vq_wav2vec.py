@@ -103,7 +103,9 @@ class VQWav2Vec(nn.Module):
         predictions = self.predictors(context).unflatten(2, (self.config.steps, -1))
         found = step_binary_cross_entropy(predictions, q, batch["negatives"], lengths, offset=self.offset)
         loss = found.loss.sum() + self.config.codebook_weight * self.moving * (quantised.loss * found.decisions).sum()
-        return StepOutput(loss, found.decisions.sum().float(), self._metrics(context, quantised, lengths, found))
+        return StepOutput(
+            loss, found.decisions.sum().float(), self._metrics(context, quantised, batch["negatives"], lengths, found)
+        )
 
     def after_step(self, step: int) -> None:
         """Cool Gumbel's noise, and let features and codes go after hold_steps."""
@@ -115,17 +117,19 @@ class VQWav2Vec(nn.Module):
 
     @torch.no_grad()
     def _metrics(
-        self, context: Tensor, quantised: Any, lengths: Tensor, found: Any
+        self, context: Tensor, quantised: Any, negatives: Tensor, lengths: Tensor, found: Any
     ) -> dict[str, tuple[Tensor, Tensor]]:
         valid = valid_frames(lengths, context.shape[1])
         codes, frames = quantised.codes[valid], lengths.sum().float()
         least = code_perplexity(codes, self.encoder.config.entries).min()  # of the groups
         decisions = found.decisions.sum().float()
+        live = live_negatives(quantised.codes, negatives)[valid]
         return spread(context[valid]) | {
             "accuracy": (found.right.sum().float(), found.predictions.sum().float()),
             "decision_bits": (found.loss.detach().sum() / math.log(2), decisions),
             "codebook_loss": ((quantised.loss.detach() * lengths).sum(), frames),
             "code_perplexity": (least * frames, frames),
+            "live_negatives": (live.sum().float(), frames),
             "temperature": (self.temperature * frames, frames),
         }
 
@@ -135,6 +139,13 @@ class VQWav2Vec(nn.Module):
         for name in others:
             if getattr(config, name) != getattr(VQWav2Vec.Config, name):
                 raise ValueError(f"objective.{name}: encoder.quantiser = '{quantiser}' does not use it; leave it out")
+
+
+def live_negatives(codes: Tensor, negatives: Tensor) -> Tensor:
+    """How many negatives of each frame differ from it in a code: (batch, frame). codes: (batch, frame, group); negatives: (batch, frame, negative)."""
+    index = negatives.clamp(min=0).flatten(1).unsqueeze(2).expand(-1, -1, codes.shape[2])
+    others = codes.gather(1, index).view(*negatives.shape, -1)
+    return (others != codes.unsqueeze(2)).any(dim=3).sum(dim=2)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ What a task (`nn.task.Task`) is asked for:
   where the task `averages` (class attribute), scored batch by batch.
 * `selects_on_test` (class attribute, absent: False): where the official protocol chooses on test. Then test is scored at every
   evaluation and its best goes to `Score.official`; and DIR/dev may be absent, with one learning rate, whose last step is the score.
+* `label_files(config, part)` (class method): what `labels.py` hashes, so that heads go on only with the labels that they began with.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ import torch
 
 from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
+from audiossl.superb.answers import Answers
 from audiossl.superb.frame_store import CacheType, FrameStore, bytes_needed
 from audiossl.superb.frame_stream import Frames, FrameViews, Split
-from audiossl.superb.heads import Answers, TaskHeads
+from audiossl.superb.heads import TaskHeads
+from audiossl.superb.labels import Labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,7 +139,10 @@ def run_together(
     """
     _check_shared(entries)
     train = Manifest.open(data / "train")
-    groups = [TaskHeads(entry, upstream, train, out, seed=seed, device=device) for entry in entries]
+    groups = [
+        TaskHeads(entry, upstream, train, out, data=_learnt_from(entry, data), seed=seed, device=device)
+        for entry in entries
+    ]
     splits = _splits(groups, train, upstream, data=data, folder=out / "frames", seed=seed, log=log, device=device)
     views = FrameViews(
         upstream.min_samples,
@@ -152,6 +158,8 @@ def run_together(
             group.ledger.forwards += taken.forwards
             group.take(taken.output, taken.batch, log)
         _measure([group for group in active if group.due], splits, log)
+        if all(group.position >= group.end for group in groups):
+            break  # before the last batch, where all heads have diverged
     return _scores(groups, splits["test"], upstream_name)
 
 
@@ -235,6 +243,12 @@ def _splits(
         )
         found[name] = Split(manifest, Frames(upstream, store, torch.device(device)), loading, seed, log)
     return found
+
+
+def _learnt_from(entry: Entry, data: Path) -> dict[str, str]:
+    """Digest of each directory that has a say in the heads: of test only where it chooses."""
+    parts = ("train", "dev", "test") if entry.task_class.selects_on_test else ("train", "dev")
+    return Labels(entry.task_class, entry.task_config, entry.config).part_digests(data, parts)
 
 
 def _crop(entry: Entry) -> float | None:

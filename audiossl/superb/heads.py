@@ -5,20 +5,21 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from audiossl.config import to_table
+from audiossl.files import whole_file
 from audiossl.superb.score import Score
 from audiossl.train.ledger import Ledger
 from audiossl.train.loop import hash_seed
 from audiossl.train.sums import to_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from audiossl.contracts import Batch, EncoderOutput
@@ -52,7 +53,7 @@ class Best:
 
 
 class Head:
-    """A task with one learning rate."""
+    """A task with one learning rate. alive: until its loss is not finite. skipped: updates that were not, since their gradient was not finite."""
 
     def __init__(self, task: Task, rate: float, entry: Entry) -> None:
         config = entry.config
@@ -61,6 +62,7 @@ class Head:
         maker = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         self.optimizer = maker(self.parameters, lr=rate, weight_decay=config.weight_decay, eps=config.epsilon)
         self.alive = True
+        self.skipped = 0
         self.dev, self.test = Best(), Best()
         self._count = 0.0
 
@@ -76,18 +78,17 @@ class Head:
         self._count += float(step.count)
         return True
 
-    def update(self) -> bool:
-        """Step on the mean since the last one, where anything was counted; returns whether the gradient is finite."""
+    def update(self) -> None:
+        """Step on the mean since the last one, where anything was counted and the gradient is finite."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        finite = True
         if gradients and self._count:
             torch._foreach_mul_(gradients, 1.0 / self._count)
-            finite = math.isfinite(float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)))
-            if finite:
+            if math.isfinite(float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm))):
                 self.optimizer.step()
+            else:
+                self.skipped += 1
         self.optimizer.zero_grad(set_to_none=True)
         self._count = 0.0
-        return finite
 
     @torch.no_grad()
     def predict(self, output: EncoderOutput) -> list[Any]:
@@ -99,6 +100,7 @@ class Head:
         """Return all that a resumed head needs."""
         return {
             "alive": self.alive,
+            "skipped": self.skipped,
             "weights": self.task.state_dict() if self.alive else {},
             "optimizer": self.optimizer.state_dict() if self.alive else {},
             "dev": dataclasses.asdict(self.dev),
@@ -106,48 +108,31 @@ class Head:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take what `state` returned."""
-        self.alive, self.dev, self.test = state["alive"], Best(**state["dev"]), Best(**state["test"])
+        """Take what `state` returned; RuntimeError or ValueError where it is of another head."""
+        self.alive, self.skipped = state["alive"], state["skipped"]
+        self.dev, self.test = Best(**state["dev"]), Best(**state["test"])
         if self.alive:
             self.task.load_state_dict(state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
 
 
-class Answers:
-    """What a head says of a data directory, until it is scored: at the end, or batch by batch where the task `averages`."""
-
-    def __init__(self, head: Head, manifest: Manifest) -> None:
-        self._head, self._manifest = head, manifest
-        self._kept: dict[str, Any] = {}
-        self._sums: dict[str, float] = defaultdict(float)
-        self._count = 0
-
-    def take(self, utterances: Sequence[str], output: EncoderOutput) -> None:
-        """Ask the head about a batch."""
-        self._kept |= zip(utterances, self._head.predict(output), strict=True)
-        if self._head.task.averages:
-            for name, value in self._head.task.evaluate(self._kept, self._manifest).items():
-                self._sums[name] += value * len(self._kept)
-            self._count += len(self._kept)
-            self._kept = {}
-
-    def values(self) -> dict[str, float]:
-        """Return the score by metric; ValueError where no recording could be used."""
-        if not self._head.task.averages:
-            return self._head.task.evaluate(self._kept, self._manifest)
-        if not self._count:
-            raise ValueError(f"{self._manifest.path}: no recording can be used; mend the data")
-        return {name: total / self._count for name, total in self._sums.items()}
-
-
 class TaskHeads:
     """The heads of one task. position: micro-batches that they have taken; ledger: what they cost.
 
-    folder: holds `heads.pt`, written at every evaluation, and the best state of each head on the development data.
+    folder: holds `heads.pt`, written at every evaluation, and the best state of each head on the development data. data: digest of each
+    directory that the heads learn from or are chosen on, by its name. ValueError where `heads.pt` is of other data, labels or settings.
     """
 
     def __init__(
-        self, entry: Entry, source: FeatureSource, train: Manifest, folder: Path, *, seed: int, device: str
+        self,
+        entry: Entry,
+        source: FeatureSource,
+        train: Manifest,
+        folder: Path,
+        *,
+        data: dict[str, str],
+        seed: int,
+        device: str,
     ) -> None:
         self.entry, self.seed, self.device = entry, seed, torch.device(device)
         self.folder = folder / entry.name / f"heads-{source.digest[:8]}-{seed}"
@@ -159,14 +144,14 @@ class TaskHeads:
         # Copies: the heads of all rates begin equal.
         self.heads = [Head(copy.deepcopy(task), rate, entry) for rate in entry.config.learning_rates]
         self.position = 0
-        self.ledger = Ledger()
-        self._facts = {"seed": seed, "upstream": source.digest, **_settings(entry)}
+        self.ledger = Ledger(device)
+        self._facts = {"seed": seed, "upstream": source.digest, "data": data, **_settings(entry)}
         self._resume()
 
     @property
     def end(self) -> int:
-        """Number of micro-batches that it takes in all."""
-        return self.entry.config.steps * self.entry.config.accumulate
+        """Number of micro-batches that it takes in all: no more once all heads have diverged."""
+        return self.entry.config.steps * self.entry.config.accumulate if self.alive else self.position
 
     @property
     def step(self) -> int:
@@ -179,11 +164,16 @@ class TaskHeads:
         return [head for head in self.heads if head.alive]
 
     @property
+    def scored(self) -> list[Head]:
+        """Heads that have a best state, those that diverged later among them."""
+        return [head for head in self.heads if head.dev.step]
+
+    @property
     def due(self) -> bool:
         """Whether the development data is to be scored now."""
         config = self.entry.config
         done, rest = divmod(self.position, config.accumulate)
-        return rest == 0 and (done == config.steps or done % config.eval_every == 0)
+        return bool(self.alive) and rest == 0 and (done == config.steps or done % config.eval_every == 0)
 
     def take(self, output: EncoderOutput | None, batch: Batch, log: Callable[[str], None]) -> None:
         """Train every head on the next micro-batch. output: its frames, None where none of its recordings can be used."""
@@ -192,18 +182,26 @@ class TaskHeads:
         updates = self.position % self.entry.config.accumulate == 0
         own = to_device(_own(batch, self.entry.name), self.device)
         for head in self.alive:
-            fine = True
             if output is not None:
                 self.ledger.alone_forwards += len(batch["utt_ids"])
-                fine = head.micro_step(output, own, seed)
-            if fine and updates:
-                fine = head.update()
-            if not fine:
-                head.alive = False
-                log(f"{self.entry.name}: learning rate {head.rate:g} diverges at step {self.step}; it is dropped")
-        if not self.alive:
+                head.alive = head.micro_step(output, own, seed)
+            if not head.alive:
+                kept = f", its best at step {head.dev.step} is kept" if head.dev.step else ""
+                log(f"{self.entry.name}: learning rate {head.rate:g} diverges at step {self.step}; it is dropped{kept}")
+            elif updates:
+                self._update(head, log)
+        if not self.alive and not self.scored:
             raise ValueError(
                 f"{self.entry.name}: superb.learning_rates {[head.rate for head in self.heads]} all diverge; give smaller ones"
+            )
+
+    def _update(self, head: Head, log: Callable[[str], None]) -> None:
+        before = head.skipped
+        head.update()
+        if head.skipped > before and str(head.skipped).strip("0") == "1":  # the first, the tenth, the hundredth
+            log(
+                f"{self.entry.name}: learning rate {head.rate:g}: the gradient of step {self.step} is not finite; "
+                f"that update is skipped, {head.skipped} so far"
             )
 
     def measured(
@@ -228,8 +226,10 @@ class TaskHeads:
     def chosen(self) -> Head:
         """Return the head that is best on the development data, in its best state."""
         sign = 1.0 if self.metric[1] == "min" else -1.0
-        head = min(self.alive, key=lambda each: sign * (each.dev.value or 0.0))
-        head.task.load_state_dict(_load(self._best_path(head)))
+        head = min(self.scored, key=lambda each: sign * (each.dev.value or 0.0))
+        path = self._best_path(head)
+        with self._matching(path):
+            head.task.load_state_dict(_load(path))
         return head
 
     def score(self, head: Head, values: dict[str, float], upstream: str, together: list[str]) -> Score:
@@ -239,7 +239,7 @@ class TaskHeads:
         official: dict[str, float] = {}
         if self.selects_on_test:
             pick = min if direction == "min" else max
-            official = pick((each.test for each in self.alive), key=lambda best: best.value or 0.0).values
+            official = pick((each.test for each in self.scored), key=lambda best: best.value or 0.0).values
         if head.task.shown is not None:
             values, official = head.task.settle(head.dev.values, values)
         return Score(
@@ -253,11 +253,18 @@ class TaskHeads:
             step=head.dev.step,
             parameters=sum(p.numel() for p in head.parameters),
             cost=self.ledger.cost(),
-            dev={each.rate: each.dev.value for each in self.alive if each.dev.value is not None},
+            dev={each.rate: each.dev.value for each in self.heads if each.dev.value is not None},
             official=official,
             shares=() if shares is None else tuple(shares.tolist()),
-            more={"forwards_shared_with": together} if together else {},
+            more={
+                **({"forwards_shared_with": together} if together else {}),
+                **({"skipped_updates": skipped} if (skipped := self._skipped()) else {}),
+            },
         )
+
+    def _skipped(self) -> dict[str, int]:
+        """Updates that were skipped, by learning rate, where there were any."""
+        return {str(head.rate): head.skipped for head in self.heads if head.skipped}
 
     def _best_path(self, head: Head) -> Path:
         return self.folder / f"best_{head.rate:g}.pt"
@@ -276,16 +283,34 @@ class TaskHeads:
         if not path.is_file():
             return
         state = _load(path)
-        differing = [key for key, value in self._facts.items() if state["facts"].get(key) != value]
-        if differing:
-            raise ValueError(
-                f"{path}: was trained with {differing[0]} {state['facts'].get(differing[0])}, now {self._facts[differing[0]]};"
-                " delete that folder, or choose another --out"
-            )
-        for head, saved in zip(self.heads, state["heads"], strict=True):
-            head.load(saved)
+        self._check(path, state["facts"])
+        with self._matching(path):
+            for head, saved in zip(self.heads, state["heads"], strict=True):
+                head.load(saved)
         self.position = state["position"]
         self.ledger.go_on(state["cost"])
+
+    def _check(self, path: Path, earlier: dict[str, Any]) -> None:
+        """Raise ValueError for the first thing in which heads differ from those of an earlier call."""
+        for key, value in self._facts.items():
+            if earlier.get(key) == value:
+                continue
+            told = f"{key} {earlier.get(key)}, now {value}"
+            if key == "data":
+                known = earlier.get(key) or {}
+                changed = [name for name in {**value, **known} if known.get(name) != value.get(name)]
+                told = f"another {' and '.join(changed)}: utterances or labels have changed"
+            raise ValueError(f"{path}: was trained with {told}; choose another --out, or delete {self.folder}")
+
+    @contextmanager
+    def _matching(self, path: Path) -> Iterator[None]:
+        """Turn what torch says of weights with other names or shapes into one line."""
+        try:
+            yield
+        except (RuntimeError, KeyError) as error:
+            raise ValueError(
+                f"{path}: does not fit this task ({' '.join(str(error).split())[:200]}); choose another --out, or delete {self.folder}"
+            ) from error
 
 
 def _own(batch: Batch, task: str) -> Batch:
@@ -305,9 +330,8 @@ def _settings(entry: Entry) -> dict[str, Any]:
 
 
 def _save(path: Path, content: Any) -> None:
-    partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        torch.save(content, partial)
 
 
 def _load(path: Path) -> Any:

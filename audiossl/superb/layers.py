@@ -107,7 +107,7 @@ def run(
 ) -> Score:
     """Score an upstream on a task such as `tasks.caller`; features are kept in `out/pooled`."""
     layers = _layers(config, upstream)
-    ledger = Ledger()
+    ledger = Ledger(device)
     reading = CacheConfig(config.batch_seconds, config.num_workers, config.max_bad_fraction, config.deviations)
     pool = Pool(slower(upstream, config.slow_down), out / "pooled", reading, config.memory_gb, ledger, log)
     first = Manifest.open(data / ("all" if config.folds else "train"))

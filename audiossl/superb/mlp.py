@@ -112,7 +112,7 @@ def run(
     device: str,
 ) -> Score:
     """Score an upstream on a task whose class is `tasks.attribute`; features are kept in `out/pooled`."""
-    ledger = Ledger()
+    ledger = Ledger(device)
     reading = CacheConfig(config.batch_seconds, config.num_workers, config.max_bad_fraction)
     pool = Pool(upstream, out / "pooled", reading, config.memory_gb, ledger, log)
     folds = left_out(Manifest.open(data / "all"), config.folds) if config.folds else directories(data)

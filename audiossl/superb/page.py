@@ -12,6 +12,7 @@ import numpy as np
 
 from audiossl.diagnostics import page as html
 from audiossl.diagnostics.results import shown
+from audiossl.files import whole_file
 from audiossl.superb.table import lower_is_better
 
 if TYPE_CHECKING:
@@ -33,9 +34,8 @@ def write_table(table: Table, out: Path) -> list[Path]:
     paths = []
     for name, content in (("md", markdown(table)), ("csv", comma_separated(table)), ("html", page(table))):
         path = out / f"table.{name}"
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(path)
+        with whole_file(path) as place:
+            place.write_text(content, encoding="utf-8")
         paths.append(path)
     return paths
 

@@ -132,14 +132,10 @@ def groups_of(manifest: Manifest, grouping: str) -> np.ndarray:
     """(utterance,) number of the group that each utterance belongs to: its recording, the value of a column, or itself (`utterance`)."""
     if grouping == "utterance":
         return np.arange(len(manifest))
-    if grouping != "recording":
-        names: Sequence[str] = read_labels(manifest, grouping)
-    elif hasattr(manifest, "recording"):
-        names = [manifest.recording(row) for row in range(len(manifest))]
+    if grouping == "recording":
+        names: Sequence[str] = [manifest.recording(row) for row in range(len(manifest))]
     else:
-        raise ValueError(
-            f"{manifest.path}: shards do not say of which recording an utterance is; set superb.groups to a column"
-        )
+        names = read_labels(manifest, grouping)
     found: np.ndarray = np.unique(names, return_inverse=True)[1]
     return found
 

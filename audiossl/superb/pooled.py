@@ -125,7 +125,7 @@ def run(
     device: str,
 ) -> Score:
     """Score an upstream on a task whose class is an `nn.utterance_classifier.UtteranceClassifier`; features are kept in `out/pooled`."""
-    ledger = Ledger()
+    ledger = Ledger(device)
     reader = Reader(louder(upstream, config.gain_db), out / "pooled", config, ledger, log)
     first = Manifest.open(data / ("all" if config.folds else "train"))
     task = task_class.from_data(upstream.shape, task_config, first).to(device)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from audiossl import registry
 from audiossl.config import build, merge, to_table
 from audiossl.data.manifest import Manifest
 from audiossl.diagnostics.results import FILE_NAME, read_results
 from audiossl.interop.encoder import named_config
+from audiossl.superb.labels import Labels
 from audiossl.superb.recipes import place as place_of
 from audiossl.superb.recipes import recipe
 
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
 _TRANSFORMERS = "transformers:"
 _PARTS = ("train", "all", "documents", "dev", "queries_dev", "test", "queries_eval")
 """Directories that a task may have. The first that is there is where a filterbank encoder without weights measures its mean and deviation."""
+_ONLY_NAMES = frozenset(("column", "columns", "lexicon", "recogniser", "verifier", "metrics"))
+"""Settings that say where data and models are or what is told beside the metric; others than a recipe's are no variant of its protocol."""
 _ONLY_COST = frozenset(("num_workers", "cache_gb", "max_bad_fraction", "memory_gb"))
 """Settings that change what a score costs, and not what it is; so does `batch_seconds`, but where heads train on the frames of such a batch."""
 
@@ -52,6 +52,11 @@ class Job:
         return _runner(self.task_class)
 
     @property
+    def labels(self) -> Labels:
+        """What it is asked about its data."""
+        return Labels(self.task_class, self.task_config, self.config)
+
+    @property
     def stream(self) -> tuple[Any, ...] | None:
         """What tasks must agree on to share a stream of frames; None where the task has none."""
         if self.task_class.runner != "frames":
@@ -60,6 +65,18 @@ class Job:
 
         crop = getattr(self.task_config, "crop_seconds", None)
         return (crop, *(getattr(self.config, key) for key in SHARED))
+
+    def variant(self, stride: int) -> str:
+        """In what it differs from the published protocol, the settings that are not the recipe's included. stride: of the upstream, samples."""
+        at = getattr(self.task_class, "variant_at", None)
+        told = at(stride) if at is not None else getattr(self.task_class, "variant", "")
+        plain = load_job(self.name).settings
+        changed = [
+            f"{key} {value}, not {plain.get(key)}"
+            for key, value in self.settings.items()
+            if value != plain.get(key) and key.rpartition(".")[2] not in _ONLY_NAMES
+        ]
+        return "; ".join(part for part in (told, *changed) if part)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -129,12 +146,15 @@ def run_jobs(
     device: str,
     log: Callable[[str], None],
 ) -> list[Score]:
-    """Score an upstream on one task, or on several that learn from the same directories; each writes into `out/<task>`.
+    """Score an upstream on one task, or on several that learn from the same directories; each writes into `out/<task>` when it is done.
 
-    Tasks that need frames share the forwards; ValueError where their batches differ.
+    Tasks that need frames share the forwards; ValueError where their batches differ, and for labels that one of them lacks, before anything is run.
     """
     from audiossl.superb import frames
 
+    for job in jobs:
+        job.labels.check(data)
+    digests = {job.name: job.labels.digest(data) for job in jobs}
     given: dict[str, Any] = {
         "upstream": source, "upstream_name": upstream, "data": data, "seed": seed, "log": log, "device": device
     }  # fmt: skip
@@ -142,30 +162,40 @@ def run_jobs(
     together = [job for job in jobs if job.stream is not None]
     if together:
         entries = [frames.Entry(job.name, job.task_class, job.task_config, job.config) for job in together]
-        found = frames.run_together(entries, out=out, **given)
-        scores |= {job.name: score for job, score in zip(together, found, strict=True)}
+        for job, score in zip(together, frames.run_together(entries, out=out, **given), strict=True):
+            scores[job.name] = _written(job, score, out, digests[job.name], source)
     for job in jobs:
         if job.stream is None:
-            scores[job.name] = job.runner.run(
-                job.name, job.task_class, job.task_config, job.config, out=out / job.name, **given
-            )
-    digest = data_digest(data)
-    for job in jobs:
-        score = scores[job.name]
-        said = {**score.more, "protocol": job.settings, "data": digest, "upstream_digest": source.digest}
-        # What the official protocol reports is shown, where something else chose the step.
-        shown = score.metric if score.metric in score.official else next(iter(score.official), score.metric)
-        scores[job.name] = replace(score, metric=shown, more=said)
-        scores[job.name].write(out / job.name)
+            score = job.runner.run(job.name, job.task_class, job.task_config, job.config, out=out / job.name, **given)
+            scores[job.name] = _written(job, score, out, digests[job.name], source)
     return [scores[job.name] for job in jobs]
 
 
-def is_finished(job: Job, out: Path, *, digest: str, data: str, seed: int) -> bool:
-    """Whether `out/<task>` has a score of this upstream by this protocol on this data with this seed."""
+def _written(job: Job, score: Score, out: Path, data: str, source: FeatureSource) -> Score:
+    """Write a score with all that tells it from others; data: digest of what it was trained and tested on."""
+    variant = "; ".join(filter(None, (job.variant(source.shape.stride), score.more.get("variant"))))
+    said = {
+        **score.more,
+        **({"variant": variant} if variant else {}),
+        "protocol": job.settings,
+        "data": data,
+        "upstream_digest": source.digest,
+    }
+    # What the official protocol reports is shown, where something else chose the step.
+    shown = score.metric if score.metric in score.official else next(iter(score.official), score.metric)
+    told = replace(score, metric=shown, more=said)
+    told.write(out / job.name)
+    return told
+
+
+def is_finished(job: Job, out: Path, *, source: FeatureSource, data: Path, seed: int) -> bool:
+    """Whether `out/<task>` has a score of this upstream by this protocol, with this seed, on this data and these labels."""
     place = out / job.name
     if not (place / FILE_NAME).is_file():
         return False
-    wanted = {"task": job.name, "protocol": job.settings, "data": data, "upstream_digest": digest}
+    wanted = {
+        "task": job.name, "protocol": job.settings, "data": job.labels.digest(data), "upstream_digest": source.digest
+    }  # fmt: skip
     return any(row.seed == seed and wanted.items() <= row.more.items() for row in read_results(place))
 
 
@@ -176,20 +206,23 @@ def open_upstream(name: str, data: Path, *, seed: int, device: str) -> FeatureSo
     place = name.removeprefix(_TRANSFORMERS)
     if name.startswith(_TRANSFORMERS) and not (Path(place) / "config.json").is_file():
         raise ValueError(f"{name}: {place} has no config.json; give a folder that transformers wrote")
-    folder = next((data / part for part in _PARTS if (data / part).is_dir()), data)
-    return replace(open_features(place, seed=seed, device=device, train=Manifest.open(folder)), name=name)
+    source = replace(open_features(place, seed=seed, device=device, train=Manifest.open(_first(data))), name=name)
+    if source.reads is not None:
+        raise ValueError(f"{name}: reads {source.reads.column}, and these tasks give recordings; use `audiossl probe`")
+    return source
 
 
-def data_digest(data: Path) -> str:
-    """SHA-256 of the ids and lengths of all utterances of a task, not of their labels; where the directories lie does not matter."""
-    digest = hashlib.sha256()
-    for name in _PARTS:
-        if (data / name).is_dir():
-            manifest = Manifest.open(data / name)
-            digest.update(f"{name} {len(manifest)}\n".encode())
-            digest.update("\n".join(manifest.ids).encode())
-            digest.update(np.ascontiguousarray(manifest.durations, dtype=np.float64).tobytes())
-    return digest.hexdigest()
+def has_data(data: Path) -> bool:
+    """Whether an upstream can be opened for a folder of a task."""
+    try:
+        Manifest.open(_first(data))
+    except ValueError:
+        return False
+    return True
+
+
+def _first(data: Path) -> Path:
+    return next((data / part for part in _PARTS if (data / part).is_dir()), data)
 
 
 def folder_name(upstream: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """What one head reached.
+    """What one head reached; ValueError where it does not say how it came about.
 
     task: name of the recipe without `superb_` (`ks`). upstream: as on the command line. values: what the task's `evaluate` returned on
     test, by name. metric: which of them the table shows; None of them is a fraction of 1: rates are in percent. learning_rate: None where nothing
-    is trained. selection: what chose learning rate and step, such as `dev wer`; where the official protocol selects on test, `official`
+    takes steps, so that `step` is 0. selection: what chose learning rate and step, such as `dev wer`; where the official protocol selects on test, `official`
     holds the value so chosen and `values` the one chosen on dev. dev: the metric on dev by learning rate. shares: of the
     layers, sum 1; () where one layer is taken. parameters: trained ones.
     """
@@ -38,6 +39,24 @@ class Score:
     official: dict[str, float] = field(default_factory=dict)
     shares: tuple[float, ...] = ()
     more: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        place = f"score of {self.upstream or 'no upstream'} on {self.task or 'no task'}"
+        for name in ("task", "upstream", "metric", "selection"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"{place}: has no {name}; a score is not written without one")
+        if not isinstance(self.seed, int):
+            raise ValueError(f"{place}: seed {self.seed!r} is no whole number; a score is not written without its seed")
+        if (self.learning_rate is None) != (self.step == 0) or min(self.step, self.parameters) < 0:
+            raise ValueError(
+                f"{place}: learning rate {self.learning_rate} at step {self.step}; what takes steps has a rate, what takes none has none"
+            )
+        if self.metric not in self.values:
+            raise ValueError(f"{place}: {self.metric!r} is not among its values {', '.join(self.values) or '(none)'}")
+        numbers = {**self.values, **self.official, "learning rate": self.learning_rate or 0.0}
+        odd = next((name for name, value in numbers.items() if not math.isfinite(value)), None)
+        if odd is not None:
+            raise ValueError(f"{place}: {odd} is {numbers[odd]}; only finite numbers are scores")
 
     def write(self, out: Path) -> None:
         """Append one row per value to `results.json` in a folder."""

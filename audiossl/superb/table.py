@@ -116,6 +116,7 @@ def make_table(rows: Sequence[Result]) -> Table:
     upstreams = sorted(dict.fromkeys(upstream for upstream, _ in cells), key=_upstream_order)
     tasks = sorted(dict.fromkeys(task for _, task in cells), key=_task_order)
     marks = _marks(cells, tasks, notes)
+    _tell_variants(cells, tasks, notes)
     totals = _totals(cells, upstreams, [task for task in tasks if task in _TEN], notes)
     return Table(upstreams, tasks, cells, marks, totals, notes)
 
@@ -185,6 +186,19 @@ def _marks(cells: dict[tuple[str, str], Cell], tasks: list[str], notes: list[str
             told = "; ".join(f"{place[0]}: {_listed(cells[place].seeds)}" for place in places)
             notes.append(f"{task}: seeds differ: {told}")
     return marks
+
+
+def _tell_variants(cells: dict[tuple[str, str], Cell], tasks: list[str], notes: list[str]) -> None:
+    """Say in what a column differs from the published protocol, of each upstream by itself where they are not alike."""
+    for task in tasks:
+        by_variant: dict[str, list[str]] = {}
+        for (upstream, name), cell in cells.items():
+            if name == task:
+                by_variant.setdefault(str(cell.last.more.get("variant", "")), []).append(upstream)
+        for variant, upstreams in by_variant.items():
+            if variant:
+                place = task if len(by_variant) == 1 else f"{task} of {', '.join(upstreams)}"
+                notes.append(f"{place}: not the published protocol: {variant}")
 
 
 def _listed(seeds: Iterable[int | None]) -> str:

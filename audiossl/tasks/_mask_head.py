@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from audiossl.contracts import StepOutput
-from audiossl.data.stft import BINS, check_hop, stft
+from audiossl.data.stft import BINS, MAX_HOP, stft
 from audiossl.losses.permutation_free_mse import permutation_free_mse
 from audiossl.nn.pooling import WeightedLayers
 from audiossl.nn.recurrent import BLSTM
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from audiossl.contracts import Batch, EncoderOutput, Utterance
     from audiossl.data.manifest import Manifest
     from audiossl.nn.ssl_encoder import SSLEncoder
+
+
+_HOP = 320
+"""Samples between windows where an upstream's stride is too long for their transform to be inverted: that of the upstreams the protocol was made for."""
 
 
 @dataclass(frozen=True)
@@ -62,30 +66,44 @@ class MaskHead(Task):
 
     The spectrum has windows of 512 samples (32 ms) every stride of the upstream. Masked magnitudes are trained to equal
     |S| max(0, cos(phase of the mixture - phase of S)) (Kolbaek et al., 2017, section III: the nonnegative phase-sensitive mask), sources in their best order.
+    Our variant: the frames of an upstream with a stride above 400 samples are interpolated to one every 320, which the BLSTM then reads.
     Differs from the published code: where the upstream has fewer frames than the spectrum, the last mask is repeated, while there the BLSTM
     runs on through frames of zeros; the order of sources is that of the best SI-SDR; and see `data.stft.istft` for a recording's last samples.
     """
 
     averages: ClassVar[bool] = True
+    variant: ClassVar[str] = (
+        "the last mask is repeated where an upstream has too few frames; sources in the order of the best SI-SDR"
+    )
     hears: ClassVar[bool] = True
+    encoder_needs: ClassVar[tuple[str, ...]] = ("local_features", "contextualise")  # and so one that reads waveforms
 
     labels: MaskLabels
 
-    def __init__(self, encoder_dim: int, num_layers: int, hop: int, sample_rate: int, config: MaskConfig) -> None:
+    def __init__(self, encoder_dim: int, num_layers: int, stride: int, sample_rate: int, config: MaskConfig) -> None:
         super().__init__()
         self.config: MaskConfig = config
-        self.hop, self.sample_rate = hop, sample_rate
+        self.stride, self.sample_rate = stride, sample_rate
+        self.hop = stride if stride <= MAX_HOP else _HOP
         self.needs = config.columns
         self.metric: tuple[str, Literal["min", "max"]] = (config.metrics[0], "max")
-        self.labels = MaskLabels(config.columns, hop)
+        self.labels = MaskLabels(config.columns, self.hop)
         self.weighted = WeightedLayers(num_layers)
         self.blstm = BLSTM(encoder_dim, config.hidden_dim, config.num_layers, dropout=config.dropout)
         self.output = nn.Linear(2 * config.hidden_dim, BINS * len(config.columns))
 
     @classmethod
+    def variant_at(cls, stride: int) -> str:
+        """`variant` on an upstream with this stride, samples."""
+        return (
+            cls.variant
+            if stride <= MAX_HOP
+            else f"{cls.variant}; frames every {stride} samples interpolated to every {_HOP}"
+        )
+
+    @classmethod
     def from_data(cls, encoder: SSLEncoder, config: MaskConfig, manifest: Manifest) -> Self:  # noqa: ARG003 - nothing to learn there
-        """Build it; ValueError for an upstream whose stride is too long, and for metrics that cannot be measured here."""
-        check_hop(encoder.stride)
+        """Build it; ValueError for metrics that cannot be measured here."""
         check_metrics(config.metrics, encoder.sample_rate)
         return cls(encoder.dim, encoder.num_layers, encoder.stride, encoder.sample_rate, config)
 
@@ -101,32 +119,44 @@ class MaskHead(Task):
         """Share of each layer."""
         return self.weighted.shares()
 
-    def masks(self, output: EncoderOutput) -> Tensor:
-        """(batch, frame, bin, source), not negative."""
-        hidden = self.blstm(self.weighted(output), output.lengths)
-        masks: Tensor = self.output(hidden).relu().unflatten(-1, (BINS, len(self.config.columns)))
-        return masks
+    def masks(self, output: EncoderOutput) -> tuple[Tensor, Tensor]:
+        """(batch, frame, bin, source), not negative, a frame every `hop` samples, and their numbers (batch,)."""
+        frames, lengths = self._every_hop(self.weighted(output), output.lengths)
+        masks: Tensor = self.output(self.blstm(frames, lengths)).relu().unflatten(-1, (BINS, len(self.config.columns)))
+        return masks, lengths
 
     def loss(self, output: EncoderOutput, batch: Batch) -> StepOutput:
         """Sum over utterances of the squared error per frame and source, and their number."""
         mixture, targets, lengths = batch["mixture"], batch["targets"], batch["mixture_lengths"]
-        masks = self.masks(output)
+        masks, given = self.masks(output)
         frame = torch.arange(mixture.shape[1], device=masks.device)
-        last = output.lengths.to(masks.device).unsqueeze(1) - 1
+        last = given.to(masks.device).unsqueeze(1) - 1
         masks = masks[torch.arange(len(masks), device=masks.device).unsqueeze(1), torch.minimum(frame, last)]
         loss = permutation_free_mse(masks * mixture.unsqueeze(3), targets, lengths)
         return StepOutput(loss.sum(), torch.full_like(loss[0], len(loss)).detach())
 
     def predict(self, output: EncoderOutput) -> list[np.ndarray]:
-        """Return the masks of each utterance, (frame, bin, source) float32, at the frames of the upstream."""
-        masks = self.masks(output).float().cpu().numpy()
-        return [row[:length] for row, length in zip(masks, output.lengths.tolist(), strict=True)]
+        """Return the masks of each utterance, (frame, bin, source) float32, a frame every `hop` samples."""
+        masks, lengths = self.masks(output)
+        return [row[:length] for row, length in zip(masks.float().cpu().numpy(), lengths.tolist(), strict=True)]
 
     def evaluate(self, predictions: Mapping[str, np.ndarray], manifest: Manifest) -> dict[str, float]:
         """Return `config.metrics`, means over utterances; the recordings are read again, and the masks applied to them."""
         config = self.config
         scoring = Scoring(manifest, config.columns, config.metrics, self.hop, self.sample_rate)
         return scoring.mean(predictions, config.num_workers)
+
+    def _every_hop(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Interpolate (batch, frame, dim) linearly from one frame every `stride` samples to one every `hop`."""
+        if self.hop == self.stride:
+            return frames, lengths
+        many = (lengths * self.stride + self.hop - 1) // self.hop
+        place = torch.arange(int(many.max()), device=frames.device) * (self.hop / self.stride)
+        last = lengths.to(frames.device).unsqueeze(1) - 1
+        before = torch.minimum(place.long().unsqueeze(0), last)
+        row = torch.arange(len(frames), device=frames.device).unsqueeze(1)
+        share = place.frac().unsqueeze(1)
+        return torch.lerp(frames[row, before], frames[row, torch.minimum(before + 1, last)], share.to(frames)), many
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,11 @@ class Attribute:
             _check(word, config.kind, place)
         return cls(config, tuple(sorted(words)))
 
+    @classmethod
+    def label_files(cls, config: Config, part: str) -> tuple[str, ...]:  # noqa: ARG003 - as all tasks have it
+        """Columns of the labels."""
+        return config.columns
+
     def labels(self, manifest: Manifest) -> np.ndarray:
         """Labels of all utterances: (utterance,) int64 class numbers, (utterance, tag) or (utterance, number) float32.
 

@@ -47,6 +47,11 @@ class Caller:
             raise ValueError(f"{manifest.path / config.column}: has {len(names)} label; at least two are needed")
         return cls(config, names)
 
+    @classmethod
+    def label_files(cls, config: Config, part: str) -> tuple[str, ...]:  # noqa: ARG003 - as all tasks have it
+        """Column of the labels."""
+        return (config.column,)
+
     def labels(self, manifest: Manifest) -> np.ndarray:
         """(utterance,) int64, numbers of callers; ValueError names one that training does not have."""
         number = {name: index for index, name in enumerate(self.names)}

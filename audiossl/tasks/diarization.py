@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ class Diarization(Task):
     last answer is repeated, or what is left over is not asked for. Differs from the published code: recordings above `crop_seconds` are cropped
     at random in training, where it cuts them into successive chunks, and go whole through evaluation; DER is that of frames.
     """
+
+    variant: ClassVar[str] = "random crops in training, where successive chunks are taken; DER counts frames"
 
     @dataclass(frozen=True)
     class Config:
@@ -85,6 +87,11 @@ class Diarization(Task):
     def from_experiment(cls, encoder: SSLEncoder, config: Config, experiment: Path) -> Self:  # noqa: ARG003 - nothing was saved
         """Build it as for training."""
         return cls(encoder.dim, encoder.num_layers, encoder.sample_rate / encoder.stride, config)
+
+    @classmethod
+    def label_files(cls, config: Config, part: str) -> tuple[str, ...]:  # noqa: ARG003 - as all tasks have it
+        """Turns."""
+        return (UTT2TURNS,)
 
     def save_labels(self, experiment: Path) -> None:
         """Write nothing: speakers have no names here."""

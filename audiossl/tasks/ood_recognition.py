@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import nn
 
@@ -25,6 +25,8 @@ class OODRecognition(RecurrentCTC):
 
     Differs from the published code: the characters are those of the training texts.
     """
+
+    variant: ClassVar[str] = "characters of the training texts; SpecAugment masks up to its full widths, and no padding"
 
     @dataclass(frozen=True)
     class Config(RecurrentConfig):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from torch import nn
 
@@ -14,7 +15,6 @@ from audiossl.tasks._ctc_head import VOCABULARY, CTCHead, TextLabels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -28,6 +28,8 @@ class PhoneRecognition(CTCHead):
 
     Differs from the published code: the phones are those that the training texts have, without the never used SIL and SPN.
     """
+
+    variant: ClassVar[str] = "phones of the training texts, not the published list of 71"
 
     @dataclass(frozen=True)
     class Config:
@@ -62,6 +64,11 @@ class PhoneRecognition(CTCHead):
             self.labels = LexiconLabels(vocabulary, config.column, lexicon)
         self.projector = nn.Linear(encoder_dim, config.projector_dim)
         self.classifier = nn.Linear(config.projector_dim, len(vocabulary))
+
+    @classmethod
+    def label_files(cls, config: Config, part: str) -> tuple[str, ...]:  # noqa: ARG003 - as all tasks have it
+        """Phones, or words and the lexicon's files."""
+        return (config.column, *(str(Path(path).absolute()) for path in config.lexicon))
 
     @classmethod
     def from_data(cls, encoder: SSLEncoder, config: Config, manifest: Manifest) -> Self:

@@ -28,6 +28,8 @@ class QueryByExample:
     was not searched, such as one of another language, counts as rejected. `mtwv_searched` is that of the searched pairs alone.
     """
 
+    variant: ClassVar[str] = "MTWV by our own scoring; the published tool is unverified"
+
     @dataclass(frozen=True)
     class Config:
         """Defaults are the protocol's.
@@ -48,9 +50,15 @@ class QueryByExample:
 
     metric: tuple[str, Literal["min", "max"]] = ("mtwv", "max")
     runner: ClassVar[str] = "search"
+    optional_files: ClassVar[tuple[str, ...]] = (LISTED,)
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or QueryByExample.Config()
+
+    @classmethod
+    def label_files(cls, config: Config, part: str) -> tuple[str, ...]:  # noqa: ARG003 - as all tasks have it
+        """What documents count, and what is in them."""
+        return (LISTED,) if part == "documents" else (RELEVANT,)
 
     def evaluate(
         self, scores: np.ndarray, queries: Sequence[str], documents: Sequence[str], truth: Truth

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from audiossl.metrics.slot_cer import slot_cer
 from audiossl.metrics.slot_f1 import slot_f1
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 class SlotFilling(RecurrentCTC):
     """The task SF of SUPERB (Yang et al., 2021, section 3.2): ASR's head; each mark of a slot is one more token."""
+
+    variant: ClassVar[str] = "SpecAugment masks up to its full widths, and no padding"
 
     @dataclass(frozen=True)
     class Config(RecurrentConfig):

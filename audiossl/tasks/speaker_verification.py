@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -49,6 +49,10 @@ class SpeakerVerification(Task):
     time-delay network, each with ReLU and without batch norm, see 15 frames; a recording needs 16. Differs from the published code:
     standard deviations have a floor of 0.003, and padding is never counted; recordings are taken as they are, where it trims silence.
     """
+
+    variant: ClassVar[str] = (
+        "recordings as they are, where silence is trimmed, 3 dB are taken off and those below 2 s are left out; deviations have a floor of 0.003"
+    )
 
     @dataclass(frozen=True)
     class Config:
@@ -107,6 +111,11 @@ class SpeakerVerification(Task):
     def from_experiment(cls, encoder: SSLEncoder, config: Config, experiment: Path) -> Self:
         """Build it for the speakers that an experiment was trained with."""
         return cls(encoder.dim, encoder.num_layers, config, Vocabulary.load(experiment / CLASSES))
+
+    @classmethod
+    def label_files(cls, config: Config, part: str) -> tuple[str, ...]:
+        """Speakers, and where it is scored the trials."""
+        return (config.column,) if part == "train" else (config.column, TRIALS)
 
     def save_labels(self, experiment: Path) -> None:
         """Write the speakers into the experiment folder."""

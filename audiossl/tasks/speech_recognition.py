@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from audiossl.metrics.character_error_rate import character_error_rate
 from audiossl.metrics.word_error_rate import word_error_rate
@@ -18,6 +18,10 @@ class SpeechRecognition(RecurrentCTC):
 
     Differs from the published code: the characters are those of the training texts, and no word boundary stands before `<eos>`.
     """
+
+    variant: ClassVar[str] = (
+        "characters of the training texts, not the published list of 32, and no word boundary at the end; SpecAugment masks up to its full widths, and no padding"
+    )
 
     @dataclass(frozen=True)
     class Config(RecurrentConfig):

@@ -163,7 +163,7 @@ class _Run:
         self.best: float | None = None
         constant = (p for name in getattr(module, "constant_lr", ()) for p in module.get_submodule(name).parameters())
         self.optimizer = make_optimizer(module.parameters(), optim, constant=constant)
-        self.monitor = CollapseMonitor(config.collapse)
+        self.monitor = CollapseMonitor(config.collapse, getattr(module, "collapse_floors", {}))
         frontend = getattr(getattr(module, "encoder", None), "frontend", None)
         self._frontend = list(frontend.parameters()) if frontend is not None else []
         self._scores: dict[str, float] = {}

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _DIAGNOSES = {
     "prediction_perplexity": "every frame is predicted as the same few units",
@@ -10,23 +14,34 @@ _DIAGNOSES = {
     "embedding_std": "all frames have the same representation",
     "effective_rank": "the representation lives in almost one dimension",
     "code_perplexity": "the quantiser uses one code: its codebook is dead",
-    "live_negatives": "all negatives equal the positive, so that the loss is 0 and means nothing",
+    "live_negatives": "all negatives equal the positive, so that the loss means nothing",
     "target_std": "the targets are the same everywhere",
     "prediction_std": "the predictions are the same everywhere",
 }
 
+HEALTH = tuple(_DIAGNOSES)
+"""Metrics that are watched."""
+
+_CAUSES_FIRST = tuple(sorted(HEALTH, key=lambda name: not name.startswith("target")))
+"""Dead targets lead to dead predictions within a few steps."""
+
+_STD = 1e-3
+"""Floor of the deviations where neither the configuration nor the objective has one."""
+
 
 @dataclass(frozen=True)
 class CollapseConfig:
-    """When a run counts as collapsed: `patience` logged steps in a row below a floor, after `grace_steps`.
+    """When a run counts as collapsed: `patience` steps in a row below a floor, or not a number, after `grace_steps`.
 
-    The other fields are the smallest healthy values of the metrics of that name, as far as the objective logs them. Perplexities are in
+    A run that is dead from the start stops at step 150. Healthy ones may name a single unit for some steps in a row while the learning rate
+    rises. The other fields are the smallest healthy values of the metrics of that name, as far as the objective logs them; target_std and
+    prediction_std: None is the floor of the objective (data2vec 2.0 has published ones), or 1e-3 where it has none. Perplexities are in
     codes: 1 is a single code. Of several codebooks, groups or label sets, those of targets and codes are the least, so that a dead one does
     not hide behind the others; that of predictions is the mean, for labels that cannot be foreseen are no collapse.
     """
 
     enabled: bool = True
-    grace_steps: int = 200
+    grace_steps: int = 100
     patience: int = 50
     prediction_perplexity: float = 1.5
     target_perplexity: float = 1.5
@@ -34,8 +49,8 @@ class CollapseConfig:
     effective_rank: float = 1.5
     code_perplexity: float = 1.5
     live_negatives: float = 1.0
-    target_std: float = 1e-3
-    prediction_std: float = 1e-3
+    target_std: float | None = None
+    prediction_std: float | None = None
 
 
 class CollapseError(ValueError):
@@ -43,23 +58,27 @@ class CollapseError(ValueError):
 
 
 class CollapseMonitor:
-    """Counts, per metric, how long it has been below its floor."""
+    """Counts, per metric, how long it has been below its floor. floors: the objective's own, where the configuration has none."""
 
-    def __init__(self, config: CollapseConfig) -> None:
+    def __init__(self, config: CollapseConfig, floors: Mapping[str, float] | None = None) -> None:
         self.config = config
         self._low: dict[str, int] = {}
+        own = {name: getattr(config, name) for name in HEALTH}
+        given = floors or {}
+        self._floors = {name: given.get(name, _STD) if floor is None else floor for name, floor in own.items()}
 
     def watch(self, step: int, metrics: dict[str, float]) -> None:
         """Look at the metrics of `step`; raise CollapseError once one has been too low for too long."""
         if not self.config.enabled or step <= self.config.grace_steps:
             return
-        for name, why in _DIAGNOSES.items():
+        for name in _CAUSES_FIRST:
             if name not in metrics:
                 continue
-            floor = getattr(self.config, name)
-            self._low[name] = self._low.get(name, 0) + 1 if metrics[name] < floor else 0
+            value, floor = metrics[name], self._floors[name]
+            healthy = value >= floor  # false for what is not a number
+            self._low[name] = 0 if healthy else self._low.get(name, 0) + 1
             if self._low[name] >= self.config.patience:
                 raise CollapseError(
-                    f"step {step}: collapsed: {name} = {metrics[name]:.3g} < {floor:g} for {self._low[name]} steps: {why}; "
+                    f"step {step}: collapsed: {name} = {value:.3g} {'<' if value < floor else 'not >='} {floor:g} for {self._low[name]} steps: {_DIAGNOSES[name]}; "
                     "lower optim.peak_lr, lengthen optim.warmup_steps or check the targets (train.collapse.enabled=false goes on)"
                 )

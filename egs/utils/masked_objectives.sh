@@ -43,6 +43,15 @@ settings() {
   esac
 }
 
+label_codes() { # SEED FOLDER: label all data with the codes of vq_wav2vec_gumbel_nano, for the one recipe that reads them instead of recordings
+  [ ! -e "$2/codes/applied" ] || return 0
+  attempt "$2" audiossl units fit --data "$train" --out "$2/codes" --feature codes --encoder "$exp/s$1/vq_wav2vec_gumbel_nano/ssl" --clusters 1000 \
+    --overwrite || return 1
+  attempt "$2" audiossl units apply --data $(printf '%s\n' "$train" "${keyword[@]}" "${speaker[@]}" | grep -v -e ^-- -e ^0 | sort -u) \
+    --codebook "$2/codes" --name "vq_s$1_${seconds}s" || return 1
+  touch "$2/codes/applied"
+}
+
 count_updates() { # FOLDER COMMAND ...: write FOLDER/updates
   local folder=$1
   shift
@@ -52,6 +61,9 @@ count_updates() { # FOLDER COMMAND ...: write FOLDER/updates
 pretrain_one() { # RECIPE SEED
   local folder=$exp/s$2/$1
   settings "$1" "$2"
+  if [ "$1" = discrete_bert_nano ]; then
+    label_codes "$2" "$folder" || return 0
+  fi
   local command=($train_cmd pretrain "$1" --data "$train" --device "$device" --train.seed "$2" --train.eval_every 0 "${told[@]}" "${short[@]}")
   if [ ! -e "$folder/updates" ]; then
     attempt "$folder" count_updates "$folder" "${command[@]}" || return 0
@@ -95,10 +107,7 @@ measure_one() { # RECIPE SEED SOURCE FOLDER
   [ ! -e "$4/failed" ] || return 0
   case $1 in
     discrete_bert_nano)
-      # It reads units: the probes' data need them too. They are no frames of a recording, of which units could be made again.
-      attempt "$4" audiossl units apply --data $(printf '%s\n' "${keyword[@]}" "${speaker[@]}" | grep -v -e ^-- -e ^0 | sort -u) \
-        --codebook "$3/units" --name "vq_s$2_${seconds}s" || return 0
-      probe_one "$3" "$4" "$2"
+      probe_one "$3" "$4" "$2" # units of its own layers are not made: it reads units
       return 0
       ;;
     vq_wav2vec_*) layers=codes ;;

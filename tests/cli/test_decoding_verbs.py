@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -148,3 +149,32 @@ def test_complaints_about_decoding(place, capsys, words, fault):
 def test_what_is_not_ctc_has_no_beam():
     with pytest.raises(ValueError, match="--beam 4: exp writes no tokens"):
         _Decoding(4, None, None, None, None).prepare(object(), "exp")
+
+
+def test_texts_that_are_there_are_kept(place, tmp_path, capsys):
+    words = ("transcribe", place / "asr", place / "data", "--num-workers", 0, "--device", "cpu", "--out")
+    out = tmp_path / "texts"
+    out.write_text("mine\n")
+    for where, fault in {
+        out: f"{out}: exists already; choose another --out, or --overwrite",
+        tmp_path: f"{tmp_path}: is a folder; name the file to write",
+        tmp_path / "no" / "texts": f"{tmp_path / 'no'}: no such folder; make it, or choose another --out",
+    }.items():
+        status, printed, err = run(capsys, *words, where)
+        assert (status, printed) == (1, "")
+        assert err == f"audiossl: {fault}\n"
+    assert out.read_text() == "mine\n"
+    assert run(capsys, *words, out, "--overwrite")[0] == 0
+    assert [line.split()[0] for line in out.read_text().splitlines()] == ["s-0", "s-1", "s-2"]
+
+
+def test_transcribing_what_programs_put_out(place, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(place / "data", data, ignore=shutil.ignore_patterns(".index"))
+    rows = (line.split() for line in (data / "wav.scp").read_text().splitlines())
+    (data / "wav.scp").write_text("".join(f"{name} cat {path} |\n" for name, path in rows))
+    words = ("transcribe", place / "asr", data, "--num-workers", 0, "--device", "cpu")
+    status, _, err = run(capsys, *words)
+    assert status == 1
+    assert "--allow-commands" in err
+    assert run(capsys, *words, "--allow-commands")[0] == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -113,3 +114,13 @@ def test_misuse_and_errors_in_one_line(words, status, message, tmp_path, monkeyp
 def test_help_gives_an_example(capsys):
     assert call("--help") == 0
     assert "Example: audiossl prep free_spoken_digits" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_cure_of_a_missing_synthesiser_is_right_everywhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(SystemExit) as stop:
+        main(["prep", "mini", "--out", str(tmp_path / "mini")])
+    assert stop.value.code == 1
+    cure = "pip install '.[synth]' in a checkout, pip install 'audiossl[synth]' elsewhere"
+    assert capsys.readouterr().err == f"audiossl: espeak-ng is not installed; {cure}\n"
+    assert not list(tmp_path.iterdir())

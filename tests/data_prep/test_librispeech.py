@@ -16,7 +16,7 @@ def corpus(tmp_path):
 
 def test_parts_and_the_union_of_training_parts(corpus, tmp_path):
     librispeech.prepare(corpus.parent, tmp_path / "out")  # the folder above is taken, too
-    made = {path.name: Manifest.open(path) for path in (tmp_path / "out").iterdir()}
+    made = {path.parent.name: Manifest.open(path.parent) for path in (tmp_path / "out").rglob("wav.scp")}
     training = ["train-clean-100", "train-clean-360", "train-other-500"]
     assert set(made) == {*training, "dev-clean", "test-clean", "train-960"}
     assert all(len(made[part]) == 4 for part in training)
@@ -33,6 +33,32 @@ def test_an_utterance(corpus, tmp_path):
     assert made.column("utt2spk")[index] == "310"
     assert made.column("utt2gender")[index] == "m"
     assert len(made.audio(index, sample_rate=16000)) == 40000
+
+
+def test_superb_finds_its_splits(corpus, tmp_path):
+    librispeech.prepare(corpus, tmp_path / "partial")
+    (tmp_path / "partial").rename(tmp_path / "out")  # as `audiossl prep` does
+    for split, part in (("train", "train-clean-100"), ("dev", "dev-clean"), ("test", "test-clean")):
+        linked = Manifest.open(tmp_path / "out" / "superb_pr" / split)
+        assert list(linked.ids) == list(Manifest.open(tmp_path / "out" / part).ids)
+
+
+def test_phones_are_looked_up(corpus, tmp_path):
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    first.write_text(
+        "HE HH IY1\nHOPED HH OW1 P T\nTHERE DH EH1 R\nWOULD W UH1 D\nBE B IY1\nBE B IY0\n", encoding="utf-8"
+    )
+    second.write_text("STEW S T UW1\nIT'S IH1 T S\nLATE L EY1 T\nHE HH AH0\n", encoding="utf-8")
+    config = librispeech.Config(lexicon=(str(first), str(second)))
+    librispeech.prepare(corpus, tmp_path / "out", config)
+    made = Manifest.open(tmp_path / "out" / "superb_pr" / "dev")
+    phones = dict(zip(made.column("text"), made.column("utt2phones"), strict=True))
+    assert phones["IT'S LATE"] == "IH1 T S L EY1 T"
+    assert phones["HE HOPED THERE WOULD BE STEW"] == "HH IY1 HH OW1 P T DH EH1 R W UH1 D B IY1 S T UW1"
+    with pytest.raises(
+        ValueError, match=r"^10-1000-0000: 'STEW' is not in the lexicon .*a\.txt; add its pronunciation"
+    ):
+        librispeech.prepare(corpus, tmp_path / "less", librispeech.Config(lexicon=(str(first),)))
 
 
 def test_faults_are_named(corpus, tmp_path):

@@ -39,13 +39,13 @@ def column(folder, name):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("superb_mini")
-    superb_mini.prepare(None, root, replace(superb_mini.Config.tiny(), tasks=tuple(superb_mini._TASKS)))
+    superb_mini.prepare(None, root, replace(superb_mini.Config.tiny(), tasks=("all",)))
     return root
 
 
 def test_every_task_is_there_and_sound(made):
-    layout = {task: set(SPLIT) for task in ("pr", "asr", "ks", "sid", "asv", "sd", "ic", "sf", "ood", "se", "ss")}
-    layout |= {"er": {"all"}, "qbe": {"documents", "queries_dev", "queries_eval"}}
+    layout = {task: set(SPLIT) for task in ("pr", "asr", "ks", "sid", "asv", "sd", "ic", "sf", "ood", "se", "ss", "st")}
+    layout |= {"vc": {*SPLIT, "reference"}, "er": {"all"}, "qbe": {"documents", "queries_dev", "queries_eval"}}
     found = {path.name: {part.name for part in path.iterdir()} for path in made.iterdir() if path.name != "audio"}
     assert found == layout
     for task, parts in layout.items():
@@ -55,7 +55,7 @@ def test_every_task_is_there_and_sound(made):
 
 
 def test_voices_are_apart_but_where_they_must_not_be(made):
-    for task in ("pr", "ks", "asv", "ic", "sf", "ood", "se"):
+    for task in ("pr", "ks", "asv", "ic", "sf", "ood", "se", "st"):
         voices = [set(column(made / task / part, "utt2spk").values()) - {"noise"} for part in SPLIT]
         assert not voices[0] & voices[1] | voices[0] & voices[2] | voices[1] & voices[2]
     known, *others = (set(column(made / "sid" / part, "utt2spk").values()) for part in SPLIT)
@@ -177,6 +177,37 @@ def test_a_mixture_is_the_sum_of_its_sources(made):
         assert abs(first[0] - first[1]) < 0.3 * 16_000  # they begin together
 
 
+def test_sentences_are_translated_word_by_word_and_none_is_in_two_parts(made):
+    parts = {english.upper(): german for pairs in superb_mini._GERMAN.values() for english, german in pairs.items()}
+    texts = []
+    for part in SPLIT:
+        translations = column(made / "st" / part, "utt2translation")
+        for name, text in column(made / "st" / part, "text").items():
+            texts.append(text)
+            for english, german in parts.items():
+                assert (f" {english} " in f" {text} ") == (f" {german} " in f" {translations[name][:-1]} ")
+    assert len(set(texts)) == len(texts)
+
+
+def test_what_is_converted_is_said_by_the_target_too(made):
+    (target,) = {*column(made / "vc" / "train", "utt2spk").values(), *column(made / "vc" / "dev", "utt2spk").values()}
+    sources = set(column(made / "vc" / "test", "utt2spk").values())
+    assert len(sources) == 4
+    assert target not in sources
+    assert set(column(made / "vc" / "reference", "utt2spk").values()) == {target}
+    heard = {
+        str(made / "audio" / "vc" / "reference" / f"{name}.flac"): text
+        for name, text in column(made / "vc" / "reference", "text").items()
+    }
+    texts = column(made / "vc" / "test", "text")
+    assert {name: heard[path] for name, path in column(made / "vc" / "test", "utt2target").items()} == texts
+    for part in ("train", "dev"):
+        assert column(made / "vc" / part, "utt2target") == {
+            line.split()[0]: line.split()[1] for line in (made / "vc" / part / "wav.scp").read_text().splitlines()
+        }
+        assert not set(column(made / "vc" / part, "text").values()) & set(texts.values())
+
+
 def test_relevant_documents_say_the_query(made):
     texts = column(made / "qbe" / "documents", "text")
     asked = []
@@ -191,7 +222,9 @@ def test_relevant_documents_say_the_query(made):
 
 def test_the_same_bytes_whatever_the_number_of_workers(made, tmp_path):
     superb_mini.prepare(
-        None, tmp_path, replace(superb_mini.Config.tiny(), tasks=("ks", "sd", "er", "ood", "se", "ss"), workers=1)
+        None,
+        tmp_path,
+        replace(superb_mini.Config.tiny(), tasks=("ks", "sd", "er", "ood", "se", "ss", "st", "vc"), workers=1),
     )
     one, other = hashes(tmp_path), hashes(made)
     assert one

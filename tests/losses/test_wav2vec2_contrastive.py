@@ -149,6 +149,36 @@ def test_clustered_loss_equals_a_loop(mode):
 
 
 @pytest.mark.parametrize("mode", CHANGES)
+def test_clustered_gradient_equals_that_of_a_loop(mode):
+    context, targets, negatives, slots, codes = example(negatives=7)
+
+    def by_pairs(x, y):
+        losses = []
+        for t in range(FRAMES):
+            others = [frame_of(int(slots[t]) // 5, k) for k in negatives.flatten(0, 1)[slots[t]]]
+            logits = [x[t] @ y[k] / x[t].norm() / y[k].norm() / TAU for k in [t, *others]]
+            for place, k in enumerate(others, start=1):
+                if CLUSTERS[k] == CLUSTERS[t]:
+                    logits[place] = CHANGES[mode](logits[place])
+            alive = [logits[0]] + [logit for logit, k in zip(logits[1:], others, strict=True) if codes[k] != codes[t]]
+            losses.append(torch.log(sum(logit.exp() for logit in alive)) - alive[0])
+        return torch.stack(losses)
+
+    def ours(x, y):
+        return cluster_contrastive(
+            x, y, negatives, slots, clusters=CLUSTERS, scale=0.3, mode=mode, identity=codes, temperature=TAU
+        ).loss
+
+    gradients = []
+    for form in (by_pairs, ours):
+        inputs = [context.clone().requires_grad_(), targets.clone().requires_grad_()]
+        gradients.append(torch.autograd.grad((form(*inputs) * torch.arange(1, FRAMES + 1)).sum(), inputs))
+    for theirs, mine in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-8)
+        assert mine.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("mode", CHANGES)
 def test_scale_1_is_wav2vec2(mode):
     context, targets, negatives, slots, codes = example()
     plain = wav2vec2_contrastive(context, targets, negatives, slots, identity=codes)

@@ -17,9 +17,7 @@ def test_the_first_pronunciation_wins(tmp_path):
 
 def test_faults_are_named(tmp_path):
     path = tmp_path / "a.txt"
-    with pytest.raises(
-        ValueError, match=r"a.txt: cannot be read as a lexicon \(No such file.*\); correct task.lexicon"
-    ):
+    with pytest.raises(ValueError, match=r"a.txt: cannot be read as a lexicon \(No such file.*\); correct its path"):
         Lexicon.read([str(path)])
     path.write_text("A AH0\nB\n")
     with pytest.raises(ValueError, match=r"a.txt:2: 'B' has no phones; write"):

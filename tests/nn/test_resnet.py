@@ -8,7 +8,7 @@ import torch
 from network_oracles import array, batch_norm, conv2d, linear, relu, sigmoid, unsettle
 from torch import nn
 
-from audiossl.nn.resnet import ResNetBody, ResNetShape, SEResidualBlock
+from audiossl.nn.resnet import ResNetBody, ResNetShape, SEResidualBlock, zero_tail
 from audiossl.nn.statistics_pooling import StatisticsPooling
 
 
@@ -72,6 +72,27 @@ def test_padding_changes_nothing():
         alone = body.frame_layers(features[row : row + 1, :count], lengths[row : row + 1])
         torch.testing.assert_close(together.layers[0][row, : alone.layers[0].shape[1]], alone.layers[0][0])
         torch.testing.assert_close(embeddings[row], body.pool(alone)[0])
+
+
+@pytest.mark.parametrize("mean_over_bins", [True, False])
+def test_folded_batch_norms_change_nothing(mean_over_bins):
+    body = small(mean_over_bins=mean_over_bins).eval()
+    lengths = torch.tensor([22, 13])
+    features = torch.randn(2, 22, 9, dtype=torch.float64)
+    features[1, 13:] = 0
+    expected = body.pool(body.frame_layers(features, lengths))
+    body.fold_norms()
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in body.modules()) == len(body.blocks)
+    assert all(isinstance(block.norm1, nn.BatchNorm2d) for block in body.blocks)
+    torch.testing.assert_close(body.pool(body.frame_layers(features, lengths)), expected, atol=1e-10, rtol=1e-10)
+
+
+def test_the_tail_of_maps_is_zeroed_where_it_is_padding():
+    maps = torch.ones(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    valid = torch.tensor([[True, True], [True, False]])[:, None, :, None]
+    assert zero_tail(maps, valid) is maps
+    assert maps.sum((1, 3)).tolist() == [[15, 15, 15, 15], [15, 15, 15, 0]]
+    assert zero_tail(maps, None) is maps
 
 
 def test_channels_last_all_the_way():

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import inspect
+import json
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from audiossl.nn import span_masks
 from audiossl.nn.masking import valid_frames
 from audiossl.nn.span_masks import channel_mask, span_mask
 
@@ -151,3 +157,25 @@ def test_errors(frames, options, words):
 
 def test_valid_frames():
     assert valid_frames(torch.tensor([2, 0, 3]), 3).tolist() == [[True, True, False], [False] * 3, [True] * 3]
+
+
+def test_without_a_place_for_a_cache_it_is_compiled_all_the_same(tmp_path):
+    # As where packages are installed read-only and the home folder cannot be written: neither can hold numba's cache.
+    (tmp_path / "uncached.py").write_text(inspect.getsource(span_masks))
+    (tmp_path / "__pycache__").touch()
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"), os.devnull)
+    code = (
+        "import json, numpy, uncached\n"
+        "mask = uncached.span_mask([40, 30], mask_prob=0.5, mask_length=5, generator=numpy.random.default_rng(3))\n"
+        "print(json.dumps(mask.tolist()))"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | nowhere,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout) == masks([40, 30], seed=3, mask_prob=0.5, mask_length=5).tolist()

@@ -77,7 +77,8 @@ def test_loss_is_that_of_each_labelled_frame(unmasked_weight):
     assert result.count == count > 10
     torch.testing.assert_close(result.loss_sum, loss, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(result.metrics["loss_bits"][0], loss.detach() / math.log(2), rtol=1e-5, atol=1e-4)
-    assert ("unmasked_accuracy" in result.metrics) is bool(unmasked_weight)
+    assert "unmasked_accuracy" in result.metrics
+    assert ("unmasked_bits" in result.metrics) is bool(unmasked_weight)
 
 
 def test_gradients_reach_every_parameter():
@@ -88,13 +89,28 @@ def test_gradients_reach_every_parameter():
     assert sum(bool(p.grad.any()) for p in module.parameters()) > 0.9 * len(list(module.parameters()))
 
 
-def test_unmasked_frames_cost_nothing_at_weight_zero():
-    module = objective(HuBERT.Config(crop_duration=0.5, mask_length=3, final_dim=8))
+def test_unmasked_frames_cost_next_to_nothing_at_weight_zero():
+    module = objective(HuBERT.Config(crop_duration=9.0, mask_length=3, mask_prob=0.1, final_dim=8))
     seen = []
-    module.projections[0].register_forward_hook(lambda _, inputs, output: seen.append(len(inputs[0])))
-    batch = make_batch(module, [utterance(1), utterance(2)])
+    module.projections[0].register_forward_hook(lambda _, inputs, output: seen.append(output))
+    batch = make_batch(module, [utterance(1, 9.0), utterance(2, 9.0)])
     module(batch)
-    assert seen == [int(batch["masked"].sum())]
+    masked, others = int(batch["masked"].sum()), len(batch["unmasked_frames"])
+    assert others > 600
+    assert [(len(output), output.requires_grad) for output in seen] == [(masked, True), (-(-others // 4), False)]
+    seen.clear()
+    module.eval()(batch)
+    assert [len(output) for output in seen] == [masked, others]
+
+
+def test_unmasked_accuracy_is_the_same_with_and_without_weight():
+    metrics = []
+    for weight in (0.0, 1.0):
+        module = objective(HuBERT.Config(crop_duration=2.0, mask_length=3, final_dim=8, unmasked_weight=weight)).eval()
+        metrics.append(module(make_batch(module, [utterance(1), utterance(2)])).metrics["unmasked_accuracy"])
+    (right, count), (wanted, labels) = metrics
+    assert count == labels > 20
+    assert right == pytest.approx(wanted.item())
 
 
 def test_padding_and_batch_mates_change_nothing():

@@ -13,7 +13,10 @@ from audiossl.contracts import Utterance
 from audiossl.data.collate import collate, to_tensors
 from audiossl.encoders.vq_wav2vec import VQWav2Vec as Encoder
 from audiossl.interop.encoder import build_encoder
-from audiossl.objectives.vq_wav2vec import VQWav2Vec
+from audiossl.objectives.vq_wav2vec import VQWav2Vec, live_negatives
+from audiossl.train.distributed import World
+from audiossl.train.loop import TrainConfig, train
+from audiossl.train.optim import OptimConfig
 
 RATE = 16000
 
@@ -187,3 +190,35 @@ def test_nano_recipe_learns_and_keeps_its_codes(quantiser):
     chance = -sum(p * np.log2(p) for p in (1 / 11, 10 / 11))
     assert np.mean(bits[-20:]) < min(np.mean(bits[:10]), chance)
     assert np.mean([row["code_perplexity"] for row in told[-20:]]) > 2.5
+
+
+def test_negatives_live_where_a_code_differs():
+    rng = np.random.default_rng(0)
+    codes, drawn = rng.integers(0, 2, (2, 7, 2)), rng.integers(0, 7, (2, 7, 4))
+    drawn[1, 5:] = -1  # padding
+    found = live_negatives(torch.from_numpy(codes), torch.from_numpy(drawn))
+    for u, t in [(0, t) for t in range(7)] + [(1, t) for t in range(5)]:
+        assert found[u, t] == sum((codes[u, n] != codes[u, t]).any() for n in drawn[u, t])
+
+
+@pytest.mark.parametrize("quantiser", ["gumbel", "kmeans"])
+def test_a_dead_quantiser_leaves_no_negative_alive(quantiser):
+    module = objective(quantiser, num_negatives=10).eval()
+    batch = make_batch(module, [utterance(1), utterance(2)])
+    live, count = module(batch).metrics["live_negatives"]
+    assert 1 < live / count <= 10
+    with torch.no_grad():
+        for parameter in module.encoder.quantiser.parameters():
+            parameter.zero_()
+    assert module(batch).metrics["live_negatives"][0] == 0
+
+
+def test_the_loop_logs_the_gradient_of_its_convolutions(tmp_path):
+    module = objective()
+    batch = make_batch(module, [utterance(1), utterance(2)])
+    last = train(
+        module, lambda positions: (dict(batch) for _ in positions), experiment=tmp_path,
+        config=TrainConfig(max_steps=1, precision="fp32", tensorboard=False), optim=OptimConfig(),
+        world=World(0, 1, torch.device("cpu")), sample_rate=RATE,
+    )  # fmt: skip
+    assert 0 < last["frontend_grad_norm"] < last["grad_norm"]

@@ -144,8 +144,19 @@ def test_a_finished_run_is_only_scored_again(data, tmp_path):
     second = train(entry(), data, tmp_path, upstream)[0]
     assert second.values == first.values
     assert upstream.calls == 1
-    with pytest.raises(ValueError, match=r"was trained with superb.eval_every 3, now 2; delete that folder"):
+    with pytest.raises(
+        ValueError, match=r"was trained with superb.eval_every 3, now 2; choose another --out, or delete"
+    ):
         train(entry(eval_every=2), data, tmp_path)
+
+
+def test_heads_that_are_chosen_on_test_are_kept_only_for_its_labels(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    train(starts(), tmp_path / "data", tmp_path / "out")
+    text = tmp_path / "data" / "test" / "text"
+    text.write_text(text.read_text().replace("test1 no", "test1 so"))
+    with pytest.raises(ValueError, match="was trained with another test: utterances or labels have changed"):
+        train(starts(), tmp_path / "data", tmp_path / "out")
 
 
 def test_the_best_state_on_dev_is_scored(data, tmp_path):

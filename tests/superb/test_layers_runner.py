@@ -149,7 +149,7 @@ def test_the_verb(callers, tmp_path, capsys):
     assert stop.value.code == 0, err
     shown = json.loads(out)
     assert shown["values"]["unweighted_average_recall"] > 90
-    assert (tmp_path / "callers" / "results.json").is_file()
+    assert (tmp_path / "fbank" / "callers" / "results.json").is_file()
 
 
 def test_the_recipe_is_what_the_defaults_are():

@@ -12,7 +12,7 @@ from frame_runs import RATE, Upstream, assert_same_heads, checkpoint, entry, tra
 from audiossl.data.audio import write_audio
 from audiossl.data.manifest import Manifest
 from audiossl.data.writer import CorpusUtterance, write_data_dir
-from audiossl.superb.heads import Answers
+from audiossl.superb.answers import Answers
 from audiossl.tasks.separation import Separation
 
 

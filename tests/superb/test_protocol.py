@@ -44,6 +44,16 @@ X_VECTOR = {
     ("Conv1d 1/1", 512, 512), ("Conv1d 1/1", 512, 1500), ("Linear", 3000, 512), ("Linear", 512, 512),
 }  # fmt: skip
 MASKS = {("BLSTM", 768, 896), ("BLSTM", 1792, 896)}
+TRANSLATOR = {
+    ("Conv1d 5/1", 768, 1024),
+    ("Conv1d 5/1", 512, 1024),
+    ("Linear", 512, 512),
+    ("Linear", 512, 2048),
+    ("Linear", 2048, 512),
+}
+CONVERTER = {
+    ("Linear", 768, 512), ("Conv1d 5/1", 512, 512), ("BLSTM", 512, 512), ("Linear", 80, 256), ("Linear", 256, 256), ("Linear", 1024, 1024), ("Linear", 1024, 80),
+}  # fmt: skip
 
 TABLE = {
     "pr": Row("phone_recognition", "frames", 1e-2, 100_000, (16, 2), 1.0, 1000, ("per", "min"), MEAN),
@@ -61,8 +71,11 @@ TABLE = {
     "se": Row("enhancement", "frames", 1e-4, 150_000, (8, 1), 1.0, 1250, ("pesq", "max"), MASKS | {("Linear", 1792, 257)}),
     "ss": Row("separation", "frames", 1e-4, 150_000, (8, 1), 1.0, 2000, ("si_sdr_improvement", "max"), MASKS | {("Linear", 1792, 514)}),
     "ood": Row("ood_recognition", "frames", 1e-4, 500_000, (16, 1), 1.0, 2000, ("wer", "min"), RECURRENT | {("Linear", 2048, 2048)}),
+    # Its batches are 10,000 frames of 20 ms, whatever their number of utterances.
+    "st": Row("speech_translation", "frames", 1e-3, 32_000, (1000, 8), 10.0, 2000, ("bleu", "max"), TRANSLATOR),
+    "vc": Row("voice_conversion", "frames", 1e-4, 10_000, (6, 1), 1.0, 1000, ("mcd", "min"), CONVERTER),
 }  # fmt: skip
-NEEDS = {"se": ("pesq", "pystoi")}
+NEEDS = {"se": ("pesq", "pystoi"), "st": ("sacrebleu",)}
 """Packages without which a task refuses to be built."""
 
 
@@ -70,11 +83,12 @@ NEEDS = {"se": ("pesq", "pystoi")}
 def manifest(tmp_path_factory):
     """Two utterances with every label that a task may want."""
     root = tmp_path_factory.mktemp("labels")
-    write_audio(root / "a.wav", np.zeros(16_000, np.float32), 16_000)
+    write_audio(root / "a.wav", np.full(16_000, 0.1, np.float32), 16_000)
     columns = {
         "text": "GO UP", "utt2phones": "G OW1 AH1 P", "utt2slots": "GO B-way UP E-way", "utt2keyword": "up", "utt2emotion": "sad",
         "utt2clean": str(root / "a.wav"), "utt2source1": str(root / "a.wav"), "utt2source2": str(root / "a.wav"),
         "utt2action": "go", "utt2object": "one", "utt2location": "up", "utt2session": "x", "utt2turns": "a 0 0.5 b 0.2 1",
+        "utt2translation": "Geh hinauf.", "utt2target": str(root / "a.wav"),
     }  # fmt: skip
     rows = [CorpusUtterance(f"{who}-1", f"{who}-1", root / "a.wav", who, columns=columns) for who in "ab"]
     write_data_dir(rows, root / "data")
@@ -103,15 +117,18 @@ def test_training(name):
         assert config.batch == row.batch[0] * row.batch[1]
     else:
         assert (config.batch_utterances, config.accumulate) == row.batch
-        assert (config.optimizer, config.weight_decay) == (("adamw", 0.01) if name == "asv" else ("adam", 0.0))
-        assert config.epsilon == (1e-7 if name in {"se", "ss"} else 1e-8)
+        assert (config.optimizer, config.weight_decay) == {
+            "asv": ("adamw", 0.01),
+            "vc": ("adamw", 0.0),
+        }.get(name, ("adam", 0.0))
+        assert config.epsilon == (1e-7 if name in {"se", "ss", "vc"} else 1e-8)
     assert row.clip is None or config.clip_norm == row.clip
 
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.sizes])
 def test_head(name, manifest):
     for package in NEEDS.get(name, ()):
-        pytest.importorskip(package, reason=f"{name} measures with {package}, of the extra `enh`")
+        pytest.importorskip(package, reason=f"{name} measures with {package}, of an extra")
     job = load_job(name)
     task = job.task_class.from_data(BASE, job.task_config, manifest)
     assert tuple(task.metric) == TABLE[name].metric
@@ -141,7 +158,7 @@ def test_what_training_draws():
     assert load_job("asv").task_config.crop_seconds == 8.0
     # 2000 frames of 20 ms.
     assert load_job("sd").task_config.crop_seconds == 40.0
-    for name in ("pr", "asr", "sf", "se", "ss", "ood"):
+    for name in ("pr", "asr", "sf", "se", "ss", "ood", "st", "vc"):
         assert getattr(load_job(name).task_config, "crop_seconds", None) is None
     er = load_job("er").config
     assert (er.folds, er.dev_share) == ("utt2session", 0.2)
@@ -169,6 +186,20 @@ def test_masks():
         config = load_job(name).task_config
         assert (config.num_layers, config.dropout) == (3, 0.5)
         assert (config.columns, config.metrics) == (columns, metrics)
+
+
+def test_translation():
+    config = load_job("st").task_config
+    assert (config.encoder_layers, config.decoder_layers, config.beam, config.label_smoothing) == (3, 3, 20, 0.1)
+    assert (config.tokenizer, config.bpe_size) == ("13a", 0)
+    assert load_job("st").config.batch_seconds == 10_000 * 0.02
+
+
+def test_conversion():
+    job = load_job("vc")
+    assert (job.task_config.encoder, job.task_config.prenet_dims, job.task_config.cells) == ("tacotron2", (256, 256), 2)
+    assert (job.task_config.recogniser, job.task_config.verifier) == ("", "")
+    assert job.task_class.selects_on_test
 
 
 def test_search():

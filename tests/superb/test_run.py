@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from audiossl.cli.main import main
 from audiossl.data.audio import write_audio
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.results import read_results
+from audiossl.diagnostics.sources import fbank_source
+from audiossl.superb import pooled
+from audiossl.superb.recipes import task_names
 from audiossl.superb.run import (
-    data_digest,
     folder_name,
     groups,
     is_finished,
@@ -23,6 +27,7 @@ from audiossl.superb.run import (
 )
 from audiossl.superb.score import Score
 from audiossl.superb.table import make_table, read_scores
+from audiossl.tasks.keyword import Keyword
 from audiossl.train.ledger import Cost
 
 WORDS = {"low": 300.0, "mid": 900.0, "high": 2500.0}
@@ -84,15 +89,14 @@ def test_what_only_costs_is_no_part_of_the_protocol():
     assert one.settings != load_job("ks", {"task": {"projector_dim": 5}}).settings
 
 
-def test_digest_of_data_is_of_what_is_in_it(data, tmp_path):
+def test_digest_of_data_is_of_what_is_in_it(tmp_path):
     for name in ("one", "other", "less"):
         write_tones(tmp_path / name, "train", 4 if name == "less" else 5, np.random.default_rng(1))
         (tmp_path / name / "audio").rename(tmp_path / f"audio of {name}")
         table = tmp_path / name / "train" / "wav.scp"
         table.write_text(table.read_text().replace(f"/{name}/audio/", f"/audio of {name}/"))
-    one, other, less = (data_digest(tmp_path / name) for name in ("one", "other", "less"))
+    one, other, less = (load_job("ks").labels.digest(tmp_path / name) for name in ("one", "other", "less"))
     assert one == other != less
-    assert data_digest(data / "ks") != data_digest(data / "er")
 
 
 def test_tasks_of_one_folder_are_put_together_only_where_they_learn_from_frames(data, tmp_path):
@@ -117,18 +121,36 @@ def test_one_task(data, tmp_path, capsys):
     assert code == 0, err
     assert "upstream forwards   42" in out
     assert "learning rate" in out
-    [row] = read_results(tmp_path / "ks")
+    place = tmp_path / "fbank"
+    assert f"wrote {place / 'ks'}" in err
+    [row] = read_results(place / "ks")
     assert (row.name, row.seed, row.more["upstream"]) == ("superb ks accuracy", 0, "fbank")
     assert row.value > 60
     assert row.more["protocol"]["superb.steps"] == 60
+    changed = ["superb.steps 60, not 200000", "superb.eval_every 20, not 5000"]
+    assert row.more["variant"] == "; ".join([Keyword.variant, *changed])
+    assert f"not as published    {Keyword.variant}" in out
+    assert any(note.startswith("ks: not the published protocol: ") for note in make_table([row]).notes)
     job = load_job("ks", {"superb": {"steps": 60, "eval_every": 20}})
-    known = {"digest": row.more["upstream_digest"], "data": row.more["data"]}
-    assert is_finished(job, tmp_path, **known, seed=0)
-    assert not is_finished(job, tmp_path, **known, seed=1)
-    assert not is_finished(job, tmp_path, digest="another", data=known["data"], seed=0)
-    assert not is_finished(load_job("ks"), tmp_path, **known, seed=0)
+    known = {"source": open_upstream("fbank", data / "ks", seed=0, device="cpu"), "data": data / "ks"}
+    assert is_finished(job, place, **known, seed=0)
+    assert not is_finished(job, place, **known, seed=1)
+    assert not is_finished(job, place, source=replace(known["source"], digest="another"), data=data / "ks", seed=0)
+    assert not is_finished(load_job("ks"), place, **known, seed=0)
     code, out, _ = run([*words, "--json"], capsys)
     assert json.loads(out)["values"]["accuracy"] == row.value
+
+
+def test_upstreams_do_not_share_a_folder_and_out_has_a_default(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for upstream in ("fbank", "fbank+deltas"):
+        code, _, err = run(["ks", "--upstream", upstream, "--data", data / "ks", *QUICK], capsys)
+        assert code == 0, err
+        [row] = read_results(tmp_path / "exp" / "superb" / upstream / "ks")
+        assert row.more["upstream"] == upstream
+    code, out, _ = run(["all", "--upstream", "fbank", "--data", data, *QUICK, "--superb.er.steps", "20"], capsys)
+    assert code == 0
+    assert "| fbank+deltas |" in out
 
 
 def test_all_tasks_and_upstreams_and_again(data, tmp_path, capsys):
@@ -146,6 +168,79 @@ def test_all_tasks_and_upstreams_and_again(data, tmp_path, capsys):
     assert code == 0
     assert err.count("was finished before") == 4
     assert {path: path.read_bytes() for path in tmp_path.rglob("results.json")} == before
+
+
+def test_corrected_labels_are_scored_again(data, tmp_path, capsys):
+    shutil.copytree(data / "ks", tmp_path / "data" / "ks")
+    words = ["all", "--upstream", "fbank", "--data", tmp_path / "data", "--out", tmp_path / "out", *QUICK]
+    assert run(words, capsys)[0] == 0
+    column = tmp_path / "data" / "ks" / "test" / "utt2keyword"
+    column.write_text(column.read_text().replace("low", "mid"))
+    code, _, err = run(words, capsys)
+    assert code == 0
+    assert "was finished before" not in err
+    old, new = read_results(tmp_path / "out" / "fbank" / "ks")
+    assert old.more["data"] != new.more["data"]
+    assert old.value > new.value
+    assert any("on other data" in note for note in make_table([old, new]).notes)
+
+
+def test_an_error_that_nobody_expects_loses_no_table(data, tmp_path, capsys, monkeypatch):
+    plain = pooled.run
+
+    def failing(name, *given, **settings):
+        if name == "ks":
+            raise MemoryError("no more of it")
+        return plain(name, *given, **settings)
+
+    monkeypatch.setattr("audiossl.superb.pooled.run", failing)
+    code, out, err = run(["all", "--upstream", "fbank", "--data", data, "--out", tmp_path, *QUICK], capsys)
+    assert code == 1
+    assert "ks of fbank failed unexpectedly:" in err
+    assert "MemoryError: no more of it" in err
+    assert "| fbank |" in out
+    assert "ER accuracy" in (tmp_path / "table.md").read_text()
+
+
+def test_every_upstream_is_opened_before_the_first_task_is_run(data, tmp_path, capsys):
+    words = ["all", "--upstream", "fbank", "hubbert", "--data", data, "--out", tmp_path / "out", *QUICK]
+    code, _, err = run(words, capsys)
+    assert code == 1
+    assert err.count("hubbert") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_of_all_tasks_are_looked_for_before_the_first_is_trained(tmp_path, monkeypatch):
+    write_three(tmp_path / "data")
+    (tmp_path / "data" / "dev" / "utt2keyword").unlink()
+    monkeypatch.setattr("audiossl.superb.frames.run_together", lambda *_, **__: pytest.fail("was trained"))
+    with pytest.raises(ValueError, match=r"dev/utt2keyword: no such file"):
+        run_jobs([load_job("asr"), load_job("ks")], data=tmp_path / "data", out=tmp_path / "out", **FBANK)
+
+
+def test_a_row_is_written_when_its_task_is_done(tmp_path, monkeypatch):
+    write_three(tmp_path / "data")
+    monkeypatch.setattr("audiossl.superb.frames.run_together", lambda entries, **_: [score_of(entries[0].name)])
+    monkeypatch.setattr("audiossl.superb.pooled.run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("broken")))
+    with pytest.raises(RuntimeError, match="broken"):
+        run_jobs([load_job("asr"), load_job("ks")], data=tmp_path / "data", out=tmp_path / "out", **FBANK)
+    assert [row.name for row in read_results(tmp_path / "out" / "asr")] == ["superb asr wer"]
+
+
+FBANK = {"upstream": "fbank", "source": fbank_source(), "seed": 3, "device": "cpu", "log": print}
+
+
+def score_of(name):
+    return Score(
+        task=name, upstream="fbank", values={"wer": 7.0}, metric="wer", learning_rate=1e-3, seed=3, selection="dev wer",
+        step=1, parameters=1, cost=Cost(1, 1, 1.0, 1, None),
+    )  # fmt: skip
+
+
+def write_three(root):
+    for part in ("train", "dev", "test"):
+        write_tones(root, part, 3, np.random.default_rng(0))
+        shutil.copy(root / part / "utt2keyword", root / part / "text")
 
 
 def test_a_task_that_fails_does_not_stop_the_others(data, tmp_path, capsys):
@@ -168,6 +263,18 @@ def test_misuse(tmp_path, capsys):
     code, out, _ = run(["list", "--json"], capsys)
     assert code == 0
     assert json.loads(out)["ks"]["superb"]["steps"] == 200_000
+
+
+def test_what_differs_from_the_published_code_is_in_every_row():
+    jobs = {name: load_job(name) for name in task_names()}
+    silent = {name for name, job in jobs.items() if not job.variant(320) and not name.startswith(("hear_", "marble_"))}
+    assert silent == {"ic", "sid", "callers"}  # `sid` says it by its crops
+    for job in jobs.values():
+        assert "Differs from the published code" not in (job.task_class.__doc__ or "") or job.variant(320)
+    assert "every 640 samples interpolated" in jobs["se"].variant(640)
+    assert "interpolated" not in jobs["se"].variant(320)
+    named = load_job("pr", {"task": {"column": "text", "lexicon": ["a.txt"]}})
+    assert named.variant(320) == jobs["pr"].variant(320)  # where data is
 
 
 def test_what_the_official_protocol_reports_is_shown(data, tmp_path, monkeypatch):

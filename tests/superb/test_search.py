@@ -74,8 +74,7 @@ def test_scores_equal_a_loop_over_pairs(data, tmp_path, monkeypatch, part, layer
     found = searched(*stores, layer, QueryByExample.Config(), device="cpu")
     order = [np.argsort(store.ids) for store in stores]
     wanted = by_hand(source, data, part, layer)
-    # Costs, in float32, are equal to 1e-7; scores are these divided by their deviation, about 0.02.
-    np.testing.assert_allclose(found[np.ix_(*order)], wanted, atol=5e-6)
+    np.testing.assert_allclose(found[np.ix_(*order)], wanted, rtol=0, atol=1e-6)
     assert (wanted[3] == 0).all()
     assert (np.abs(wanted[:3]).max(axis=1) > 1).all()
 
@@ -130,7 +129,9 @@ def test_layers_searched_with_other_settings_are_searched_again(data, tmp_path):
     journal = tmp_path / "layers" / "dev.json"
     journal.write_text(json.dumps({"task": {"distance": "cosine"}, "dev": [[0, 0.5]]}))
     stores = search._stores(data, tmp_path / "layers", source, (0, 1, 2), CONFIG, print)
-    assert search._earlier(tmp_path, stores, QueryByExample.Config()) == {}
+    assert search._earlier(tmp_path, stores, {"task": {"distance": "cosine_exp"}}) == {}
+    assert search._earlier(tmp_path, stores, {"task": {"distance": "cosine"}}) == {0: 0.5}
+    assert search._earlier(tmp_path, stores, {"task": {"distance": "cosine"}, "data": "other labels"}) == {}
 
 
 def test_chosen_layers_alone_and_faults(data, tmp_path):

@@ -30,13 +30,14 @@ def add(
     official=None,
     rate=1e-3,
     shares=(0.3, 0.7),
+    **more,
 ):
     metric = METRIC[task]
     Score(
         task=task, upstream=upstream, values={metric: value, "other": 1.0}, metric=metric, learning_rate=rate, seed=seed,
-        selection=f"dev {metric}", step=50, parameters=10, cost=Cost(5, 500, 2.0, 10**9, 3000.0),
+        selection=f"dev {metric}", step=0 if rate is None else 50, parameters=10, cost=Cost(5, 500, 2.0, 10**9, 3000.0),
         official={} if official is None else {metric: official}, shares=shares,
-        more={"protocol": {"task": task, "superb.steps": steps}, "data": data, "upstream_digest": digest},
+        more={"protocol": {"task": task, "superb.steps": steps}, "data": data, "upstream_digest": digest, **more},
     ).write(folder)  # fmt: skip
 
 
@@ -104,6 +105,15 @@ def test_columns_of_several_protocols_are_marked_and_have_no_best(tmp_path, chan
     assert "**90.00" not in markdown(table)
     assert table.totals == {"fbank": 0.0, "a": 1000.0}
     assert any("without ks" in note for note in table.notes)
+
+
+def test_what_is_not_as_published_is_said_once_or_of_whom(tmp_path):
+    for task, upstream, variant in (
+        ("ks", "fbank", "x"), ("ks", "a", "x"), ("pr", "fbank", "y"), ("pr", "a", ""), ("asv", "a", "")
+    ):  # fmt: skip
+        add(tmp_path, upstream, task, 10.0, **({"variant": variant} if variant else {}))
+    notes = [note for note in table_of(tmp_path).notes if "published protocol" in note]
+    assert notes == ["pr of fbank: not the published protocol: y", "ks: not the published protocol: x"]
 
 
 def test_seeds_that_differ_are_said(tmp_path):

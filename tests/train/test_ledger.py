@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from audiossl.train import ledger as module
@@ -56,6 +57,41 @@ def test_energy_is_unknown_if_a_part_is(zones, tmp_path):
     assert after.cost().joules is None
     write_cost(tmp_path, after.cost())
     assert read_cost(tmp_path)["joules"] is None
+
+
+def test_a_peak_is_that_of_its_own_job():
+    if not (module._PROCESS / "clear_refs").is_file():
+        pytest.skip("the kernel counts one peak")
+    ledger = Ledger()
+    block = np.ones(1 << 25)  # 256 MB
+    large = ledger.cost().peak_bytes
+    del block
+    small = Ledger().cost().peak_bytes
+    assert large - small > 200 << 20
+
+
+def test_where_the_kernel_tells_nothing_the_peak_is_that_of_the_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_PROCESS", tmp_path / "none")
+    assert Ledger().cost().peak_bytes > 1 << 20
+
+
+def test_a_gpu_is_told_apart_from_the_processor(zones, monkeypatch):
+    zones(0, 0)
+    told = {"joules": 100.0, "peak": 7}
+    monkeypatch.setattr(module.gpu_cost, "reset_peak", lambda device: told.update(device=device))
+    monkeypatch.setattr(module.gpu_cost, "peak_bytes", lambda _: told["peak"])
+    monkeypatch.setattr(module.gpu_cost, "joules", lambda _: told["joules"])
+    ledger = Ledger("cuda:1")
+    assert told["device"] == "cuda:1"
+    zones(9_000_000, 0)  # of the processor, which is not what computed
+    told["joules"] = 130.0
+    assert (ledger.cost().joules, ledger.cost().gpu_peak_bytes) == (30.0, 7)
+    ledger.go_on(asdict(Cost(0, 0, 1.0, 1, 2.0, 9)))
+    assert (ledger.cost().joules, ledger.cost().gpu_peak_bytes) == (32.0, 9)
+    assert ledger.cost().row()["gpu_peak_bytes"] == 9
+    told["joules"] = None
+    assert ledger.cost().joules is None
+    assert Ledger("cpu").cost().gpu_peak_bytes is None
 
 
 def test_the_file_is_sound_or_absent(tmp_path):

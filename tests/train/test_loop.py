@@ -80,18 +80,23 @@ def test_killed_run_resumes_to_the_bit(tmp_path, kill_at):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_sigterm_saves_and_leaves(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves(tmp_path, number):
     code = f"import sys; sys.argv = ['', '{tmp_path}/run', '1', '1000000']; import toy_run; toy_run.main()"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent)}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     while not (tmp_path / "run" / "metrics.jsonl").exists() or not losses(tmp_path / "run"):
         time.sleep(0.05)
         assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    _, message = process.communicate(timeout=20)
-    assert "StoppedError: stopped by signal 15; a checkpoint is saved" in message
+    process.send_signal(number)
+    _, message = process.communicate(timeout=60)
+    assert f"StoppedError: stopped by signal {int(number)}; a checkpoint is saved" in message
     last = losses(tmp_path / "run")[-1][0]
     assert latest_checkpoint(tmp_path / "run").name == f"step_{last:08d}"
+    run_toy(tmp_path / "run", 1, last + 2, "resume")
+    assert [step for step, *_ in losses(tmp_path / "run")] == list(range(1, last + 3))
 
 
 class Broken(nn.Module):
@@ -170,7 +175,7 @@ def test_loss_that_is_not_finite_stops_with_a_cure(tmp_path):
 
 def test_collapse_stops_with_a_diagnosis(tmp_path):
     with pytest.raises(
-        ValueError, match=r"step 250: collapsed: embedding_std .* all frames have the same representation"
+        ValueError, match=r"step 150: collapsed: embedding_std .* all frames have the same representation"
     ):
         run_broken(tmp_path, Broken(std=0.0))
 

@@ -1,11 +1,14 @@
 """Each way in which training dies is injected into a real objective, and the run is stopped with its diagnosis."""
 
+import json
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from audiossl import registry
 from audiossl.contracts import Utterance
 from audiossl.data.collate import collate, to_tensors
 from audiossl.encoders.vq_wav2vec import VQWav2Vec as VQEncoder
@@ -19,13 +22,16 @@ from audiossl.objectives.spidr import SpidR
 from audiossl.objectives.unispeech_sat import UniSpeechSAT
 from audiossl.objectives.vq_wav2vec import VQWav2Vec
 from audiossl.objectives.wav2vec2 import Wav2Vec2 as Contrastive
-from audiossl.train.monitor import CollapseConfig, CollapseError, CollapseMonitor
+from audiossl.train.distributed import World
+from audiossl.train.loop import TrainConfig, train
+from audiossl.train.monitor import HEALTH, CollapseConfig, CollapseError, CollapseMonitor
+from audiossl.train.optim import OptimConfig
 
 CODES = 7
 
 
-def metrics_of(module, labels=None):
-    """What a step of the objective logs, on two utterances of noise."""
+def batch_of(module, labels=None):
+    """Two utterances of noise; labels: the only one there is, instead of random ones."""
     rng = np.random.default_rng(0)
     count = round(getattr(module.config, "label_rate", 100))
     views = []
@@ -35,7 +41,12 @@ def metrics_of(module, labels=None):
         if labels is not None:
             units[module.needs[0]] = np.full(count, labels)
         views.append(module.views(Utterance(str(number), waveform, 16000, units), rng))
-    batch = to_tensors(module.batch_views(collate(views, ["0", "1"]), rng))
+    return to_tensors(module.batch_views(collate(views, ["0", "1"]), rng))
+
+
+def metrics_of(module, labels=None):
+    """What a step of the objective logs."""
+    batch = batch_of(module, labels)
     torch.manual_seed(0)
     output = module(batch)
     logged = {name: float(total / count) for name, (total, count) in output.metrics.items()}
@@ -103,6 +114,12 @@ def dead_decoder(module):
     torch.nn.init.zeros_(module.head.weight)
 
 
+def dead_teacher(module):
+    """What the feed-forward networks add does not depend on the frame; the teacher starts as the student's copy."""
+    for layer in module.encoder.transformer.layers:
+        torch.nn.init.zeros_(layer.ffn_out.weight)
+
+
 INJECTED = {
     "embedding_std": (HuBERT, ((CODES,),), constant_encoder, None),
     "effective_rank": (HuBERT, ((CODES,),), one_dimension, None),
@@ -110,6 +127,7 @@ INJECTED = {
     "target_perplexity": (HuBERT, ((CODES,),), None, 3),
     "code_perplexity": (UniSpeechSAT, ((CODES,),), dead_quantiser, None),
     "live_negatives": (Contrastive, (), dead_quantiser, None),
+    "target_std": (Data2Vec2, (), dead_teacher, None),
     "prediction_std": (Data2Vec2, (), dead_decoder, None),
 }
 
@@ -145,22 +163,99 @@ def test_a_dead_codebook_does_not_hide_behind_a_live_one(cls):
 
 @pytest.mark.parametrize("name", INJECTED)
 def test_injected_collapse_stops_the_run(name):
+    """By default, within 200 steps of the first."""
     cls, extra, inject, labels = INJECTED[name]
-    config = CollapseConfig(grace_steps=0)
-    assert config.patience < 200
+    floors = getattr(cls, "collapse_floors", {})
 
     healthy = metrics_of(made(cls, *extra).eval())
-    assert healthy[name] >= getattr(config, name)
+    monitor = CollapseMonitor(CollapseConfig(), floors)
+    for step in range(1, 400):
+        monitor.watch(step, {name: healthy[name]})
 
     module = made(cls, *extra).eval()
     if inject is not None:
         inject(module)
     sick = metrics_of(module, labels)
-    monitor = CollapseMonitor(config)
-    for step in range(1, config.patience):
+    monitor = CollapseMonitor(CollapseConfig(), floors)
+    for step in range(1, 150):
         monitor.watch(step, {name: sick[name]})
-    with pytest.raises(CollapseError, match=rf"{name} = .* < "):
-        monitor.watch(config.patience, {name: sick[name]})
+    with pytest.raises(CollapseError, match=rf"step 150: collapsed: {name} = .* < "):
+        monitor.watch(150, {name: sick[name]})
+
+
+def run(tmp_path, module, labels=None, **changes):
+    """The real loop over one batch again and again."""
+    batch = batch_of(module, labels)
+    config = TrainConfig(max_steps=300, precision="fp32", tensorboard=False, **changes)
+    train(
+        module, lambda positions: (dict(batch) for _ in positions), experiment=tmp_path, config=config,
+        optim=OptimConfig(peak_lr=1e-3, warmup_steps=10), world=World(0, 1, torch.device("cpu")), sample_rate=16000,
+    )  # fmt: skip
+
+
+def test_an_objective_whose_targets_are_dead_is_stopped_by_the_loop(tmp_path):
+    with pytest.raises(CollapseError, match="step 150: collapsed: target_perplexity = 1 < 1.5 for 50 steps"):
+        run(tmp_path, made(HuBERT, (CODES,)), labels=3)
+
+
+def nearly_dead():
+    """data2vec 2.0 whose predictions differ by a few thousandths, and stay there."""
+    module = made(Data2Vec2)
+    with torch.no_grad():
+        module.head.weight *= 0.003 / metrics_of(module.eval())["prediction_std"]
+    module.requires_grad_(False).train()
+    module.head.bias.requires_grad_(True)
+    return module
+
+
+def test_the_loop_uses_the_objectives_floors(tmp_path):
+    with pytest.raises(CollapseError, match=r"step 4: collapsed: prediction_std = 0\.00\d+ < 0\.01 for 4 steps"):
+        run(tmp_path / "published", nearly_dead(), collapse=CollapseConfig(grace_steps=0, patience=4))
+    lower = CollapseConfig(grace_steps=0, patience=4, prediction_std=1e-3)
+    with pytest.raises(
+        CollapseError, match="effective_rank"
+    ):  # not stopped before: of what is watched, only this is made too low
+        run(tmp_path / "lower", nearly_dead(), collapse=replace(lower, effective_rank=1e6))
+
+
+@pytest.mark.parametrize(
+    ("floors", "config", "wanted"),
+    [
+        ({}, {}, 0.001),
+        (Data2Vec2.collapse_floors, {}, 0.1),
+        (Data2Vec2.collapse_floors, {"target_std": 0.02}, 0.02),
+    ],
+)
+def test_floors_of_deviations(floors, config, wanted):
+    """The configuration's before the objective's before 1e-3."""
+    monitor = CollapseMonitor(CollapseConfig(grace_steps=0, patience=1, **config), floors)
+    monitor.watch(1, {"target_std": 1.01 * wanted})
+    with pytest.raises(CollapseError, match=f"< {wanted:g} for 1 steps"):
+        monitor.watch(2, {"target_std": 0.99 * wanted})
+
+
+@pytest.mark.parametrize("name", HEALTH)
+def test_what_is_not_a_number_is_low(name):
+    monitor = CollapseMonitor(CollapseConfig(grace_steps=0, patience=2))
+    monitor.watch(1, {name: math.nan})
+    with pytest.raises(CollapseError, match=f"{name} = nan not >= .* for 2 steps"):
+        monitor.watch(2, {name: math.nan})
+
+
+@pytest.mark.parametrize(
+    "path", sorted((registry.folder("recipes") / "curves").glob("*.jsonl")), ids=lambda path: path.stem
+)
+def test_healthy_runs_go_on(path):
+    """The reference curves, each of whose points is a mean over some steps."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    monitor, last = CollapseMonitor(CollapseConfig()), 0
+    for row in (row for row in rows if row["kind"] == "train"):
+        metrics = {name: row[name] for name in HEALTH if name in row}
+        assert metrics
+        for step in range(last + 1, math.ceil(row["step"]) + 1):
+            monitor.watch(step, metrics)
+            last = step
+    assert last > CollapseConfig().grace_steps + CollapseConfig().patience
 
 
 def test_a_loss_of_zero_from_dead_negatives_is_no_success():

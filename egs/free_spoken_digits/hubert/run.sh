@@ -73,7 +73,7 @@ if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
   echo "Stage 4: word error rate on the published test takes"
   for name in asr asr_random asr_full asr_top2 asr_lora; do
     if [ -e $exp/$name ]; then
-      audiossl transcribe $exp/$name $data/test_strings --out $exp/$name/test.txt > /dev/null
+      audiossl transcribe $exp/$name $data/test_strings --out $exp/$name/test.txt --overwrite > /dev/null
     fi
   done
   audiossl report $exp/it1 $exp/asr* --compare --title "HuBERT on Free Spoken Digits" --out $exp/report.html

@@ -102,7 +102,7 @@ if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
           ;;
         ks)
           # SUPERB's protocol; a finished score is kept.
-          [ -e $out/frozen/ks/results.json ] || $score_cmd superb ks --upstream $source --data $data/ks --out $out/frozen --seed $seed \
+          compgen -G "$out/frozen/*/ks/results.json" > /dev/null || $score_cmd superb ks --upstream $source --data $data/ks --out $out/frozen --seed $seed \
             --device $device "${head[@]}"
           if $smoke && [ "$source" = "$agnostic" ]; then continue; fi # the same commands again
           tune $out/adapters ctc_adapters_nano --task.name keyword

@@ -84,7 +84,7 @@ if [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
   echo "Stage 6: word error rates"
   for recipe in ctc_adapters ctc_full; do
     for part in test-clean test-other; do
-      [ ! -d $data/$part ] || audiossl transcribe $exp/$recipe $data/$part --out $exp/$recipe/$part.txt > /dev/null
+      [ ! -d $data/$part ] || audiossl transcribe $exp/$recipe $data/$part --out $exp/$recipe/$part.txt --overwrite > /dev/null
     done
   done
   audiossl report $exp/it1 $exp/it2 $exp/ctc_* --compare --title "HuBERT base on LibriSpeech" --out $exp/report.html

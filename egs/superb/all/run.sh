@@ -4,6 +4,7 @@
 #   ./run.sh                                          filterbanks and random weights on synthetic speech, with short training
 #   ./run.sh --upstreams "fbank ../../mini/hubert/exp/it2"  other ones, separated by spaces
 #   ./run.sh --data DIR --published true              directories of the real corpora (see ../README.md), by the protocol's own numbers
+#   ./run.sh --tasks '["all"]'                        those of SUPERB-SG too, on synthetic speech
 #   ./run.sh --seed 1                                 a further seed: the table shows mean and deviation
 #   ./run.sh --smoke true                             every stage on seconds of audio
 
@@ -12,6 +13,7 @@ stop_stage=100
 smoke=false
 published=false
 upstreams="fbank fbank+deltas random:hubert_nano"
+tasks=
 seed=0
 data=data
 exp=exp
@@ -23,6 +25,7 @@ device=auto
 set -euo pipefail
 
 prep=()
+[ -z "$tasks" ] || prep=(--prep.tasks "$tasks")
 # Short enough for two cores in an evening, long enough to tell an encoder from a random one; no published number is comparable.
 settings=(--superb.steps 2000 --superb.eval_every 200 --superb.cache_gb 10 --task.hidden_dim 128 --task.pooled_dim 128)
 if $published; then
@@ -32,9 +35,15 @@ if $smoke; then
   data=smoke/data
   exp=smoke/exp
   upstreams="fbank random:hubert_nano"
-  prep=(--prep.scale 0.02)
-  settings=(--superb.steps 4 --superb.eval_every 2 --superb.learning_rates "[1e-3,1e-2]" --superb.num_workers 0
-    --task.projector_dim 16 --task.hidden_dim 8 --task.pooled_dim 8)
+  prep=(--prep.scale 0.02 --prep.tasks '["all"]')
+  settings=(--superb.steps 2 --superb.eval_every 2 --superb.accumulate 1 --superb.learning_rates "[1e-3,1e-2]" --superb.num_workers 0
+    --task.projector_dim 16 --task.hidden_dim 8 --task.pooled_dim 8 --task.num_workers 0
+    --task.dim 16 --task.ffn_dim 16 --task.conv_dim 16 --task.beam 2 --task.max_tokens 10
+    --superb.vc.learning_rates "[1e-3]" --task.vc.encoder linear --task.vc.prenet_dims "[8]" --task.vc.cells 1)
+  python -c 'import pesq, pystoi' 2> /dev/null || {
+    settings+=(--task.se.metrics '["si_sdr_improvement"]')
+    echo "The extra enh is not installed: PESQ and STOI are not measured"
+  }
   rm -rf smoke
 fi
 
@@ -45,8 +54,10 @@ fi
 
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
   echo "Stage 1: scores; finished ones are kept"
+  started=$SECONDS
   # Unquoted: one word per upstream.
   $score_cmd superb all --upstream $upstreams --data $data --out $exp --seed $seed --device $device "${settings[@]}" > /dev/null
+  echo "Stage 1 took $((SECONDS - started)) s"
 fi
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then

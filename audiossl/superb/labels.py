@@ -1,0 +1,85 @@
+"""What a task is asked about its data: which directories and files a score depends on, whether they are there, and their identity."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from audiossl.data.kaldi import keyed_by
+from audiossl.data.manifest import Manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SEARCHED = ("documents", "queries_dev", "queries_eval")
+_SPLIT = ("train", "dev", "test")
+_IN_TURN = ("all",)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of a task: its class, and the tables `[task]` and `[superb]`.
+
+    The class says `label_files(task_config, part)`: names of files of a directory, or paths; columns hold a line for each utterance.
+    """
+
+    task_class: Any
+    task_config: Any
+    config: Any
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Directories that the task has."""
+        if self.task_class.runner == "search":
+            return _SEARCHED
+        return _IN_TURN if getattr(self.config, "folds", None) else _SPLIT
+
+    def names(self, part: str) -> tuple[str, ...]:
+        """Files of a directory that the score depends on, beside the audio; columns that divide it among them."""
+        dividing = [getattr(self.config, key, None) for key in ("folds", "groups")]
+        further = [name for name in dividing if isinstance(name, str) and keyed_by(name) == "utterance"]
+        return tuple(dict.fromkeys((*self.task_class.label_files(self.task_config, part), *further)))
+
+    def check(self, data: Path) -> None:
+        """Raise ValueError for a directory or a file of labels that is not there, before anything is computed."""
+        for part in self.parts:
+            if part == "dev" and self.task_class.runner == "frames" and not (data / part).is_dir():
+                continue  # one rate without dev may do: `frames.py` knows
+            manifest = Manifest.open(data / part)
+            for name in self.names(part):
+                if keyed_by(name) == "utterance":
+                    manifest.column(name)
+                elif name not in getattr(self.task_class, "optional_files", ()) and not (data / part / name).is_file():
+                    raise ValueError(f"{data / part / name}: no such file, and this task is scored by it; write it")
+
+    def digest(self, data: Path) -> str:
+        """SHA-256 of all directories; where they lie does not matter."""
+        return hashlib.sha256("".join(self.part_digests(data, self.parts).values()).encode()).hexdigest()
+
+    def part_digests(self, data: Path, parts: tuple[str, ...]) -> dict[str, str]:
+        """SHA-256 of the ids, lengths and labels of those of some directories that are there, by their names."""
+        return {part: self._digest(data / part, part) for part in parts if (data / part).is_dir()}
+
+    def _digest(self, directory: Path, part: str) -> str:
+        manifest = Manifest.open(directory)
+        digest = hashlib.sha256(f"{part} {len(manifest)}\n".encode())
+        digest.update("\n".join(manifest.ids).encode())
+        digest.update(np.ascontiguousarray(manifest.durations, dtype=np.float64).tobytes())
+        known = manifest.column_names()
+        for name in self.names(part):
+            if name in known:
+                column = manifest.column(name)
+                values = (_placeless(column[row]) if column.has(row) else "" for row in range(len(manifest)))
+                digest.update(f"\n{name}\n".encode() + "\n".join(values).encode())
+            elif (directory / name).is_file():  # a path that is absolute stays what it is
+                digest.update(f"\n{PurePath(name).name}\n".encode() + (directory / name).read_bytes())
+        return digest.hexdigest()
+
+
+def _placeless(value: str) -> str:
+    """Of a recording's path its name and folder, `s1/x.wav`: corpora tell clean from noisy and voice from voice by these, and may be moved."""
+    return "/".join(PurePath(value).parts[-2:]) if value.startswith("/") else value

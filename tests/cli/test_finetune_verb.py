@@ -1,0 +1,25 @@
+"""Where `audiossl finetune` writes when nobody says it."""
+
+from pathlib import Path
+
+import pytest
+
+from audiossl.cli.main import main
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["ctc_adapters"], Path("exp/ctc_adapters")),
+        (["recipes/mine.toml"], Path("exp/mine")),
+        (["ctc_adapters", "--out", "here"], Path("here")),
+    ],
+)
+def test_out_has_a_default_that_is_told(words, wanted, monkeypatch, capsys):
+    given = {}
+    monkeypatch.setattr("audiossl.train.run_finetune.finetune", lambda recipe, **options: given.update(options) or {})
+    with pytest.raises(SystemExit) as stop:
+        main(["finetune", *words, "--init", "x", "--data", "y"])
+    assert stop.value.code == 0
+    assert given["out"] == wanted
+    assert (f"writes {wanted}" in capsys.readouterr().err) == ("--out" not in words)

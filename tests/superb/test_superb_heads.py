@@ -1,0 +1,114 @@
+"""Heads go on only with what they learnt from, and lose no more than one update to a gradient that is not finite."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from frame_runs import Upstream, checkpoint, entry, make_corpus, train
+from torch import nn
+
+from audiossl.superb.heads import Head
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.mark.parametrize(("part", "kept"), [("train", False), ("dev", False), ("test", True)])
+def test_heads_are_kept_only_for_the_labels_that_they_learnt(data, tmp_path, part, kept):
+    shutil.copytree(data, tmp_path / "data")
+    first = train(entry(), tmp_path / "data", tmp_path / "out")[0]
+    text = tmp_path / "data" / part / "text"
+    text.write_text(text.read_text().replace(f"{part}1 no", f"{part}1 so yes"))
+    upstream = Upstream()
+    if kept:  # only scored again
+        assert train(entry(), tmp_path / "data", tmp_path / "out", upstream)[0].values != first.values
+        assert upstream.calls == 1
+    else:
+        message = f"heads.pt: was trained with another {part}: utterances or labels have changed; choose another --out"
+        with pytest.raises(ValueError, match=message):
+            train(entry(), tmp_path / "data", tmp_path / "out", upstream)
+        assert upstream.calls == 0
+
+
+@pytest.mark.parametrize("name", ["heads.pt", "best_0.01.pt"])
+def test_weights_that_do_not_fit_are_one_line(data, tmp_path, name):
+    train(entry(), data, tmp_path)
+    (path,) = (tmp_path / "asr").glob(f"heads-*/{name}")
+    state = torch.load(path, weights_only=True)
+    weights = state["heads"][0]["weights"] if name == "heads.pt" else state
+    weights["classifier.weight"] = weights["classifier.weight"][:-1]
+    torch.save(state, path)
+    with pytest.raises(
+        ValueError, match=rf"{name}: does not fit this task \(.*size mismatch.*\); choose another"
+    ) as error:
+        train(entry(), data, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+class Fails(nn.Module):
+    """Nothing, but for gradients of step `at` and a loss from `end` on that are not finite."""
+
+    def __init__(self, at, end):
+        super().__init__()
+        self.at, self.end, self.calls = at, end, 0
+
+    def forward(self, loss):
+        self.calls += 1
+        if self.calls >= self.end:
+            return loss * torch.nan
+        # The root of zero is finite, and its slope is not.
+        return loss + (0.0 * loss).sqrt() if self.calls == self.at else loss
+
+
+def train_failing(data, out, *, rates, at=0, end=99, log=None, **settings):
+    """Let the head of the first rate fail."""
+    plain = Head.micro_step
+    fails = Fails(at, end)
+
+    def step(self, output, batch, seed):
+        if self.rate != rates[0]:
+            return plain(self, output, batch, seed)
+        loss = self.task.loss
+
+        def failing(*given):
+            found = loss(*given)
+            return replace(found, loss_sum=fails(found.loss_sum))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.task, "loss", failing)
+            return plain(self, output, batch, seed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Head, "micro_step", step)
+        return train(entry(learning_rates=rates, **settings), data, out, log=log)[0]
+
+
+def test_a_gradient_that_is_not_finite_costs_one_update(data, tmp_path):
+    log = []
+    score = train_failing(data, tmp_path / "one", rates=[1e-2, 1e-3], at=2, log=log)
+    (line,) = [line for line in log if "not finite" in line]
+    assert line.startswith("asr: learning rate 0.01: the gradient of step 2 is not finite; that update is skipped")
+    assert set(score.dev) == {1e-2, 1e-3}
+    assert score.more == {"skipped_updates": {"0.01": 1}}
+    heads = checkpoint(tmp_path / "one", "asr")["heads"]
+    assert [head["skipped"] for head in heads] == [1, 0]
+    assert all(torch.isfinite(value).all() for value in heads[0]["weights"].values())
+    steps = {float(state["step"]) for state in heads[0]["optimizer"]["state"].values()}
+    assert steps == {5.0}
+
+
+@pytest.mark.parametrize("rates", [[1e-2, 1e-9], [1e-2]])
+def test_a_head_that_diverges_keeps_its_best_state(data, tmp_path, rates):
+    log = []
+    settings = {"steps": 40, "eval_every": 10, "batch_utterances": 10}
+    whole = train_failing(data, tmp_path / "whole", rates=[1e-2], **settings | {"steps": 30})
+    score = train_failing(data, tmp_path / "cut", rates=rates, end=34, log=log, **settings)
+    (line,) = [line for line in log if "diverges" in line]
+    assert line == f"asr: learning rate 0.01 diverges at step 34; it is dropped, its best at step {whole.step} is kept"
+    assert (score.learning_rate, score.step, score.values) == (1e-2, whole.step, whole.values)
+    assert set(score.dev) == set(rates)
