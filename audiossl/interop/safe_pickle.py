@@ -67,7 +67,7 @@ def load_plain(path: Path) -> Any:
     vars(reader).update(Unpickler=_Unpickler, load=_load)
     try:
         _refuse_programs(path)
-        return _plain(torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False))
+        return _plain(torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False), (), {})
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{path}: {error}") from error
     except Exception as error:  # damaged bytes are instructions to zipfile, pickle and torch, which may raise anything
@@ -154,30 +154,38 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:
-    """Containers of containers without records; an object inside itself becomes None."""
+def _plain(value: Any, above: tuple[int, ...], done: dict[int, Any]) -> Any:
+    """Containers of containers without records; an object inside itself becomes None, one in several places is looked at once.
+
+    above: identities of what it is in. done: by identity, what was made of each container; without it few bytes could ask for years of work.
+    """
     if id(value) in above:
         return None
-    path = (*above, id(value))
+    if id(value) in done:
+        return done[id(value)]
+    path, plain = (*above, id(value)), value
     if isinstance(value, dict):
-        return {_plain_key(key): _plain(item, path) for key, item in value.items()}
-    if type(value) in {list, tuple, set, frozenset}:
-        items = [_plain(item, path) for item in value]
-        return tuple(items) if isinstance(value, tuple) else items
-    if isinstance(value, _Record):
-        return _plain_record(value, path)
-    if isinstance(value, type):
+        plain = {_plain_key(key, path, done): _plain(item, path, done) for key, item in value.items()}
+    elif type(value) in {list, tuple, set, frozenset}:
+        items = [_plain(item, path, done) for item in value]
+        plain = tuple(items) if isinstance(value, tuple) else items
+    elif isinstance(value, _Record):
+        plain = _plain_record(value, path, done)
+    elif isinstance(value, type):
         return value.__name__
-    return value
+    else:
+        return value
+    done[id(value)] = plain
+    return plain
 
 
-def _plain_key(key: Any) -> Any:
+def _plain_key(key: Any, path: tuple[int, ...], done: dict[int, Any]) -> Any:
     """A key that can be hashed, whatever object it was."""
-    plain = _plain(key)
+    plain = _plain(key, path, done)
     return plain if isinstance(plain, str | int | float | bool | tuple | None) else str(plain)
 
 
-def _plain_record(record: _Record, path: tuple[int, ...]) -> Any:
+def _plain_record(record: _Record, path: tuple[int, ...], done: dict[int, Any]) -> Any:
     state = record.state
     if isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], dict | None):
         state = {**(state[0] or {}), **(state[1] or {})}  # attributes and slots
@@ -185,12 +193,12 @@ def _plain_record(record: _Record, path: tuple[int, ...]) -> Any:
         words = record.arguments
         if record.package == "pathlib":
             return "/".join(str(word) for word in words)
-        return _plain(words[0], path) if len(words) == 1 else [_plain(word, path) for word in words]
+        return _plain(words[0], path, done) if len(words) == 1 else [_plain(word, path, done) for word in words]
     if record.package == "omegaconf":
         for key in ("_content", "_val"):  # of a container and of a value; the rest points to parents and types
             if key in state:
-                return _plain(state[key], path)
-    return _plain(state, path)
+                return _plain(state[key], path, done)
+    return {_plain_key(key, path, done): _plain(item, path, done) for key, item in state.items()}
 
 
 def first_line(error: BaseException) -> str:

@@ -168,6 +168,18 @@ def test_deeply_nested_files_are_one_line(tmp_path):
         load_plain(tmp_path / "x.pt")
 
 
+def test_lists_of_the_same_list_cost_no_more_than_their_bytes(tmp_path):
+    laughs = ["ha"]
+    for _ in range(60):
+        laughs = [laughs, laughs]  # 2^60 words, if each were looked at
+    torch.save({"laughs": laughs}, tmp_path / "a.pt")
+    found = load_plain(tmp_path / "a.pt")["laughs"]
+    for _ in range(60):
+        assert found[0] is found[1]
+        found = found[0]
+    assert found == ["ha"]
+
+
 def test_harmless_objects_are_read_and_do_nothing(tmp_path):
     tagged, parameter = torch.arange(3.0), torch.nn.Parameter(torch.ones(2))
     tagged.tag = parameter.tag = "an attribute"
