@@ -13,7 +13,7 @@ from audiossl.cli.main import MisuseError
 
 
 def validate(
-    directory: Positional[Path], *, check_audio: bool = False, allow_commands: bool = False, json: bool = False
+    directory: Positional[Path], *, check_audio: bool = True, allow_commands: bool = False, json: bool = False
 ) -> int:
     """Name every fault of a data directory, as `FILE:LINE: what is wrong; cure`; exit 0 only if there is none.
 
@@ -23,7 +23,7 @@ def validate(
 
     Args:
         directory: the data directory.
-        check_audio: decode every utterance too: finds silence, NaN and damage behind a sound header.
+        check_audio: decode every utterance, which finds silence, NaN and damage behind a sound header; without it only headers are read.
         allow_commands: programs (`cmd |`) in wav.scp are no fault, and are run to check their audio.
         json: print the faults as JSON.
     """
@@ -39,13 +39,13 @@ def validate(
             print(fault)
     if json:
         print(json_module.dumps({"ok": not found, "samples_checked": check_audio, "faults": listed}))
-    unseen = "" if check_audio else "; only headers of the audio were read: --check-audio decodes the samples"
+    unseen = "" if check_audio else "; of the audio only headers were read"
     print(f"{directory}: {f'faults: {found}' if found else 'sound'}{unseen}", file=sys.stderr)
     return 1 if found else 0
 
 
 def fix(
-    directory: Positional[Path], *, check_audio: bool = False, allow_commands: bool = False, json: bool = False
+    directory: Positional[Path], *, check_audio: bool = True, allow_commands: bool = False, json: bool = False
 ) -> int:
     """Mend a data directory in place: order, doubles, lines and utterances that do not fit; originals go to .backup/.
 
@@ -55,7 +55,7 @@ def fix(
 
     Args:
         directory: the data directory.
-        check_audio: leave out what cannot be decoded or is silent, too.
+        check_audio: decode every utterance, and leave out what cannot be decoded or is silent too.
         allow_commands: programs (`cmd |`) in wav.scp are no fault, and are run to check their audio.
         json: print what was done, and what faults remain, as JSON.
     """

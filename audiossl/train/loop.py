@@ -202,7 +202,7 @@ class _Run:
                 utterance, message = batch["bad"][0]
                 raise ValueError(
                     f"every recording of a batch is unusable, such as {utterance} ({message}); "
-                    "mend the data: `audiossl data validate --check-audio`"
+                    "mend the data: `audiossl data validate`"
                 )
             return
         # Dropout depends on which batch this is, not on the process that got it or on a restart.

@@ -60,7 +60,7 @@ common="--dev $data/dev-clean --resume --device $device --train.seed $seed --tra
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   echo "Stage 0: Kaldi directories"
   [ -d $data ] || audiossl prep librispeech --corpus "$corpus" --out $data
-  audiossl data validate $data/train-clean-100
+  audiossl data validate $data/train-clean-100 --no-check-audio
   ! $smoke || audiossl pretrain wav2vec2_base --data $data/train-clean-100 --out $init --device $device "${steps[@]}" "${small[@]}"
 fi
 

@@ -48,7 +48,7 @@ common="--dev $data/dev-clean --resume --device $device --train.seed $seed --tra
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   echo "Stage 0: Kaldi directories"
   [ -d $data ] || audiossl prep librispeech --corpus "$corpus" --out $data
-  audiossl data validate $data/$train
+  audiossl data validate $data/$train --no-check-audio
 fi
 
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
