@@ -12,11 +12,12 @@ PIP_TORCH := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 demo: .venv/installed
 	cd egs/mini/hubert && ./run.sh
 
+# Two processes with a thread each: threads of both on the same cores would wait for one another.
 test: .venv/installed lint
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-all: .venv/installed lint
-	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow or not slow"
 
 test-interop: $(INTEROP)/installed
 	PYTHONPATH=. $(INTEROP)/bin/python -m pytest -p no:cacheprovider -m "slow or not slow" tests/interop
