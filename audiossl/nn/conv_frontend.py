@@ -96,12 +96,25 @@ class ConvFrontend(nn.Module):
 
 
 def conv_over_time(x: Tensor, conv: nn.Conv1d) -> Tensor:
-    """Convolve (batch, frame, channel) over time, as a channels-last 2-D convolution of height 1."""
+    """Convolve (batch, frame, channel) over time, as a channels-last 2-D convolution of height 1.
+
+    Where each channel has a filter of its own, a processor computes in float32 whatever the precision: in bfloat16, oneDNN never finishes to build
+    its kernel for some shapes, as 3 x 84 frames, 80 channels, 15 taps and two threads.
+    """
+    if conv.groups == conv.in_channels > 1 and x.device.type == "cpu":
+        wide = torch.promote_types(x.dtype, torch.float32)
+        bias = None if conv.bias is None else conv.bias.to(wide)
+        with torch.autocast("cpu", enabled=False):
+            return _convolved(x.to(wide), conv, conv.weight.to(wide), bias).to(x.dtype)
+    return _convolved(x, conv, conv.weight, conv.bias)
+
+
+def _convolved(x: Tensor, conv: nn.Conv1d, weight: Tensor, bias: Tensor | None) -> Tensor:
     image = x.transpose(1, 2).unsqueeze(2)  # (batch, channel, 1, frame), channels last in memory
-    kernel = conv.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    kernel = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
     padding = conv.padding[0]
     assert isinstance(padding, int)
-    y = F.conv2d(image, kernel, conv.bias, (1, conv.stride[0]), (0, padding), groups=conv.groups)
+    y = F.conv2d(image, kernel, bias, (1, conv.stride[0]), (0, padding), groups=conv.groups)
     return y.squeeze(2).transpose(1, 2)
 
 

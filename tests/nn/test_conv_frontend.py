@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -41,6 +44,25 @@ def test_conv_over_time_is_conv1d():
     x = torch.randn(3, 21, 6)
     torch.testing.assert_close(conv_over_time(x, conv), conv(x.transpose(1, 2)).transpose(1, 2))
     assert conv_over_time(x, conv).is_contiguous()
+
+
+def test_filters_of_single_channels_are_computed_in_float32_on_a_processor():
+    # In bfloat16, oneDNN never finishes to build its kernel for this shape with two threads.
+    program = """
+import torch
+from audiossl.nn.conv_frontend import conv_over_time
+torch.set_num_threads(2)
+torch.manual_seed(0)
+conv = torch.nn.Conv1d(80, 80, 15, padding=7, groups=80)
+x = torch.randn(3, 84, 80).bfloat16()
+expected = conv(x.float().transpose(1, 2)).transpose(1, 2)
+with torch.autocast("cpu", dtype=torch.bfloat16):
+    found = conv_over_time(x, conv)
+assert found.dtype == torch.bfloat16
+torch.testing.assert_close(found, expected.bfloat16())
+torch.testing.assert_close(conv_over_time(x, conv.bfloat16()).float(), expected, atol=0.02, rtol=0.02)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_kaiming_normal_start():
