@@ -10,6 +10,7 @@ from audiossl.diagnostics import analyses
 from audiossl.diagnostics.finding import Finding, SkippedError
 from audiossl.diagnostics.page import Section, page
 from audiossl.diagnostics.results import add_result
+from audiossl.files import whole_file
 from audiossl.registry import names, suggestion
 
 if TYPE_CHECKING:
@@ -63,9 +64,8 @@ def _write(out: Path, found: dict[str, Finding | str], facts: dict[str, Any]) ->
             section.body += [f"<p>{escape(note)}</p>" for note in finding.notes] + finding.body
         sections.append(section)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(page("Diagnosis", [str(facts["source"])], sections), encoding="utf-8")
-    partial.replace(out)
+    with whole_file(out) as partial:
+        partial.write_text(page("Diagnosis", [str(facts["source"])], sections), encoding="utf-8")
 
 
 def _data(facts: dict[str, Any]) -> Section:

@@ -23,6 +23,7 @@ from audiossl.diagnostics.curves import (
 )
 from audiossl.diagnostics.page import Section, figure, page, table
 from audiossl.diagnostics.results import FILE_NAME, Result, read_results, shown
+from audiossl.files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,9 +70,8 @@ def write_report(
             section.missing.append(" ".join(str(error).split()))
         sections.append(section)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(page(options.title, list(named), sections), encoding="utf-8")
-    partial.replace(out)
+    with whole_file(out) as partial:
+        partial.write_text(page(options.title, list(named), sections), encoding="utf-8")
     for section in sections:
         for line in section.notes:
             log(f"{section.title}: {line}")

@@ -8,6 +8,8 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
+from audiossl.files import whole_file
+
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
@@ -97,13 +99,11 @@ def _summary(values: dict[str, float]) -> str:
 
 
 def _forget_after(path: Path, step: int) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with path.open(encoding="utf-8") as lines, partial.open("w", encoding="utf-8") as kept:
+    with path.open(encoding="utf-8") as lines, whole_file(path) as partial, partial.open("w", encoding="utf-8") as kept:
         for line in lines:
             # A kill may have cut the last line short.
             if line.endswith("\n") and json.loads(line)["step"] <= step:
                 kept.write(line)
-    partial.replace(path)
 
 
 def _tensorboard(experiment: Path, resumed_at: int) -> Any:

@@ -7,12 +7,15 @@ A path ending in `.npy` is that matrix; any other is a folder with `embeddings.n
 from __future__ import annotations
 
 import io
+from contextlib import ExitStack
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from audiossl.data.kaldi import UTT2SPK
+from audiossl.files import whole_set
 from audiossl.verification._columns import Numbering, read_columns
 
 if TYPE_CHECKING:
@@ -38,8 +41,13 @@ class EmbeddingWriter:
 
     def __enter__(self) -> Self:
         self._matrix.parent.mkdir(parents=True, exist_ok=True)
-        self._file = _partial(self._matrix).open("wb")
-        self._file.write(_header((0, *self._row)))
+        with ExitStack() as stack:
+            # The ids come last: where they stand, the matrix is theirs.
+            [matrix], [ids] = stack.enter_context(whole_set([self._matrix], [self._ids]))
+            self._file = stack.enter_context(matrix.open("wb"))
+            self._file.write(_header((0, *self._row)))
+            stack.push(partial(self._finish, ids))
+            self._stack = stack.pop_all()
         return self
 
     def add(self, ids: Sequence[str], embeddings: np.ndarray) -> None:
@@ -68,18 +76,13 @@ class EmbeddingWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._file.close()
-            return
-        self._file.seek(0)
-        self._file.write(_header((len(self._written), *self._row)))
-        self._file.close()
-        with _partial(self._ids).open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(f"{name}\n" for name in self._written)
-        # The ids come last: where they stand, the matrix is theirs.
-        self._ids.unlink(missing_ok=True)
-        _partial(self._matrix).replace(self._matrix)
-        _partial(self._ids).replace(self._ids)
+        self._stack.__exit__(kind, error, trace)
+
+    def _finish(self, ids: Path, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._file.seek(0)
+            self._file.write(_header((len(self._written), *self._row)))
+            ids.write_text("".join(f"{name}\n" for name in self._written), encoding="utf-8", newline="\n")
 
 
 class Embeddings:
@@ -206,10 +209,6 @@ def read_speakers(path: Path, names: Sequence[str]) -> tuple[np.ndarray, list[st
 def _places(path: Path) -> tuple[Path, Path]:
     matrix = path if path.suffix == ".npy" else path / _MATRIX
     return matrix, matrix.with_suffix(".ids")
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
 
 
 def _header(shape: tuple[int, ...]) -> bytes:

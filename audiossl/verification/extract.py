@@ -18,6 +18,7 @@ from audiossl.data.json_files import write_json
 from audiossl.data.kaldi import UTT2SPK
 from audiossl.data.loader import BadRecordings, LoaderConfig, usable
 from audiossl.data.whole import WholeUtterances, one_epoch
+from audiossl.files import whole_file
 from audiossl.interop.encoder import load_encoder, weights_hash
 from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
 from audiossl.nn.pooling import mean_over_frames
@@ -317,6 +318,5 @@ def _copy_speakers(data: Path, out: Path) -> None:
     if not (data / UTT2SPK).is_file():
         place.unlink(missing_ok=True)
         return
-    partial = place.with_name(f"{UTT2SPK}.partial")
-    shutil.copyfile(data / UTT2SPK, partial)
-    partial.replace(place)
+    with whole_file(place) as partial:
+        shutil.copyfile(data / UTT2SPK, partial)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from audiossl.data.kaldi import UTT2SPK
+from audiossl.files import whole_file
 from audiossl.verification.trials import read_trials
 
 if TYPE_CHECKING:
@@ -76,13 +77,11 @@ def write_trials(path: Path, names: Sequence[str], blocks: Iterable[tuple[np.nda
     blocks: (enrol, test, label), (trial,) each; indices into `names`, True for the same speaker.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         for enrol, test, labels in blocks:
             sides = map(names.__getitem__, enrol.tolist()), map(names.__getitem__, test.tolist())
             words = map(("nontarget", "target").__getitem__, labels.tolist())
             file.writelines(map("{} {} {}\n".format, *sides, words))
-    partial.replace(path)
 
 
 def rename_trials(source: Path, out: Path, utterances: Collection[str], name_of: Callable[[str], str]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from audiossl.files import whole_file
 from audiossl.verification._vectors import (
     Vectors,
     add_by_group,
@@ -135,10 +136,9 @@ def save_plda(path: Path, model: PLDA) -> None:
     """Write a model as safetensors, atomically."""
     from safetensors.numpy import save_file
 
-    partial = path.with_name(path.name + ".partial")
     tensors = {name: np.ascontiguousarray(getattr(model, name), dtype=np.float64) for name in _TENSORS}
-    save_file(tensors, str(partial))
-    partial.replace(path)
+    with whole_file(path) as partial:
+        save_file(tensors, str(partial))
 
 
 def load_plda(path: Path) -> PLDA:

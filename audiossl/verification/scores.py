@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from audiossl.files import whole_file
 from audiossl.verification._columns import Numbering, read_columns
 
 if TYPE_CHECKING:
@@ -38,13 +39,11 @@ def write_scores(path: Path, trials: Trials, values: np.ndarray) -> None:
     """Write one line per trial, in their order, atomically; nine digits bring every float32 back. values: (trial,)."""
     assert len(values) == len(trials)
     name = trials.names.__getitem__
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         for start in range(0, len(trials), _BLOCK):
             block = slice(start, start + _BLOCK)
             columns = map(name, trials.enrol[block].tolist()), map(name, trials.test[block].tolist())
             file.writelines(map("{} {} {:.9g}\n".format, *columns, values[block].tolist()))
-    partial.replace(path)
 
 
 def read_scores(path: Path) -> Scores:

@@ -15,6 +15,7 @@ import numpy as np
 from audiossl.data.kaldi import write_table
 from audiossl.diagnostics.finding import Finding, SkippedError
 from audiossl.diagnostics.layer_figures import draw_histogram
+from audiossl.files import whole_file
 from audiossl.metrics._sphere import on_sphere
 
 if TYPE_CHECKING:
@@ -106,6 +107,5 @@ def _write(subject: Subject, ids: list[str], scores: np.ndarray) -> None:
     written = [f"{score:.6f}" for score in scores]
     write_table(subject.out / SCORES, zip(ids, written, strict=True))
     ranked = np.argsort(-scores, kind="stable")
-    partial = subject.out / f"{RANKING}.partial"
-    partial.write_text("".join(f"{ids[place]} {written[place]}\n" for place in ranked.tolist()), encoding="utf-8")
-    partial.replace(subject.out / RANKING)
+    with whole_file(subject.out / RANKING) as partial:
+        partial.write_text("".join(f"{ids[place]} {written[place]}\n" for place in ranked.tolist()), encoding="utf-8")
