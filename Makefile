@@ -1,4 +1,4 @@
-# make demo | test | test-all | test-interop | lint. Everything goes into .venv; nothing else is installed.
+# make demo | test | test SLOW=true | test-interop | lint. Everything goes into .venv; nothing else is installed.
 PYTHON ?= python3
 # Where pip finds torch: for a CPU-only build elsewhere, TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
@@ -7,17 +7,14 @@ BIN := .venv/bin
 INTEROP ?= .venv/interop
 PIP_TORCH := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test test-all test-interop lint clean
+.PHONY: demo test test-interop lint clean
 
 demo: .venv/installed
 	cd egs/mini/hubert && ./run.sh
 
-# Two processes with a thread each: threads of both on the same cores would wait for one another.
+# SLOW=true: the slow ones too. Two processes with a thread each: threads of both on the same cores would wait for one another.
 test: .venv/installed lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
-
-test-all: .venv/installed lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(if $(SLOW),-m "slow or not slow")
 
 test-interop: $(INTEROP)/installed
 	PYTHONPATH=. $(INTEROP)/bin/python -m pytest -p no:cacheprovider -m "slow or not slow" tests/interop
