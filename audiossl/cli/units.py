@@ -1,16 +1,17 @@
-"""Discover units: fit a k-means codebook, label data with it, and measure what the labels are worth."""
+"""Discover units: fit a k-means codebook, label data with it or with the codes of another program, and measure what the labels are worth."""
 
 from __future__ import annotations
 
 import json as json_format
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from audiossl.files import require_folder
 
 if TYPE_CHECKING:
+    from audiossl.units.labels import UnitsCard
     from audiossl.units.quality import CodeUse, PhoneMatch
 
 
@@ -123,7 +124,7 @@ def apply(
     from audiossl.units import codebook as codebooks
     from audiossl.units.apply import apply_codebook
     from audiossl.units.features import make_features
-    from audiossl.units.labels import labels_path, set_names
+    from audiossl.units.labels import set_names
     from audiossl.units.stream import StreamConfig
 
     book = codebooks.load(codebook)
@@ -136,15 +137,70 @@ def apply(
     for manifest in manifests:
         stream = StreamConfig(batch_seconds, num_workers, max_bad_fraction)
         card = apply_codebook(manifest, book, features, name, stream, log=_log)
-        for each in names:
-            path = labels_path(manifest.path, each)
-            rows.append({"units": str(path), **asdict(card)})
-            if not json:
-                print(
-                    f"{path}: {card.utterances} utterances, {card.labels} labels at {card.rate:g} Hz, {card.left_out} left out"
-                )
+        rows += _written(manifest.path, names, card, quiet=json)
     if json:
         print(json_format.dumps({"written": rows}))
+
+
+def import_(
+    data: tuple[Path, ...],
+    codes: Path,
+    name: str,
+    rate: float,
+    clusters: int,
+    codec: str = "",
+    max_bad_fraction: float = 0.01,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Make labels of codes that another program made: DATA/units/NAME, or NAME_0, NAME_1 ... of several codebooks, and their cards.
+
+    The codes are plain arrays of whole numbers, (frame,) or (codebook, frame), by utterance; nothing is unpickled.
+
+    Example: audiossl units import --data data/train data/dev --codes codes.npz --rate 75 --clusters 1024 --name rvq --codec encodec_24khz
+
+    Args:
+        data: data directories.
+        codes: a .npz whose arrays are named like utterances, or a folder of UTTERANCE.npy; arrays of other utterances are not looked at.
+        name: of the labels; of several codebooks, NAME_0 and so on.
+        rate: codes per second.
+        clusters: size of each codebook.
+        codec: what made the codes, by which labels of two are told apart; unset, NAME.
+        max_bad_fraction: share of the utterances that may lack codes; they are named and left out.
+        overwrite: replace labels NAME of another codebook.
+        json: print what was written as JSON.
+    """
+    from audiossl.data.manifest import Manifest
+    from audiossl.units.import_codes import CodesFile, CodesFormat, import_codes
+    from audiossl.units.labels import set_names
+
+    manifests, form, source = (
+        [Manifest.open(folder) for folder in data],
+        CodesFormat(rate, clusters, codec or name),
+        CodesFile(codes),
+    )
+    form = replace(form, books=source.books(manifests, rate))
+    names, rows = set_names(name, form.books), []
+    if not overwrite:
+        for folder in data:
+            _refuse_others(folder, names, form.hash)
+    for manifest in manifests:
+        card = import_codes(manifest, source, name, form, max_bad_fraction=max_bad_fraction, log=_log)
+        rows += _written(manifest.path, names, card, quiet=json)
+    if json:
+        print(json_format.dumps({"written": rows}))
+
+
+def _written(data: Path, names: list[str], card: UnitsCard, *, quiet: bool) -> list[dict[str, Any]]:
+    """Say what label sets were written, unless `quiet`; the same as rows for JSON."""
+    from audiossl.units.labels import labels_path
+
+    rows = [{"units": str(labels_path(data, name)), **asdict(card)} for name in names]
+    for row in () if quiet else rows:
+        print(
+            f"{row['units']}: {card.utterances} utterances, {card.labels} labels at {card.rate:g} Hz, {card.left_out} left out"
+        )
+    return rows
 
 
 def _refuse_others(data: Path, names: list[str], codebook_hash: str) -> None:
@@ -238,4 +294,4 @@ def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-SUBVERBS = {"fit": fit, "apply": apply, "quality": quality}
+SUBVERBS = {"fit": fit, "apply": apply, "import": import_, "quality": quality}

@@ -1,6 +1,6 @@
-"""Noise, reverberation, speed and gain on waveforms, in the loader's workers.
+"""Noise, reverberation, speed, gain and pitch on waveforms, in the loader's workers.
 
-The four functions are pure and exact; `Augmenter` draws what they are given. Noises and impulse responses are data directories
+The functions are pure and exact; `Augmenter` draws what they are given. Noises and impulse responses are data directories
 like any other; of a noise only the piece that is added is decoded, however long the recording.
 """
 
@@ -17,7 +17,7 @@ from audiossl.data.manifest import Manifest
 from audiossl.data.rooms import impulse_response, random_room
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,7 +28,8 @@ _ROWS = (
     4  # blocks of a convolution come in fours: scipy transforms so many at once where processors have wide registers
 )
 _STEP = 1 << 13  # samples of a block at the least; long transforms leave the cache, short ones are mostly tail
-_STEPS = ("speed", "reverb", "noise", "gain")
+_PITCH_WINDOW = 0.064  # s: long enough to part the harmonics of the deepest voices
+_STEPS = ("speed", "reverb", "noise", "gain", "gaussian", "pitch")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class AugmentConfig:
     noise_dirs: data directories, of which one is drawn for each noisy utterance, all with the same probability. noise_snr: dB,
     uniform; one range for all directories or one for each. noise_counts: how many recordings are summed, likewise (babble
     takes several speakers). reverb_dir: data directory of impulse responses; without one, `num_rooms` rooms are simulated
-    whose RT60 is uniform in `rt60`, s. speed_factors: one is drawn; 1.1 is a tenth faster and higher. gain_db: uniform.
+    whose RT60 is uniform in `rt60`, s. speed_factors: one is drawn; 1.1 is a tenth faster and higher. gain_db: uniform. gaussian_std: of white noise, uniform,
+    as a multiple of the waveform's own deviation, how ccc-wav2vec 2.0's range is read here (unverified). pitch_semitones: uniform; our variant.
     """
 
     noise_probability: float = 0.0
@@ -53,6 +55,10 @@ class AugmentConfig:
     speed_factors: tuple[float, ...] = (0.9, 1.0, 1.1)
     gain_probability: float = 0.0
     gain_db: tuple[float, float] = (-10.0, 6.0)
+    gaussian_probability: float = 0.0
+    gaussian_std: tuple[float, float] = (0.001, 0.7)
+    pitch_probability: float = 0.0
+    pitch_semitones: tuple[float, float] = (-3.0, 3.0)
     order: tuple[str, ...] = _STEPS
 
     def __post_init__(self) -> None:
@@ -70,7 +76,7 @@ class AugmentConfig:
                 raise ValueError(
                     f"{name} has {len(ranges)} ranges for {len(self.noise_dirs)} noise_dirs; give 1 or as many"
                 )
-        ranges = (*self.noise_snr, *self.noise_counts, self.rt60, self.gain_db)
+        ranges = (*self.noise_snr, *self.noise_counts, self.rt60, self.gain_db, self.gaussian_std, self.pitch_semitones)
         for low, high in ranges:
             if not low <= high:
                 raise ValueError(f"range ({low}, {high}) is empty; write the smaller number first")
@@ -78,6 +84,8 @@ class AugmentConfig:
             raise ValueError("noise_counts, rt60 and num_rooms must be above 0; correct the one that is not")
         if not self.speed_factors or min(self.speed_factors) <= 0:
             raise ValueError(f"speed_factors is {self.speed_factors}; give one or more numbers above 0")
+        if self.gaussian_std[0] < 0:
+            raise ValueError(f"gaussian_std is {self.gaussian_std}; give multiples from 0 on")
 
     def probability(self, step: str) -> float:
         """Return the probability of `step`, a name in `order`."""
@@ -94,13 +102,36 @@ class AugmentConfig:
         return 1.0 if self.keeps_time else max(1.0, 1 / min(self.speed_factors))
 
 
+class Noises:
+    """Data directories of noises, of which pieces are drawn; ValueError where one cannot be opened. Small to send to workers."""
+
+    def __init__(self, dirs: Sequence[Path]) -> None:
+        self._dirs = [_opened(path) for path in dirs]
+        self._seconds = [noises.durations for noises in self._dirs]  # here, and not in every worker
+
+    def draw(
+        self, samples: int, rng: np.random.Generator, sample_rate: int, counts: Sequence[tuple[int, int]] = ((1, 1),)
+    ) -> tuple[int, Waveform]:
+        """Return the number of the directory that was drawn, and the sum of some of its recordings: (samples,) float32, not silent.
+
+        counts: how many, uniform; one range for all directories or one for each.
+        """
+        kind = int(rng.integers(len(self._dirs)))
+        low, high = counts[kind % len(counts)]
+        chosen = rng.integers(len(self._dirs[kind]), size=int(rng.integers(low, high + 1)))
+        noise = np.zeros(samples, dtype=np.float32)
+        for index in chosen.tolist():
+            read = partial(self._dirs[kind].audio, index, sample_rate=sample_rate)
+            noise += _excerpt(read, float(self._seconds[kind][index]), samples, sample_rate, rng)
+        return kind, noise
+
+
 class Augmenter:
     """Draws and applies the steps of a configuration; ValueError where a directory cannot be opened."""
 
     def __init__(self, config: AugmentConfig) -> None:
         self.config = config
-        self._noises = [_opened(path) for path in config.noise_dirs] if config.noise_probability > 0 else []
-        self._seconds = [noises.durations for noises in self._noises]  # here, and not in every worker
+        self._noises = Noises(config.noise_dirs if config.noise_probability > 0 else ())
         self._responses = _opened(config.reverb_dir) if config.reverb_probability > 0 and config.reverb_dir else None
 
     def __call__(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
@@ -108,11 +139,10 @@ class Augmenter:
 
         What is drawn is a function of the generator only.
         """
-        steps = {"speed": self._speed, "reverb": self._reverb, "noise": self._noise, "gain": self._gain}
         waveform = np.asarray(waveform, dtype=np.float32)
         for name in self.config.order:
             if rng.random() < self.config.probability(name):
-                waveform = steps[name](waveform, rng, sample_rate)
+                waveform = getattr(self, f"_{name}")(waveform, rng, sample_rate)
         return waveform
 
     def _speed(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
@@ -123,6 +153,13 @@ class Augmenter:
         del sample_rate
         return change_gain(waveform, rng.uniform(*self.config.gain_db))
 
+    def _gaussian(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
+        del sample_rate
+        return add_gaussian(waveform, rng.uniform(*self.config.gaussian_std), rng)
+
+    def _pitch(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
+        return change_pitch(waveform, rng.uniform(*self.config.pitch_semitones), sample_rate)
+
     def _reverb(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
         if self._responses is not None:
             response = self._responses.audio(int(rng.integers(len(self._responses))), sample_rate=sample_rate)
@@ -131,14 +168,8 @@ class Augmenter:
         return reverberate(waveform, response)
 
     def _noise(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
-        kind = int(rng.integers(len(self._noises)))
         snr, counts = self.config.noise_snr, self.config.noise_counts
-        low, high = counts[kind % len(counts)]
-        chosen = rng.integers(len(self._noises[kind]), size=int(rng.integers(low, high + 1)))
-        noise = np.zeros(len(waveform), dtype=np.float32)
-        for index in chosen.tolist():
-            read = partial(self._noises[kind].audio, index, sample_rate=sample_rate)
-            noise += _excerpt(read, float(self._seconds[kind][index]), len(waveform), sample_rate, rng)
+        kind, noise = self._noises.draw(len(waveform), rng, sample_rate, counts)
         return add_noise(waveform, noise, rng.uniform(*snr[kind % len(snr)]))
 
 
@@ -183,6 +214,28 @@ def change_speed(waveform: Waveform, factor: float) -> Waveform:
 def change_gain(waveform: Waveform, gain_db: float) -> Waveform:
     """Multiply by a gain in dB; nothing is clipped."""
     return waveform * np.float32(10 ** (gain_db / 20))
+
+
+def add_gaussian(waveform: Waveform, relative_std: float, rng: np.random.Generator) -> Waveform:
+    """Add white noise whose deviation is `relative_std` times the waveform's; silence stays silent."""
+    std = np.float32(relative_std * np.std(waveform, dtype=np.float64))
+    return waveform + std * rng.standard_normal(len(waveform), dtype=np.float32)
+
+
+def change_pitch(waveform: Waveform, semitones: float, sample_rate: int) -> Waveform:
+    """Make a voice higher, or lower, and leave it as long and as fast: (sample,), the same number of samples.
+
+    A phase vocoder and resampling, by librosa: some 3 ms of a processor for each second of audio, several times what the other steps take.
+    Onsets blur within its window of 64 ms; frames stay where they were.
+    """
+    from librosa.effects import pitch_shift
+
+    if semitones == 0:
+        return waveform
+    window = 1 << round(np.log2(_PITCH_WINDOW * sample_rate))
+    padded = np.pad(waveform, (0, max(0, window - len(waveform))))
+    shifted = pitch_shift(padded, sr=sample_rate, n_steps=semitones, n_fft=window, res_type="soxr_hq")
+    return np.asarray(shifted[: len(waveform)], dtype=np.float32)
 
 
 def _opened(path: Path) -> Manifest:

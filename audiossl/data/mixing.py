@@ -1,4 +1,4 @@
-"""Mix utterances of a batch into one another: which rows, with whom, where, how long and how loud; drawn in the loader's workers."""
+"""Mix utterances of a batch into one another, or noise into them: which rows, with what, where, how long and how loud; drawn in the loader's workers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from audiossl.data.augment import Noises
 
 
 class Pieces(NamedTuple):
@@ -22,6 +24,23 @@ class Pieces(NamedTuple):
     source_start: NDArray[np.int64]
     length: NDArray[np.int64]
     gain: NDArray[np.float64]
+
+
+class NoisePieces(NamedTuple):
+    """Noise that is added to some utterances of the batch. target: (piece,), rows; start: (piece,), samples; noise: one (sample,) float32 for each."""
+
+    target: NDArray[np.int64]
+    start: NDArray[np.int64]
+    noise: list[NDArray[np.float32]]
+
+
+class NoiseMix(NamedTuple):
+    """What `draw_noises` does. probability: of an overlap; snr_db: range; sample_rate: Hz."""
+
+    noises: Noises
+    probability: float
+    snr_db: tuple[float, float]
+    sample_rate: int
 
 
 def draw_overlaps(
@@ -52,6 +71,30 @@ def draw_overlaps(
     return _placed(target, source, length, gain, lengths, rng)
 
 
+def draw_noises(
+    pieces: Pieces,
+    waveform: NDArray[np.float32],
+    lengths: NDArray[np.int64],
+    config: NoiseMix,
+    rng: np.random.Generator,
+) -> tuple[Pieces, NoisePieces]:
+    """Replace some overlaps, each with `config.probability`, by noise: what is left of them, and what takes the place of the others.
+
+    pieces: of `draw_overlaps`; waveform, lengths: of the batch, see there. Noise keeps the place and length of the overlap. Its gain makes the
+    power of the whole utterance r dB more than the noise's, r uniform in config.snr_db; the published code takes the power of the whole noise recording, here it
+    is that of the piece, so that no long recording is decoded for a second of it.
+    """
+    noisy = rng.random(len(pieces.target)) < config.probability
+    kept, gone = _some(pieces, ~noisy), _some(pieces, noisy & (pieces.length > 0))
+    noises = []
+    for target, length in zip(gone.target.tolist(), gone.length.tolist(), strict=True):
+        _, noise = config.noises.draw(length, rng, config.sample_rate)
+        power = float(np.square(waveform[target, : lengths[target]], dtype=np.float64).mean())
+        ratio = power / np.square(noise, dtype=np.float64).mean() / 10 ** (rng.uniform(*config.snr_db) / 10)
+        noises.append(np.float32(np.sqrt(ratio)) * noise)
+    return kept, NoisePieces(gone.target, gone.target_start, noises)
+
+
 def draw_clips(
     lengths: NDArray[np.int64],
     *,
@@ -78,9 +121,14 @@ def draw_clips(
 
 
 def add_pieces(
-    waveform: NDArray[np.float32], lengths: NDArray[np.int64], pieces: Pieces, *, normalise: bool = False
+    waveform: NDArray[np.float32],
+    lengths: NDArray[np.int64],
+    pieces: Pieces,
+    *,
+    normalise: bool = False,
+    noises: NoisePieces | None = None,
 ) -> NDArray[np.float32]:
-    """Add pieces and return a new batch. Sources are the unmixed utterances, whatever is added to them.
+    """Add pieces, and noises, and return a new batch. Sources are the unmixed utterances, whatever is added to them.
 
     waveform: (batch, sample). normalise: give the rows that changed zero mean and unit variance over their valid samples again.
     """
@@ -88,10 +136,20 @@ def add_pieces(
     for target, at, source, begin, length, gain in zip(*(field.tolist() for field in pieces), strict=True):
         # One slice for each mixed row: far cheaper than gathering all pieces through an array of indices.
         mixed[target, at : at + length] += np.float32(gain) * waveform[source, begin : begin + length]
-    for row in np.unique(pieces.target).tolist() if normalise else ():
+    changed = pieces.target
+    if noises is not None:
+        changed = np.concatenate([changed, noises.target])
+        for target, at, noise in zip(noises.target.tolist(), noises.start.tolist(), noises.noise, strict=True):
+            mixed[target, at : at + len(noise)] += noise
+    for row in np.unique(changed).tolist() if normalise else ():
         valid = mixed[row, : lengths[row]]
         valid[:] = (valid - valid.mean()) / np.sqrt(valid.var() + 1e-5)
     return mixed
+
+
+def _some(pieces: Pieces, which: NDArray[np.bool_]) -> Pieces:
+    """Those pieces that are marked. which: (piece,)."""
+    return Pieces._make(field[which] for field in pieces)
 
 
 def _chosen(rows: int, probability: float, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from torch import nn
+
+from audiossl.nn.biased_attention import LinearBias, LinearBiasAttention
 from audiossl.nn.conv_frontend import ConvFrontend
 from audiossl.nn.ssl_encoder import EncoderConfig, SSLEncoder
 from audiossl.nn.transformer import Transformer, TransformerLayer
@@ -27,6 +30,8 @@ class Wav2Vec2(SSLEncoder):
         """Hz; MERT has 24000. Recordings are resampled to it, and frames come 320 samples apart at any rate."""
         attention_relax: float = 0.0
         """Above 0 (MERT 330M: 32), logits of attention are kept small enough for float16, without fused kernels; see `nn.attention`."""
+        alibi: bool = False
+        """Attention falls off with distance, by a learned scale per head (data2vec 2.0), without flash kernels; see `nn.biased_attention`."""
 
         @classmethod
         def base(cls) -> Wav2Vec2.Config:
@@ -81,5 +86,21 @@ class Wav2Vec2(SSLEncoder):
         relax = config.attention_relax
         if relax < 0:
             raise ValueError(f"encoder.attention_relax: {relax} is negative; 0 leaves attention as it is")
+        if relax and config.alibi:
+            raise ValueError(f"encoder.attention_relax: {relax} has no form with encoder.alibi; leave one of them out")
         relaxed = Transformer(config, packed=False, block=partial(TransformerLayer, relax=relax)) if relax else None
         super().__init__(frontend, config, relaxed)
+        if config.alibi:
+            self._bias_attention(config)
+
+    def _bias_attention(self, config: Config) -> None:
+        """Give all blocks attention with one linear bias."""
+        self.transformer.packed = False
+        bias = LinearBias(config.num_heads)
+        for i, layer in enumerate(self.transformer.layers):
+            dropout = config.attention_dropout
+            attention = LinearBiasAttention(config.dim, config.num_heads, bias, owner=i == 0, dropout=dropout)
+            for linear in (attention.qkv, attention.out):
+                nn.init.normal_(linear.weight, std=0.02)
+                nn.init.zeros_(linear.bias)
+            layer.attention = attention

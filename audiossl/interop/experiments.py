@@ -58,6 +58,10 @@ def open_experiment(source: str | Path, *, kind: str | None = None) -> Model:
         raise ValueError(
             f"{source}: its encoder is {tables['encoder']['name']}, which no other package has; only wav2vec2, wavlm and mhubert are exported"
         )
+    if tables["encoder"].get("alibi"):
+        raise ValueError(
+            f"{source}: its attention has a bias by distance (encoder.alibi), which no format here can hold"
+        )
     stored = load_weights(checkpoint)
     objective = tables.get("objective", {})
     heads = {n: v for n, v in stored.items() if not n.startswith("encoder.")} if objective else {}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from audiossl.losses._precision import full_precision
+from audiossl.losses._structure import structural_similarity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,8 +20,4 @@ def sdsc(estimate: Tensor, reference: Tensor, *, sharpness: float | None = 10.0)
     a gradient; None: H itself, the metric. The sigmoid is 1/2 at 0, so an estimate near 0 is pushed away from it whatever its sign: this loss
     wants another one beside it, such as the mean square of the published hybrid.
     """
-    product = estimate * reference
-    agreement = (product > 0).to(product.dtype) if sharpness is None else torch.sigmoid(sharpness * product)
-    e, r = estimate.abs(), reference.abs()
-    common = 2 * (agreement * torch.minimum(e, r)).sum(dim=-1)
-    return 1 - common / (e + r).sum(dim=-1).clamp(min=1e-12)
+    return 1 - structural_similarity(estimate, reference, sharpness=sharpness)

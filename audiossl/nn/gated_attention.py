@@ -6,10 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiossl.nn.attention import SelfAttention
+from audiossl.nn.biased_attention import BiasedAttention, positions_in
 
 if TYPE_CHECKING:
     from audiossl.nn.attention import FrameLayout
@@ -49,7 +48,7 @@ class RelativeBias(nn.Module):
         return torch.where(length < exact, length, far) + half * (distance > 0)
 
 
-class GatedAttention(SelfAttention):
+class GatedAttention(BiasedAttention):
     """Self-attention with a gated relative bias (Chen et al., 2022, section III-B).
 
     Per frame and head, gates r_u and r_w in (0, 1) come from a linear map of the frame's share of that head; the bias is scaled by
@@ -64,17 +63,10 @@ class GatedAttention(SelfAttention):
             self.bias = bias
         self._bias = (bias,)  # in a tuple, where it is no part of this layer's state
 
-    def forward(self, x: Tensor, layout: FrameLayout) -> Tensor:
-        """x: (batch, frame, dim), or gathered frames, whose distances are those that they have in time. Returns the same shape."""
-        assert layout.offsets is None, "packed frames have no matrix of biases"
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3).unbind(2)
-        positions = None if layout.index is None else layout.index % layout.num_frames
-        bias = self._gates(x) * self._bias[0](layout.num_frames, positions)  # (batch, head, frame, frame)
-        if layout.key_mask is not None:
-            bias = bias.masked_fill(~layout.key_mask, -torch.inf)
-        dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype), dropout)
-        return self.out(attended.transpose(1, 2).flatten(-2))  # type: ignore[no-any-return]
+    def bias_of(self, x: Tensor, layout: FrameLayout) -> Tensor:
+        """(batch, head, frame, frame); see `BiasedAttention`."""
+        bias: Tensor = self._bias[0](layout.num_frames, positions_in(layout))
+        return self._gates(x) * bias
 
     def _gates(self, x: Tensor) -> Tensor:
         """(batch, head, frame, 1)."""

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from audiossl.nn.position_noise import flexible_tokens
 from audiossl.nn.transformer import Transformer, TransformerConfig
 
 
@@ -34,8 +35,7 @@ class MaskDecoder(nn.Module):
         """
         token: Tensor = self.mask_token
         if self.position_noise and self.training:
-            noise = math.sqrt(self.position_noise) * torch.randn_like(encoded)
-            token = token + noise @ self.embed.weight.T
+            token = flexible_tokens(token, self.embed.weight, encoded, self.position_noise)
         x = torch.where(masked.unsqueeze(-1), token, self.embed(encoded))
         x = x + sinusoids(x.shape[1], x.shape[2], x.device)
         layers: list[Tensor] = self.transformer(x, lengths)

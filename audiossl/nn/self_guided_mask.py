@@ -8,12 +8,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from audiossl.nn.attention import SelfAttention
+from audiossl.nn.biased_attention import BiasedAttention
 from audiossl.nn.masking import valid_frames
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from audiossl.nn.ssl_encoder import SSLEncoder
+
+
+@torch.no_grad()
+def contiguity(masked: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """How much masked frames cling together: their neighbouring pairs, and as many as masks drawn at random would have on average; scalars.
+
+    masked: (batch, frame) bool, none at padding; lengths: (batch,), T. k masked frames at random places have k (k - 1) / T pairs, so that the ratio is 1
+    for these, 0 where no two touch, and up to T / k for a block.
+    """
+    count = masked.sum(dim=1).float()
+    pairs = (masked[:, 1:] & masked[:, :-1]).sum().float()
+    return pairs, (count * (count - 1) / lengths.clamp(min=1)).sum()
 
 
 @torch.no_grad()
@@ -37,15 +50,18 @@ def self_guided_mask(
     finally:
         handle.remove()
     x, layout = seen[0]
-    received = attention_received(attention, layout.leave(x), lengths, query_share=query_share)
+    bias = attention.bias_of(x, layout) if isinstance(attention, BiasedAttention) else None  # all frames: never packed
+    received = attention_received(attention, layout.leave(x), lengths, query_share=query_share, bias=bias)
     return most_of(received, lengths, share=mask_share)
 
 
-def attention_received(attention: SelfAttention, x: Tensor, lengths: Tensor, *, query_share: float) -> Tensor:
+def attention_received(
+    attention: SelfAttention, x: Tensor, lengths: Tensor, *, query_share: float, bias: Tensor | None = None
+) -> Tensor:
     """How much attention each frame gets, the mean over heads, summed over queries: (batch, frame) float32, 0 at padding.
 
     x: (batch, frame, dim), the input of the attention. query_share: of the valid frames of each utterance, rounded up, which are the queries; they
-    are drawn from torch's global generator.
+    are drawn from torch's global generator. bias: of the logits, (head, frame, frame) or (batch, head, frame, frame).
     """
     query, key, _ = attention.qkv(x).unflatten(-1, (3, attention.num_heads, -1)).unbind(-3)  # (batch, frame, head, dim)
     valid = valid_frames(lengths, x.shape[1])
@@ -55,6 +71,9 @@ def attention_received(attention: SelfAttention, x: Tensor, lengths: Tensor, *, 
     row = torch.arange(len(x), device=x.device).unsqueeze(1)
     chosen = query[row, order].transpose(1, 2)  # (batch, head, query, dim)
     scores = (chosen @ key.permute(0, 2, 3, 1)).float() / math.sqrt(query.shape[-1])
+    if bias is not None:
+        pairs = bias.float().expand(len(x), -1, -1, -1).transpose(1, 2)  # (batch, query, head, key)
+        scores = scores + pairs[row, order].transpose(1, 2)
     weights = scores.masked_fill(~valid[:, None, None], -1e30).softmax(dim=-1).mean(dim=1)  # (batch, query, frame)
     asked = torch.arange(width, device=x.device) < counts.unsqueeze(1)
     received: Tensor = (weights * asked.unsqueeze(2)).sum(dim=1).masked_fill(~valid, 0.0)

@@ -1,7 +1,6 @@
 """Which frames are masked: random spans for pretraining and SpecAugment-like fine-tuning.
 
-They are drawn in the loader's workers, by a loop that numba compiles when this file is first imported and keeps beside it or in the
-user's cache; where neither can be written it is compiled at every start, before there are workers.
+They are drawn in the loader's workers, by a compiled loop (see `data.compiled`).
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
+
+from audiossl.data.compiled import compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,19 +81,7 @@ def _checked(num_frames: ArrayLike, mask_prob: float, mask_length: int) -> NDArr
     return frames
 
 
-def _compiled(signature: str) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a function for one signature, at once; in a cache where numba finds a place for one that can be written."""
-
-    def compile_now(function: Callable[..., Any]) -> Any:
-        try:
-            return njit(signature, cache=True)(function)
-        except (RuntimeError, OSError):  # no such place, or a disk that is full
-            return njit(signature)(function)
-
-    return compile_now
-
-
-@_compiled("int64(uint64, int64)")
+@compiled("int64(uint64, int64)")
 def _below(state: np.uint64, limit: np.int64) -> np.int64:
     """Draw an integer, uniform on {0 .. limit - 1} but for 2^-32, from a counter (SplitMix64: Steele et al., 2014)."""
     bits = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -102,7 +90,7 @@ def _below(state: np.uint64, limit: np.int64) -> np.int64:
     return np.int64(((bits >> np.uint64(32)) * np.uint64(limit)) >> np.uint64(32))
 
 
-@_compiled("void(uint8[:, ::1], int64[::1], int64[::1], int64[::1], int64, boolean, uint64)")
+@compiled("void(uint8[:, ::1], int64[::1], int64[::1], int64[::1], int64, boolean, uint64)")
 def _fill(
     mask: NDArray[np.uint8],
     frames: NDArray[np.int64],

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from audiossl.contracts import EncoderOutput
 from audiossl.nn.masking import valid_frames
+from audiossl.nn.position_noise import flexible_tokens
 from audiossl.nn.transformer import Transformer, TransformerConfig
 
 
@@ -109,11 +110,13 @@ class SSLEncoder(nn.Module):
         masked: Tensor | None = None,
         channels_masked: Tensor | None = None,
         num_layers: int | None = None,
+        position_noise: float = 0.0,
     ) -> EncoderOutput:
         """Frames in context. z: (batch, frame, feature_dim), as `local_features` gives it; lengths: (batch,), valid frames.
 
         masked: (batch, frame) bool, True = replaced by `mask_emb`. channels_masked: (batch, dim) bool, True = then 0 in all frames of the
-        projection, masked ones too. num_layers: stop after so many blocks.
+        projection, masked ones too. num_layers: stop after so many blocks. position_noise: variance of what masked frames get beside `mask_emb`, through
+        the projection, see `flexible_tokens`; their positions, which are convolutions here, hear it.
         """
         x = self.dropout_input(self.projection(z))
         if masked is not None:
@@ -121,7 +124,10 @@ class SSLEncoder(nn.Module):
                 raise ValueError(
                     f"masked of shape {tuple(masked.shape)}: z has {tuple(z.shape[:2])} frames; mask those"
                 )
-            x = torch.where(masked.unsqueeze(-1), self.mask_emb, x)
+            token: Tensor = self.mask_emb
+            if position_noise:
+                token = flexible_tokens(token, self.projection.weight, z, position_noise)
+            x = torch.where(masked.unsqueeze(-1), token, x)
         if channels_masked is not None:
             x = x.masked_fill(channels_masked.unsqueeze(1), 0.0)
         return EncoderOutput(layers=self.transformer(x, lengths, num_layers=num_layers), lengths=lengths)

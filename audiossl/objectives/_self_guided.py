@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from audiossl.nn.masking import valid_frames
-from audiossl.nn.self_guided_mask import self_guided_mask
+from audiossl.nn.self_guided_mask import contiguity, self_guided_mask
 from audiossl.objectives._masked import MaskConfig, MaskedObjective, NamedViews
 
 if TYPE_CHECKING:
@@ -78,6 +78,12 @@ class SelfGuidedObjective(MaskedObjective):
         share = config.query_share if self.training else 1.0
         masked = self_guided_mask(self.encoder, local.z, local.lengths, mask_share=config.mask_prob, query_share=share)
         return masked, masked.flatten().nonzero().squeeze(1)
+
+    def mask_metrics(self, masked: Tensor, local: LocalFeatures) -> dict[str, tuple[Tensor, Tensor]]:
+        """mask_contiguity, of masks that the encoder chose: 1 where they lie as if at random, see `contiguity`. masked: as `masks` gives them."""
+        if self._masking.masking == "span":
+            return {}
+        return {"mask_contiguity": contiguity(masked, local.lengths)}
 
     def unmasked(self, batch: Batch, local: LocalFeatures, masked: Tensor) -> Tensor:
         """Places of the unmasked frames in the flattened batch, (unmasked frame,) int64. masked: as `masks` gives them."""

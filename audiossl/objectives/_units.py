@@ -37,6 +37,8 @@ class UnitConfig(MaskConfig):
     """labels: names of files in `units/`. label_rate: of all of them, Hz. masked_weight, unmasked_weight: of the cross-entropies.
 
     special_rows: unused classes before the first, so that label k is class k + special_rows. penalty_weight: of the mean square of the frontend's output.
+    position_noise: variance of FlexPredict's noise at masked frames (Bar et al., 2024, see `nn.position_noise`), in training alone; 0 is none, and a
+    convolution as position in the place of sinusoids our variant.
     """
 
     labels: tuple[str, ...] = ("mfcc_km100",)
@@ -47,6 +49,7 @@ class UnitConfig(MaskConfig):
     unmasked_weight: float = 0.0
     penalty_weight: float = 0.0
     special_rows: int = 0
+    position_noise: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +58,7 @@ class UnitConfig(MaskConfig):
         for name in ("label_rate", "temperature", "masked_weight"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
-        for name in ("unmasked_weight", "penalty_weight", "special_rows"):
+        for name in ("unmasked_weight", "penalty_weight", "special_rows", "position_noise"):
             if getattr(self, name) < 0:
                 raise ValueError(f"objective.{name}: {getattr(self, name)} is negative")
 
@@ -167,7 +170,8 @@ class UnitObjective(MaskedObjective):
         local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
         masked: Tensor = batch["masked"]
         assert masked.shape == local.z.shape[:2], (masked.shape, local.z.shape)
-        outputs = self.encoder.contextualise(local.z, local.lengths, masked=masked).layers
+        noise = self.config.position_noise if self.training else 0.0
+        outputs = self.encoder.contextualise(local.z, local.lengths, masked=masked, position_noise=noise).layers
         tops = [outputs[layer].flatten(0, 1) for layer in self.layers]
         metrics = spread(tops[-1][batch["masked_frames"]])
         nats, count = self._at(tops, batch, metrics, "masked")

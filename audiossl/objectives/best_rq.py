@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,14 +14,16 @@ from audiossl.losses.unit_cross_entropy import unit_cross_entropy
 from audiossl.nn.mel_patches import mel_patches, patch_frames
 from audiossl.nn.random_projection_quantiser import RandomProjectionQuantiser
 from audiossl.nn.spread import spread
-from audiossl.objectives._self_guided import SelfGuidedConfig, SelfGuidedObjective
+from audiossl.objectives._self_guided import SelfGuidedConfig, SelfGuidedObjective, SelfGuidedViews
 from audiossl.objectives._units import histogram_perplexity
 from audiossl.objectives._unmasked import looked_at, share_right
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from audiossl.contracts import Batch
+    from audiossl.data.frame_grid import FrameGrid
     from audiossl.nn.ssl_encoder import LocalFeatures, SSLEncoder
 
 
@@ -32,8 +35,9 @@ class BestRQ(SelfGuidedObjective):
 
     @dataclass(frozen=True)
     class Config(SelfGuidedConfig):
-        """SpeechBrain's recipe (Whetten et al.): 60 % of the frames of 40 ms, one by one; each utterance has masks of its own here.
+        """SpeechBrain's recipe (Whetten et al.): 60 % of the frames of 40 ms, one by one.
 
+        shared_mask: one mask for all utterances of a batch, drawn for the shortest, so that the ends of the others are never masked, as there; else each has its own.
         Chiu et al. start spans of 400 ms at 1 % of the frames of 10 ms (unverified). mask_with: what stands in a masked frame: "noise",
         N(0, noise_std^2), or "embedding", the encoder's `mask_emb`. As published, noise replaces the normalised filterbank; here it replaces the
         frontend's normalised output, so that every encoder can have it: our variant. In evaluation, the noise is its mean, 0. books: independent
@@ -47,12 +51,15 @@ class BestRQ(SelfGuidedObjective):
         num_codes: int = 8192
         code_dim: int = 16
         books: int = 1
+        shared_mask: bool = False
 
         def __post_init__(self) -> None:
             super().__post_init__()
             for name in ("noise_std", "num_mels", "num_codes", "code_dim", "books"):
                 if getattr(self, name) <= 0:
                     raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
+            if self.shared_mask and self.masking == "self_guided":
+                raise ValueError("objective.shared_mask: true is for masking = 'span'; leave it out, or choose that")
             if self.mask_with == "embedding" and self.noise_std != BestRQ.Config.noise_std:
                 raise ValueError(
                     f"objective.noise_std: {self.noise_std} is for mask_with = 'noise'; leave it out, or choose that"
@@ -78,6 +85,10 @@ class BestRQ(SelfGuidedObjective):
         ):  # it would never get a gradient, for which processes that train together would wait
             encoder.mask_emb.requires_grad_(False)
 
+    def light_views(self, config: Config, grid: FrameGrid, *, normalise: bool) -> BestRQViews:
+        """Return views whose masks may be shared."""
+        return BestRQViews(config, grid, normalise)
+
     def forward(self, batch: Batch) -> StepOutput:
         """Sum the cross-entropy over masked frames, the mean over books, and count the frames."""
         local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
@@ -89,7 +100,7 @@ class BestRQ(SelfGuidedObjective):
         loss = nats.sum() / self.config.books
         count = torch.full((), len(places), dtype=torch.float32, device=loss.device)
         right = (predicted == codes.flatten()).sum() / self.config.books
-        metrics = spread(seen) | {"masked_accuracy": (right, count)}
+        metrics = spread(seen) | self.mask_metrics(masked, local) | {"masked_accuracy": (right, count)}
         named, wanted = (
             torch.stack([histogram_perplexity(book, self.config.num_codes) for book in values.unbind(1)])
             for values in (predicted.view_as(codes), codes)
@@ -125,3 +136,19 @@ class BestRQ(SelfGuidedObjective):
         )
         codes: Tensor = self.quantiser(patches.flatten(0, 1))
         return codes
+
+
+@dataclass(frozen=True)
+class BestRQViews(SelfGuidedViews):
+    """The work in the loader's workers."""
+
+    config: BestRQ.Config
+
+    def mask(self, frames: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.bool_]:
+        """Spans as the config has them: (batch, frame) bool, True = masked. frames: (batch,)."""
+        if not self.config.shared_mask:
+            return super().mask(frames, rng)
+        shared = super().mask(frames.min(keepdims=True), rng)
+        masked = np.zeros((len(frames), int(frames.max())), dtype=np.bool_)
+        masked[:, : shared.shape[1]] = shared
+        return masked

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from audiossl.contracts import StepOutput
 from audiossl.data.alignments import UnitsCheck
+from audiossl.losses.unit_cross_entropy import unit_cross_entropy
 from audiossl.nn.spread import spread
 from audiossl.objectives._bert import SpanConfig, span_frames
 from audiossl.objectives._units import histogram_perplexity
@@ -103,10 +104,10 @@ class DiscreteBERT(nn.Module):
         top = output.layers[-1].flatten(0, 1)
         seen = top[batch["masked_frames"]]  # (masked frame, dim)
         targets: Tensor = batch["masked_targets"]
-        logits = self._logits(seen)
-        loss = F.cross_entropy(logits, targets, reduction="sum")
+        nats, prediction = unit_cross_entropy(self._logits(seen), targets)
+        loss = nats.sum()
         count = torch.full((), len(seen), dtype=torch.float32, device=seen.device)
-        prediction, size = logits.detach().argmax(dim=1), self.encoder.num_codes
+        size = self.encoder.num_codes
         metrics = spread(seen) | {
             "masked_accuracy": ((prediction == targets).sum().float(), count),
             "masked_bits": (loss.detach() / math.log(2), count),

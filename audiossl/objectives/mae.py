@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from audiossl.contracts import StepOutput
-from audiossl.losses.sdsc import sdsc
+from audiossl.losses.reconstruction import reconstruction
 from audiossl.nn.mask_decoder import MaskDecoder
 from audiossl.nn.masking import valid_frames
 from audiossl.nn.mel_patches import mel_patches, patch_frames
@@ -35,7 +35,7 @@ class MAE(SelfGuidedObjective):
         """Share of masked frames, decoder and normalised patches of He et al.; patches in time alone are our variant.
 
         patch_norm: each target patch gets zero mean and unit variance. mse_weight, l1_weight, sdsc_weight: of the losses, added up; hybrids have
-        several. sdsc_sharpness: see `losses.sdsc`; 10 is our choice. position_noise: variance of FlexPredict (see
+        several. sdsc_sharpness: see `losses.reconstruction`; 10 is our choice. position_noise: variance of FlexPredict (see
         `nn.mask_decoder`), 0 is none. decoder_*: its size; its network is 4 times as wide.
         """
 
@@ -109,22 +109,18 @@ class MAE(SelfGuidedObjective):
         decoded = self.decoder(top, masked, local.lengths).flatten(0, 1)[places]
         estimate = self.head(decoded).float()  # (masked frame, patch)
         target = self._targets(batch, local)[places]
-        squares = (estimate - target).square().mean(dim=1)
-        loss = self._weighted(estimate, target, squares).sum()
-        count = torch.full((), len(places), dtype=torch.float32, device=loss.device)
-        return StepOutput(
-            loss, count, spread(top[visible]) | _health(estimate.detach(), target, squares.detach(), count)
-        )
-
-    def _weighted(self, estimate: Tensor, target: Tensor, squares: Tensor) -> Tensor:
-        """Loss of each frame, those losses left out that weigh nothing."""
         config = self.config
-        loss = config.mse_weight * squares
-        if config.l1_weight:
-            loss = loss + config.l1_weight * (estimate - target).abs().mean(dim=1)
-        if config.sdsc_weight:
-            loss = loss + config.sdsc_weight * sdsc(estimate, target, sharpness=config.sdsc_sharpness)
-        return loss
+        loss = reconstruction(
+            estimate,
+            target,
+            mse_weight=config.mse_weight,
+            l1_weight=config.l1_weight,
+            sdsc_weight=config.sdsc_weight,
+            sdsc_sharpness=config.sdsc_sharpness,
+        ).sum()
+        count = torch.full((), len(places), dtype=torch.float32, device=loss.device)
+        metrics = spread(top[visible]) | self.mask_metrics(masked, local)
+        return StepOutput(loss, count, metrics | _health(estimate.detach(), target, count))
 
     def _targets(self, batch: Batch, local: LocalFeatures) -> Tensor:
         """Patches of all frames: (batch * frame, patch)."""
@@ -142,12 +138,12 @@ class MAE(SelfGuidedObjective):
         return centred * torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + 1e-6)
 
 
-def _health(estimate: Tensor, target: Tensor, squares: Tensor, count: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+def _health(estimate: Tensor, target: Tensor, count: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """explained: 1 - squared error / squared size of the targets; 0 is what saying 0 explains. *_std: over frames, mean over the patch."""
     if not len(target):
         return dict.fromkeys(("explained", "mse", "target_std", "prediction_std"), (count, count))
-    explained = 1 - squares.mean() / target.square().mean().clamp(min=1e-6)
-    values = {"explained": explained, "mse": squares.mean()}
+    mse = (estimate - target).square().mean()
+    values = {"explained": 1 - mse / target.square().mean().clamp(min=1e-6), "mse": mse}
     for name, frames in (("target", target), ("prediction", estimate)):
         values[f"{name}_std"] = frames.var(dim=0, correction=0).sqrt().mean()
     return {name: (value * count, count) for name, value in values.items()}

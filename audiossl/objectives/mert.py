@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from audiossl.data.mixing import add_pieces, draw_clips
+from audiossl.losses.reconstruction import reconstruction
 from audiossl.nn.cqt import CQT, LOWEST_C
 from audiossl.objectives._codewords import CodewordConfig, CodewordObjective
 from audiossl.objectives._units import UnitViews
@@ -33,7 +34,7 @@ class MERT(CodewordObjective):
     class Config(CodewordConfig):
         """The published 95M model (330M: final_dim 128, mix_seconds up to 1.5), on an encoder at 24 kHz and so 75 Hz.
 
-        labels: `audiossl units fit --codebooks 8` makes such sets; a codec's, or k-means of log-mels and chroma, serve alike. cqt_weight: of the mean squared
+        labels: `audiossl units import` makes such sets of a codec's codes, `units fit --codebooks 8` of log-mels; k-means of log-mels and chroma serve alike. cqt_weight: of the mean squared
         error of cqt_bins magnitudes, cqt_bins_per_octave from cqt_fmin Hz on; 0 leaves the spectrum out. mix_probability: share of utterances that get
         mix_clips[0] to mix_clips[1] clips of mix_seconds[0] to mix_seconds[1] s each.
         """
@@ -108,8 +109,8 @@ class MERT(CodewordObjective):
             return 0.0
         places, top = batch["masked_frames"], layers[-1]
         spectrum = self.cqt(batch["clean"], top.shape[1]).flatten(0, 1)[places]  # (masked frame, bin)
-        predicted = self.cqt_head(top.flatten(0, 1)[places]).float()
-        loss: Tensor = (predicted - spectrum).square().mean(dim=1).sum()
+        predicted = self.cqt_head(top.flatten(0, 1)[places])
+        loss = reconstruction(predicted, spectrum).sum()
         total = torch.full((), len(places), dtype=torch.float32, device=loss.device)
         metrics["cqt_error"] = (loss.detach(), total)
         centred = spectrum - spectrum.sum(dim=0) / total.clamp(min=1)

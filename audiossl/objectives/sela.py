@@ -100,7 +100,7 @@ class SeLa(SelfGuidedObjective, WithFollowers):
         loss = nats.sum() / self.config.heads
         count = torch.full((), len(places), dtype=torch.float32, device=loss.device)
         right = (predicted == labels.flatten()).sum() / self.config.heads
-        metrics = spread(seen) | {"masked_accuracy": (right, count)}
+        metrics = spread(seen) | self.mask_metrics(masked, local) | {"masked_accuracy": (right, count)}
         named, wanted = (
             torch.stack([histogram_perplexity(head, self.config.clusters) for head in values.unbind(1)])
             for values in (predicted.view_as(labels), labels)

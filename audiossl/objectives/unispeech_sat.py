@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - the configuration resolves the annotations at run time
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from audiossl.data.mixing import add_pieces, draw_overlaps
+from audiossl.data.augment import Noises
+from audiossl.data.mixing import NoiseMix, add_pieces, draw_noises, draw_overlaps
 from audiossl.losses.codebook_diversity import codebook_diversity
 from audiossl.losses.utterance_contrastive import utterance_contrastive
 from audiossl.nn.gumbel_quantiser import GumbelQuantiser, code_perplexity, gumbel_temperature
@@ -39,7 +41,9 @@ class UniSpeechSAT(CodewordObjective):
         speaker_layer: block whose output tells speakers, from 1. speaker_weight: of the utterance-wise loss; the published value is not known, 1 is our
         variant. candidates: frames of the batch that each is compared with. quantised: targets go through a Gumbel quantiser, else they are the projected
         frames. groups, entries, gumbel_*: of the quantiser, see `nn.gumbel_quantiser`; wav2vec 2.0's, as is diversity_weight (unverified).
-        mix_probability: share of the utterances over which another one is laid, at most `mix_share` of their length, at mix_ratio_db (dB).
+        mix_probability: share of the utterances over which another one is laid, at most `mix_share` of their length, at mix_ratio_db (dB). noise_dirs: data
+        directories of noise, which with noise_probability is laid there instead, at noise_snr (dB); without any, as by default there. What share the published
+        models had is not known: half is our variant.
         """
 
         labels: tuple[str, ...] = ("it1_l6_km500",)
@@ -58,17 +62,25 @@ class UniSpeechSAT(CodewordObjective):
         mix_probability: float = 0.2
         mix_share: float = 0.5
         mix_ratio_db: tuple[float, float] = (-5.0, 5.0)
+        noise_dirs: tuple[Path, ...] = ()
+        noise_probability: float = 0.5
+        noise_snr: tuple[float, float] = (-5.0, 20.0)
 
         def __post_init__(self) -> None:
             super().__post_init__()
             for name in ("speaker_layer", "speaker_weight", "speaker_temperature", "candidates"):
                 if getattr(self, name) <= 0:
                     raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
-            for name in ("mix_probability", "mix_share"):
+            for name in ("mix_probability", "mix_share", "noise_probability"):
                 if not 0 <= getattr(self, name) <= 1:
                     raise ValueError(f"objective.{name}: {getattr(self, name)} is not between 0 and 1")
-            if self.mix_ratio_db[0] > self.mix_ratio_db[1]:
-                raise ValueError(f"objective.mix_ratio_db: {list(self.mix_ratio_db)}; give the lower end first")
+            for name in ("mix_ratio_db", "noise_snr"):
+                low, high = getattr(self, name)
+                if low > high:
+                    raise ValueError(f"objective.{name}: {[low, high]}; give the lower end first")
+            for name in ("noise_probability", "noise_snr"):
+                if not self.noise_dirs and getattr(self, name) != getattr(UniSpeechSAT.Config, name):
+                    raise ValueError(f"objective.{name}: is for noise_dirs, which are none; leave it out, or give some")
 
         @classmethod
         def tiny(cls) -> UniSpeechSAT.Config:
@@ -110,7 +122,10 @@ class UniSpeechSAT(CodewordObjective):
 
     def light_views(self, config: Config, grid: FrameGrid, *, normalise: bool) -> MixedViews:  # type: ignore[override]  # its own Config
         """Return views that mix utterances."""
-        return MixedViews(config, grid, normalise, self.num_codes)
+        noise = None
+        if config.noise_dirs:
+            noise = NoiseMix(Noises(config.noise_dirs), config.noise_probability, config.noise_snr, grid.sample_rate)
+        return MixedViews(config, grid, normalise, self.num_codes, noise)
 
     def after_step(self, step: int) -> None:
         """Cool the Gumbel softmax."""
@@ -147,9 +162,10 @@ class UniSpeechSAT(CodewordObjective):
 
 @dataclass(frozen=True)
 class MixedViews(UnitViews):
-    """The work in the loader's workers: labels stay those of the main speaker, whoever else is heard."""
+    """The work in the loader's workers: labels stay those of the main speaker, whoever and whatever else is heard."""
 
     config: UniSpeechSAT.Config
+    noise: NoiseMix | None = None
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """Mix, mask, and draw what frames are compared with.
@@ -166,7 +182,10 @@ class MixedViews(UnitViews):
             max_share=config.mix_share,
             rng=rng,
         )
-        mixed = add_pieces(waveform, lengths, pieces, normalise=self.normalise)
+        noises = None
+        if self.noise is not None:
+            pieces, noises = draw_noises(pieces, waveform, lengths, self.noise, rng)
+        mixed = add_pieces(waveform, lengths, pieces, normalise=self.normalise, noises=noises)
         made = super().batch_views({**batch, "waveform": mixed}, rng)
         return {**made, "candidates": _others(len(made["masked_frames"]), config.candidates, rng)}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiossl.data.alignments import labels_fit
-from audiossl.units.labels import labels_path, read_card, read_labels
+from audiossl.units.labels import IMPORTED, labels_path, read_card, read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ class LabelGuard:
 
     def add(self, ids: Sequence[str], labels: np.ndarray, lengths: np.ndarray, durations: np.ndarray) -> None:
         """labels: (label,) of all utterances, one after the other; lengths: (utterance,) labels of each; durations: seconds."""
-        check_lengths(self._place, ids, lengths, durations, rate=self._rate)
+        check_lengths(self._place, ids, lengths, durations, rate=self._rate, feature=self._feature)
         self.counts += np.bincount(labels, minlength=len(self.counts))
         flat = empty_or_constant(labels, lengths)
         if flat.any() and not self._example:
@@ -75,33 +75,43 @@ def empty_or_constant(labels: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return flat
 
 
-def check_lengths(place: str, ids: Sequence[str], lengths: np.ndarray, durations: np.ndarray, *, rate: float) -> None:
-    """ValueError for the first utterance whose number of labels is not its duration (seconds) times `rate` (Hz)."""
+def check_lengths(
+    place: str, ids: Sequence[str], lengths: np.ndarray, durations: np.ndarray, *, rate: float, feature: str = ""
+) -> None:
+    """ValueError for the first utterance whose number of labels is not its duration (seconds) times `rate` (Hz). feature: what the cure depends on."""
     wrong = ~labels_fit(lengths, durations, rate)
     if not wrong.any():
         return
     first = int(wrong.argmax())
     raise ValueError(
         f"{place}: {ids[first]!r} has {lengths[first]} labels; {durations[first]:.3f} s at {rate:g} Hz should give about "
-        f"{durations[first] * rate:.0f}; check the rate in its .json and utt2dur, then run `audiossl units apply` again"
+        f"{durations[first] * rate:.0f}; check {_maker(feature)} again"
     )
+
+
+def _maker(feature: str) -> str:
+    """What to look at and to run where labels have another rate than is stated."""
+    if feature == IMPORTED:
+        return "--rate and utt2dur, then run `audiossl units import`"
+    return "the rate in its .json and utt2dur, then run `audiossl units apply`"
 
 
 def check_usage(counts: np.ndarray, place: str, *, feature: str = "", log: Callable[[str], None]) -> None:
     """ValueError where all labels are one code, or more than a fifth of the codes have none; below that, a warning.
 
     counts: (code,) labels per code. Unused codes are judged only where there are 100 labels per code. feature: of "codes", which are as unevenly used
-    as words, any number may be missing.
+    as words, and of imported ones any number may be missing.
     """
     total, used = int(counts.sum()), int((counts > 0).sum())
     if used <= 1:
         only = f"all {total} labels are {int(counts.argmax())}" if total else "there is no label at all"
-        raise ValueError(f"{place}: {only}; a model would learn nothing: check the audio, then fit another codebook")
+        cure = "check the codes" if feature == IMPORTED else "check the audio, then fit another codebook"
+        raise ValueError(f"{place}: {only}; a model would learn nothing: {cure}")
     unused = len(counts) - used
     if not unused or total < LABELS_PER_CODE * len(counts):
         return
     what = f"{unused} of {len(counts)} codes are never used"
-    if unused > UNUSED_LIMIT * len(counts) and feature != "codes":
+    if unused > UNUSED_LIMIT * len(counts) and feature not in {"codes", IMPORTED}:
         raise ValueError(f"{place}: {what}; fit a codebook of fewer clusters or on more data")
     log(f"warning: {place}: {what}")
 
@@ -113,9 +123,12 @@ def check_same_codebook(train: Manifest, dev: Manifest, name: str) -> None:
     """
     ours, theirs = read_card(train.path, name), read_card(dev.path, name)
     if ours.codebook_hash != theirs.codebook_hash:
+        verb = (
+            "import` on both with one --codec" if theirs.feature == IMPORTED else "apply` on both with one --codebook"
+        )
         raise ValueError(
             f"{labels_path(dev.path, name)}: made by codebook {theirs.codebook_hash[:12]}, but those of {train.path} by "
-            f"{ours.codebook_hash[:12]}; run `audiossl units apply` on both with one --codebook"
+            f"{ours.codebook_hash[:12]}; run `audiossl units {verb}"
         )
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+IMPORTED = "imported"
+"""The `feature` of labels that `audiossl units import` made of another program's codes."""
+
 _CURE = "make it with `audiossl units apply`"
 
 
@@ -28,8 +31,8 @@ _CURE = "make it with `audiossl units apply`"
 class UnitsCard:
     """Where the labels of a data directory come from.
 
-    feature, encoder, layer, encoder_hash: what was clustered; rate: labels per second; codebook_hash, codebook_size: by
-    which codebook. utterances, labels: how many there are; left_out: utterances that could not be read.
+    feature, encoder, layer, encoder_hash: what was clustered; of imported codes, feature is `IMPORTED`, and encoder what made them. rate: labels per
+    second; codebook_hash, codebook_size: by which codebook. utterances, labels: how many there are; left_out: utterances that could not be read.
     """
 
     feature: str

@@ -11,7 +11,7 @@ from audiossl.units.apply import apply_codebook
 from audiossl.units.features import FeatureKind, Features, make_features
 from audiossl.units.fit import FitConfig, fit_codebook
 from audiossl.units.guards import check_units
-from audiossl.units.labels import has_labels, labels_path, read_card, set_names
+from audiossl.units.labels import IMPORTED, has_labels, labels_path, read_card, set_names
 from audiossl.units.stream import StreamConfig
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def ensure_units(
     """Fit a codebook on the first directory unless `out` holds one, and label every directory that lacks its labels.
 
     Labels that were there before `out` had a codebook are used as they are if all directories have them and their card says what
-    `config` asks for; else ValueError, since another experiment may rest on them. With a codebook in `out`, labels of another
+    `config` asks for, of imported ones their number alone; else ValueError, since another experiment may rest on them. With a codebook in `out`, labels of another
     one, or of fewer utterances than the directory has now, are made again. Labels that are kept are checked (`units.guards`), and they and the
     codebook must be of the encoder that `config` names, by its weights; only where it names none are labels there of any encoder.
     max_bad_fraction: share of the recordings of a directory that may be unusable. allow_commands: run the programs that `wav.scp` names.
@@ -129,6 +129,8 @@ def _is_there(
     for manifest in with_labels:
         path, card = labels_path(manifest.path, label_set), read_card(manifest.path, label_set)
         asked = {"feature": config.feature, "layer": config.layer, "codebook_size": config.clusters}
+        if card.feature == IMPORTED:  # by `audiossl units import --name`, in the place of what the recipe would make
+            asked = {"codebook_size": config.clusters}
         for name, wanted in asked.items():
             if getattr(card, name) != wanted and not _corpus_has_no_more(config, name, getattr(card, name)):
                 raise ValueError(

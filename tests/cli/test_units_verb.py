@@ -101,7 +101,7 @@ def test_misuse(capsys):
     assert run(capsys, "label")[0] == 2
 
 
-@pytest.mark.parametrize("verb", ["fit", "apply", "quality"])
+@pytest.mark.parametrize("verb", ["fit", "apply", "import", "quality"])
 def test_help_has_an_example(verb, capsys):
     status, out, _ = run(capsys, verb, "--help")
     assert status == 0

@@ -11,8 +11,10 @@ from audiossl.data.audio import write_audio
 from audiossl.data.augment import (
     AugmentConfig,
     Augmenter,
+    add_gaussian,
     add_noise,
     change_gain,
+    change_pitch,
     change_speed,
     reverberate,
 )
@@ -184,6 +186,65 @@ def test_impulse_responses_come_from_their_directory(tmp_path):
     np.testing.assert_allclose(wet, reverberate(noise(4000), response), atol=1e-6)
 
 
+@pytest.mark.parametrize("relative", [0.001, 0.3, 0.7])
+def test_gaussian_noise_is_a_multiple_of_the_waveforms_deviation(relative):
+    speech = 0.02 * np.sin(np.arange(40_000) / 9).astype(np.float32) + np.float32(0.5)  # an offset is no deviation
+    noisy = add_gaussian(speech, relative, np.random.default_rng(0))
+    added = noisy.astype(np.float64) - speech
+    assert noisy.dtype == np.float32
+    assert added.std() / speech.std() == pytest.approx(relative, rel=0.02)
+    assert abs(added.mean()) < 0.02 * added.std()
+    assert abs(np.corrcoef(added[1:], added[:-1])[0, 1]) < 0.02
+    np.testing.assert_array_equal(add_gaussian(np.zeros(9, np.float32), 0.7, np.random.default_rng(0)), np.zeros(9))
+
+
+def test_gaussian_step_draws_its_deviation_uniformly():
+    augmenter, speech = Augmenter(AugmentConfig(gaussian_probability=0.6)), noise(2000)
+    added = [augmenter(speech, np.random.default_rng(seed), RATE).astype(np.float64) - speech for seed in range(500)]
+    shares = [one.std() / speech.std() for one in added if one.any()]
+    assert len(shares) / 500 == pytest.approx(0.6, abs=0.06)
+    assert np.histogram(shares, bins=4, range=(0, 0.7))[0] / len(shares) == pytest.approx(0.25, abs=0.08)
+
+
+@pytest.mark.parametrize("semitones", [-3.0, 1.5, 3.0])
+def test_pitch_changes_and_time_does_not(semitones):
+    speech = np.zeros(32_000, np.float32)
+    speech[12_000:20_000] = np.sin(2 * np.pi * 440 * np.arange(8000) / RATE)
+    higher = change_pitch(speech, semitones, RATE)
+    assert (higher.dtype, higher.shape) == (np.float32, speech.shape)
+    heard = np.abs(np.fft.rfft(higher[13_000:19_000] * np.hanning(6000), 64_000))
+    assert np.argmax(heard) / 4 == pytest.approx(440 * 2 ** (semitones / 12), abs=1.5)
+    for quantile in (0.01, 0.5, 0.99):  # within a frame
+        when = [
+            np.searchsorted(np.cumsum(x.astype(np.float64) ** 2), quantile * np.sum(x**2)) for x in (speech, higher)
+        ]
+        assert when[0] == pytest.approx(when[1], abs=320)
+
+
+@pytest.mark.parametrize("samples", [1, 100, 1023])
+def test_pitch_of_pieces_shorter_than_a_window(samples):
+    piece = change_pitch(noise(samples), 2.0, RATE)
+    assert piece.shape == (samples,)
+    assert np.isfinite(piece).all()
+
+
+def test_pitch_step_and_its_order():
+    config = AugmentConfig(pitch_probability=1.0, pitch_semitones=(2.0, 2.0), gain_probability=1.0, gain_db=(6.0, 6.0))
+    expected = change_pitch(change_gain(noise(4000), 6.0), 2.0, RATE)
+    np.testing.assert_array_equal(Augmenter(config)(noise(4000), np.random.default_rng(0), RATE), expected)
+
+
+def test_steps_that_are_off_change_no_draw_of_the_others():
+    """An experiment of before these steps has them not in its order, and goes on as it began."""
+    options = {"gain_probability": 0.5, "reverb_probability": 0.5, "num_rooms": 3}
+    before = Augmenter(AugmentConfig(**options, order=("speed", "reverb", "noise", "gain")))
+    for seed in range(8):
+        one, other = (
+            a(noise(900), np.random.default_rng(seed), RATE) for a in (before, Augmenter(AugmentConfig(**options)))
+        )
+        np.testing.assert_array_equal(one, other)
+
+
 def test_steps_follow_the_order():
     config = AugmentConfig(
         gain_probability=1.0, gain_db=(6.0, 6.0), speed_probability=1.0, speed_factors=(2.0,), order=("gain", "speed")
@@ -201,6 +262,7 @@ def test_probability_is_kept():
 
 def test_time_is_kept_unless_speed_changes():
     assert AugmentConfig(noise_probability=0.0, reverb_probability=0.5).keeps_time
+    assert AugmentConfig(gaussian_probability=0.5, pitch_probability=0.5).keeps_time
     assert not AugmentConfig(speed_probability=0.1).keeps_time
     assert AugmentConfig(speed_probability=0.1, speed_factors=(1.0,)).keeps_time
     assert AugmentConfig(speed_probability=0.1, speed_factors=(0.8, 1.0)).longest_stretch == 1.25
@@ -220,6 +282,8 @@ def test_toml_round_trip():
         ({"noise_dirs": (Path("a"), Path("b"), Path("c")), "noise_snr": ((0, 1), (0, 1))}, "2 ranges for 3"),
         ({"gain_db": (3.0, 1.0)}, r"range \(3.0, 1.0\) is empty"),
         ({"speed_factors": (0.0,)}, "speed_factors"),
+        ({"gaussian_std": (-0.1, 0.7)}, "gaussian_std"),
+        ({"pitch_semitones": (3.0, -3.0)}, r"range \(3.0, -3.0\) is empty"),
         ({"order": ("gain", "gain")}, "once at the most"),
         ({"order": ("echo",)}, "once at the most"),
         ({"gain_probability": 0.1, "order": ("noise",)}, "lacks 'gain'"),

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from audiossl.data.mixing import add_pieces, draw_clips, draw_overlaps
+from audiossl.data.audio import write_audio
+from audiossl.data.augment import Noises
+from audiossl.data.mixing import NoiseMix, add_pieces, draw_clips, draw_noises, draw_overlaps
 
 LENGTHS = np.array([1000, 700, 400, 900])
 ANY_SEED = range(300)
@@ -145,3 +147,55 @@ def test_a_single_utterance_is_not_mixed(lengths):
     for pieces in (overlap, clip):
         assert set(pieces.target) == (set() if len(lengths) == 1 else {0, 1})
     assert np.array_equal(add_pieces(waveform, lengths, overlap), waveform) is (len(lengths) == 1)
+
+
+@pytest.fixture(scope="module")
+def noises(tmp_path_factory):
+    """A data directory of one recording, far longer than the batch, of white noise at -26 dB."""
+    folder = tmp_path_factory.mktemp("noise")
+    write_audio(folder / "n.flac", 0.05 * np.random.default_rng(7).standard_normal(40_000), 16_000)
+    (folder / "wav.scp").write_text(f"n {folder}/n.flac\n")
+    return Noises((folder,))
+
+
+def with_noise(noises, seed, probability=1.0, snr_db=(-5.0, 20.0)):
+    """What is left of overlaps in all rows, and the noises."""
+    rng, mix = np.random.default_rng(seed), NoiseMix(noises, probability, snr_db, 16_000)
+    pieces = draw_overlaps(batch(), LENGTHS, probability=1.0, ratio_db=(0.0, 0.0), rng=rng)
+    return pieces, *draw_noises(pieces, batch(), LENGTHS, mix, rng)
+
+
+@pytest.mark.parametrize("decibel", [-5.0, 7.5, 20.0])
+def test_noise_takes_the_place_of_an_overlap_at_the_ratio_that_is_asked(noises, decibel):
+    pieces, left, found = with_noise(noises, 3, snr_db=(decibel, decibel))
+    assert len(left.target) == 0
+    assert found.target.tolist() == pieces.target[pieces.length > 0].tolist()
+    mixed = add_pieces(batch(), LENGTHS, left, noises=found).astype(np.float64)
+    for row, start, noise in zip(found.target, found.start, found.noise, strict=True):
+        added = mixed[row] - batch()[row]
+        inside = np.arange(len(added)) - start
+        inside = (inside >= 0) & (inside < len(noise))
+        assert not added[~inside].any()
+        assert len(noise) == pieces.length[row]  # a piece for each row, in their order
+        speech = np.square(batch()[row, : LENGTHS[row]], dtype=np.float64).mean()
+        assert 10 * np.log10(speech / np.square(added[inside]).mean()) == pytest.approx(decibel, abs=0.05)
+
+
+def test_share_and_range_of_noises(noises):
+    found = [with_noise(noises, seed, probability=0.3) for seed in range(300)]
+    count = sum(len(pieces.target) for pieces, _, _ in found)
+    assert sum(len(left.target) for _, left, _ in found) / count == pytest.approx(0.7, abs=0.05)
+    levels = [
+        10 * np.log10(np.square(batch()[row, : LENGTHS[row]], dtype=np.float64).mean() / np.square(noise).mean())
+        for _, _, mixed in found
+        for row, noise in zip(mixed.target, mixed.noise, strict=True)
+    ]
+    assert np.histogram(levels, bins=5, range=(-5.01, 20.01))[0] / len(levels) == pytest.approx(0.2, abs=0.08)
+    assert len(levels) == np.histogram(levels, bins=1, range=(-5.01, 20.01))[0][0]
+
+
+def test_noisy_rows_are_normalised_again(noises):
+    _, left, found = with_noise(noises, 1)
+    mixed = add_pieces(batch(), LENGTHS, left, noises=found, normalise=True)
+    for row in found.target[:2]:
+        assert mixed[row, : LENGTHS[row]].var() == pytest.approx(1, abs=0.01)

@@ -59,6 +59,15 @@ def test_what_exists_nowhere_else_is_refused(tmp_path, adapter, task, message):
     assert "\n" not in str(error.value)
 
 
+def test_an_encoder_with_a_bias_by_distance_is_refused(tmp_path):
+    cls = registry.get("encoders", "wav2vec2")
+    config = replace(cls.Config.tiny(), alibi=True)
+    save_checkpoint(tmp_path, 1, {f"encoder.{n}": v for n, v in cls(config).state_dict().items()}, {}, keep=1)
+    write_toml(tmp_path / "config.toml", {"encoder": {"name": "wav2vec2", **to_table(config)}})
+    with pytest.raises(ValueError, match=r"a bias by distance \(encoder.alibi\), which no format here can hold"):
+        open_experiment(tmp_path)
+
+
 def test_encoders_that_exist_nowhere_else_are_refused(tmp_path):
     _, model = ours()
     write_experiment(model, tmp_path / "exp", source="x", file_format="fairseq")

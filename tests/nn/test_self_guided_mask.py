@@ -6,8 +6,9 @@ from torch import nn
 
 from audiossl.encoders.conformer import Conformer
 from audiossl.encoders.fbank import FBank
-from audiossl.nn.attention import SelfAttention
-from audiossl.nn.self_guided_mask import attention_received, most_of, self_guided_mask
+from audiossl.nn.attention import FrameLayout, SelfAttention
+from audiossl.nn.biased_attention import LinearBias, LinearBiasAttention
+from audiossl.nn.self_guided_mask import attention_received, contiguity, most_of, self_guided_mask
 
 LENGTHS = torch.tensor([7, 4])
 
@@ -19,13 +20,14 @@ def attention():
     return layer, torch.randn(2, 7, 8, dtype=torch.float64)
 
 
-def oracle(layer, x, length):
+def oracle(layer, x, length, bias=None):
     """Attention that each frame gets from all frames of one utterance, query by query and head by head."""
     q, k = (x[:length] @ layer.qkv.weight[i : i + 8].T + layer.qkv.bias[i : i + 8] for i in (0, 8))
     received = torch.zeros(length, dtype=torch.float64)
-    for head in (slice(0, 4), slice(4, 8)):
+    for number, head in enumerate((slice(0, 4), slice(4, 8))):
         for query in range(length):
             scores = torch.stack([q[query, head] @ key[head] for key in k]) / math.sqrt(4)
+            scores = scores if bias is None else scores + bias[number, query, :length]
             received += torch.softmax(scores, 0) / 2
     return received
 
@@ -38,6 +40,22 @@ def test_attention_received_by_each_frame():
     for row, length in enumerate(LENGTHS.tolist()):
         expected = oracle(layer, x[row], length).float()
         torch.testing.assert_close(received[row, :length], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_bias_by_distance_counts():
+    layer, x = attention()
+    biased = LinearBiasAttention(8, 2, LinearBias(2), owner=True).double()
+    biased.load_state_dict(layer.state_dict(), strict=False)
+    layout = FrameLayout.of(LENGTHS, 7, packed=False)
+    with torch.no_grad():
+        biased.bias.scale.copy_(torch.tensor([20.0, 200.0]))
+        bias = biased.bias_of(x, layout)
+        received = attention_received(biased, x, LENGTHS, query_share=1.0, bias=bias)
+        for row, length in enumerate(LENGTHS.tolist()):
+            expected = oracle(layer, x[row], length, bias).float()
+            torch.testing.assert_close(received[row, :length], expected, rtol=1e-5, atol=1e-5)
+        plain = attention_received(biased, x, LENGTHS, query_share=1.0)
+        assert (received - plain).abs().max() > 0.1
 
 
 def test_a_share_of_the_queries_is_asked():
@@ -73,6 +91,35 @@ def test_mask_of_an_encoder(encoder_class):
     alone = self_guided_mask(encoder, z[1:, :18], lengths[1:], mask_share=0.5, query_share=1.0)
     assert torch.equal(masked[1:, :18], alone)
     assert not encoder.transformer.layers[0].attention._forward_pre_hooks
+
+
+def ratio(masked, lengths):
+    pairs, expected = contiguity(masked, lengths)
+    return float(pairs / expected)
+
+
+def test_contiguity_is_1_at_random_and_counts_pairs():
+    torch.manual_seed(0)
+    lengths = torch.tensor([50, 30]).repeat(500)
+    random = most_of(torch.rand(1000, 50), lengths, share=0.5)
+    assert ratio(random, lengths) == pytest.approx(1, abs=0.02)
+    every_other = torch.arange(50).remainder(2).bool().repeat(2, 1)
+    assert ratio(every_other, torch.tensor([50, 50])) == 0
+    block = torch.arange(50).lt(10).unsqueeze(0)
+    assert [float(x) for x in contiguity(block, torch.tensor([50]))] == pytest.approx([9, 10 * 9 / 50])
+    assert contiguity(torch.zeros(1, 5, dtype=torch.bool), torch.tensor([5])) == (0, 0)
+
+
+def test_chosen_masks_are_not_those_of_chance():
+    """Where neighbouring frames are alike they are looked at alike, so that masks come in stretches."""
+    torch.manual_seed(0)
+    encoder = FBank(FBank.Config.tiny()).eval()
+    nn.init.normal_(encoder.transformer.layers[0].attention.qkv.weight, std=0.5)
+    lengths = torch.full((16,), 60)
+    z = torch.randn(16, 6, encoder.feature_dim).repeat_interleave(10, dim=1)
+    chosen = self_guided_mask(encoder, z, lengths, mask_share=0.5, query_share=1.0)
+    random = most_of(torch.rand(16, 60), lengths, share=0.5)
+    assert ratio(chosen, lengths) > 1.3 > 1.1 > ratio(random, lengths)
 
 
 def test_an_encoder_without_attention_is_refused():

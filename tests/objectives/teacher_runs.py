@@ -13,10 +13,10 @@ RATE = 16000
 ENCODER = replace(Wav2Vec2.Config.tiny(), conv_norm="layer", position_depth=2, position_kernel=5)
 
 
-def objective(cls, seed=0, **changes):
-    """The objective with its tiny configuration."""
+def objective(cls, seed=0, encoder=None, **changes):
+    """The objective with its tiny configuration. encoder: changes of its encoder's."""
     torch.manual_seed(seed)
-    return cls(Wav2Vec2(ENCODER), replace(cls.Config.tiny(), crop_duration=4.0, **changes))
+    return cls(Wav2Vec2(replace(ENCODER, **(encoder or {}))), replace(cls.Config.tiny(), crop_duration=4.0, **changes))
 
 
 def make_batch(module, seconds=(0.9, 0.6), seed=0):

@@ -75,6 +75,24 @@ def test_default_masks_are_speechbrains():
     assert masked.float().mean().item() == pytest.approx(0.6, abs=0.01)
 
 
+def test_a_shared_mask_is_that_of_the_shortest_utterance():
+    items = [utterance(1, 3.0), utterance(2, 2.0), utterance(3, 4.0)]
+    masked = make_batch(objective(shared_mask=True), items)["masked"]
+    shortest = 99
+    assert masked.shape == (3, 199)
+    assert torch.equal(masked[0], masked[1])
+    assert torch.equal(masked[0], masked[2])
+    assert masked[0, :shortest].float().mean().item() == pytest.approx(0.6, abs=0.02)
+    assert not masked[:, shortest:].any()
+    own = make_batch(objective(), items)["masked"]
+    assert not torch.equal(own[0, :shortest], own[1, :shortest])
+
+
+def test_a_shared_mask_that_attention_chooses_is_refused():
+    with pytest.raises(ValueError, match=r"objective\.shared_mask: true is for masking = 'span'"):
+        BestRQ.Config(shared_mask=True, masking="self_guided")
+
+
 def test_what_trains():
     module = objective()
     assert not module.encoder.mask_emb.requires_grad

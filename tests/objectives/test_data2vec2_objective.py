@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from teacher_runs import added_by_layers, instance_norm, make_batch, objective
+from teacher_runs import added_by_layers, instance_norm, make_batch, objective, train
 
 from audiossl.objectives.data2vec2 import Data2Vec2
 
@@ -22,8 +22,13 @@ def oracle(module, batch):
             heard = torch.where(masked[:, None], 0.0, x)[None]
             frames = (heard + encoder.transformer.positions(heard))[:, ~masked]
             frames = encoder.transformer.norm(frames)
+            bias = 0.0
+            if encoder.config.alibi:  # by the distance that visible frames had
+                scale, times = encoder.transformer.layers[0].attention.bias.scale, (~masked).nonzero()
+                slopes = torch.tensor([2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8])
+                bias = -(scale * slopes)[:, None, None] * (times - times.T).abs()
             for layer in encoder.transformer.layers:
-                frames = plain(layer, frames)
+                frames = plain(layer, frames, bias)
             filled = torch.zeros(1, length, encoder.dim)
             filled[:, ~masked] = frames
             first = module.decoder.blocks[0](filled)
@@ -34,18 +39,21 @@ def oracle(module, batch):
     return total, count
 
 
-def plain(layer, x):
+def plain(layer, x, bias):
     """A post-LN block with attention written out."""
     heads = layer.attention.num_heads
     q, k, v = layer.attention.qkv(x[0]).view(x.shape[1], 3, heads, -1).permute(1, 2, 0, 3)
-    weights = (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).softmax(-1)
+    weights = (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1]) + bias).softmax(-1)
     x = layer.attention_norm(x + layer.attention.out((weights @ v).transpose(0, 1).flatten(1)))
     return layer.ffn_norm(x + layer.ffn_out(torch.nn.functional.gelu(layer.ffn_in(x))))
 
 
+@pytest.mark.parametrize("alibi", [False, True])
 @torch.no_grad()
-def test_loss_is_that_of_each_masked_frame_of_each_clone():
-    module = objective(Data2Vec2, clones=3).eval()
+def test_loss_is_that_of_each_masked_frame_of_each_clone(alibi):
+    module = objective(Data2Vec2, clones=3, encoder={"alibi": alibi}).eval()
+    if alibi:
+        module.encoder.transformer.layers[0].attention.bias.scale.copy_(torch.tensor([2.0, 0.5, 8.0, 30.0]))
     module.begin()
     for parameter in module.teacher.parameters():
         parameter += 0.1 * torch.randn(parameter.shape)
@@ -55,6 +63,15 @@ def test_loss_is_that_of_each_masked_frame_of_each_clone():
     total, count = oracle(module, batch)
     assert output.count == count
     assert output.loss_sum.item() == pytest.approx(total, rel=1e-4)
+
+
+def test_the_scale_of_attentions_bias_learns_and_the_teacher_follows_it():
+    module = objective(Data2Vec2, encoder={"alibi": True}).train()
+    student, teacher = (t.layers[0].attention.bias.scale for t in (module.encoder.transformer, module.teacher))
+    train(module, (1, 2, 3))
+    assert (student != 1).all()
+    assert (teacher != 1).all()
+    assert not torch.equal(student, teacher)
 
 
 def test_masks_have_the_share_that_was_asked_for():

@@ -1,6 +1,7 @@
 import json
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,19 @@ def test_gradients_reach_every_parameter():
     without = [name for name, p in module.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert without == []
     assert sum(bool(p.grad.any()) for p in module.parameters()) > 0.9 * len(list(module.parameters()))
+
+
+def test_position_noise_is_of_training_alone_and_none_is_the_plain_model_bit_for_bit():
+    plain, noisy = (objective(replace(HuBERT.Config.tiny(), position_noise=variance)) for variance in (0.0, 0.5))
+    batch = make_batch(plain, [utterance(1), utterance(2)])
+    losses = []
+    for module, training in ((plain, False), (noisy, False), (plain, True), (noisy, True)):
+        torch.manual_seed(3)
+        losses.append(module.train(training)(batch).loss_sum)
+    assert torch.equal(losses[0], losses[1])
+    assert not torch.equal(losses[2], losses[3])
+    losses[3].backward()
+    assert noisy.encoder.projection.weight.grad.isfinite().all()
 
 
 def test_unmasked_frames_cost_next_to_nothing_at_weight_zero():

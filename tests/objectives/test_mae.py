@@ -84,6 +84,14 @@ def test_padding_and_batch_mates_change_nothing():
     torch.testing.assert_close(loss(views), loss(views[:1]) + loss(views[1:]), rtol=1e-5, atol=1e-4)
 
 
+def test_how_contiguous_the_masks_are_is_logged_where_the_encoder_chooses_them():
+    items = [utterance(1), utterance(2)]
+    chosen, spans = objective(masking="self_guided", mask_prob=0.5), objective(mask_prob=0.5)
+    pairs, expected = chosen(make_batch(chosen, items)).metrics["mask_contiguity"]
+    assert 0 < pairs / expected < 3
+    assert "mask_contiguity" not in spans(make_batch(spans, items)).metrics
+
+
 def test_gradients_reach_all_that_trains():
     module = objective(position_noise=0.25, l1_weight=0.5, sdsc_weight=0.5)
     module(make_batch(module, [utterance(1), utterance(2)])).loss_sum.backward()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from audiossl.contracts import Utterance
+from audiossl.data.audio import write_audio
 from audiossl.data.collate import collate, to_tensors
 from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.objectives._units import UnitViews
@@ -109,6 +110,24 @@ def test_labels_stay_those_of_the_main_speaker():
     assert np.array_equal(silent["waveform"], plain["waveform"])
 
 
+def test_noise_instead_of_another_utterance(tmp_path):
+    write_audio(tmp_path / "n.wav", 0.1 * np.sign(np.sin(np.arange(3 * RATE) * 0.01)), RATE)
+    (tmp_path / "wav.scp").write_text(f"n {tmp_path}/n.wav\n")
+    module = objective(mix_probability=1.0, noise_dirs=(tmp_path,), noise_probability=1.0, noise_snr=(0.0, 0.0))
+    items = [utterance(k) for k in range(3)]
+    plain = collated(module, items)
+    views = pickle.loads(pickle.dumps(module.batch_views))  # as workers get it
+    mixed = views(plain, np.random.default_rng(0))
+    labels = plain["labels"].reshape(-1, 1)
+    assert (mixed["masked_targets"] == labels[mixed["masked_frames"]]).all()
+    for row in range(3):
+        added = mixed["waveform"][row] - plain["waveform"][row]
+        heard = np.abs(added[added != 0])
+        assert 0 < len(heard) <= RATE // 2
+        level = np.sqrt(np.square(plain["waveform"][row]).mean())
+        assert np.median(heard) == pytest.approx(level, rel=0.02)  # a square wave, at 0 dB
+
+
 def test_mixed_waveforms_are_normalised_again_where_the_encoder_wants_it():
     module = objective(normalise=True, mix_probability=1.0)
     mixed = module.batch_views(collated(module, [utterance(k) for k in range(3)]), np.random.default_rng(0))
@@ -179,6 +198,9 @@ def test_views_are_light_to_send():
         {"mix_probability": 1.5},
         {"mix_share": -0.1},
         {"mix_ratio_db": (5.0, -5.0)},
+        {"noise_snr": (20.0, -5.0)},
+        {"noise_snr": (0.0, 20.0)},
+        {"noise_probability": 0.2},
     ],
 )
 def test_configurations_that_make_no_sense_are_refused(values):

@@ -1,0 +1,19 @@
+"""How alike two signals are in sign and size, which two losses share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def structural_similarity(estimate: Tensor, reference: Tensor, *, sharpness: float | None) -> Tensor:
+    """SDSC of each signal, see `sdsc`: (...). estimate, reference: (..., t)."""
+    product = estimate * reference
+    agreement = (product > 0).to(product.dtype) if sharpness is None else torch.sigmoid(sharpness * product)
+    e, r = estimate.abs(), reference.abs()
+    common = 2 * (agreement * torch.minimum(e, r)).sum(dim=-1)
+    return common / (e + r).sum(dim=-1).clamp(min=1e-12)
