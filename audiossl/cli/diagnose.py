@@ -46,7 +46,7 @@ def main(
     Example: audiossl diagnose exp/hubert --data data/test --out exp/hubert/diagnosis --only clustering spectrum
 
     Args:
-        source: experiment, checkpoint, `fbank`, `fbank+deltas`, or `random:` and an experiment or recipe for random weights.
+        source: experiment, checkpoint, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, or `random:` and an experiment or recipe for random weights.
         data: data directory to look at, best one that the encoder was not trained on.
         out: folder for diagnosis.html and results.json.
         only: analyses to run (default: all): abx, alignment, clustering, memorisation, probes, risk, scatter, spectrum.

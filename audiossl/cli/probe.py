@@ -44,7 +44,7 @@ def main(
     Example: audiossl probe exp/hubert --task keyword --train data/train --dev data/dev --test data/test --out exp/hubert/probe
 
     Args:
-        source: experiment, checkpoint, `fbank`, `fbank+deltas`, or `random:` and an experiment or recipe for random weights.
+        source: experiment, checkpoint, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, or `random:` and an experiment or recipe for random weights.
         train: data directory to train on; with --split, the one that is split.
         out: folder to write probe.json and results.json into.
         task: keyword or speaker, or another task with one label per utterance.

@@ -15,6 +15,8 @@ from audiossl.cli._device import chosen_device
 from audiossl.cli.main import MisuseError
 from audiossl.superb.recipes import recipe, task_names, title
 
+SEED = 1337
+"""Of SUPERB's published code."""
 _OUT = Path("exp/superb")
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def run_all(
     upstream: Annotated[tuple[str, ...], arg(metavar="UPSTREAM [UPSTREAM ...]")],
     data: Path,
     out: Path = _OUT,
-    seed: int = 0,
+    seed: int = SEED,
     device: str = "auto",
     json: bool = False,
     overrides: dict[str, Any] | None = None,
@@ -62,7 +64,7 @@ def run_all(
     Example: audiossl superb all --upstream fbank exp/hubert/it2 --data data --out exp/superb
 
     Args:
-        upstream: experiments, checkpoints, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, or `random:` and an experiment or recipe.
+        upstream: experiments, checkpoints, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, or `random:` and an experiment or recipe.
         data: folder with a folder per task: DIR/ks/train, DIR/ks/dev, DIR/ks/test, and so on.
         out: folder to write; results are in OUT/<upstream>/<task>, the table is table.md, table.csv and table.html.
         seed: of the heads, and of random weights.
@@ -127,7 +129,7 @@ def _verb(name: str, purpose: str) -> Callable[..., int]:
         upstream: str,
         data: Path,
         out: Path = _OUT,
-        seed: int = 0,
+        seed: int = SEED,
         device: str = "auto",
         json: bool = False,
         overrides: dict[str, Any] | None = None,
@@ -160,7 +162,7 @@ Example: audiossl superb {name} --upstream exp/hubert/it2 --data data/{name} --o
 
 Args:
     others: further tasks.
-    upstream: experiment, checkpoint, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, or `random:` and an experiment or recipe.
+    upstream: experiment, checkpoint, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, or `random:` and an experiment or recipe.
     data: folder with the data directories of the task: train, dev and test (er: all; qbe: documents, queries_dev and queries_eval).
     out: folder to write; the result is in OUT/<upstream>/{name}/results.json.
     seed: of the heads, and of random weights.

@@ -52,3 +52,21 @@ def turn_labels(turns: Iterable[Turn], *, start: float, num_frames: int, rate: f
         first, last = (max(0, round((edge - start) * rate)) for edge in (turn.start, turn.end))
         labels[first:last, column[turn.speaker]] = True
     return labels
+
+
+def turn_spans(turns: Iterable[Turn], *, num_frames: int, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut a recording where a frame or a turn begins or ends, so that in a span neither changes.
+
+    Returns who speaks in each span, (span, speaker) bool in the order of `turn_labels`; its frame, `num_frames` behind the last one; and its seconds.
+    """
+    turns = list(turns)
+    column = {name: index for index, name in enumerate(sorted({turn.speaker for turn in turns}))}
+    edges = np.unique(
+        [*(np.arange(num_frames + 1) / rate), *(edge for turn in turns for edge in (turn.start, turn.end))]
+    )
+    talking = np.zeros((len(edges) - 1, len(column)), dtype=np.bool_)
+    for turn in turns:
+        first, last = np.searchsorted(edges, [turn.start, turn.end])
+        talking[first:last, column[turn.speaker]] = True
+    middles = (edges[1:] + edges[:-1]) / 2
+    return talking, np.minimum((middles * rate).astype(np.int64), num_frames), np.diff(edges)

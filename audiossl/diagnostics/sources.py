@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from audiossl.data.manifest import Manifest
     from audiossl.nn.ssl_encoder import SSLEncoder
 
-FILTERBANKS = ("fbank", "fbank+deltas")
+FILTERBANKS = ("fbank", "fbank+deltas", "fbank+deltas+cmvn")
+"""The last one is SUPERB's own, of the rows called FBANK in published tables; the others keep the mean of each utterance."""
 _CALIBRATION_SECONDS = 600.0
 
 
@@ -79,7 +80,7 @@ def open_features(source: str, *, seed: int, device: str, train: Manifest) -> Fe
     from audiossl.interop.encoder import RANDOM, build_encoder, load_encoder, weights_hash
 
     if source in FILTERBANKS:
-        return fbank_source(deltas="deltas" in source)
+        return superb_fbank_source() if "cmvn" in source else fbank_source(deltas="deltas" in source)
     name = source.removeprefix(RANDOM)
     if source.startswith(RANDOM) and (name in recipe_names() or name.endswith(".toml")):
         tables = load_toml(find_recipe(name))
@@ -103,9 +104,9 @@ def _calibrate(encoder: Any, train: Manifest) -> None:
 
 
 def fbank_source(*, deltas: bool = False) -> FeatureSource:
-    """80 log-mel energies at 100 Hz, with first and second differences on request (240): the baseline of SUPERB.
+    """80 log-mel energies at 100 Hz, with first and second differences on request (240).
 
-    Without its mean normalisation per utterance, which would leave nothing of a time-mean but zeros.
+    SUPERB's baseline without its normalisation of each utterance, which leaves nothing of a time-mean but zeros: see `superb_fbank_source`.
     """
 
     @torch.no_grad()
@@ -123,6 +124,31 @@ def fbank_source(*, deltas: bool = False) -> FeatureSource:
     digest = hashlib.sha256(f"{name} 80 mels 25/10 ms".encode()).hexdigest()
     # 400 samples are one window of 25 ms.
     return FeatureSource(name, digest, 16_000, 1, 240 if deltas else 80, 400, 160, extract)
+
+
+def superb_fbank_source() -> FeatureSource:
+    """The upstream FBANK of SUPERB (Yang et al., 2021), as its code has it: `fbank+deltas` of waveforms in [-1, 1], mean 0 and deviation 1 in each utterance.
+
+    The deviation divides by one frame less than there are, so that a recording needs two. Tasks that start from time-means, KS, IC, ER and SID, get zeros.
+    """
+
+    @torch.no_grad()
+    def extract(waveform: Tensor, lengths: Tensor) -> EncoderOutput:
+        from audiossl.nn.features import deltas, fbank
+        from audiossl.nn.masking import valid_frames
+
+        frames, num_frames = fbank(waveform, lengths, full_scale=1.0)
+        first = deltas(frames, num_frames)
+        frames = torch.cat([frames, first, deltas(first, num_frames)], dim=-1)
+        valid, count = valid_frames(num_frames, frames.shape[1]).unsqueeze(2), num_frames[:, None, None]
+        centred = (frames - frames.sum(dim=1, keepdim=True) / count) * valid  # padding is zero before and after
+        deviation = (centred.square().sum(dim=1, keepdim=True) / (count - 1)).sqrt()
+        return EncoderOutput([centred / (deviation + 1e-10)], num_frames)
+
+    digest = hashlib.sha256(b"fbank+deltas+cmvn 80 mels 25/10 ms").hexdigest()
+    return FeatureSource(
+        "fbank+deltas+cmvn", digest, 16_000, 1, 240, 560, 160, extract
+    )  # two windows of 25 ms, 10 ms apart
 
 
 def encoder_source(name: str, encoder: SSLEncoder, *, digest: str, device: str = "cpu") -> FeatureSource:

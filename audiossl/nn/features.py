@@ -35,9 +35,17 @@ def num_windows(samples: int | Tensor, *, sample_rate: int = 16000) -> int | Ten
     return count.clamp(min=0) if isinstance(count, Tensor) else max(count, 0)
 
 
-def fbank(waveform: Tensor, lengths: Tensor, *, num_mels: int = 80, sample_rate: int = 16000) -> tuple[Tensor, Tensor]:
+def fbank(
+    waveform: Tensor,
+    lengths: Tensor,
+    *,
+    num_mels: int = 80,
+    sample_rate: int = 16000,
+    full_scale: float = _FULL_SCALE,
+) -> tuple[Tensor, Tensor]:
     """Log-mel filterbank: (batch, frame, num_mels) natural logarithms of filter energies from 20 Hz to the Nyquist frequency.
 
+    full_scale: what 1 in the waveform becomes; 1 where Kaldi's code is given waveforms in [-1, 1], whose quiet frames then lie below the floor of energies.
     ValueError where the batch has not even one window.
     """
     window, hop = _window_and_hop(sample_rate)
@@ -48,7 +56,7 @@ def fbank(waveform: Tensor, lengths: Tensor, *, num_mels: int = 80, sample_rate:
     device = waveform.device
     size = 1 << (window - 1).bit_length()
     with torch.autocast(device.type, enabled=False):
-        frames = waveform.float().unfold(1, window, hop) * _FULL_SCALE  # (batch, frame, sample)
+        frames = waveform.float().unfold(1, window, hop) * full_scale  # (batch, frame, sample)
         frames = frames - frames.mean(-1, keepdim=True)
         previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
         spectrum = torch.fft.rfft((frames - _PREEMPHASIS * previous) * _window(window, device), n=size)

@@ -5,15 +5,13 @@ They are drawn in the loader's workers, by a compiled loop (see `data.compiled`)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audiossl.data.compiled import compiled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import ArrayLike, NDArray
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio

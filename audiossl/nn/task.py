@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from torch import nn
 
@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
     from audiossl.contracts import Batch, EncoderOutput, StepOutput, Utterance
     from audiossl.data.manifest import Manifest
+
+
+class Settled(NamedTuple):
+    """Values on test at the settings that dev chose, those at the settings that test would choose, and what else the row of the score says: these settings."""
+
+    values: dict[str, float]
+    official: dict[str, float]
+    settings: dict[str, Any]
 
 
 class Task(nn.Module):
@@ -66,7 +74,7 @@ class Task(nn.Module):
         where = {utterance: index for index, utterance in enumerate(manifest.ids)}
         return self.score(list(predictions.values()), [column[where[name]] for name in predictions])
 
-    def settle(self, dev: Mapping[str, float], test: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    def settle(self, dev: Mapping[str, float], test: Mapping[str, float]) -> Settled:
         """Turn what `evaluate` gave on both, at several settings, into the values at those that dev chose and at those that test would choose."""
         raise NotImplementedError
 

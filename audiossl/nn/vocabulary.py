@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TokenKind: TypeAlias = Literal["characters", "words", "phones", "slots"]
 
-BLANK, UNKNOWN, END, BOUNDARY = "<blank>", "<unk>", "<eos>", "|"
+BLANK, UNKNOWN, END, BOUNDARY, PAD = "<blank>", "<unk>", "<eos>", "|", "<pad>"
 SLOT_TAGS = ("B-", "E-")
 """What the marks of a slot begin with: `B-artist the clash E-artist`."""
 
@@ -31,7 +31,8 @@ class Vocabulary:
 
     characters: text is spelt, with `|` between words. words, phones: text is split at whitespace. slots: spelt too, but the marks of a
     slot are tokens, without `|` towards its value. What training did not hold becomes `<unk>`, which no training text contains and
-    which is always an error when scored; `unknown_index` lets callers count it. `<eos>` ends every encoded text and writes nothing.
+    which is always an error when scored; `unknown_index` lets callers count it. `<eos>` ends every encoded text and writes nothing, nor does `<pad>`, which some
+    published lists have and no text.
     """
 
     kind: TokenKind
@@ -64,7 +65,7 @@ class Vocabulary:
             found.update(_split(text, kind))
         if not found:
             raise ValueError("the texts hold no tokens, so there is nothing to recognise; give transcribed utterances")
-        reserved = found & {BLANK, UNKNOWN, END}
+        reserved = found & {BLANK, UNKNOWN, END, PAD}
         if reserved:
             raise ValueError(f"the texts hold the reserved token {min(reserved)!r}; replace it in the data directory")
         return cls(kind, (BLANK, UNKNOWN, *([END] if end else []), *sorted(found)))
@@ -77,6 +78,20 @@ class Vocabulary:
             return cls.from_texts((texts[index] for index in range(len(manifest))), kind, end=end)
         except ValueError as error:
             raise ValueError(f"{manifest.path}/{column}: {error}") from error
+
+    @classmethod
+    def of(
+        cls, tokens: Iterable[str], kind: TokenKind, manifest: Manifest, column: str, texts: Iterable[str]
+    ) -> Vocabulary:
+        """Return a published list of tokens, with `<eos>`; ValueError for a text with another token. manifest, column: where texts are from."""
+        vocabulary = cls(kind, (BLANK, UNKNOWN, END, *tokens))
+        for text in texts:
+            strange = next((token for token in _split(text, kind) if token not in vocabulary._index), None)
+            if strange is not None:
+                raise ValueError(
+                    f"{manifest.path}/{column}: {strange!r} is not in the published list of {kind}; correct the text, or set task.vocabulary to training"
+                )
+        return vocabulary
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
@@ -102,7 +117,7 @@ class Vocabulary:
 
     def decode(self, indices: Iterable[int]) -> str:
         """Text of token indices; blanks and `<eos>` write nothing."""
-        silent = {BLANK, END} if self.has_end else {BLANK}
+        silent = {BLANK, PAD, END} if self.has_end else {BLANK, PAD}
         tokens = [token for token in (self.tokens[index] for index in indices) if token not in silent]
         if self.kind == "slots":
             tokens = [f" {token} " if token.startswith(SLOT_TAGS) else token for token in tokens]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from audiossl.contracts import EncoderOutput
     from audiossl.data.manifest import Manifest
@@ -14,10 +14,18 @@ if TYPE_CHECKING:
 
 
 class Answers:
-    """What a head says of a data directory, until it is scored: at the end, or batch by batch where the task `averages`."""
+    """What a head says of a data directory, until it is scored: at the end, or batch by batch where the task `averages`.
 
-    def __init__(self, head: Head, manifest: Manifest) -> None:
-        self._head, self._manifest = head, manifest
+    joined: from predictions of what the head was asked about, such as chunks, to those by utterance.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        manifest: Manifest,
+        joined: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda predictions: predictions,
+    ) -> None:
+        self._head, self._manifest, self._joined = head, manifest, joined
         self._kept: dict[str, Any] = {}
         self._sums: dict[str, float] = defaultdict(float)
         self._count = 0
@@ -34,7 +42,7 @@ class Answers:
     def values(self) -> dict[str, float]:
         """Return the score by metric; ValueError where no recording could be used."""
         if not self._head.task.averages:
-            return self._head.task.evaluate(self._kept, self._manifest)
+            return self._head.task.evaluate(self._joined(self._kept), self._manifest)
         if not self._count:
             raise ValueError(f"{self._manifest.path}: no recording can be used; mend the data")
         return {name: total / self._count for name, total in self._sums.items()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from audiossl.data.loader import Source
     from audiossl.data.manifest import Manifest
     from audiossl.diagnostics.sources import FeatureSource
 
@@ -34,14 +35,12 @@ class FrameStore:
     max_bytes: never more than that is written; what an earlier run wrote beyond it stays.
     """
 
-    def __init__(
-        self, folder: Path, manifest: Manifest, source: FeatureSource, dtype: CacheType, max_bytes: int
-    ) -> None:
-        data = data_digest(manifest)
+    def __init__(self, folder: Path, manifest: Source, source: FeatureSource, dtype: CacheType, max_bytes: int) -> None:
+        data = data_digest(cast("Manifest", manifest))  # it asks only for what any source has
         facts = {
             "source_digest": source.digest,
             "data_digest": data,
-            "utterances": len(manifest),
+            "utterances": len(manifest.ids),
             "layers": source.num_layers,
             "dim": source.dim,
             "dtype": dtype,
@@ -54,7 +53,7 @@ class FrameStore:
             place.mkdir(parents=True, exist_ok=True)
             self.path.write_bytes(b"")
             # One row more than utterances: bytes in use, and the budget at which the store was closed.
-            np.save(self._index_path, np.zeros((len(manifest) + 1, 2), np.int64))
+            np.save(self._index_path, np.zeros((len(manifest.ids) + 1, 2), np.int64))
             write_json(card, facts)
         # Shared with the loader's workers: they see what is added while they run.
         self._index: np.memmap[Any, np.dtype[np.int64]] = np.load(self._index_path, mmap_mode="r+")
@@ -93,7 +92,7 @@ class FrameStore:
             used += array.nbytes
 
 
-def bytes_needed(manifest: Manifest, source: FeatureSource, dtype: CacheType) -> int:
+def bytes_needed(manifest: Source, source: FeatureSource, dtype: CacheType) -> int:
     """Return the most that the frames of a data directory take."""
     frames = np.ceil(np.asarray(manifest.durations) * source.sample_rate / source.stride).sum()
     return int(frames) * source.num_layers * source.dim * np.dtype(dtype).itemsize
@@ -103,7 +102,7 @@ def bytes_needed(manifest: Manifest, source: FeatureSource, dtype: CacheType) ->
 class Undecoded:
     """A data directory of which recordings are not decoded once their frames are in the store: their waveforms have no samples."""
 
-    manifest: Manifest
+    manifest: Source
     store: FrameStore
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from audiossl.data.piece import Piece
 from audiossl.data.progress import progress
 from audiossl.nn.masking import valid_frames
 from audiossl.superb.frame_store import Undecoded
+from audiossl.superb.hearing import CHUNK_START, Chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from audiossl.contracts import Batch, Utterance
-    from audiossl.data.loader import LoaderConfig
+    from audiossl.data.loader import LoaderConfig, Source
     from audiossl.data.manifest import Manifest
     from audiossl.diagnostics.sources import FeatureSource
     from audiossl.superb.frame_store import FrameStore
@@ -58,7 +59,7 @@ class FrameViews:
         return batch
 
     def _piece(self, utterance: Utterance, rng: np.random.Generator) -> Piece:
-        start, seconds = 0.0, utterance.duration
+        start, seconds = float(utterance.columns.get(CHUNK_START, 0.0)), utterance.duration
         if self.crop_seconds is not None and seconds > self.crop_seconds:
             spare = int((seconds - self.crop_seconds) * utterance.sample_rate)
             start, seconds = int(rng.integers(spare + 1)) / utterance.sample_rate, self.crop_seconds
@@ -147,13 +148,25 @@ class Taken:
 
 
 class Split:
-    """A data directory as heads see it."""
+    """A data directory as heads see it. heard: what they see of its utterances, or the chunks of these; None: all of them as they are."""
 
     def __init__(
-        self, manifest: Manifest, frames: Frames, config: LoaderConfig, seed: int, log: Callable[[str], None]
+        self,
+        manifest: Manifest,
+        frames: Frames,
+        config: LoaderConfig,
+        seed: int,
+        log: Callable[[str], None],
+        *,
+        heard: Source | None = None,
     ) -> None:
         self.manifest, self.frames, self._config, self._seed, self._log = manifest, frames, config, seed, log
-        self._bad = BadRecordings(config.max_bad_fraction, len(manifest))
+        self._heard: Source = manifest if heard is None else heard
+        self._bad = BadRecordings(config.max_bad_fraction, len(self._heard.ids))
+
+    def joined(self, predictions: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Predictions by utterance."""
+        return self._heard.joined(predictions) if isinstance(self._heard, Chunks) else predictions
 
     def once(self, label: str) -> Iterator[Taken]:
         """Every utterance once, whole and without labels. label: of the progress display."""
@@ -164,8 +177,10 @@ class Split:
         yield from self._batches(views, numbers, label)
 
     def _batches(self, views: FrameViews, numbers: range | None, label: str) -> Iterator[Taken]:
-        store, ids, shuffle = self.frames.store, self.manifest.ids, numbers is not None
-        source = self.manifest if store is None or views.hears else Undecoded(self.manifest, store)
+        store, ids, shuffle = self.frames.store, self._heard.ids, numbers is not None
+        source = self._heard if store is None or views.hears else Undecoded(self._heard, store)
+        if views.labels and isinstance(self._heard, Chunks):
+            views = replace(views, needs=(*views.needs, CHUNK_START))
         sampler = make_sampler(source, self._config, seed=self._seed, shuffle=shuffle)
         if numbers is None:
             numbers = range(sampler.batches_per_epoch(0))

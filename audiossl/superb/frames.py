@@ -12,8 +12,8 @@ What a task (`nn.task.Task`) is asked for:
 * `needs`: columns of DIR/train, which DIR/dev and DIR/test must have as well. `labels(piece)`: any arrays, scalars or strings by name.
   `piece` is a `data.piece.Piece`: an utterance with `start` and `duration` in seconds; its waveform may be empty, since decoding is
   skipped where frames are cached, unless the task `hears` (class attribute).
-* `config.crop_seconds` (None or absent: whole utterances): training takes random crops of at most that; labels are asked for the crop.
-  Dev and test are whole utterances, without labels.
+* Keys of `config` that say what it hears of its recordings, by default all: see `hearing.Hearing`. Training may take random crops; chunks are there in
+  dev and test too, where predictions of their frames are joined before they are scored. Labels are asked for the piece, and in training only.
 * `loss(output, batch)`: batch holds `utt_ids` and what `labels` gave, collated. `predict(output)`: one item per utterance.
 * `evaluate(predictions by utterance, manifest)` and `metric`, on DIR/dev and DIR/test. Predictions are kept until the end of the directory or,
   where the task `averages` (class attribute), scored batch by batch.
@@ -24,9 +24,11 @@ What a task (`nn.task.Task`) is asked for:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 
 from audiossl.data.loader import LoaderConfig
@@ -35,12 +37,14 @@ from audiossl.superb.answers import Answers
 from audiossl.superb.frame_store import CacheType, FrameStore, bytes_needed
 from audiossl.superb.frame_stream import Frames, FrameViews, Split
 from audiossl.superb.heads import TaskHeads
+from audiossl.superb.hearing import Chunks, Heard, Hearing, seconds_left
 from audiossl.superb.labels import Labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from audiossl.data.loader import Source
     from audiossl.diagnostics.sources import FeatureSource
     from audiossl.superb.heads import Head
     from audiossl.superb.score import Score
@@ -55,14 +59,18 @@ SHARED = ("batch_utterances", "batch_seconds", "num_workers", "max_bad_fraction"
 class Config:
     """How heads are trained: table `[superb]`; what SUPERB's tasks share are the defaults.
 
-    learning_rates: one head each; dev chooses. optimizer: `adamw` decouples the weight decay. epsilon: what both add to the root. steps: updates. batch_utterances: of a
+    learning_rates: one head each; dev chooses. schedule: a rate grows from 0 over `warmup_steps` and then stays, falls with the root of the step, or linearly
+    to 0 at the last. optimizer: `adamw` decouples the weight decay. epsilon: what both add to the root. steps: updates. batch_utterances: of a
     micro-batch, neighbours in length, and at most `batch_seconds` of padded audio. accumulate: micro-batches per update. clip_norm: of a
-    head's whole gradient, 0 is none. eval_every: in steps; there is a checkpoint at each evaluation. cache_gb: disk for frames of whole
+    head's whole gradient, 0 is none. eval_every: in steps; there is a checkpoint at each evaluation. choose_from: the first step that may be chosen, where
+    the run has it. cache_gb: disk for frames of whole
     utterances, kept as `cache_dtype`; 0 keeps none. num_workers: processes that read audio. max_bad_fraction: share of the recordings
     that may be unusable; they are left out.
     """
 
     learning_rates: tuple[float, ...] = (1e-4,)
+    schedule: Literal["constant", "inverse_sqrt", "linear"] = "constant"
+    warmup_steps: int = 0
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: float = 0.0
     epsilon: float = 1e-8
@@ -72,6 +80,7 @@ class Config:
     accumulate: int = 1
     clip_norm: float = 1.0
     eval_every: int = 2000
+    choose_from: int = 0
     cache_gb: float = 0.0
     cache_dtype: CacheType = "float32"
     num_workers: int = 2
@@ -84,8 +93,22 @@ class Config:
         for name in ("steps", "batch_utterances", "accumulate", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"superb.{name}: {getattr(self, name)} is not positive")
-        if min(self.weight_decay, self.clip_norm, self.cache_gb) < 0:
-            raise ValueError("superb: weight_decay, clip_norm and cache_gb must not be negative")
+        if min(self.weight_decay, self.clip_norm, self.cache_gb, self.warmup_steps, self.choose_from) < 0:
+            raise ValueError(
+                "superb: weight_decay, clip_norm, cache_gb, warmup_steps and choose_from must not be negative"
+            )
+        if self.schedule == "inverse_sqrt" and not self.warmup_steps:
+            raise ValueError("superb.schedule: inverse_sqrt falls from the end of the warm-up; set superb.warmup_steps")
+
+    def share(self, step: int) -> float:
+        """Share of a learning rate that update `step` has, the first of which is 0."""
+        if step < self.warmup_steps:
+            return step / self.warmup_steps
+        if self.schedule == "inverse_sqrt":
+            return math.sqrt(self.warmup_steps / step)
+        if self.schedule == "linear":
+            return max(0.0, (self.steps - step) / max(1, self.steps - self.warmup_steps))
+        return 1.0
 
 
 @dataclass(frozen=True)
@@ -148,7 +171,7 @@ def run_together(
         upstream.min_samples,
         needs=tuple(dict.fromkeys(name for group in groups for name in group.needs)),
         labels=tuple((group.entry.name, group.labels) for group in groups),
-        crop_seconds=_crop(entries[0]),
+        crop_seconds=_hearing(entries[0]).crop_seconds,
         hears=any(group.hears for group in groups),
     )
     numbers = range(min(group.position for group in groups), max(group.end for group in groups))
@@ -180,7 +203,7 @@ def _values(asked: Sequence[tuple[TaskHeads, list[Head]]], split: Split) -> list
     """What the heads of each task score on a data directory, from one pass over it."""
     if not asked:
         return []
-    said = [[Answers(head, split.manifest) for head in heads] for _, heads in asked]
+    said = [[Answers(head, split.manifest, split.joined) for head in heads] for _, heads in asked]
     for taken in split.once(f"{' '.join(group.entry.name for group, _ in asked)} on {split.manifest.path.name}"):
         if taken.output is None:
             continue
@@ -216,7 +239,7 @@ def _splits(
     device: str,
 ) -> dict[str, Split]:
     """Open train, test and, if it is there, dev; what is read at every evaluation gets its share of the cache first."""
-    config, crop = groups[0].entry.config, _crop(groups[0].entry)
+    config, hearing = groups[0].entry.config, _hearing(groups[0].entry)
     names = ["dev", "test"] if (data / "dev").is_dir() else ["test"]
     _check_dev(groups, data / "dev")
     manifests = {name: Manifest.open(data / name) for name in names}
@@ -225,23 +248,59 @@ def _splits(
             manifest.column(column)  # or else a run would learn of it at its first evaluation
     manifests["train"] = train
     again = {"dev", "test"} if any(group.selects_on_test for group in groups) else {"dev"}
-    again |= set() if crop is not None else {"train"}
+    again |= set() if hearing.crop_seconds is not None else {"train"}
     left = int(config.cache_gb * 1e9)
+    upstream = replace(upstream, digest=hearing.digest(upstream.digest))  # what is kept is of what is heard
     found = {}
     for name, manifest in manifests.items():
-        store = None
-        if config.cache_gb and name in again:
-            share = min(left, bytes_needed(manifest, upstream, config.cache_dtype))
-            left -= share
-            store = FrameStore(folder, manifest, upstream, config.cache_dtype, share)
+        training = name == "train"
         loading = LoaderConfig(
             batch_seconds=config.batch_seconds,
             batch_utterances=config.batch_utterances,
-            crop_duration=crop if name == "train" else None,
+            min_duration=hearing.min_seconds if training else 0.0,
+            crop_duration=hearing.crop_seconds if training else None,
             num_workers=config.num_workers,
             max_bad_fraction=config.max_bad_fraction,
         )
-        found[name] = Split(manifest, Frames(upstream, store, torch.device(device)), loading, seed, log)
+        heard = _heard(manifest, hearing, upstream, folder, loading, measured=training)
+        short = int(np.sum(np.asarray(heard.durations) < loading.min_duration))
+        if short == len(heard.durations):
+            raise ValueError(
+                f"{manifest.path}: no recording lasts {loading.min_duration:g} s; give longer ones, or set task.min_seconds"
+            )
+        if short:
+            log(f"{manifest.path}: {short} recordings of less than {loading.min_duration:g} s are left out")
+        store = None
+        if config.cache_gb and name in again:
+            share = min(left, bytes_needed(heard, upstream, config.cache_dtype))
+            left -= share
+            store = FrameStore(folder, heard, upstream, config.cache_dtype, share)
+        frames = Frames(upstream, store, torch.device(device))
+        found[name] = Split(manifest, frames, loading, seed, log, heard=heard)
+    return found
+
+
+def _heard(
+    manifest: Manifest,
+    hearing: Hearing,
+    upstream: FeatureSource,
+    folder: Path,
+    loading: LoaderConfig,
+    *,
+    measured: bool,
+) -> Source:
+    """Return what is heard of a data directory. measured: what is left without silence counts; else batches are made by whole lengths."""
+    found: Source = manifest
+    rate = upstream.sample_rate
+    if hearing.changes_audio:
+        durations = np.asarray(manifest.durations)
+        if measured and hearing.trim_silence:
+            whole = replace(loading, crop_duration=None)
+            durations = seconds_left(manifest, hearing, sample_rate=rate, folder=folder, loading=whole)
+        found = Heard(manifest, hearing, durations)
+    if hearing.chunk_frames:
+        least = -(-upstream.min_samples // upstream.stride)
+        found = Chunks.cut(found, hearing.chunk_frames, rate=rate / upstream.stride, least=least)
     return found
 
 
@@ -251,8 +310,8 @@ def _learnt_from(entry: Entry, data: Path) -> dict[str, str]:
     return Labels(entry.task_class, entry.task_config, entry.config).part_digests(data, parts)
 
 
-def _crop(entry: Entry) -> float | None:
-    return getattr(entry.task_config, "crop_seconds", None)
+def _hearing(entry: Entry) -> Hearing:
+    return Hearing.of(entry.task_config)
 
 
 def _check_shared(entries: Sequence[Entry]) -> None:
@@ -268,8 +327,10 @@ def _check_shared(entries: Sequence[Entry]) -> None:
                     f"superb.{key}: {first.name} has {ours}, {entry.name} {theirs}; tasks that are trained together must agree: "
                     "set it for both, or train them one by one"
                 )
-        if _crop(first) != _crop(entry):
-            raise ValueError(f"task.crop_seconds: {first.name} and {entry.name} differ; train them one by one")
+        ours, theirs = asdict(_hearing(first)), asdict(_hearing(entry))
+        for key, value in ours.items():
+            if value != theirs[key]:
+                raise ValueError(f"task.{key}: {first.name} and {entry.name} differ; train them one by one")
 
 
 def _check_dev(groups: Sequence[TaskHeads], dev: Path) -> None:

@@ -78,8 +78,10 @@ class Head:
         self._count += float(step.count)
         return True
 
-    def update(self) -> None:
-        """Step on the mean since the last one, where anything was counted and the gradient is finite."""
+    def update(self, share: float) -> None:
+        """Step on the mean since the last one, where anything was counted and the gradient is finite. share: of the rate."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = share * self.rate
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if gradients and self._count:
             torch._foreach_mul_(gradients, 1.0 / self._count)
@@ -197,7 +199,7 @@ class TaskHeads:
 
     def _update(self, head: Head, log: Callable[[str], None]) -> None:
         before = head.skipped
-        head.update()
+        head.update(self.entry.config.share(self.step - 1))
         if head.skipped > before and str(head.skipped).strip("0") == "1":  # the first, the tenth, the hundredth
             log(
                 f"{self.entry.name}: learning rate {head.rate:g}: the gradient of step {self.step} is not finite; "
@@ -209,7 +211,8 @@ class TaskHeads:
     ) -> None:
         """Take what each head that is alive scored now, keep its state where it is the best so far, and write the checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for k, head in enumerate(self.alive):
+        config = self.entry.config
+        for k, head in enumerate(self.alive if self.step >= min(config.choose_from, config.steps) else ()):
             if test is not None:
                 head.test.improve(test[k], self.metric, self.step)
             if dev is None:  # without development data the last step counts
@@ -240,8 +243,9 @@ class TaskHeads:
         if self.selects_on_test:
             pick = min if direction == "min" else max
             official = pick((each.test for each in self.scored), key=lambda best: best.value or 0.0).values
+        settings: dict[str, Any] = {}
         if head.task.shown is not None:
-            values, official = head.task.settle(head.dev.values, values)
+            values, official, settings = head.task.settle(head.dev.values, values)
         return Score(
             task=self.entry.name,
             upstream=upstream,
@@ -257,6 +261,7 @@ class TaskHeads:
             official=official,
             shares=() if shares is None else tuple(shares.tolist()),
             more={
+                **settings,
                 **({"forwards_shared_with": together} if together else {}),
                 **({"skipped_updates": skipped} if (skipped := self._skipped()) else {}),
             },

@@ -62,9 +62,9 @@ class Job:
         if self.task_class.runner != "frames":
             return None
         from audiossl.superb.frames import SHARED
+        from audiossl.superb.hearing import Hearing
 
-        crop = getattr(self.task_config, "crop_seconds", None)
-        return (crop, *(getattr(self.config, key) for key in SHARED))
+        return (Hearing.of(self.task_config), *(getattr(self.config, key) for key in SHARED))
 
     def variant(self, stride: int) -> str:
         """In what it differs from the published protocol, the settings that are not the recipe's included. stride: of the upstream, samples."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -10,11 +11,11 @@ import torch
 from torch import nn
 
 from audiossl.contracts import StepOutput
-from audiossl.data.turns import UTT2TURNS, parse_turns, turn_labels
+from audiossl.data.turns import UTT2TURNS, parse_turns, turn_labels, turn_spans
 from audiossl.losses.permutation_free_cross_entropy import permutation_free_cross_entropy
 from audiossl.metrics._diarization_grid import diarization_grid
 from audiossl.nn.pooling import WeightedLayers
-from audiossl.nn.task import Task
+from audiossl.nn.task import Settled, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,28 +36,29 @@ class Diarization(Task):
     """The task SD of SUPERB (Yang et al., 2021, section 3.2): a recurrent layer on the weighted layers, permutation-free binary cross entropy.
 
     Labels come from `utt2turns` at the upstream's stride. An upstream may give a frame less or more than a recording has labels; then its
-    last answer is repeated, or what is left over is not asked for. Differs from the published code: recordings above `crop_seconds` are cropped
-    at random in training, where it cuts them into successive chunks, and go whole through evaluation; DER is that of frames.
+    last answer is repeated, or what is left over is not asked for. Recordings go through the upstream in successive chunks, in evaluation too; accuracy is
+    that of chunks, each with its own order of speakers, and DER that of recordings in time, whose chunks are put together as they are. Differs from the
+    published code: who talks all through a chunk talks, where it hears nobody.
     """
 
-    variant: ClassVar[str] = "random crops in training, where successive chunks are taken; DER counts frames"
+    variant: ClassVar[str] = "who talks all through a chunk talks, where the published labels have nobody"
 
     @dataclass(frozen=True)
     class Config:
         """Defaults are the protocol's.
 
-        speakers: outputs; a recording may have fewer. crop_seconds: of training; the protocol's 2000 frames at a stride of 20 ms.
+        speakers: outputs; a recording may have fewer. chunk_frames: of the upstream, whatever its stride; of `audiossl superb` alone.
         """
 
         speakers: int = 2
         hidden_dim: int = 512
-        crop_seconds: float = 40.0
+        chunk_frames: int = 2000
 
         def __post_init__(self) -> None:
             if not 1 <= self.speakers <= 6:  # all orders of speakers are tried
                 raise ValueError(f"task.speakers: {self.speakers} is not from 1 to 6")
-            if self.crop_seconds <= 0:
-                raise ValueError(f"task.crop_seconds: {self.crop_seconds} is not above 0; give seconds")
+            if self.chunk_frames < 1:
+                raise ValueError(f"task.chunk_frames: {self.chunk_frames} is not positive; give frames of the upstream")
 
         @classmethod
         def tiny(cls) -> Diarization.Config:
@@ -126,18 +128,27 @@ class Diarization(Task):
         return [row[:length] for row, length in zip(probabilities, output.lengths.tolist(), strict=True)]
 
     def evaluate(self, predictions: Mapping[str, np.ndarray], manifest: Manifest) -> dict[str, float]:
-        """Return `accuracy` of frames, mean of the recordings, and `der_<threshold>_<median>` of every setting, all in percent."""
+        """Return `accuracy` of frames, mean of the chunks, and `der_<threshold>_<median>` of every setting, all in percent."""
         turns, durations = manifest.column(UTT2TURNS), manifest.durations
         where = {name: index for index, name in enumerate(manifest.ids)}
-        found, references, accuracies = [], [], []
+        found, spans, accuracies, chunk = [], [], [], self.config.chunk_frames
         for name, prediction in predictions.items():
             index = where[name]
             reference = self.labels.speech(name, turns[index], 0.0, float(durations[index]))
             frame = np.minimum(np.arange(len(reference)), len(prediction) - 1)
             found.append(prediction[frame])
-            references.append(reference)
-            accuracies.append(_accuracy(found[-1], reference))
-        rates = diarization_grid(found, references, thresholds=THRESHOLDS, medians=MEDIANS)
+            accuracies += [
+                _accuracy(found[-1][first : first + chunk], reference[first : first + chunk])
+                for first in range(0, len(reference), chunk)
+            ]
+            spans.append(turn_spans(parse_turns(turns[index]) or [], num_frames=len(reference), rate=self.rate))
+        rates = diarization_grid(
+            found,
+            [talking for talking, *_ in spans],
+            thresholds=THRESHOLDS,
+            medians=MEDIANS,
+            spans=[(f, s) for _, f, s in spans],
+        )
         named = {
             _setting(threshold, median): float(rates[row, column])
             for row, threshold in enumerate(THRESHOLDS)
@@ -145,14 +156,17 @@ class Diarization(Task):
         }
         return {"accuracy": 100.0 * float(np.mean(accuracies)), **named}
 
-    def settle(self, dev: Mapping[str, float], test: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    def settle(self, dev: Mapping[str, float], test: Mapping[str, float]) -> Settled:
         """Return test's values with `der` at the threshold and median that dev chose, and the official `der`: the least on test.
 
         dev, test: what `evaluate` returned for the same head.
         """
-        settings = [_setting(threshold, median) for threshold in THRESHOLDS for median in MEDIANS]
-        chosen = min(settings, key=dev.__getitem__)
-        return {"der": test[chosen], **test}, {"der": min(test[setting] for setting in settings)}
+        grid = list(itertools.product(THRESHOLDS, MEDIANS))
+        chosen, least = (min(grid, key=lambda pair: values[_setting(*pair)]) for values in (dev, test))
+        settings = {
+            "threshold": chosen[0], "median": chosen[1], "official_threshold": least[0], "official_median": least[1]
+        }  # fmt: skip
+        return Settled({"der": test[_setting(*chosen)], **test}, {"der": test[_setting(*least)]}, settings)
 
 
 @dataclass(frozen=True)

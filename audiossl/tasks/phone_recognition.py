@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from torch import nn
 
@@ -14,7 +14,7 @@ from audiossl.nn.vocabulary import Vocabulary
 from audiossl.tasks._ctc_head import VOCABULARY, CTCHead, TextLabels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -22,24 +22,28 @@ if TYPE_CHECKING:
     from audiossl.data.manifest import Manifest
     from audiossl.nn.ssl_encoder import SSLEncoder
 
+_VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
+_CONSONANTS = (
+    "B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N", "NG", "P", "R", "S", "SH", "T", "TH", "V", "W", "Y", "Z", "ZH",
+)  # fmt: skip
+PHONES = ("SIL", "SPN", *sorted([*_CONSONANTS, *(vowel + stress for vowel in _VOWELS for stress in "012")]))
+"""What LibriSpeech's lexicon has, with silence and noise, which no text has: the published list of 71."""
+
 
 class PhoneRecognition(CTCHead):
-    """The task PR of SUPERB (Yang et al., 2021, section 3.2): stressed phones, AH0 and AH1 are two.
-
-    Differs from the published code: the phones are those that the training texts have, without the never used SIL and SPN.
-    """
-
-    variant: ClassVar[str] = "phones of the training texts, not the published list of 71"
+    """The task PR of SUPERB (Yang et al., 2021, section 3.2): stressed phones, AH0 and AH1 are two."""
 
     @dataclass(frozen=True)
     class Config:
         """column: file of the data directory with the phones of each utterance or, where `lexicon` names files, with its words.
 
-        lexicon: files of lines `word phone phone ...`, a word's first pronunciation counts. projector_dim: of the first linear layer.
+        lexicon: files of lines `word phone phone ...`, a word's first pronunciation counts. vocabulary: the published 71 phones, those of LibriSpeech's lexicon with
+        SIL and SPN, or those of the training data, for other languages and sets of phones. projector_dim: of the first linear layer.
         """
 
         column: str = "utt2phones"
         lexicon: tuple[str, ...] = ()
+        vocabulary: Literal["published", "training"] = "published"
         projector_dim: int = 256
 
         def __post_init__(self) -> None:
@@ -49,7 +53,7 @@ class PhoneRecognition(CTCHead):
         @classmethod
         def tiny(cls) -> PhoneRecognition.Config:
             """Return the smallest one that exercises everything, for tests."""
-            return cls(column="text", projector_dim=4)
+            return cls(column="text", vocabulary="training", projector_dim=4)
 
     kind = "phones"
     metric: tuple[str, Literal["min", "max"]] = ("per", "min")
@@ -73,16 +77,21 @@ class PhoneRecognition(CTCHead):
     @classmethod
     def from_data(cls, encoder: SSLEncoder, config: Config, manifest: Manifest) -> Self:
         """Build it for the phones of a data directory; words that the lexicon lacks are left to the labels to name."""
-        if not config.lexicon:
-            vocabulary = Vocabulary.from_manifest(manifest, config.column, cls.kind, end=True)
-            return cls(encoder.dim, encoder.num_layers, config, vocabulary, None)
-        lexicon = Lexicon.read(config.lexicon)
         column = manifest.column(config.column)
-        words = {word for index in range(len(manifest)) for word in column[index].split()}
+        texts: Iterable[str] = (column[index] for index in range(len(manifest)))
+        lexicon = Lexicon.read(config.lexicon) if config.lexicon else None
+        if lexicon is not None:
+            texts = [lexicon.phones.get(word, "") for word in sorted({word for text in texts for word in text.split()})]
+        if config.vocabulary == "published":
+            vocabulary = Vocabulary.of(PHONES, cls.kind, manifest, config.column, texts)
+            return cls(encoder.dim, encoder.num_layers, config, vocabulary, lexicon)
         try:
-            vocabulary = Vocabulary.from_texts((lexicon.phones.get(word, "") for word in words), cls.kind, end=True)
+            vocabulary = Vocabulary.from_texts(texts, cls.kind, end=True)
         except ValueError as error:
-            raise ValueError(f"{column.path}, by {', '.join(config.lexicon)}: {error}") from error
+            place = ", by ".join(
+                [f"{manifest.path}/{config.column}", *([", ".join(config.lexicon)] if lexicon else [])]
+            )
+            raise ValueError(f"{place}: {error}") from error
         return cls(encoder.dim, encoder.num_layers, config, vocabulary, lexicon)
 
     @classmethod

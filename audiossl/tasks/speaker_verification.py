@@ -47,19 +47,18 @@ class SpeakerVerification(Task):
 
     The embedding that is scored is what the first of the two layers above the pooling gives, divided by its length. Five layers of the
     time-delay network, each with ReLU and without batch norm, see 15 frames; a recording needs 16. Differs from the published code:
-    standard deviations have a floor of 0.003, and padding is never counted; recordings are taken as they are, where it trims silence.
+    standard deviations have a floor of 0.003, and padding is never counted.
     """
 
-    variant: ClassVar[str] = (
-        "recordings as they are, where silence is trimmed, 3 dB are taken off and those below 2 s are left out; deviations have a floor of 0.003"
-    )
+    variant: ClassVar[str] = "deviations have a floor of 0.003"
 
     @dataclass(frozen=True)
     class Config:
         """Defaults are the protocol's.
 
         column: file of DIR/train that says the speaker. hidden_dim: of all layers but the last of the network, which has pooled_dim.
-        scale, margin: of AM-softmax. crop_seconds: of training.
+        scale, margin: of AM-softmax. gain_db, trim_silence: what SoX does to all recordings before anything else, `gain -3` and `silence 1 0.1 0.1% -1 0.1
+        0.1%`. min_seconds: shorter ones, after that, are left out of training. crop_seconds: of training. These four are of `audiossl superb` alone.
         """
 
         column: str = "utt2spk"
@@ -67,11 +66,16 @@ class SpeakerVerification(Task):
         pooled_dim: int = 1500
         scale: float = 30.0
         margin: float = 0.4
+        gain_db: float = -3.0
+        trim_silence: bool = True
+        min_seconds: float = 2.0
         crop_seconds: float = 8.0
 
         def __post_init__(self) -> None:
-            if self.crop_seconds <= 0:
-                raise ValueError(f"task.crop_seconds: {self.crop_seconds} is not above 0; give seconds")
+            if self.crop_seconds <= 0 or self.min_seconds < 0:
+                raise ValueError(
+                    f"task.crop_seconds: {self.crop_seconds} is not above 0, or task.min_seconds: {self.min_seconds} below it; give seconds"
+                )
 
         @classmethod
         def tiny(cls) -> SpeakerVerification.Config:

@@ -39,9 +39,7 @@ class SpeechTranslation(Task):
     the training texts, where there a character model of sentencepiece also folds some (NFKC); and see `Translator`.
     """
 
-    variant: ClassVar[str] = (
-        "a constant learning rate, where it is warmed up and falls; characters of the training texts, where some are folded (NFKC)"
-    )
+    variant: ClassVar[str] = "characters of the training texts, where some are folded (NFKC)"
 
     @dataclass(frozen=True)
     class Config:

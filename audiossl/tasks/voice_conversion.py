@@ -38,7 +38,7 @@ class VoiceConversion(Task):
 
     selects_on_test: ClassVar[bool] = True
     variant: ClassVar[str] = (
-        "a constant learning rate, where it is warmed up and falls; waveforms by Griffin and Lim, where a neural vocoder makes them; "
+        "waveforms by Griffin and Lim, where a neural vocoder makes them; "
         "word errors and accept rates by other models than the published ones"
     )
 

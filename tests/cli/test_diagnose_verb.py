@@ -18,7 +18,7 @@ from audiossl.encoders.fbank import FBank
 HERTZ = {"A": 300.0, "I": 2500.0, "U": 700.0}
 QUICK = ["--probe.steps", "20", "--probe.batch", "16", "--probe.seeds", "[0]", "--probe.learning_rates", "[0.03]"]
 QUICK += ["--clustering.restarts", "1", "--views.num_rooms", "2", "--num-workers", "0", "--device", "cpu"]
-EVERY = {"abx", "alignment", "clustering", "memorisation", "probes", "risk", "scatter", "spectrum"}
+EVERY = {"abx", "alignment", "clustering", "memorisation", "probes", "risk", "scatter", "separability", "spectrum"}
 
 
 def make_data(folder, count, *, seed, bare=False):
@@ -80,7 +80,16 @@ def test_every_analysis_on_one_page(corpus, tmp_path, capsys):
     out = tmp_path / "d"
     words = [f"random:{corpus / 'tiny.toml'}", "--data", corpus / "test", "--out", out, *QUICK, "--json"]
     words += ["--train", corpus / "train", "--against", f"random:{corpus / 'other.toml'}"]
-    words += ["--columns", "utt2keyword", "--risk.shots", "3", "--memorisation.groups", "utt2part"]
+    words += [
+        "--columns",
+        "utt2keyword",
+        "--risk.shots",
+        "3",
+        "--separability.components",
+        "2",
+        "--memorisation.groups",
+        "utt2part",
+    ]
     code, said, err = run(words, capsys)
     assert code == 0, err
     found = json.loads(said)
@@ -90,7 +99,7 @@ def test_every_analysis_on_one_page(corpus, tmp_path, capsys):
     rows = {row.name: row for row in read_results(out)}
     for measure in (
         "probe keyword accuracy", "AMI (k-means, keyword)", "ARI (agglomerative, keyword)", "silhouette (k-means, keyword)",
-        "RankMe", "effective rank", "alignment", "uniformity", "ABX error within speakers", "ABX error across speakers",
+        "Bhattacharyya distance (keyword)", "RankMe", "effective rank", "alignment", "uniformity", "ABX error within speakers", "ABX error across speakers",
     ):  # fmt: skip
         for layer in range(layers):
             row = rows[f"{measure} layer {layer}"]
@@ -124,12 +133,12 @@ def test_what_the_data_lack_is_skipped_and_named(corpus, tmp_path, capsys):
     code, said, err = run(words, capsys)
     assert code == 0, err
     skipped = dict(line.split(": skipped: ") for line in said.splitlines() if ": skipped: " in line)
-    assert set(skipped) == {"abx", "clustering", "memorisation", "probes", "risk"}
+    assert set(skipped) == {"abx", "clustering", "memorisation", "probes", "risk", "separability"}
     assert "has no phones.ctm" in skipped["abx"]
     assert "--against OTHER" in skipped["memorisation"]
     assert "--train DIR" in skipped["risk"]
     page = (out / "diagnosis.html").read_text()
-    assert page.count("Not shown: ") == 5
+    assert page.count("Not shown: ") == 6
     assert "6 of 8" in page
     assert {row.name for row in read_results(out)} >= {"RankMe layer 0", "uniformity layer 0"}
 

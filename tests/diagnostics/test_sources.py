@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from audiossl import registry
-from audiossl.diagnostics.sources import encoder_source, fbank_source
+from audiossl.diagnostics.sources import encoder_source, fbank_source, open_features, superb_fbank_source
+from audiossl.nn.features import fbank
 
 
 class PaddingCounts(torch.nn.Module):
@@ -54,6 +56,40 @@ def test_shortest_recording_is_exactly_one_frame(name):
     assert not output.layers[0].requires_grad
 
 
+def published_fbank(waveform):
+    """SUPERB's FBANK in NumPy: log-mels of a waveform in [-1, 1], slopes over five frames with the ends repeated, each filter normalised."""
+    mels = fbank(waveform[None], torch.tensor([len(waveform)]), full_scale=1.0)[0][0].double().numpy()
+
+    def slopes(rows):
+        last = len(rows) - 1
+        at = lambda t: rows[min(max(t, 0), last)]  # noqa: E731
+        return np.stack([(at(t + 1) - at(t - 1) + 2 * (at(t + 2) - at(t - 2))) / 10 for t in range(len(rows))])
+
+    whole = np.concatenate([mels, slopes(mels), slopes(slopes(mels))], axis=1)
+    return (whole - whole.mean(axis=0)) / (1e-10 + whole.std(axis=0, ddof=1))
+
+
+def test_the_filterbank_of_superb():
+    source = open_features("fbank+deltas+cmvn", seed=0, device="cpu", train=None)
+    generator = torch.Generator().manual_seed(0)
+    lengths = [8000, 5000, source.min_samples]
+    waveform = torch.zeros(3, 8000)
+    for row, length in enumerate(lengths):
+        waveform[row, :length] = 0.1 * torch.randn(length, generator=generator)
+    waveform[0, 3000:6000] *= 1e-5  # below the floor of energies, as they are at this scale
+    output = source.extract(waveform, torch.tensor(lengths))
+    assert (source.name, source.dim, source.num_layers, len(output.layers)) == ("fbank+deltas+cmvn", 240, 1, 1)
+    assert output.lengths.tolist() == [48, 29, 2]
+    for row, length in enumerate(lengths):
+        count = int(output.lengths[row])
+        wanted = published_fbank(waveform[row, :length])
+        np.testing.assert_allclose(output.layers[0][row, :count].numpy(), wanted, atol=2e-3)
+        assert not output.layers[0][row, count:].any()
+    quiet = fbank(waveform[:1], torch.tensor([8000]), full_scale=1.0)[0][0, 25]
+    assert quiet.unique().tolist() == pytest.approx([np.log(np.finfo(np.float32).eps)])
+
+
 def test_sources_that_differ_have_different_digests():
-    assert fbank_source().digest != fbank_source(deltas=True).digest
+    sources = [fbank_source(), fbank_source(deltas=True), superb_fbank_source()]
+    assert len({source.digest for source in sources}) == 3
     assert dataclasses.asdict(fbank_source())["dim"] == 80

@@ -1,5 +1,6 @@
 """Diarisation error rate against loops over frames and permutations, and against numbers worked out by hand."""
 
+import itertools
 from itertools import permutations
 
 import numpy as np
@@ -73,6 +74,45 @@ def test_median_is_that_of_scipy():
     assert diarization_error_rate(probabilities, wanted, threshold=0.4, median=11, **settings) == (
         diarization_error_rate(filtered, wanted, **settings)
     )
+
+
+def intervals(rows, rate):
+    """Turns in seconds, as an RTTM file has them: (speaker, start, end)."""
+    found = []
+    for speaker, talks in enumerate(rows.T):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], talks.astype(int), [0]])))
+        found += [(speaker, start / rate, end / rate) for start, end in edges.reshape(-1, 2)]
+    return found
+
+
+def in_seconds(predictions, references, rate):
+    """Sweep over the time between any two edges of turns, as scoring tools do that read RTTM files, and try every mapping."""
+    wrong = total = 0.0
+    for system, truth in zip(predictions, references, strict=True):
+        ours, theirs = intervals(system, rate), intervals(truth, rate)
+        times = sorted({edge for _, *pair in [*ours, *theirs] for edge in pair})
+        size = max(system.shape[1], truth.shape[1])
+        options = []
+        for mapping in permutations(range(size)):
+            errors = 0.0
+            for start, end in itertools.pairwise(times):
+                middle = (start + end) / 2
+                heard = {mapping[s] for s, a, b in ours if a < middle < b}
+                talking = {s for s, a, b in theirs if a < middle < b}
+                errors += (end - start) * (max(len(heard), len(talking)) - len(heard & talking))
+            options.append(errors)
+        wrong += min(options)
+        total += sum(b - a for _, a, b in theirs)
+    return 100 * wrong / total
+
+
+@pytest.mark.parametrize("speakers", [(2, 2), (3, 2), (1, 3)])
+def test_is_the_rate_of_time_where_turns_end_with_frames(speakers):
+    probabilities, wanted = recordings(sum(speakers), *speakers)
+    active = [rows > 0.4 for rows in probabilities]
+    found = diarization_error_rate(probabilities, wanted, threshold=0.4)
+    assert found == pytest.approx(in_seconds(active, wanted, 50.0), rel=1e-9)
+    assert found > 0
 
 
 def test_by_hand():

@@ -24,8 +24,8 @@ def options(kind, mels):
     return found
 
 
-def kaldi(wave, computer, width):
-    computer.accept_waveform(16000, (wave * 32768).tolist())
+def kaldi(wave, computer, width, scale=32768):
+    computer.accept_waveform(16000, (wave * scale).tolist())
     computer.input_finished()
     return np.array([computer.get_frame(i) for i in range(computer.num_frames_ready)]).reshape(-1, width)
 
@@ -39,6 +39,17 @@ def test_fbank_is_kaldis(mels):
     found, lengths = fbank(torch.from_numpy(wave)[None], torch.tensor([16123]), num_mels=mels)
     assert lengths.tolist() == [len(expected)]
     np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-3, rtol=0)
+
+
+def test_fbank_of_small_numbers_has_kaldis_floor():
+    wave = speech_like(16123)
+    wave[6000:12000] *= 1e-5  # quiet frames lie below the floor at this scale alone
+    expected = kaldi(wave, knf.OnlineFbank(options(knf.FbankOptions, 80)), 80, scale=1)
+    found, _ = fbank(torch.from_numpy(wave)[None], torch.tensor([16123]), full_scale=1.0)
+    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-3, rtol=0)
+    assert (expected == expected.min()).mean() > 0.2
+    loud, _ = fbank(torch.from_numpy(wave)[None], torch.tensor([16123]))
+    assert (loud == loud.min()).float().mean() < 0.01
 
 
 def test_mfcc_is_kaldis():

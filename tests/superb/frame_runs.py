@@ -66,7 +66,7 @@ def entry(name="asr", task="speech_recognition", task_settings=None, **settings)
 
 
 def phones(**settings):
-    table = {"column": "utt2phones", "projector_dim": 4}
+    table = {"column": "utt2phones", "vocabulary": "training", "projector_dim": 4}
     return entry("pr", "phone_recognition", table, **({"accumulate": 2, "steps": 4, "eval_every": 2} | settings))
 
 

@@ -285,6 +285,13 @@ def test_tasks_that_choose_on_test_report_both(data, tmp_path):
     assert score.selection == "dev weight"
 
 
+@pytest.mark.parametrize(("first", "step", "best"), [(3, 3, 0.125), (4, 4, 0.25), (9, 5, 0.375)])
+def test_early_steps_may_not_be_chosen(data, tmp_path, first, step, best):
+    (score,) = train(starts(choose_from=first), data, tmp_path)
+    assert (score.step, score.values["weight"]) == (step, pytest.approx(best, abs=1e-6))
+    assert score.official == score.values
+
+
 def test_without_dev_the_last_step_counts(data, tmp_path):
     shutil.copytree(data, tmp_path / "data")
     shutil.rmtree(tmp_path / "data" / "dev")
@@ -313,6 +320,50 @@ def test_what_cannot_be_trained_is_said_before_it_is(data, tmp_path):
     assert upstream.calls == 0
 
 
+def rates(**settings):
+    config = Config(steps=40, warmup_steps=10, **settings)
+    return [config.share(step) for step in range(40)]
+
+
+def test_schedules():
+    growing = [step / 10 for step in range(10)]
+    assert [Config(steps=40).share(step) for step in (0, 39)] == [1.0, 1.0]
+    assert rates() == pytest.approx([*growing, *[1.0] * 30])
+    assert rates(schedule="inverse_sqrt") == pytest.approx([*growing, *[(10 / step) ** 0.5 for step in range(10, 40)]])
+    assert rates(schedule="linear") == pytest.approx([*growing, *[(40 - step) / 30 for step in range(10, 40)]])
+    assert Config(steps=2, warmup_steps=5, schedule="linear").share(1) == 0.2
+
+
+def test_updates_follow_the_schedule_also_after_a_kill(data, tmp_path):
+    settings = {
+        "steps": 6,
+        "eval_every": 2,
+        "schedule": "linear",
+        "warmup_steps": 2,
+        "accumulate": 2,
+        "optimizer": "adamw",
+    }
+    seen = []
+    update = Head.update
+
+    def noting(self, share):
+        update(self, share)
+        seen.append(self.optimizer.param_groups[0]["lr"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Head, "update", noting)
+        train(entry(**settings), data, tmp_path / "straight")
+        assert seen == pytest.approx([0.0, 0.005, 0.01, 0.0075, 0.005, 0.0025])
+        with pytest.raises(KeyboardInterrupt):
+            train_and_kill(8, entry(**settings), data, tmp_path / "killed")
+        train(entry(**settings), data, tmp_path / "killed")
+    heads = [checkpoint(tmp_path / name, "asr")["heads"] for name in ("straight", "killed")]
+    assert_same_heads(*heads)
+    train(entry(**settings | {"schedule": "constant", "warmup_steps": 0}), data, tmp_path / "constant")
+    other = checkpoint(tmp_path / "constant", "asr")["heads"][0]["weights"]
+    assert not torch.equal(other["classifier.weight"], heads[0][0]["weights"]["classifier.weight"])
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -322,6 +373,8 @@ def test_what_cannot_be_trained_is_said_before_it_is(data, tmp_path):
         ({"steps": 0}, "superb.steps: 0 is not positive"),
         ({"accumulate": 0}, "superb.accumulate: 0"),
         ({"clip_norm": -1.0}, "must not be negative"),
+        ({"warmup_steps": -1}, "must not be negative"),
+        ({"schedule": "inverse_sqrt"}, "set superb.warmup_steps"),
     ],
 )
 def test_bad_settings_are_named(changed, message):

@@ -24,7 +24,7 @@ def scored(tmp_path, corpus, name, *, part="", **overrides):
 
 def test_verification(tmp_path):
     short = {"steps": 4, "eval_every": 2, "accumulate": 2, "learning_rates": [1e-3, 1e-4], "num_workers": 0}
-    task = {"hidden_dim": 16, "pooled_dim": 24, "crop_seconds": 0.5}
+    task = {"hidden_dim": 16, "pooled_dim": 24, "crop_seconds": 0.5, "min_seconds": 0.5}
     score = scored(tmp_path, "voxceleb1", "asv", part="superb_asv", superb=short, task=task)
     assert score.metric == "eer"
     assert score.official["eer"] <= score.values["eer"] <= 100
@@ -34,10 +34,12 @@ def test_verification(tmp_path):
 def test_diarization(tmp_path):
     # Turns are the same in all parts of the imitation, by time alone: they can be learnt.
     long = {"steps": 30, "eval_every": 10, "accumulate": 1, "learning_rates": [1e-2], "num_workers": 0}
-    score = scored(tmp_path, "libri2mix", "sd", superb=long, task={"hidden_dim": 32, "crop_seconds": 2.0})
+    score = scored(tmp_path, "libri2mix", "sd", superb=long, task={"hidden_dim": 32, "chunk_frames": 200})
     assert score.values["accuracy"] > 60
     assert 0 < min(value for name, value in score.values.items() if name.startswith("der_")) < 90
     assert score.selection == "dev accuracy"
+    (row,) = [row for row in read_results(tmp_path / "out" / "sd") if row.name == "superb sd der"]
+    assert row.value == score.values[f"der_{row.more['threshold']}_{row.more['median']}"]
 
 
 def test_search(tmp_path):

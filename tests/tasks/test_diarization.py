@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from audiossl.contracts import EncoderOutput, Utterance
 from audiossl.data.piece import Piece
-from audiossl.data.turns import UTT2TURNS, Turn, turn_labels, write_turns
+from audiossl.data.turns import UTT2TURNS, Turn, turn_labels, turn_spans, write_turns
 from audiossl.metrics.diarization_error_rate import diarization_error_rate
 from audiossl.tasks.diarization import MEDIANS, THRESHOLDS, Diarization
 
@@ -20,9 +21,9 @@ SHAPE = SimpleNamespace(dim=6, num_layers=2, stride=320, sample_rate=16_000)
 LINE = write_turns([Turn("a", 0.2, 1.4), Turn("b", 0.9, 2.0)])
 
 
-def make():
+def make(**changed):
     torch.manual_seed(0)
-    task = Diarization.from_data(SHAPE, Diarization.Config.tiny(), None)
+    task = Diarization.from_data(SHAPE, replace(Diarization.Config.tiny(), **changed), None)
     torch.nn.init.normal_(task.weighted.layer_logits)
     torch.nn.init.normal_(task.output.weight)
     return task
@@ -140,13 +141,50 @@ def repeated(prediction, frames):
     return np.concatenate([prediction, prediction[-1:]])[:frames]
 
 
-def test_evaluation_is_the_metric_at_every_setting():
+def in_seconds(predictions, manifest, threshold, median):
+    """What tools say that read turns from files: a sweep over the time between any two of their ends, and every mapping."""
+    wrong = total = 0.0
+    for probabilities, line in zip(predictions, manifest.column(UTT2TURNS), strict=True):
+        words = line.split()
+        truth = [("ab".index(s), float(a), float(b)) for s, a, b in zip(*[iter(words)] * 3, strict=True)]
+        above = np.pad(probabilities > threshold, ((median // 2, median // 2), (0, 0)))
+        active = [[np.median(above[t : t + median, s]) for s in range(2)] for t in range(len(probabilities))]
+        system = [(s, t / 50, (t + 1) / 50) for t, row in enumerate(active) for s in range(2) if row[s]]
+        times = sorted({edge for _, *pair in [*system, *truth] for edge in pair})
+        errors = [0.0, 0.0]
+        for start, end in itertools.pairwise(times):
+            middle = (start + end) / 2
+            heard = {s for s, a, b in system if a < middle < b}
+            talking = {s for s, a, b in truth if a < middle < b}
+            for order in range(2):
+                right = {s ^ order for s in heard} & talking
+                errors[order] += (end - start) * (max(len(heard), len(talking)) - len(right))
+            total += (end - start) * len(talking)
+        wrong += min(errors)
+    return 100 * wrong / total
+
+
+def test_turns_that_reach_beyond_the_last_frame_are_missed_there():
+    talking, frame, seconds = turn_spans([Turn("b", 0.05, 0.13), Turn("a", 0.0, 0.04)], num_frames=5, rate=50.0)
+    np.testing.assert_allclose(seconds, [0.02, 0.02, 0.01, 0.01, 0.02, 0.02, 0.03])
+    assert frame.tolist() == [0, 1, 2, 2, 3, 4, 5]
+    assert talking.T.astype(int).tolist() == [[1, 1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1, 1]]
+    lines = ["a 0 1 b 0.5 1.01"]
+    manifest = SimpleNamespace(ids=["m"], durations=np.array([1.015]), column=lambda _name: lines)
+    found = make().evaluate({"m": np.stack([np.ones(50), np.arange(50) >= 25], axis=1)}, manifest)
+    assert found["der_0.5_1"] == pytest.approx(100 * 0.01 / 1.51)
+
+
+def test_evaluation_is_that_of_time_at_every_setting():
     predictions, manifest, references = recordings()
     found = make().evaluate(predictions, manifest)
     full = [repeated(p, len(r)) for p, r in zip(predictions.values(), references, strict=True)]
+    frames = set()
     for threshold, median in itertools.product(THRESHOLDS, MEDIANS):
-        wanted = diarization_error_rate(full, references, threshold=threshold, median=median)
-        assert found[f"der_{threshold}_{median}"] == pytest.approx(wanted)
+        wanted = in_seconds(full, manifest, threshold, median)
+        assert found[f"der_{threshold}_{median}"] == pytest.approx(wanted, rel=1e-9)
+        frames.add(diarization_error_rate(full, references, threshold=threshold, median=median) - wanted)
+    assert max(map(abs, frames)) > 0.1  # to count frames is not the same
     accuracies = []
     for probability, wanted in zip(full, references, strict=True):
         p = probability.astype(np.float64)
@@ -157,15 +195,31 @@ def test_evaluation_is_the_metric_at_every_setting():
         accuracies.append(min(options)[1])
     assert found["accuracy"] == pytest.approx(100 * np.mean(accuracies))
     assert len(found) == 11
+    # In chunks, each has the order that suits it.
+    chunked = make(chunk_frames=37).evaluate(predictions, manifest)
+    pieces = [
+        (p[k : k + 37], r[k : k + 37]) for p, r in zip(full, references, strict=True) for k in range(0, len(r), 37)
+    ]
+    wanted = []
+    for probability, truth in pieces:
+        p = probability.astype(np.float64)
+        options = [
+            (-np.log(np.where(truth[:, order], p, 1 - p)).sum(), ((p > 0.5) == truth[:, order]).mean())
+            for order in itertools.permutations(range(2))
+        ]
+        wanted.append(min(options)[1])
+    assert chunked["accuracy"] == pytest.approx(100 * np.mean(wanted))
+    assert {**chunked, "accuracy": found["accuracy"]} == found
 
 
 def test_threshold_and_median_are_chosen_on_dev_and_officially_on_test():
     names = [f"der_{t}_{m}" for t in THRESHOLDS for m in MEDIANS]
     dev = {name: 20.0 - k for k, name in enumerate(names)} | {"der_0.4_11": 1.0, "accuracy": 90.0}
     test = {name: 10.0 + k for k, name in enumerate(names)} | {"accuracy": 80.0}
-    values, official = make().settle(dev, test)
+    values, official, settings = make().settle(dev, test)
     assert values == test | {"der": test["der_0.4_11"]}
     assert official == {"der": 10.0}
+    assert settings == {"threshold": 0.4, "median": 11, "official_threshold": 0.3, "official_median": 1}
 
 
 def test_an_experiment_needs_no_labels(tmp_path):
@@ -180,5 +234,5 @@ def test_an_experiment_needs_no_labels(tmp_path):
 def test_settings_that_cannot_be():
     with pytest.raises(ValueError, match=r"task\.speakers: 9 is not from 1 to 6"):
         Diarization.Config(speakers=9)
-    with pytest.raises(ValueError, match=r"task\.crop_seconds: 0 is not above 0"):
-        Diarization.Config(crop_seconds=0)
+    with pytest.raises(ValueError, match=r"task\.chunk_frames: 0 is not positive"):
+        Diarization.Config(chunk_frames=0)

@@ -21,7 +21,7 @@ TEXTS = ["AH0 B AH1", "B B", "AH0"]
 
 def make(config=None, manifest=None):
     torch.manual_seed(0)
-    config = config or PhoneRecognition.Config(projector_dim=4)
+    config = config or PhoneRecognition.Config(vocabulary="training", projector_dim=4)
     return unsettle(PhoneRecognition.from_data(SHAPE, config, manifest or Texts("utt2phones", TEXTS)))
 
 
@@ -29,6 +29,28 @@ def test_tokens_are_stressed_phones_and_an_end():
     assert make().vocabulary.tokens == ("<blank>", "<unk>", "<eos>", "AH0", "AH1", "B")
     assert make().runner == "frames"
     assert make().metric == ("per", "min")
+
+
+def test_the_published_phones_are_the_default(tmp_path):
+    task = PhoneRecognition.from_data(SHAPE, PhoneRecognition.Config(), Texts("utt2phones", TEXTS))
+    # The published list, as its file has it.
+    listed = """SIL SPN AA0 AA1 AA2 AE0 AE1 AE2 AH0 AH1 AH2 AO0 AO1 AO2 AW0 AW1 AW2 AY0 AY1 AY2 B CH D DH EH0 EH1 EH2 ER0 ER1 ER2 EY0 EY1 EY2 F G HH
+        IH0 IH1 IH2 IY0 IY1 IY2 JH K L M N NG OW0 OW1 OW2 OY0 OY1 OY2 P R S SH T TH UH0 UH1 UH2 UW0 UW1 UW2 V W Y Z ZH"""
+    assert set(task.vocabulary.tokens) == {"<blank>", "<unk>", "<eos>", *listed.split()}
+    assert task.classifier.weight.shape == (74, 256)
+    for text in ("AH0 P", "AH"):
+        strange = Texts("utt2phones", ["B", f"{text} Q"])
+        with pytest.raises(
+            ValueError, match=r"utt2phones: '(Q|AH)' is not in the published list of phones; .* training$"
+        ):
+            PhoneRecognition.from_data(SHAPE, PhoneRecognition.Config(), strange)
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text("A\tAH0\nBE  B AH1\nA QQ\n")
+    config = PhoneRecognition.Config(column="text", lexicon=(str(lexicon),))
+    assert PhoneRecognition.from_data(SHAPE, config, Texts("text", ["A BE NEW"])).classifier.out_features == 74
+    lexicon.write_text("A\tQQ\n")
+    with pytest.raises(ValueError, match="text: 'QQ' is not in the published list"):
+        PhoneRecognition.from_data(SHAPE, config, Texts("text", ["A BE NEW"]))
 
 
 def test_logits_equal_a_forward_pass_in_numpy():
@@ -85,7 +107,7 @@ def test_impossible_texts_are_named_once_for_all_copies(caplog):
 def test_a_lexicon_turns_words_into_phones(tmp_path):
     lexicon = tmp_path / "lexicon.txt"
     lexicon.write_text("A\tAH0\nBE  B AH1\nA EY1\n")
-    config = PhoneRecognition.Config(column="text", lexicon=(str(lexicon),), projector_dim=4)
+    config = PhoneRecognition.Config(column="text", lexicon=(str(lexicon),), vocabulary="training", projector_dim=4)
     task = make(config, Texts("text", ["A BE", "NEW A"]))
     assert task.vocabulary.tokens[3:] == ("AH0", "AH1", "B")
     labels = pickle.loads(pickle.dumps(task.labels))

@@ -105,7 +105,8 @@ def test_the_size_that_is_published():
     tdnn = 512 * 512 * (5 + 3 + 3 + 1) + 512 * 1500 + 4 * 512 + 1500
     rest = 13 + 768 * 512 + 512 + 3000 * 512 + 512 + 512 * 512 + 512 + 1211 * 512
     assert sum(p.numel() for p in task.parameters()) == tdnn + rest
-    assert task.config.crop_seconds == 8.0
+    assert (task.config.crop_seconds, task.config.min_seconds) == (8.0, 2.0)
+    assert (task.config.gain_db, task.config.trim_silence) == (-3.0, True)
     assert task.selects_on_test
     assert task.metric == ("eer", "min")
 

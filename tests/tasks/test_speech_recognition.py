@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from ctc_oracles import (
     unsettle,
 )  # fmt: skip
 
-from audiossl.contracts import EncoderOutput
+from audiossl.contracts import EncoderOutput, Utterance
 from audiossl.diagnostics.sources import FeatureShape
 from audiossl.tasks.speech_recognition import SpeechRecognition
 
@@ -27,7 +29,14 @@ TEXTS = ["AB BA", "C", "A"]
 
 def make(**changed):
     torch.manual_seed(0)
-    settings = {"projector_dim": 4, "hidden_dim": 3, "time_warp": 1, "time_width": 3, "frequency_width": 3} | changed
+    settings = {
+        "vocabulary": "training",
+        "projector_dim": 4,
+        "hidden_dim": 3,
+        "time_warp": 1,
+        "time_width": 3,
+        "frequency_width": 3,
+    } | changed
     config = SpeechRecognition.Config(**settings)
     return unsettle(SpeechRecognition.from_data(SHAPE, config, Texts("text", TEXTS)))
 
@@ -41,7 +50,26 @@ def test_the_published_head_is_the_default():
     assert (lstm.hidden_size, lstm.num_layers, lstm.bidirectional, lstm.dropout) == (1024, 2, True, 0.2)
     assert task.blstm.dropout.p == 0.2
     assert task.classifier.in_features == 2048
+    assert task.classifier.out_features == len(task.vocabulary) == 32
+    assert set("ABCDEFGHIJKLMNOPQRSTUVWXYZ'|") < set(task.vocabulary.tokens)
+
+
+def test_a_word_ends_before_the_end():
+    task = SpeechRecognition.from_data(SHAPE, SpeechRecognition.Config(), Texts("text", TEXTS))
+    labels = pickle.loads(pickle.dumps(task.labels))
+    found = labels(Utterance("u", np.zeros(1, np.float32), 16_000, {"text": " AB  BA"}))
+    assert [task.vocabulary.tokens[index] for index in found["tokens"]] == [*"AB|BA|", "<eos>"]
+    assert task.vocabulary.decode(found["tokens"]) == found["text"] == "AB BA"
+    assert task.vocabulary.decode([3, *found["tokens"]]) == "AB BA"  # `<pad>` writes nothing
+    with pytest.raises(ValueError, match=r"text: 'b' is not in the published list of characters; .* training$"):
+        SpeechRecognition.from_data(SHAPE, SpeechRecognition.Config(), Texts("text", ["AB", "Ab"]))
+
+
+def test_characters_of_other_texts():
+    task = make()
     assert task.vocabulary.tokens == ("<blank>", "<unk>", "<eos>", "A", "B", "C", "|")
+    found = task.labels(Utterance("u", np.zeros(1, np.float32), 16_000, {"text": "AB BA"}))
+    assert [task.vocabulary.tokens[index] for index in found["tokens"]] == [*"AB|BA", "<eos>"]
 
 
 def test_logits_equal_a_forward_pass_in_numpy():

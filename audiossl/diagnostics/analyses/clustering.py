@@ -1,13 +1,16 @@
 """Clusters of an unseen set that no label had a part in: how well they agree with labels, and how well they stand apart.
 
 After Lowe et al., "An Empirical Study into Clustering of Unseen Datasets with Self-Supervised Encoders" (2024): embeddings reduced, clustered with
-the number of classes known, scored by adjusted mutual information; the silhouette in the reduced space needs no label. Components and
-restarts are our variant.
+the number of classes known, scored by adjusted mutual information; the silhouette in the reduced space needs no label. Affinity propagation and HDBSCAN find
+their number themselves. Components, restarts, and that all noise is one cluster are our variant.
 """
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,20 +24,24 @@ from audiossl.metrics.adjusted_rand_index import adjusted_rand_index
 from audiossl.metrics.silhouette import silhouette
 
 TITLE = "Clusters of unseen data"
+Method = Literal["k-means", "agglomerative", "affinity", "hdbscan"]
 
 
 @dataclass(frozen=True)
 class Config:
     """How embeddings are reduced and clustered.
 
-    components: principal components that are kept; 0 keeps all dimensions. clusters: how many; 0: as many as there are classes. restarts,
-    iterations: of k-means. max_points: utterances, for agglomerative clustering holds all pairs.
+    methods: which. components: principal components that are kept; 0 keeps all dimensions. clusters: how many; 0: as many as there are classes. restarts,
+    iterations: of k-means. damping: of affinity propagation. min_cluster: utterances, of HDBSCAN. max_points: utterances, for all but k-means hold all pairs.
     """
 
+    methods: tuple[Method, ...] = ("k-means", "agglomerative")
     components: int = 50
     clusters: int = 0
     restarts: int = 10
     iterations: int = 100
+    damping: float = 0.9
+    min_cluster: int = 5
     max_points: int = 5000
 
     def __post_init__(self) -> None:
@@ -44,10 +51,14 @@ class Config:
             )
         if min(self.restarts, self.iterations) < 1 or self.max_points < 3:
             raise ValueError("clustering: restarts and iterations must be at least 1, max_points at least 3")
+        if not self.methods or not 0.5 <= self.damping < 1 or self.min_cluster < 2:
+            raise ValueError(
+                "clustering: methods must name one, damping must be from 0.5 to below 1, min_cluster at least 2"
+            )
 
 
 def run(subject: Subject, config: Config) -> Finding:
-    """k-means and agglomerative clusters of each layer, against every column with classes."""
+    """Clusters of each layer by every method, against every column with classes."""
     finding = Finding()
     columns = subject.labels()
     if not columns:
@@ -73,13 +84,17 @@ def run(subject: Subject, config: Config) -> Finding:
 def _add_column(
     finding: Finding, name: str, layers: list[np.ndarray], numbers: np.ndarray, clusters: int, config: Config, seed: int
 ) -> None:
-    """Cluster every layer by both methods and add the scores. layers: (point, component) each; name: of the labels, "" for none."""
+    """Cluster every layer by every method and add the scores. layers: (point, component) each; name: of the labels, "" for none."""
     curves: dict[str, list[float]] = {}
-    for method, cluster in (("k-means", _kmeans), ("agglomerative", _agglomerative)):
-        found = [cluster(points, clusters, config, seed) for points in layers]
+    for method in config.methods:
+        found = [_METHODS[method](points, clusters, config, seed) for points in layers]
         apart = [_silhouette(points, by) for points, by in zip(layers, found, strict=True)]
         tag = f"{method}, {name}" if name else method
-        finding.add_layers(f"silhouette ({tag})", apart, clusters=clusters)
+        if method not in _COUNTING:
+            finding.add_layers(f"silhouette ({tag})", apart, clusters=clusters)
+        else:
+            finding.add_layers(f"silhouette ({tag})", apart)
+            finding.add_layers(f"clusters ({tag})", [len(np.unique(by)) for by in found])
         curves[f"silhouette, {method}"] = apart
         if name:
             curves[f"AMI, {method}"] = _against_labels(finding, tag, numbers, found, apart)
@@ -131,6 +146,34 @@ def _agglomerative(points: np.ndarray, clusters: int, config: Config, seed: int)
 
     labels: np.ndarray = fcluster(linkage(points.astype(np.float64), "ward"), clusters, "maxclust") - 1
     return labels
+
+
+def _affinity(points: np.ndarray, clusters: int, config: Config, seed: int) -> np.ndarray:  # noqa: ARG001 - as k-means
+    """Exemplars by messages between points (Frey and Dueck, 2007); where it does not settle all are one cluster."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it did not settle is seen by the single cluster
+        labels: np.ndarray = (
+            _sklearn("AffinityPropagation")(damping=config.damping, random_state=seed).fit(points).labels_
+        )
+    return np.asarray(labels - labels.min())
+
+
+def _hdbscan(points: np.ndarray, clusters: int, config: Config, seed: int) -> np.ndarray:  # noqa: ARG001 - as k-means
+    """Clusters of lasting density (Campello et al., 2013); what is in none, noise, is one more."""
+    labels: np.ndarray = _sklearn("HDBSCAN")(min_cluster_size=config.min_cluster, copy=True).fit(points).labels_
+    return np.asarray(labels - labels.min())
+
+
+def _sklearn(name: str) -> Any:
+    """Return a class of scikit-learn, which comes with librosa in some version."""
+    try:
+        return getattr(importlib.import_module("sklearn.cluster"), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"clustering.methods: {error}; pip install 'scikit-learn>=1.3'") from error
+
+
+_METHODS = {"k-means": _kmeans, "agglomerative": _agglomerative, "affinity": _affinity, "hdbscan": _hdbscan}
+_COUNTING = ("affinity", "hdbscan")
 
 
 def _silhouette(points: np.ndarray, labels: np.ndarray) -> float:

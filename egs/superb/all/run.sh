@@ -54,6 +54,12 @@ fi
 
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
   echo "Stage 1: scores; finished ones are kept"
+  if ! $published; then  # synthetic sentences are short, and written in the synthesiser's phones
+    [ ! -d $data/asv ] || settings+=(--task.asv.min_seconds 0)
+    [ ! -d $data/pr ] || settings+=(--task.pr.vocabulary training)
+    [ ! -d $data/st ] || settings+=(--superb.st.warmup_steps 500)  # of 2000 steps
+    [ ! -d $data/vc ] || settings+=(--superb.vc.warmup_steps 500)
+  fi
   started=$SECONDS
   # Unquoted: one word per upstream.
   $score_cmd superb all --upstream $upstreams --data $data --out $exp --seed $seed --device $device "${settings[@]}" > /dev/null

@@ -53,6 +53,22 @@ def test_silhouette_ranks_layers_as_labels_do(subject, method):
     assert spearman > 0.8
 
 
+@pytest.mark.parametrize("method", ["affinity", "hdbscan"])
+def test_methods_that_count_for_themselves(subject, method):
+    found = values(run(subject, Config(methods=(method,))))
+    assert set(found) >= {f"AMI ({method}, word)", f"clusters ({method}, word)", f"silhouette ({method}, word)"}
+    assert not [name for name in found if "k-means" in name]
+    assert found[f"AMI ({method}, word)"][-1] > 0.8
+    assert 5 <= found[f"clusters ({method}, word)"][-1] <= 8
+    assert abs(found[f"AMI ({method}, chance)"][-1]) < 0.1
+
+
+@pytest.mark.parametrize("wrong", [{"methods": ()}, {"damping": 0.4}, {"min_cluster": 1}])
+def test_settings_of_methods(wrong):
+    with pytest.raises(ValueError, match="methods must name one, damping must be"):
+        Config(**wrong)
+
+
 def test_without_labels_only_the_silhouette(subject):
     bare = SimpleNamespace(**{**vars(subject), "labels": dict})
     with pytest.raises(SkippedError, match=r"--clustering\.clusters K"):

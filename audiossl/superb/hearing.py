@@ -1,0 +1,262 @@
+"""What of its recordings a task hears: at another level, without silence, none that are short, or in successive chunks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from audiossl.data.audio import AudioError
+from audiossl.data.whole import one_epoch
+from audiossl.diagnostics.pooled_cache import data_digest
+from audiossl.files import whole_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from audiossl.contracts import Batch, Utterance
+    from audiossl.data.loader import LoaderConfig, Source
+    from audiossl.data.manifest import Manifest
+
+CHUNK_START = "chunk_start"
+"""Column that chunks have beside those of their utterances: seconds."""
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """Keys of `[task]` that say what a task hears; those that it does not have are as here.
+
+    crop_seconds: training takes random crops of at most that. chunk_frames: recordings are cut into so many frames of the upstream, and what is left over; 0 is
+    not at all. gain_db: put on recordings, which are then decoded whole also where a crop is wanted. trim_silence: see `data.trim`, after the gain. min_seconds:
+    shorter recordings are left out of training, after that.
+    """
+
+    crop_seconds: float | None = None
+    chunk_frames: int = 0
+    gain_db: float = 0.0
+    trim_silence: bool = False
+    min_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, task_config: Any) -> Hearing:
+        """Return what the configuration of a task says."""
+        keys = [item.name for item in fields(cls)]
+        return cls(**{key: getattr(task_config, key) for key in keys if hasattr(task_config, key)})
+
+    @property
+    def changes_audio(self) -> bool:
+        """Whether recordings are not heard as they are."""
+        return bool(self.gain_db or self.trim_silence)
+
+    def __call__(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        """(sample,) float32, at its level and without silence."""
+        from audiossl.data.trim import trim_silence
+
+        louder: np.ndarray = (10.0 ** (self.gain_db / 20.0) * waveform).astype(np.float32)
+        return trim_silence(louder, sample_rate) if self.trim_silence else louder
+
+    def digest(self, of: str) -> str:
+        """Digest of features that had the digest `of` before."""
+        told = f"{of} {self.gain_db} dB, {'without' if self.trim_silence else 'with'} silence"
+        return hashlib.sha256(told.encode()).hexdigest() if self.changes_audio else of
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A data directory as a task hears it. durations: (utterance,) seconds, of what is left."""
+
+    manifest: Manifest
+    hearing: Hearing
+    durations: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    @property
+    def path(self) -> Path:
+        """Data directory."""
+        return self.manifest.path
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Utterance ids."""
+        return self.manifest.ids
+
+    def audio(
+        self,
+        index: int,
+        *,
+        sample_rate: int,
+        start: float = 0.0,
+        seconds: float | None = None,
+        allow_silent: bool = False,
+    ) -> np.ndarray:
+        """(sample,) float32; `start` and `seconds` are of what is left. AudioError where nothing is."""
+        whole = self.hearing(
+            self.manifest.audio(index, sample_rate=sample_rate, allow_silent=allow_silent), sample_rate
+        )
+        if not len(whole):
+            raise AudioError(f"{self.ids[index]}: nothing is left of it without its silence; leave it out")
+        first = round(start * sample_rate)
+        return whole[first:] if seconds is None else whole[first : first + round(seconds * sample_rate)]
+
+    def column(self, name: str) -> Sequence[str]:
+        """One value for each utterance."""
+        return self.manifest.column(name)
+
+
+def seconds_left(
+    manifest: Manifest, hearing: Hearing, *, sample_rate: int, folder: Path, loading: LoaderConfig
+) -> np.ndarray:
+    """Measure what is left of every recording without its silence: (utterance,) seconds, from one pass over the audio that is kept in `folder`.
+
+    Of recordings that cannot be read, it is what the data directory says.
+    """
+    told = hashlib.sha256(f"{data_digest(manifest)} {hearing.digest('')} {sample_rate}".encode()).hexdigest()
+    path = folder / f"seconds-{manifest.path.name}-{told[:16]}.npy"
+    if path.is_file():
+        kept: np.ndarray = np.load(path, allow_pickle=False)
+        return kept
+    row = {name: index for index, name in enumerate(manifest.ids)}
+    found = np.array(manifest.durations, dtype=np.float64)
+    label = f"silence of {manifest.path.name}"
+    for batch in one_epoch(manifest, _Lengths(hearing), loading, sample_rate=sample_rate, label=label):
+        if batch["utt_ids"]:
+            rows = [row[name] for name in batch["utt_ids"]]
+            found[rows] = np.maximum(batch["samples"].numpy(), 1) / sample_rate
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as unfinished, unfinished.open("wb") as file:
+        np.save(file, found)
+    return found
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """Views for the loader: how many samples are left."""
+
+    hearing: Hearing
+    needs: tuple[str, ...] = ()
+
+    def views(self, utterance: Utterance, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002 - the loader's contract
+        return {"samples": len(self.hearing(utterance.waveform, utterance.sample_rate))}
+
+    def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the loader's contract
+        return batch
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Successive pieces of utterances in the place of the utterances.
+
+    owners: (chunk,) utterance. firsts, counts: (chunk,) frames, of `rate` per second. What is left of an utterance beyond whole frames is not heard.
+    """
+
+    source: Source
+    rate: float
+    owners: np.ndarray
+    firsts: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def cut(cls, source: Source, frames: int, *, rate: float, least: int) -> Chunks:
+        """Cut every utterance into chunks of `frames`; a rest of fewer than `least`, too short for the upstream, stays with the chunk before it."""
+        totals = np.maximum((np.asarray(source.durations) * rate + 1e-6).astype(np.int64), 1)
+        chunks = np.maximum(-(-totals // frames), 1)
+        chunks -= (chunks > 1) & (totals - (chunks - 1) * frames < least)
+        owners = np.repeat(np.arange(len(totals)), chunks)
+        numbers = np.arange(len(owners)) - np.repeat(np.cumsum(chunks) - chunks, chunks)
+        firsts = numbers * frames
+        counts = np.where(numbers == chunks[owners] - 1, totals[owners] - firsts, frames)
+        return cls(source, rate, owners, firsts, counts)
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+    @property
+    def path(self) -> Path:
+        """Data directory."""
+        return self.source.path
+
+    @property
+    def durations(self) -> np.ndarray:
+        """(chunk,) seconds."""
+        seconds: np.ndarray = self.counts / self.rate
+        return seconds
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Ids of the utterances with the first frame."""
+        return _Each(len(self), self._id)
+
+    def audio(
+        self,
+        index: int,
+        *,
+        sample_rate: int,
+        start: float = 0.0,
+        seconds: float | None = None,
+        allow_silent: bool = True,
+    ) -> np.ndarray:
+        """(sample,) float32, of the chunk; a chunk may be silent."""
+        del allow_silent
+        left = float(self.counts[index]) / self.rate - start
+        return self.source.audio(
+            int(self.owners[index]), sample_rate=sample_rate, start=float(self.firsts[index]) / self.rate + start,
+            seconds=left if seconds is None else min(seconds, left), allow_silent=True,
+        )  # fmt: skip
+
+    def column(self, name: str) -> Sequence[str]:
+        """One value for each chunk: that of its utterance, or where it begins."""
+        if name == CHUNK_START:
+            return _Each(len(self), self._start)
+        return _Each(len(self), partial(self._value, self.source.column(name)))
+
+    def joined(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Put together what was said of the frames of chunks: (frame, ...) by utterance, of those of which no chunk is missing.
+
+        A chunk of which the upstream gave too few frames has its last answer again, what it gave too many is left out.
+        """
+        ids, names = self.ids, self.source.ids
+        parts: dict[int, list[np.ndarray]] = {}
+        for index, owner in enumerate(self.owners.tolist()):
+            said = predictions.get(ids[index])
+            if said is not None:
+                frame = np.minimum(np.arange(self.counts[index]), len(said) - 1)
+                parts.setdefault(owner, []).append(said[frame])
+        wanted = np.bincount(self.owners)
+        return {names[owner]: np.concatenate(found) for owner, found in parts.items() if len(found) == wanted[owner]}
+
+    def _id(self, index: int) -> str:
+        return f"{self.source.ids[int(self.owners[index])]}@{self.firsts[index]}"
+
+    def _start(self, index: int) -> str:
+        return repr(float(self.firsts[index]) / self.rate)
+
+    def _value(self, column: Sequence[str], index: int) -> str:
+        return column[int(self.owners[index])]
+
+
+class _Each(Sequence[str]):
+    """Values that are made when they are asked for."""
+
+    def __init__(self, count: int, value: Callable[[int], str]) -> None:
+        self._count, self._value = count, value
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self._value(i) for i in range(*index.indices(self._count))]
+        return self._value(index)
