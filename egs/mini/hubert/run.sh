@@ -52,6 +52,10 @@ layer=1
 pretrain="$train_cmd pretrain --data $data/train --dev $data/dev --resume --device $device --train.seed $seed --encoder.mean_norm true"
 labelled=$data/train_${voices}_voices
 finetune="$train_cmd finetune --data $labelled --dev $data/dev --resume --device $device --train.seed $seed"
+# A model this small keeps few cores busy: two runs side by side, with half of the cores each, take little more time than one.
+half=${OMP_NUM_THREADS:-$(python -c 'import os; print(max(1, (os.cpu_count() or 1) // 2))')}
+mkdir -p $exp/log
+trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   echo "Stage 0: synthesise the corpus"
@@ -97,8 +101,10 @@ if [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
   [ -d $labelled ] || audiossl data subset $data/train $labelled --speakers $voices
   # Words last several frames, which the frozen attention was not made to gather: the adapters hear neighbours too.
   adapters="$finetune ctc_adapters_nano --adapter.kernel 15 --adapter.bottleneck 80"
-  $adapters --init $exp/it2 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
-  $adapters --init random:$exp/it2 --out $exp/asr_random "${short[@]}" "${steps_finetune[@]}"
+  OMP_NUM_THREADS=$half $adapters --init random:$exp/it2 --out $exp/asr_random "${short[@]}" "${steps_finetune[@]}" > $exp/log/asr_random.log 2>&1 &
+  echo "In the random encoder at the same time: $PWD/$exp/log/asr_random.log"
+  OMP_NUM_THREADS=$half $adapters --init $exp/it2 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
+  wait $! || { tail -n 3 $exp/log/asr_random.log >&2; exit 1; }
   if $full; then
     $finetune ctc_full_nano --init $exp/it2 --out $exp/asr_full "${short[@]}" "${steps_finetune[@]}"
   fi
@@ -115,14 +121,17 @@ fi
 
 if [ $stage -le 8 ] && [ $stop_stage -ge 8 ]; then
   echo "Stage 8: probes for keywords (unseen voices) and speakers, against filterbanks"
-  for source in $exp/it2 random:$exp/it2 fbank; do
-    name=$(basename $source)
-    case $source in random:*) name=random ;; esac
-    audiossl probe $source --task keyword --train $data/keywords_train --dev $data/keywords_dev --test $data/keywords_test \
-      --out $exp/probe_keyword_$name --seed $seed "${probe[@]}"
-    audiossl probe $source --task speaker --train $data/train --split 0.7/0.1/0.2 \
-      --out $exp/probe_speaker_$name --seed $seed "${probe[@]}"
-  done
+  probes() { # SOURCE NAME
+    OMP_NUM_THREADS=$half audiossl probe $1 --task keyword --train $data/keywords_train --dev $data/keywords_dev --test $data/keywords_test \
+      --out $exp/probe_keyword_$2 --seed $seed "${probe[@]}" &&
+      OMP_NUM_THREADS=$half audiossl probe $1 --task speaker --train $data/train --split 0.7/0.1/0.2 \
+        --out $exp/probe_speaker_$2 --seed $seed "${probe[@]}"
+  }
+  { probes random:$exp/it2 random && probes fbank fbank; } > $exp/log/probes.log 2>&1 &
+  probes $exp/it2 it2
+  wait $! || { tail -n 3 $exp/log/probes.log >&2; exit 1; }
+  echo "Of the random encoder and of filterbanks:"
+  cat $exp/log/probes.log
 fi
 
 if [ $stage -le 9 ] && [ $stop_stage -ge 9 ]; then
