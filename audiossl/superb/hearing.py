@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,9 +13,10 @@ from audiossl.data.audio import AudioError
 from audiossl.data.whole import one_epoch
 from audiossl.diagnostics.pooled_cache import data_digest
 from audiossl.files import whole_file
+from audiossl.superb.pieces import Each
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from audiossl.contracts import Batch, Utterance
@@ -191,7 +191,7 @@ class Chunks:
     @property
     def ids(self) -> Sequence[str]:
         """Ids of the utterances with the first frame."""
-        return _Each(len(self), self._id)
+        return Each(len(self), self._id)
 
     def audio(
         self,
@@ -213,8 +213,8 @@ class Chunks:
     def column(self, name: str) -> Sequence[str]:
         """One value for each chunk: that of its utterance, or where it begins."""
         if name == CHUNK_START:
-            return _Each(len(self), self._start)
-        return _Each(len(self), partial(self._value, self.source.column(name)))
+            return Each(len(self), self._start)
+        return Each(len(self), partial(self._value, self.source.column(name)))
 
     def joined(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Put together what was said of the frames of chunks: (frame, ...) by utterance, of those of which no chunk is missing.
@@ -239,24 +239,3 @@ class Chunks:
 
     def _value(self, column: Sequence[str], index: int) -> str:
         return column[int(self.owners[index])]
-
-
-class _Each(Sequence[str]):
-    """Values that are made when they are asked for."""
-
-    def __init__(self, count: int, value: Callable[[int], str]) -> None:
-        self._count, self._value = count, value
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self._value(i) for i in range(*index.indices(self._count))]
-        return self._value(index)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from audiossl.data.manifest import Manifest
@@ -43,7 +44,7 @@ class Pieces:
     @property
     def ids(self) -> Sequence[str]:
         """Ids of the utterances; of crops with their place, by which a cache tells other crops from these."""
-        return _Ids(self)
+        return Each(len(self), self._id)
 
     @property
     def durations(self) -> np.ndarray:
@@ -74,6 +75,10 @@ class Pieces:
         """Labels are read from the manifest, once for an utterance."""
         raise ValueError(f"{self.path / name}: pieces have no columns; read them from the data directory")
 
+    def _id(self, index: int) -> str:
+        name = self.manifest.ids[int(self.owners[index])]
+        return name if self.seconds is None else f"{name}@{self.starts[index]:.6f}"
+
 
 def draw_crops(manifest: Manifest, crops: int, seconds: float, seed: int) -> tuple[Pieces, np.ndarray]:
     """Draw `crops` random pieces of `seconds` of each utterance; returns them and (utterance, crop) piece numbers.
@@ -88,14 +93,14 @@ def draw_crops(manifest: Manifest, crops: int, seconds: float, seed: int) -> tup
     return Pieces(manifest, owners, starts, seconds), first[:, None] + np.where(long[:, None], np.arange(crops), 0)
 
 
-class _Ids(Sequence[str]):
-    """Made when they are asked for."""
+class Each(Sequence[str]):
+    """Values that are made when they are asked for."""
 
-    def __init__(self, pieces: Pieces) -> None:
-        self._pieces = pieces
+    def __init__(self, count: int, value: Callable[[int], str]) -> None:
+        self._count, self._value = count, value
 
     def __len__(self) -> int:
-        return len(self._pieces)
+        return self._count
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -105,7 +110,5 @@ class _Ids(Sequence[str]):
 
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        pieces = self._pieces
-        name = pieces.manifest.ids[int(pieces.owners[index])]
-        return name if pieces.seconds is None else f"{name}@{pieces.starts[index]:.6f}"
+            return [self._value(i) for i in range(*index.indices(self._count))]
+        return self._value(index)
