@@ -137,6 +137,10 @@ def _verb(name: str, purpose: str) -> Callable[..., int]:
         from audiossl.superb.run import folder_name, load_jobs, open_upstream, run_jobs
 
         names = list(dict.fromkeys((name, *others)))
+        if (data / name).is_dir():
+            raise MisuseError(
+                f"--data {data}: holds the data of several tasks; give --data {data / name}, or use `audiossl superb all`"
+            )
         jobs = load_jobs(names, overrides or {})
         chosen = chosen_device(device)
         source = open_upstream(upstream, data, seed=seed, device=chosen)
