@@ -6,11 +6,11 @@ import errno
 import os
 import re
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What the system says where no more can be written: of the disk, of the user's share of it, of one file."""
@@ -45,6 +45,11 @@ def whole_set(paths: Sequence[Path], marks: Sequence[Path]) -> Iterator[tuple[li
         for partial in (*partials[0], *partials[1]):
             partial.unlink(missing_ok=True)
         raise
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept for a user: XDG_CACHE_HOME, or `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audiossl"
 
 
 @contextmanager

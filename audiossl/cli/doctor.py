@@ -21,7 +21,7 @@ _NEEDED = (
     "tensorboard",
 )
 _OPTIONAL = {
-    "espeakng_loader": "the `mini` corpus: pip install '.[synth]' in a checkout, pip install 'audiossl[synth]' elsewhere",
+    "espeakng_loader": "the `mini` corpus, whose preparation fetches it; or pip install '.[synth]' in a checkout, 'audiossl[synth]' elsewhere",
     "torchaudio": "only for interoperability; it must match torch's own build",
     "s3prl": "only for interoperability",
 }

@@ -12,7 +12,7 @@ from audiossl.data.audio import write_audio
 if TYPE_CHECKING:
     from pathlib import Path
 
-_NOT_IN_IDS = re.compile(r"[\x00-\x20\x7f]+")
+_NOT_IN_IDS = re.compile(r"[\s\x00-\x20\x7f]+")
 
 
 def published(corpus: Path | None, *members: str) -> Path:

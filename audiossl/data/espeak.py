@@ -1,13 +1,16 @@
 """Speak sentences with espeak-ng: the same samples for the same request, with exact phone boundaries.
 
-The engine comes with the wheel `espeakng-loader` (`pip install '.[synth]'` in a checkout) and runs in a process of its own
-(`_espeak_server.py` says why). About 700 times faster than real time per process.
+The engine is GPL-3, so it is no dependency of the core: it comes with the wheel `espeakng-loader` (the extra `synth`), which is fetched into the
+user's cache folder where it is not installed, and runs in a process of its own (`_espeak_server.py` says why). About 700 times faster than
+real time per process.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -16,10 +19,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from audiossl.files import cache_folder
+
 if TYPE_CHECKING:
     from types import TracebackType
 
 _SERVER = Path(__file__).with_name("_espeak_server.py")
+_WHEEL = "espeakng-loader==0.2.4"  # whatever is fetched is the same, so that the corpora are
 _STRESS = str.maketrans("", "", "ˈˌ")
 
 
@@ -95,15 +101,34 @@ class Synthesiser:
 
 def _engine() -> tuple[Path, Path]:
     """Return the library and its data folder."""
-    try:
-        import espeakng_loader
-    except ImportError:
-        raise ValueError(
-            "espeak-ng is not installed; pip install '.[synth]' in a checkout, pip install 'audiossl[synth]' elsewhere"
-        ) from None
     if not hasattr(os, "fork"):
         raise ValueError(f"espeak-ng is driven by fork, which {sys.platform} lacks; use Linux, macOS or WSL")
-    return Path(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path())
+    installed = importlib.util.find_spec("espeakng_loader")
+    package = Path(installed.origin).parent if installed and installed.origin else _fetched() / "espeakng_loader"
+    return package / f"libespeak-ng.{'dylib' if sys.platform == 'darwin' else 'so'}", package / "espeak-ng-data"
+
+
+def _fetched() -> Path:
+    """Return a folder that holds the wheel; pip fetches it the first time, and no package is installed."""
+    folder = cache_folder() / _WHEEL
+    if folder.is_dir():
+        return folder
+    print(f"espeak-ng is not installed: pip fetches {_WHEEL} (GPL-3) into {folder}", file=sys.stderr)
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(partial), _WHEEL]
+    try:
+        pip = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (no word of it is a user's)
+        if pip.returncode:
+            reason = (pip.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise ValueError(
+                f"espeak-ng is not installed, and pip cannot fetch {_WHEEL}: {reason}; where there is a package index, pip install "
+                "'.[synth]' in a checkout or 'audiossl[synth]' elsewhere"
+            )
+        if not folder.is_dir():  # another process may have been faster
+            partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
 
 
 def _start(library: Path, data: Path) -> subprocess.Popen[bytes]:

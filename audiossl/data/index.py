@@ -13,16 +13,16 @@ import os
 import sys
 from array import array
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audiossl.data.kaldi import UNITS, split_line
-from audiossl.files import naming
+from audiossl.files import cache_folder, naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 _VERSION = 1
 _told: set[Path] = set()
@@ -138,9 +138,8 @@ def signature(*paths: Path) -> tuple[int, ...]:
 
 
 def _index_folders(directory: Path) -> tuple[Path, Path]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:32]
-    return directory / ".index", cache / "audiossl" / "index" / name
+    return directory / ".index", cache_folder() / "index" / name
 
 
 def _load(path: Path, header: np.ndarray) -> np.ndarray | None:

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16000
 SILENCE = "SIL"
-THROATS = 4
-"""Voices that share a variant of espeak-ng."""
+_THROATS = 4  # voices that share a variant of espeak-ng
 
 # Variants of espeak-ng that sound like a person; relatives (iven, iven2; steph, steph2 ...) stay in one split.
 _VARIANTS = {
@@ -95,11 +94,16 @@ class Recorded:
     phones: list[tuple[float, float, str]]
 
 
+def most_voices(split: str) -> int:
+    """How many voices `train`, `dev` or `test` can have."""
+    return _THROATS * len(_VARIANTS[split].split())
+
+
 def make_voices(split: str, count: int, rng: np.random.Generator) -> list[Voice]:
     """Every variant of a split (`train`, `dev`, `test`) once, then all of them again with another throat; none is in two splits."""
     variants = _VARIANTS[split].split()
-    if not 0 < count <= THROATS * len(variants):
-        raise ValueError(f"{count} voices for {split}; there are 1 to {THROATS * len(variants)}")
+    if not 0 < count <= most_voices(split):
+        raise ValueError(f"{count} voices for {split}; there are 1 to {most_voices(split)}")
     return [
         Voice(
             f"{variant.lower()}.{'abcd'[index // len(variants)]}",

@@ -19,7 +19,10 @@ def test_published_says_what_was_looked_for(tmp_path, monkeypatch):
         published(None, "here")
 
 
-@pytest.mark.parametrize(("text", "expected"), [("zoom in", "zoom_in"), ("a b/c\td", "a_b-c_d"), (" كلمة ", "كلمة")])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("zoom in", "zoom_in"), ("a b/c\td", "a_b-c_d"), (" كلمة ", "كلمة"), ("a\u00a0b\u3000c", "a_b_c")],
+)
 def test_identifiers_have_no_white_space(text, expected):
     assert identifier(text) == expected
 

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import sys
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,7 +58,36 @@ def test_what_cannot_be_said_is_an_error_and_the_next_sentence_is_not():
         assert len(synthesiser.speak(SECOND).samples) > 0
 
 
-def test_without_the_engine(monkeypatch):
+@pytest.fixture
+def not_installed(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(ValueError, match=r"pip install 'audiossl\[synth\]'"):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+
+
+def test_where_the_engine_is_not_installed_its_wheel_is_fetched_once(not_installed, tmp_path, capsys):
+    package = Path(importlib.metadata.distribution("espeakng-loader").locate_file("espeakng_loader"))
+    with zipfile.ZipFile(tmp_path / "espeakng_loader-0.2.4-py3-none-any.whl", "w") as wheel:
+        for path in package.rglob("*"):
+            wheel.write(path, path.relative_to(package.parent))
+        about = "espeakng_loader-0.2.4.dist-info"
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: espeakng-loader\nVersion: 0.2.4\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    for _ in range(2):
+        with Synthesiser() as synthesiser:
+            assert len(synthesiser.speak(SECOND).samples) > 0
+    said = capsys.readouterr().err
+    assert said.count("pip fetches espeakng-loader==0.2.4 (GPL-3) into") == 1
+    assert [path.name for path in (tmp_path / "cache" / "audiossl").iterdir()] == ["espeakng-loader==0.2.4"]
+
+
+def test_where_it_cannot_be_fetched_one_line_names_the_cure(not_installed, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"pip cannot fetch espeakng-loader.*pip install .*'audiossl\[synth\]'"
+    ) as caught:
         Synthesiser()
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache").rglob("*.partial"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from audiossl.data.audio import read_audio
-from audiossl.data.synthesis import Line, Manner, Recording, Studio, _starts, make_voices
+from audiossl.data.synthesis import Line, Manner, Recording, Studio, Voice, _starts, make_voices
 
 
 def test_voices_of_splits_are_apart_and_counted():
@@ -49,3 +49,35 @@ def test_recordings_say_where_their_lines_are(tmp_path):
     assert np.mean(between**2) < 1e-3 * np.mean(wave**2)
     plain, quiet = (np.mean(read_audio(one.path) ** 2) for one in (clip, low))
     assert 10 * np.log10(quiet / plain) == pytest.approx(-8.0, abs=0.5)
+
+
+def test_noise_is_at_the_asked_ratio(tmp_path):
+    pytest.importorskip("espeakng_loader", reason="needs the extra `synth`")
+    (voice,) = make_voices("train", 1, np.random.default_rng(0))
+    lines = (Line("the river was old and the house was green.", voice),)
+    path = tmp_path / "noisy.flac"
+    with Studio(1) as studio:
+        (made,) = studio.record([Recording(path, lines, (0,), clip=12.0, snr=(25.0, 25.0))], "test")
+    wave = read_audio(path).astype(np.float64)
+    ((start, length),) = made.spans
+    first, last = round(start * 16000), round((start + length) * 16000)
+    noise = np.mean(np.concatenate([wave[: first - 160], wave[last + 160 :]]) ** 2)
+    assert 10 * np.log10(np.mean(wave[first:last] ** 2) / noise) == pytest.approx(25.0, abs=1.0)
+
+
+def test_throats_move_formants_and_leave_the_tempo(tmp_path):
+    pytest.importorskip("espeakng_loader", reason="needs the extra `synth`")
+    lines = [
+        (Line("the river was old and the house was green.", Voice("x", "en+Alex", 50, 160, formants)),)
+        for formants in (0.86, 1.0, 1.16)
+    ]
+    recordings = [Recording(tmp_path / f"{n}.flac", line, (0,), snr=(60.0, 60.0)) for n, line in enumerate(lines)]
+    with Studio(1) as studio:
+        seconds = [made.spans[0][1] for made in studio.record(recordings, "test")]
+    centres = []
+    for recording in recordings:
+        power = np.abs(np.fft.rfft(read_audio(recording.path).astype(np.float64))) ** 2
+        centres.append(np.average(np.arange(len(power)) / len(power), weights=power))
+    assert max(seconds) / min(seconds) < 1.1
+    assert centres[1] / centres[0] > 1.05
+    assert centres[2] / centres[1] > 1.05
