@@ -134,7 +134,7 @@ def test_root_and_labels_elsewhere(corpus, tmp_path):
     ("name", "utterance"),
     [
         ('a b/it\'s $HOME & "x"; `y`.flac', 'a_b-it\'s_$HOME_&_"x";_`y`'),
-        ("two  spaces.flac", "two__spaces"),
+        ("two  spaces.flac", "two_spaces"),
         ("全角\u3000空白.flac", "全角_空白"),
         ("2020-01-01T10:20:30.flac", "2020-01-01T10:20:30"),
         ("a|b.c.flac", "a|b.c"),
