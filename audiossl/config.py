@@ -67,10 +67,14 @@ def split_overrides(arguments: list[str]) -> tuple[Tables, list[str]]:
             if not pending:
                 raise ValueError(f"{argument}: has no value; write {argument} VALUE")
             value = pending.pop(0)
-        table = tables
+        table: Any = tables
         *sections, last = key.replace("-", "_").split(".")
         for section in sections:
             table = table.setdefault(section, {})
+            if not isinstance(table, dict):
+                break
+        if not isinstance(table, dict) or isinstance(table.get(last), dict):
+            raise ValueError(f"--{key}: one option gives it a value, another one keys; leave one of them out")
         table[last] = _toml_value(value)
     return tables, rest
 

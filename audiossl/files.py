@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import os
 import re
 from contextlib import contextmanager
@@ -73,6 +74,22 @@ def _full_disk(error: Exception) -> int | None:
         return int(rust[1]) if int(rust[1]) in FULL_DISK else None
     # NumPy and torch only say that less was written than should have been.
     return errno.ENOSPC if isinstance(error, OSError | RuntimeError) and _SHORT.search(str(error)) else None
+
+
+def require_new(path: Path, *, overwrite: bool) -> None:
+    """Raise ValueError, before long work, where the file `path` could not be written or would replace another one."""
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; name the file to write")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path.parent}: no such folder; make it, or choose another --out")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path}: exists already; choose another --out, or --overwrite")
+
+
+def require_same(path: Path, new: Path) -> None:
+    """Raise ValueError where `path` is there and holds something else than the file `new` that is to replace it."""
+    if path.exists() and not (path.is_file() and filecmp.cmp(new, path, shallow=False)):
+        raise ValueError(f"{path}: exists already and holds something else; choose another --out, or --overwrite")
 
 
 def require_folder(path: Path) -> None:

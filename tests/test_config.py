@@ -89,6 +89,15 @@ def test_overrides_are_split_from_other_arguments():
         config.split_overrides(["--train.max_steps"])
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_option_is_a_value_or_a_table(turned):
+    pairs = [["--objective.margin", "additive"], ["--objective.margin.size", "0.1"]]
+    words = [word for pair in (pairs[::-1] if turned else pairs) for word in pair]
+    with pytest.raises(ValueError, match=r"--objective\.margin.*: one option gives it a value, another one keys"):
+        config.split_overrides(words)
+    assert config.split_overrides(["--a.b", "1", "--a.b", "2"]) == ({"a": {"b": 2}}, [])
+
+
 def test_merge_replaces_a_table_that_names_another_plugin():
     base = {"encoder": {"name": "wav2vec2", "dim": 768}, "train": {"seed": 1, "max_steps": 5}}
     over = {"encoder": {"name": "fbank"}, "train": {"seed": 2}}

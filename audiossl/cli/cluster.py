@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
 
@@ -18,6 +19,7 @@ def main(
     iterations: int = 50,
     seed: int = 0,
     device: str = "auto",
+    overwrite: bool = False,
     json: bool = False,
 ) -> int:
     """Cluster embeddings by direction and write the cluster of every utterance, as labels for the objective `pseudo_label`.
@@ -34,6 +36,7 @@ def main(
         iterations: at most; fewer if nothing moves any more.
         seed: the labels depend on it and on the embeddings alone.
         device: auto, cpu, cuda or cuda:N.
+        overwrite: replace `out` if it is there and was not made of these embeddings by these options.
         json: print what was done as JSON.
     """
     from audiossl.data.json_files import write_json
@@ -50,6 +53,10 @@ def main(
         raise MisuseError(f"audiossl cluster: --iterations {iterations} is not positive")
     if not out.parent.is_dir():
         raise ValueError(f"{out.parent}: no such folder; give a file in the data directory of these utterances")
+    card = out.with_name(f"{out.name}.json")
+    made_of = {"embeddings": str(embeddings), "clusters": clusters, "seed": seed}
+    if out.exists() and not overwrite:
+        _require_same(out, card, made_of)
     store = Embeddings.open(embeddings)
     with join_world(device) as world:
         found = cluster(store, clusters, iterations=iterations, seed=seed, device=str(world.device))
@@ -58,17 +65,15 @@ def main(
         out, ((name, f"c{label:0{digits}d}") for name, label in zip(store.ids, found.labels.tolist(), strict=True))
     )
     facts = {
-        "embeddings": str(embeddings),
+        **made_of,
         "utterances": len(store),
-        "clusters": clusters,
         "used": int((found.counts > 0).sum()),
         "smallest": int(found.counts.min()),
         "largest": int(found.counts.max()),
         "mean_cosine": round(found.cosine, 6),
         "iterations": found.iterations,
-        "seed": seed,
     }
-    write_json(out.with_name(f"{out.name}.json"), facts)
+    write_json(card, facts)
     if json:
         print(json_module.dumps(facts))
     else:
@@ -77,3 +82,12 @@ def main(
             f"mean cosine {found.cosine:.4f} after {found.iterations} iterations"
         )
     return 0
+
+
+def _require_same(out: Path, card: Path, made_of: dict[str, Any]) -> None:
+    """ValueError where the labels that are there were not made of the same, or are no labels of ours."""
+    from audiossl.data.json_files import read_json_table
+
+    before = read_json_table(card, "choose another --out, or --overwrite") if card.is_file() else {}
+    if made_of != {key: before.get(key) for key in made_of}:
+        raise ValueError(f"{out}: exists already and is made of something else; choose another --out, or --overwrite")

@@ -27,6 +27,7 @@ def main(
     allow_commands: bool = False,
     device: str = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
+    overwrite: bool = False,
     json: bool = False,
 ) -> int:
     """Extract embeddings of every utterance of a data directory: of all of it, or of evenly spaced crops.
@@ -50,11 +51,12 @@ def main(
         allow_commands: run the programs that wav.scp names.
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, or bf16, which is faster where the processor has it and changes cosines in the third decimal at most.
+        overwrite: replace embeddings of another encoder, other data or other crops that `out` holds.
         json: print what was done as JSON.
     """
     from audiossl.data.manifest import Manifest
     from audiossl.train.distributed import join_world
-    from audiossl.verification.extract import ExtractConfig, extract, open_embedder
+    from audiossl.verification.extract import ExtractConfig, extract, open_embedder, require_place
     from audiossl.verification.protocol import keep_selection, selection_of
 
     def say(line: str) -> None:
@@ -68,6 +70,7 @@ def main(
         embedder = open_embedder(source, layer=layer, seed=seed, device=world.device, precision=precision)
         if embedder.what != "embeddings":
             say(f"{source} has no embedding of its own: these are {embedder.what}")
+        require_place(out, manifest, embedder, config, overwrite=overwrite)
         selection = selection_of(source)
         count, bad = extract(manifest, embedder, out, config, log=say)
     keep_selection(selection, out)

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from audiossl.cli.main import MisuseError
-from audiossl.files import whole_file
+from audiossl.files import require_new, whole_file
 
 
 def main(
@@ -20,6 +20,7 @@ def main(
     order: int = 4,
     tokens: str | None = None,
     lexicon: Path | None = None,
+    overwrite: bool = False,
     json: bool = False,
 ) -> int:
     """Train an n-gram language model with modified Kneser-Ney smoothing and write it in the ARPA format.
@@ -34,6 +35,7 @@ def main(
         order: of the longest n-grams.
         tokens: experiment of `audiossl finetune`: the model is one of its tokens instead of words, for decoding without a lexicon.
         lexicon: write the words there too, each with its characters and the boundary `|`.
+        overwrite: replace `out` and `lexicon` if they are there already.
         json: print the numbers of n-grams as JSON.
     """
     from audiossl.data.ngram import train_ngrams, write_arpa
@@ -42,6 +44,9 @@ def main(
         raise MisuseError("audiossl lm: no text is given; add files or data directories")
     if tokens is not None and lexicon is not None:
         raise MisuseError("audiossl lm: --lexicon goes with a model of words; leave out --tokens")
+    for path in (out, lexicon):
+        if path is not None:
+            require_new(path, overwrite=overwrite)
     sentences = (line.split() for line in _lines(texts))
     model = train_ngrams(sentences if tokens is None else _tokenised(_lines(texts), tokens), order)
     write_arpa(model, out)

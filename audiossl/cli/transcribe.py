@@ -16,6 +16,7 @@ from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
 from audiossl.data.whole import FileList
 from audiossl.diagnostics.results import add_result
+from audiossl.files import require_new
 from audiossl.interop.encoder import open_source
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def main(
         if not path.exists():
             raise ValueError(f"{path}: no such file or directory; give audio files or data directories")
     if out is not None:
-        _check_out(out, overwrite=overwrite)
+        require_new(out, overwrite=overwrite)
     decoding = _Decoding(beam, lm, lexicon, lm_weight, word_score)
     config = LoaderConfig(batch_seconds=batch_seconds, num_workers=num_workers)
     bad: list[str] = []
@@ -171,16 +172,6 @@ class _Decoding:
         if self.lexicon:
             scales["word_score"] = -1.0 if self.word_score is None else self.word_score
         return scales
-
-
-def _check_out(out: Path, *, overwrite: bool) -> None:
-    """ValueError, before the long pass, where the texts could not be written or something would be lost."""
-    if out.is_dir():
-        raise ValueError(f"{out}: is a folder; name the file to write")
-    if not out.parent.is_dir():
-        raise ValueError(f"{out.parent}: no such folder; make it, or choose another --out")
-    if out.exists() and not overwrite:
-        raise ValueError(f"{out}: exists already; choose another --out, or --overwrite")
 
 
 def _transcribe(

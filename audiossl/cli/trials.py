@@ -17,6 +17,7 @@ def main(
     random: int | None = None,
     seed: int | None = None,
     different: str | None = None,
+    overwrite: bool = False,
     json: bool = False,
 ) -> int:
     """Make a trial list from a data directory with utt2spk: all pairs of its utterances, or a balanced random sample.
@@ -31,17 +32,22 @@ def main(
         random: draw so many trials, half of them targets, instead of writing all pairs.
         seed: what is drawn depends on it alone (default: 0).
         different: only pairs of which this column differs, such as utt2keyword: then no two utterances say the same word.
+        overwrite: replace another list that `out` holds.
         json: print the numbers as JSON.
     """
     import numpy as np
 
     from audiossl.data.manifest import Manifest
+    from audiossl.files import require_same, whole_file
     from audiossl.verification.make_trials import make_trials
 
     if seed is not None and random is None:
         raise MisuseError("audiossl trials: --seed goes with --random; all pairs are not drawn")
     rng = np.random.default_rng(seed or 0)
-    target, nontarget = make_trials(Manifest.open(data), out, different=different, random=random, rng=rng)
+    with whole_file(out) as partial:
+        target, nontarget = make_trials(Manifest.open(data), partial, different=different, random=random, rng=rng)
+        if not overwrite:
+            require_same(out, partial)
     if json:
         print(json_module.dumps({"trials": str(out), "target": target, "nontarget": nontarget}))
     else:

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     Waveform: TypeAlias = NDArray[np.float32]
 
 _ROOM_STREAM = 1979  # keeps the rooms' random numbers apart from all others
-_ROWS = (
-    4  # blocks of a convolution come in fours: scipy transforms so many at once where processors have wide registers
-)
+_ROWS = 4  # blocks of a convolution and its response come in fours: scipy transforms so many at once where processors have wide registers
 _STEP = 1 << 13  # samples of a block at the least; long transforms leave the cache, short ones are mostly tail
 _PITCH_WINDOW = 0.064  # s: long enough to part the harmonics of the deepest voices
 _STEPS = ("speed", "reverb", "noise", "gain", "gaussian", "pitch")
@@ -268,8 +266,8 @@ def _simulated(number: int, rt60: tuple[float, float], sample_rate: int) -> Wave
 
 
 def _energy(waveform: Waveform) -> float:
-    # Not a dot product: that depends on the number of threads, and batches must not.
-    return float(np.square(waveform, dtype=np.float64).sum())
+    # Not a dot product: that depends on the number of threads, and batches must not. numpy sums by pairs: good to 1e-6.
+    return float(np.square(waveform).sum())
 
 
 def _convolve(signal: Waveform, response: Waveform) -> Waveform:
@@ -280,14 +278,18 @@ def _convolve(signal: Waveform, response: Waveform) -> Waveform:
         signal, response = response, signal
     full = len(signal) + len(response) - 1
     rounds = max(1, round(len(signal) / (_ROWS * max(_STEP, 3 * len(response)))))
-    step = -(-len(signal) // (_ROWS * rounds))
-    num_blocks = -(-len(signal) // step)
+    num_blocks = _ROWS * rounds - 1  # the response is the last row: by itself it would take as long as a whole group
+    step = -(-len(signal) // num_blocks)
     size = fft.next_fast_len(step + len(response) - 1, real=True)
-    padded = np.zeros(num_blocks * step, dtype=np.float32)
-    padded[: len(signal)] = signal
-    spectra = fft.rfft(padded.reshape(num_blocks, step), size)
-    spectra *= fft.rfft(response, size)
-    blocks = fft.irfft(spectra, size, overwrite_x=True)
+    rows = np.zeros((num_blocks + 1, size), dtype=np.float32)
+    whole = len(signal) // step
+    rows[:whole, :step] = signal[: whole * step].reshape(whole, step)
+    if whole < num_blocks:
+        rows[whole, : len(signal) - whole * step] = signal[whole * step :]
+    rows[-1, : len(response)] = response
+    spectra = fft.rfft(rows, size, overwrite_x=True)
+    spectra[:-1] *= spectra[-1]
+    blocks = fft.irfft(spectra[:-1], size, overwrite_x=True)
     reach = -(-size // step)  # steps that a block extends over
     result = np.zeros((num_blocks + reach - 1, step), dtype=np.float32)
     for shift in range(reach):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import shutil
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,7 +132,7 @@ def _open(source: Path | str) -> Manifest:
 
 def _check_disjoint(manifests: Sequence[Manifest]) -> None:
     last, where = "", Path()
-    for utterance, path in heapq.merge(*(((name, m.path) for name in m.ids) for m in manifests)):
+    for utterance, path in heapq.merge(*(zip(m.ids, repeat(m.path)) for m in manifests)):
         if utterance == last:
             raise ValueError(f"utterance {utterance!r} is in {where} and in {path}; rename it or leave one out")
         last, where = utterance, path

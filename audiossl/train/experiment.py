@@ -47,6 +47,9 @@ MAY_CHANGE = (
 )
 """Options, and tables of options, that may differ when a run is resumed; any other would make it another run."""
 
+_VERBS = {"objective": "pretrain", "units": "pretrain", "adapter": "finetune", "finetune": "finetune", "superb": "superb"}
+"""Tables that tell which verb a recipe is for."""
+
 _USEFUL = 0.95
 """Share of the seconds in batches that should be audio, not padding."""
 
@@ -68,7 +71,8 @@ def resolve(tables: Tables, sections: Sections, where: str) -> tuple[Tables, dic
     known = [*sections.plugins, *sections.plain, "run"]
     for name in tables:
         if name not in known:
-            raise ValueError(f"{where}: unknown table [{name}]; {suggestion(name, known)}")
+            cure = f"it is for `audiossl {_VERBS[name]}`" if name in _VERBS else suggestion(name, known)
+            raise ValueError(f"{where}: unknown table [{name}]; {cure}")
     built: dict[str, Any] = {}
     complete: Tables = {}
     for name, kind in sections.plugins.items():
@@ -97,6 +101,7 @@ def gather_tables(recipe: str, out: Path, overrides: Tables, run: Tables, *, res
     given = {key: str(value) for key, value in run.items() if value is not None}
     if resume and path.is_file():
         tables = configuration.merge(configuration.load_toml(path), overrides)
+        _refuse_other_recipe(recipe, tables["run"].get("recipe"), out)
         for key, value in given.items():
             began = tables["run"].get(key, "none")
             if value != began:
@@ -109,10 +114,23 @@ def gather_tables(recipe: str, out: Path, overrides: Tables, run: Tables, *, res
         raise ValueError(f"{out}: exists already; continue it with --resume, remove it, or choose another --out")
     tables = configuration.merge(configuration.load_toml(configuration.find_recipe(recipe)), overrides)
     named = {key: value for key, value in tables.get("run", {}).items() if key in run}
-    # The outcome of a recipe is a recipe too, and remembers the first one's name.
-    follows = tables.get("run", {}).get("recipe", configuration.find_recipe(recipe).stem)
-    tables["run"] = {**named, **given, "recipe": follows, "version": __version__, "command": shlex.join(sys.argv)}
+    about = {"recipe": _followed(recipe, tables), "version": __version__, "command": shlex.join(sys.argv)}
+    tables["run"] = {**named, **given, **about}
     return tables
+
+
+def _followed(recipe: str, tables: Tables) -> str:
+    """Name of a recipe; the outcome of one is a recipe too, and remembers the first one's."""
+    return str(tables.get("run", {}).get("recipe", configuration.find_recipe(recipe).stem))
+
+
+def _refuse_other_recipe(recipe: str, began: str | None, out: Path) -> None:
+    """ValueError where an experiment is to be resumed by another recipe than it `began` with, whose options would mean nothing."""
+    if began is None or recipe == str(out / CONFIG):  # an earlier version did not note it; the experiment's own is right
+        return
+    named = _followed(recipe, configuration.load_toml(configuration.find_recipe(recipe)))
+    if named != began:
+        raise ValueError(f"{out}: follows the recipe {began}, not {named}; resume it with {began}, or choose another --out")
 
 
 def refuse_changes(out: Path, tables: Tables, sections: Sections) -> None:
@@ -195,8 +213,10 @@ def describe_batches(manifest: Manifest, config: LoaderConfig, *, seed: int) -> 
 def stream_of(
     manifest: Manifest, module: Any, config: LoaderConfig, *, sample_rate: int, seed: int
 ) -> Callable[[Iterable[int]], Iterator[Batch]]:
-    """Return a function from global micro-batch numbers to training batches."""
-    from audiossl.data.loader import make_loader
+    """Return a function from global micro-batch numbers to training batches; ValueError at once where no batch could be made."""
+    from audiossl.data.loader import BatchMaker, make_loader
+
+    BatchMaker(manifest, module, config, sample_rate=sample_rate, seed=seed)  # before anything of the run is written
 
     def stream(positions: Iterable[int]) -> Iterator[Batch]:
         return make_loader(manifest, module, config, sample_rate=sample_rate, seed=seed, positions=positions)

@@ -43,7 +43,8 @@ class TrainConfig:
 
     max_steps: optimiser updates. accumulate: micro-batches per update and process. precision: of autocast. clip_norm: of the gradient, 0 is
     none. clip: whether that is the norm of the whole gradient or of each parameter's by itself, as published for DINO. log_every,
-    save_every, eval_every: in steps; eval_every 0 is only at the end. keep_checkpoints: the newest ones; the best one stays too.
+    save_every, eval_every: in steps; eval_every 0 is only at the end. keep_checkpoints: the newest ones, 0 all; the best one
+    stays too.
     """
 
     max_steps: int = 250_000
@@ -63,6 +64,9 @@ class TrainConfig:
         for name in ("max_steps", "accumulate", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}: {getattr(self, name)} is not positive")
+        for name in ("clip_norm", "seed", "eval_every", "keep_checkpoints"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name}: {getattr(self, name)} is negative")
         if self.clip == "parameter" and not self.clip_norm:
             raise ValueError("train.clip: 'parameter' has no norm to clip to; set train.clip_norm, or leave it out")
 
@@ -283,6 +287,10 @@ class _Run:
             return
         state = restore(checkpoint, self.module, self.optimizer)
         self.step, self.position, self.best = state["step"], state["position"], state["best"]
+        if self.step > self.config.max_steps:
+            raise ValueError(
+                f"{checkpoint}: is beyond train.max_steps {self.config.max_steps}; raise it, or choose another --out"
+            )
         if "cost" in state:  # checkpoints of earlier versions have none
             self.ledger.go_on(state["cost"])
 

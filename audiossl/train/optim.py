@@ -21,9 +21,9 @@ class OptimConfig:
     optimizer: `adamw`, which without weight decay is Adam, with `betas` and `eps`; or `sgd` with `momentum`, whose weight decay is a
     penalty on the squares and so goes through the momentum. decay_vectors: whether parameters of one dimension (biases, norms) decay too.
     warmup_steps: linear from 0 to `peak_lr`. schedule: what follows, until the last step; `tri_stage` warms up, holds and decays
-    exponentially over the `tri_stage` fractions of the run (Baevski et al., 2020) and ignores nothing: `warmup_steps` must be 0; `step`
-    multiplies by `decay_factor` every `decay_steps` steps, counted from the first of the run. An option that the choice does not use is a
-    ValueError.
+    exponentially over the `tri_stage` fractions of the run (Baevski et al., 2020): `warmup_steps` must be 0; `step` multiplies by
+    `decay_factor` every `decay_steps` steps, counted from the first of the run. final_lr_ratio: what is left of `peak_lr` at the end; 0 is
+    0.05 for `tri_stage`, whose decay never reaches 0. An option that the choice does not use is a ValueError.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -47,24 +47,26 @@ class OptimConfig:
             raise ValueError(f"optim.tri_stage: {self.tri_stage} does not sum to 1")
         if self.peak_lr <= 0:
             raise ValueError(f"optim.peak_lr: {self.peak_lr} is not positive")
-        self._check_used("optimizer", "adamw", ("betas", "eps"))
-        self._check_used("optimizer", "sgd", ("momentum",))
-        self._check_used("schedule", "step", ("decay_factor", "decay_steps"))
+        self._check_used("optimizer", ("adamw",), ("betas", "eps"))
+        self._check_used("optimizer", ("sgd",), ("momentum",))
+        self._check_used("schedule", ("step",), ("decay_factor", "decay_steps"))
+        self._check_used("schedule", ("tri_stage",), ("tri_stage",))
+        self._check_used("schedule", ("linear", "cosine", "tri_stage"), ("final_lr_ratio",))
         if self.schedule == "step" and (self.decay_steps < 1 or not 0 < self.decay_factor <= 1):
             raise ValueError(
                 f"optim: decay_steps {self.decay_steps} must be positive and decay_factor {self.decay_factor} in (0, 1]; "
                 "give the steps of some epochs"
             )
 
-    def _check_used(self, choice: str, value: str, options: tuple[str, ...]) -> None:
-        """Refuse options of another choice."""
-        if getattr(self, choice) == value:
+    def _check_used(self, choice: str, values: tuple[str, ...], options: tuple[str, ...]) -> None:
+        """Refuse options of other choices than `values`."""
+        if getattr(self, choice) in values:
             return
         for item in fields(self):
             given = getattr(self, item.name)
             if item.name in options and given != item.default:
                 raise ValueError(
-                    f"optim.{item.name}: {given} is for {choice} = '{value}'; leave it out, or choose that"
+                    f"optim.{item.name}: {given} is for {choice} = {' or '.join(map(repr, values))}; leave it out, or choose that"
                 )
 
 

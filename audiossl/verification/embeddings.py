@@ -99,7 +99,7 @@ class Embeddings:
     def open(cls, path: Path) -> Self:
         """Map the files; ValueError where one is missing, damaged or not the other's."""
         place, ids_place = _places(path)
-        cure = "write it with EmbeddingWriter, or save float32 with numpy.save and one id per line beside it"
+        cure = "write it with `audiossl embed`, or save float32 with numpy.save and one id per line beside it"
         try:
             matrix = np.load(place, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:

@@ -14,8 +14,8 @@ import torch
 
 from audiossl.contracts import EncoderOutput
 from audiossl.data.frame_grid import FrameGrid
-from audiossl.data.json_files import write_json
-from audiossl.data.kaldi import UTT2SPK
+from audiossl.data.json_files import read_json_table, write_json
+from audiossl.data.kaldi import UTT2SPK, WAV_SCP
 from audiossl.data.loader import BadRecordings, LoaderConfig, usable
 from audiossl.data.whole import WholeUtterances, one_epoch
 from audiossl.files import whole_file
@@ -159,16 +159,29 @@ def extract(
         if not count:
             raise ValueError(f"{manifest.path}: none of its {len(manifest.ids)} utterances can be used; see above")
     _copy_speakers(manifest.path, out)
-    facts = {
-        "source": embedder.name,
-        "source_digest": embedder.digest,
-        "what": embedder.what,
-        "precision": embedder.precision,
-        "data": str(manifest.path),
-    }
-    crops = {"crops": config.crops, "crop_duration": config.crop_duration}
-    write_json(out / CARD, {**facts, **crops, "utterances": count, "left_out": bad.messages})
+    facts = {"source": embedder.name, **_made_of(manifest, embedder, config)}
+    write_json(out / CARD, {**facts, "utterances": count, "left_out": bad.messages})
     return count, bad.messages
+
+
+def require_place(out: Path, manifest: Source, embedder: Embedder, config: ExtractConfig, *, overwrite: bool) -> None:
+    """Raise ValueError where `extract` would replace tables of a data directory or, unless told so, other embeddings in `out`."""
+    if (out / WAV_SCP).exists():
+        raise ValueError(f"{out}: is a data directory, whose utt2spk would be replaced; choose another --out")
+    if overwrite or not (out / CARD).is_file():
+        return
+    before, now = read_json_table(out / CARD, "choose another --out, or --overwrite"), _made_of(manifest, embedder, config)
+    other = next((key for key in now if before.get(key) != now[key]), None)
+    if other is not None:
+        raise ValueError(
+            f"{out}: holds other embeddings already ({other} {before.get(other)}, not {now[other]}); choose another --out, or --overwrite"
+        )
+
+
+def _made_of(manifest: Source, embedder: Embedder, config: ExtractConfig) -> dict[str, Any]:
+    """What embeddings depend on."""
+    encoder = {"source_digest": embedder.digest, "what": embedder.what, "precision": embedder.precision}
+    return {**encoder, "data": str(manifest.path), "crops": config.crops, "crop_duration": config.crop_duration}
 
 
 @dataclass(frozen=True)

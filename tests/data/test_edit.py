@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -198,6 +200,9 @@ def test_with_and_without_segments_and_text(tmp_path):
 def test_directories_that_do_not_fit(data, tmp_path):
     with pytest.raises(ValueError, match=r"utterance 's0-0' is in .* and in "):
         edit.combine([data, data], tmp_path / "all")
+    again = shutil.copytree(data, tmp_path / "again")
+    with pytest.raises(ValueError, match=re.escape(f"is in {again} and in {data};")):
+        edit.combine([again, data], tmp_path / "all")
     with pytest.raises(ValueError, match="at least one"):
         edit.combine([], tmp_path / "all")
     other = renamed(make(tmp_path / "2"))

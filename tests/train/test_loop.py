@@ -168,6 +168,12 @@ def test_clipping_needs_a_norm():
         TrainConfig(clip="parameter", clip_norm=0.0)
 
 
+@pytest.mark.parametrize("name", ["clip_norm", "seed", "eval_every", "keep_checkpoints"])
+def test_negative_numbers_are_refused(name):
+    with pytest.raises(ValueError, match=rf"train\.{name}: -1 is negative"):
+        TrainConfig(**{name: -1})
+
+
 def test_loss_that_is_not_finite_stops_with_a_cure(tmp_path):
     with pytest.raises(ValueError, match=r"not finite for 10 steps; lower optim.peak_lr"):
         run_broken(tmp_path, Broken(loss=math.nan))

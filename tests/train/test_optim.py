@@ -120,6 +120,8 @@ def test_each_gradient_is_clipped_by_itself():
         ({"momentum": 0.9}, "momentum: 0.9 is for optimizer = 'sgd'"),
         ({"optimizer": "sgd", "betas": (0.9, 0.999)}, "betas: .* is for optimizer = 'adamw'"),
         ({"decay_steps": 10}, "decay_steps: 10 is for schedule = 'step'"),
+        ({"tri_stage": (0.2, 0.3, 0.5)}, r"tri_stage: .* is for schedule = 'tri_stage'"),
+        ({"schedule": "constant", "final_lr_ratio": 0.1}, "final_lr_ratio: 0.1 is for schedule = 'linear' or 'cosine'"),
         ({"schedule": "step"}, "decay_steps 0 must be positive"),
         ({"schedule": "step", "decay_steps": 5, "decay_factor": 2.0}, "decay_factor 2.0 in"),
     ],
