@@ -27,8 +27,10 @@ def validate(
         allow_commands: programs (`cmd |`) in wav.scp are no fault, and are run to check their audio.
         json: print the faults as JSON.
     """
+    from audiossl.data.edit import refuse_shards
     from audiossl.data.validate import faults
 
+    refuse_shards(directory)
     found = 0
     listed: list[dict[str, Any]] = []
     for fault in faults(directory, allow_commands=allow_commands, check_audio=check_audio):
@@ -59,9 +61,11 @@ def fix(
         allow_commands: programs (`cmd |`) in wav.scp are no fault, and are run to check their audio.
         json: print what was done, and what faults remain, as JSON.
     """
+    from audiossl.data.edit import refuse_shards
     from audiossl.data.fix import fix as mend
     from audiossl.data.validate import faults
 
+    refuse_shards(directory)
     done = mend(directory, allow_commands=allow_commands, check_audio=check_audio)
     left = [str(fault) for fault in faults(directory, allow_commands=allow_commands)]
     if json:
@@ -111,6 +115,8 @@ def subset(
         )
     manifest = Manifest.open(source)
     if list_file is not None:
+        if not list_file.is_file():
+            raise ValueError(f"{list_file}: no such file; correct --list-file")
         indices = edit.listed(manifest, list_file)
     elif first is not None:
         indices = edit.first(manifest, first)
@@ -203,7 +209,9 @@ def shard(
     from audiossl.data.manifest import Manifest
     from audiossl.data.shards import write_shards
 
-    write_shards(Manifest.open(source, allow_commands=allow_commands), out, max_bytes=max_bytes)
+    manifest = Manifest.open(source, allow_commands=allow_commands)
+    write_shards(manifest, out, max_bytes=max_bytes)
+    print(f"{out}: {len(manifest)} utterances in {len(list(out.glob('*.tar')))} tar files", file=sys.stderr)
     return 0
 
 

@@ -11,6 +11,7 @@ import tyro
 
 from audiossl.cli._device import chosen_device
 from audiossl.cli.main import MisuseError
+from audiossl.files import require_folder
 
 if TYPE_CHECKING:
     from audiossl.diagnostics.finding import Finding
@@ -76,6 +77,7 @@ def main(
 
     if max_utterances < 2:
         raise MisuseError(f"audiossl diagnose: --max-utterances {max_utterances}: give at least 2")
+    require_folder(out)
     tables = dict(overrides or {})
     shared = {name: tables.pop(name, {}) for name in _SHARED}
     configs = configured(only, tables)

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from audiossl.cli.main import MisuseError
-from audiossl.files import require_new, whole_file
+from audiossl.files import require_new, require_same, whole_set
 
 
 def main(
@@ -35,7 +35,7 @@ def main(
         order: of the longest n-grams.
         tokens: experiment of `audiossl finetune`: the model is one of its tokens instead of words, for decoding without a lexicon.
         lexicon: write the words there too, each with its characters and the boundary `|`.
-        overwrite: replace `out` and `lexicon` if they are there already.
+        overwrite: replace `out` and `lexicon` if they are there and hold something else.
         json: print the numbers of n-grams as JSON.
     """
     from audiossl.data.ngram import train_ngrams, write_arpa
@@ -44,14 +44,17 @@ def main(
         raise MisuseError("audiossl lm: no text is given; add files or data directories")
     if tokens is not None and lexicon is not None:
         raise MisuseError("audiossl lm: --lexicon goes with a model of words; leave out --tokens")
-    for path in (out, lexicon):
-        if path is not None:
-            require_new(path, overwrite=overwrite)
+    places = [out] if lexicon is None else [out, lexicon]
+    for place in places:
+        require_new(place, overwrite=True)  # the same model may be made again, which only its contents tell
     sentences = (line.split() for line in _lines(texts))
     model = train_ngrams(sentences if tokens is None else _tokenised(_lines(texts), tokens), order)
-    write_arpa(model, out)
-    if lexicon is not None:
-        _write_lexicon(lexicon, sorted(model.words[3:]))
+    with whole_set(places, []) as (partials, _):
+        write_arpa(model, partials[0])
+        for partial in partials[1:]:
+            _write_lexicon(partial, sorted(model.words[3:]))
+        for place, partial in zip([] if overwrite else places, partials, strict=False):
+            require_same(place, partial)
     counts = {str(n): len(level.word) for n, level in enumerate(model.levels, start=1)}
     if json:
         print(json_module.dumps({"lm": str(out), "ngrams": counts, "lexicon": str(lexicon) if lexicon else None}))
@@ -95,5 +98,4 @@ def _tokenised(lines: Iterable[str], experiment: str) -> Iterator[list[str]]:
 def _write_lexicon(path: Path, words: list[str]) -> None:
     from audiossl.nn.vocabulary import BOUNDARY
 
-    with whole_file(path) as partial:
-        partial.write_text("".join(f"{word}\t{' '.join(word)} {BOUNDARY}\n" for word in words), encoding="utf-8")
+    path.write_text("".join(f"{word}\t{' '.join(word)} {BOUNDARY}\n" for word in words), encoding="utf-8")

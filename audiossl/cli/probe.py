@@ -11,6 +11,7 @@ import tyro
 
 from audiossl.cli._device import chosen_device
 from audiossl.cli.main import MisuseError
+from audiossl.files import require_folder
 
 if TYPE_CHECKING:
     from audiossl.data.manifest import Manifest
@@ -67,6 +68,7 @@ def main(
     from audiossl.diagnostics.sources import open_features
     from audiossl.units.reading import check_readable
 
+    require_folder(out)
     column, config = _settings(task, column, overrides or {})
     places = _places(train, dev, test, split)
     manifests = [Manifest.open(place, allow_commands=allow_commands) for place in places]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from audiossl.cli.main import MisuseError
+from audiossl.files import require_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,6 +123,7 @@ def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
         speaker, _ = read_speakers(options.utt2spk, trials.names)
         speakers = speaker[trials.enrol], speaker[trials.test]
     if options.out is not None:
+        require_folder(options.out)
         options.out.mkdir(parents=True, exist_ok=True)
     scores, fitted = _scores(options, trials)
     if itself := int((trials.enrol == trials.test).sum()):

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def refuse_shards(source: Path | str) -> None:
+    """Raise ValueError for a folder of shards, which is read but neither checked, mended nor cut."""
+    if not (Path(source) / kaldi.WAV_SCP).is_file() and (Path(source) / "shards.json").is_file():
+        raise ValueError(f"{source}: a folder of shards; use the data directory that it was made from")
+
+
 def _enough(manifest: Manifest, count: int) -> None:
     if not 0 < count <= len(manifest):
         raise ValueError(
@@ -125,8 +131,7 @@ def combine(sources: Sequence[Path | str], out: Path | str) -> list[str]:
 
 
 def _open(source: Path | str) -> Manifest:
-    if not (Path(source) / kaldi.WAV_SCP).is_file() and (Path(source) / "shards.json").is_file():
-        raise ValueError(f"{source}: a folder of shards; use the data directory that it was made from")
+    refuse_shards(source)
     return Manifest.open(source)
 
 

@@ -97,6 +97,8 @@ class Transformer(nn.Module):
         super().__init__()
         if config.num_layers < 1:
             raise ValueError(f"num_layers {config.num_layers} leaves no Transformer; give at least 1")
+        if not 0 <= config.layer_drop <= 1:
+            raise ValueError(f"layer_drop {config.layer_drop} is not between 0 and 1; correct it")
         self.pre_norm = config.pre_norm
         self.layer_drop = config.layer_drop
         self.packed = packed

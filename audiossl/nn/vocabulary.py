@@ -77,7 +77,8 @@ class Vocabulary:
         try:
             return cls.from_texts((texts[index] for index in range(len(manifest))), kind, end=end)
         except ValueError as error:
-            raise ValueError(f"{manifest.path}/{column}: {error}") from error
+            place = f"{manifest.path}/{column}: "
+            raise ValueError(place + str(error).removeprefix(place)) from error
 
     @classmethod
     def of(

@@ -47,7 +47,13 @@ MAY_CHANGE = (
 )
 """Options, and tables of options, that may differ when a run is resumed; any other would make it another run."""
 
-_VERBS = {"objective": "pretrain", "units": "pretrain", "adapter": "finetune", "finetune": "finetune", "superb": "superb"}
+_VERBS = {
+    "objective": "pretrain",
+    "units": "pretrain",
+    "adapter": "finetune",
+    "finetune": "finetune",
+    "superb": "superb",
+}
 """Tables that tell which verb a recipe is for."""
 
 _USEFUL = 0.95
@@ -69,10 +75,11 @@ def resolve(tables: Tables, sections: Sections, where: str) -> tuple[Tables, dic
     Returns (complete tables for config.toml, the Config objects by section; for a plug-in, the pair (class, Config)).
     """
     known = [*sections.plugins, *sections.plain, "run"]
-    for name in tables:
-        if name not in known:
-            cure = f"it is for `audiossl {_VERBS[name]}`" if name in _VERBS else suggestion(name, known)
-            raise ValueError(f"{where}: unknown table [{name}]; {cure}")
+    strange = [name for name in tables if name not in known]
+    if strange:
+        verb = next((_VERBS[name] for name in strange if name in _VERBS), None)
+        cure = suggestion(strange[0], known) if verb is None else f"the recipe is for `audiossl {verb}`"
+        raise ValueError(f"{where}: unknown table [{strange[0]}]; {cure}")
     built: dict[str, Any] = {}
     complete: Tables = {}
     for name, kind in sections.plugins.items():
@@ -126,11 +133,13 @@ def _followed(recipe: str, tables: Tables) -> str:
 
 def _refuse_other_recipe(recipe: str, began: str | None, out: Path) -> None:
     """ValueError where an experiment is to be resumed by another recipe than it `began` with, whose options would mean nothing."""
-    if began is None or recipe == str(out / CONFIG):  # an earlier version did not note it; the experiment's own is right
-        return
+    if began is None or recipe == str(out / CONFIG):
+        return  # an earlier version did not note it; the experiment's own is right
     named = _followed(recipe, configuration.load_toml(configuration.find_recipe(recipe)))
     if named != began:
-        raise ValueError(f"{out}: follows the recipe {began}, not {named}; resume it with {began}, or choose another --out")
+        raise ValueError(
+            f"{out}: follows the recipe {began}, not {named}; resume it with {began}, or choose another --out"
+        )
 
 
 def refuse_changes(out: Path, tables: Tables, sections: Sections) -> None:

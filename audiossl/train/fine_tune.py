@@ -51,6 +51,14 @@ class FineTuneConfig:
     layer_drop: float = 0.1
     freeze_steps: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("mask_prob", "channel_mask_prob", "layer_drop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"finetune.{name}: {getattr(self, name)} is not between 0 and 1")
+        for name, least in (("mask_length", 1), ("channel_mask_length", 1), ("freeze_steps", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"finetune.{name}: {getattr(self, name)} is below {least}")
+
 
 class FineTune(nn.Module):
     """Follows `contracts.Trainable`. The adapter is inserted here; only what it and the task train is ever in a gradient.

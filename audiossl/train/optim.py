@@ -47,6 +47,9 @@ class OptimConfig:
             raise ValueError(f"optim.tri_stage: {self.tri_stage} does not sum to 1")
         if self.peak_lr <= 0:
             raise ValueError(f"optim.peak_lr: {self.peak_lr} is not positive")
+        for name in ("warmup_steps", "weight_decay", "final_lr_ratio"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optim.{name}: {getattr(self, name)} is negative")
         self._check_used("optimizer", ("adamw",), ("betas", "eps"))
         self._check_used("optimizer", ("sgd",), ("momentum",))
         self._check_used("schedule", ("step",), ("decay_factor", "decay_steps"))

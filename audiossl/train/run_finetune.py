@@ -176,6 +176,8 @@ def _run(
         module.after_step(step_of(checkpoint))
     for manifest in manifests:
         require_files(manifest, module.needs)
+    for manifest in manifests[1:]:
+        _require_labels(manifest, module.needs)
 
     def begin() -> None:
         write_config(out, tables)
@@ -215,6 +217,13 @@ def _check_units(encoder: Any, manifests: list[Manifest], config: LoaderConfig, 
     for manifest in manifests:
         check_readable(manifest, reads, init, log=_say)
         check_same_codebook(manifests[0], manifest, reads.column.removeprefix("units/"))
+
+
+def _require_labels(manifest: Manifest, names: tuple[str, ...]) -> None:
+    """Stop before training, not at the first evaluation, where an utterance of the development data lacks a label: ValueError names it."""
+    for name in names:
+        for _ in manifest.column(name):
+            pass
 
 
 def _say(line: str) -> None:

@@ -18,7 +18,7 @@ from audiossl.data.json_files import read_json_table, write_json
 from audiossl.data.kaldi import UTT2SPK, WAV_SCP
 from audiossl.data.loader import BadRecordings, LoaderConfig, usable
 from audiossl.data.whole import WholeUtterances, one_epoch
-from audiossl.files import whole_file
+from audiossl.files import require_folder, whole_file
 from audiossl.interop.encoder import load_encoder, weights_hash
 from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
 from audiossl.nn.pooling import mean_over_frames
@@ -166,11 +166,15 @@ def extract(
 
 def require_place(out: Path, manifest: Source, embedder: Embedder, config: ExtractConfig, *, overwrite: bool) -> None:
     """Raise ValueError where `extract` would replace tables of a data directory or, unless told so, other embeddings in `out`."""
+    require_folder(out)
     if (out / WAV_SCP).exists():
         raise ValueError(f"{out}: is a data directory, whose utt2spk would be replaced; choose another --out")
     if overwrite or not (out / CARD).is_file():
         return
-    before, now = read_json_table(out / CARD, "choose another --out, or --overwrite"), _made_of(manifest, embedder, config)
+    before, now = (
+        read_json_table(out / CARD, "choose another --out, or --overwrite"),
+        _made_of(manifest, embedder, config),
+    )
     other = next((key for key in now if before.get(key) != now[key]), None)
     if other is not None:
         raise ValueError(

@@ -51,6 +51,22 @@ def test_it_says_what_it_did(folder, capsys):
     assert text.startswith(f"{out}: 15 utterances in 3 clusters of 5 to 5, mean cosine 0.99")
 
 
+def test_other_labels_are_not_replaced(folder, capsys):
+    out = folder / "data" / "utt2cluster"
+    words = [folder / "vectors", "--out", out]
+    for _ in range(2):  # the same again
+        assert run([*words, "--clusters", "3"], capsys)[0] == 0
+    before = out.read_text()
+    code, _, err = run([*words, "--clusters", "4"], capsys)
+    assert code == 1
+    assert "utt2cluster: exists already and is made of something else; choose another --out, or --overwrite" in err
+    (folder / "data" / "utt2spk").write_text("u00 a\n")  # no labels of ours
+    assert run([folder / "vectors", "--clusters", "3", "--out", folder / "data" / "utt2spk"], capsys)[0] == 1
+    assert (out.read_text(), (folder / "data" / "utt2spk").read_text()) == (before, "u00 a\n")
+    assert run([*words, "--clusters", "4", "--overwrite"], capsys)[0] == 0
+    assert out.read_text() != before
+
+
 def test_faults_are_one_line_each(folder, capsys):
     good = folder / "data" / "utt2cluster"
     cases = (

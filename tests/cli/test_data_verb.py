@@ -116,6 +116,8 @@ def test_subset_wants_exactly_one_way(data, tmp_path, capsys):
     assert run("subset", data, tmp_path / "part") == 2
     assert run("subset", data, tmp_path / "part", "--first", 1, "--random", 1) == 2
     assert "exactly one of" in capsys.readouterr().err
+    assert run("subset", data, tmp_path / "part", "--list-file", tmp_path / "none") == 1
+    assert "none: no such file; correct --list-file" in capsys.readouterr().err
     assert not (tmp_path / "part").exists()
 
 
@@ -151,8 +153,14 @@ def test_info_on_no_directory(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_shard(data, tmp_path):
+def test_shard(data, tmp_path, capsys):
     assert run("shard", data, tmp_path / "shards", "--max-bytes", 20000) == 0
+    number = len(list((tmp_path / "shards").glob("*.tar")))
+    said = f"{tmp_path / 'shards'}: {len(Manifest.open(data))} utterances in {number} tar files"
+    assert said in capsys.readouterr().err
+    for name in ("validate", "fix"):
+        assert run(name, tmp_path / "shards") == 1
+        assert "shards: a folder of shards; use the data directory that it was made from" in capsys.readouterr().err
     assert list(Manifest.open(tmp_path / "shards").ids) == list(Manifest.open(data).ids)
 
 

@@ -79,6 +79,25 @@ def test_a_model_of_words_and_their_lexicon(place, tmp_path, capsys):
     assert json.loads(out)["ngrams"] == {"1": 6, "2": 11}
 
 
+def test_a_model_replaces_nothing_else(place, tmp_path, capsys):
+    (tmp_path / "text").write_text("u1 A B\n")
+    words = ("lm", place / "data", "--order", 2, "--out", tmp_path / "text")
+    status, _, err = run(capsys, *words)
+    assert (status, err.splitlines()[-1].partition("text: ")[2]) == (
+        1,
+        "exists already and holds something else; choose another --out, or --overwrite",
+    )
+    lexicon = ("--out", tmp_path / "lm.arpa", "--lexicon", tmp_path / "text")
+    assert run(capsys, *words[:-2], *lexicon)[0] == 1
+    assert (tmp_path / "text").read_text() == "u1 A B\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+    assert run(capsys, *words, "--overwrite")[0] == 0
+    assert (tmp_path / "text").read_text().startswith("\\data\\\n")
+    missing = run(capsys, *words[:-1], tmp_path / "none" / "lm.arpa")
+    assert missing[0] == 1
+    assert f"{tmp_path / 'none'}: no such folder" in missing[2]
+
+
 def test_a_model_of_the_tokens_of_a_recogniser(place, tmp_path, capsys):
     words = ("lm", place / "data", "--tokens", place / "asr", "--order", 2, "--out", tmp_path / "lm.arpa")
     assert run(capsys, *words)[0] == 0

@@ -163,6 +163,7 @@ def test_only_what_was_asked_for(corpus, tmp_path, capsys):
         (["--columns", "utt2mood"], 1, "utt2mood: no such file"),
         (["--split", "0.5/0.5"], 1, "--split 0.5/0.5"),
         (["--max-utterances", "1"], 2, "give at least 2"),
+        (["--out", __file__], 1, "is a file, no folder; choose another --out"),
         (["--only", "memorisation", "--against", "fbank"], 1, "has the same weights"),
         (["--only", "scatter", "--layer", "7"], 1, "layer 7: fbank has layers 0 to 0"),
         (["--only", "abx", "--abx.engine", "fast"], 1, "abx.engine"),

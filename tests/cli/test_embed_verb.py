@@ -90,6 +90,29 @@ def test_seeds_of_random_weights(corpus, tmp_path, capsys):
     assert np.abs(a - c).max() > 1e-3
 
 
+def test_other_embeddings_are_not_replaced(corpus, tmp_path, capsys):
+    words = [corpus / "xvector", corpus / "data", "--out", tmp_path / "e"]
+    for _ in range(2):  # the same again
+        assert run(words, capsys)[0] == 0
+    crops = ["--crops", "2", "--crop-duration", "0.2"]
+    for other in ([*words, *crops], [corpus / "fbank", *words[1:]], [f"random:{words[0]}", *words[1:]]):
+        code, _, err = run(other, capsys)
+        assert code == 1
+        assert "e: holds other embeddings already (" in err
+        assert err.endswith("; choose another --out, or --overwrite\n")
+    assert Embeddings.open(tmp_path / "e").matrix.ndim == 2
+    assert run([*words, *crops, "--overwrite"], capsys)[0] == 0
+    assert Embeddings.open(tmp_path / "e").matrix.ndim == 3
+
+
+def test_a_data_directory_keeps_its_tables(corpus, capsys):
+    before = {path.name: path.read_bytes() for path in (corpus / "data").iterdir() if path.is_file()}
+    code, _, err = run([corpus / "xvector", corpus / "data", "--out", corpus / "data", "--overwrite"], capsys)
+    assert code == 1
+    assert "is a data directory, whose utt2spk would be replaced; choose another --out" in err
+    assert {path.name: path.read_bytes() for path in (corpus / "data").iterdir() if path.is_file()} == before
+
+
 def test_faults_are_one_line_each(corpus, tmp_path, capsys):
     base = [corpus / "xvector", corpus / "data", "--out", tmp_path / "e"]
     cases = (
@@ -97,6 +120,7 @@ def test_faults_are_one_line_each(corpus, tmp_path, capsys):
         ([*base, "--layer", "1"], 1, "has embeddings of its own"),
         ([*base, "--crops", "0", "--crop-duration", "1"], 1, "give at least 1 crop"),
         ([*base, "--max-bad-fraction", "2"], 1, "max_bad_fraction is 2"),
+        ([*base[:-1], __file__], 1, "is a file, no folder; choose another --out"),
         ([corpus / "nowhere", corpus / "data", "--out", tmp_path / "e"], 1, "no such experiment"),
         ([corpus / "xvector", corpus / "nowhere", "--out", tmp_path / "e"], 1, "no data directory"),
     )

@@ -119,6 +119,16 @@ def test_misuse_is_one_line_and_writes_nothing(corpus, tmp_path, capsys, words, 
     assert not (tmp_path / "p").exists()
 
 
+def test_a_file_is_no_folder_to_write_to(corpus, tmp_path, capsys):
+    (tmp_path / "p").write_text("mine")
+    code, out, err = run(["fbank", "--column", "utt2spk", *three(corpus), "--out", tmp_path / "p"], capsys)
+    assert (code, out, err) == (
+        1,
+        "",
+        f"audiossl: {tmp_path / 'p'}: is a file, no folder; choose another --out or remove it\n",
+    )
+
+
 def test_any_column_can_be_asked_for(corpus, tmp_path, capsys):
     words = ["fbank", "--column", "utt2spk", *three(corpus), "--out", tmp_path / "p", "--json", *QUICK]
     code, out, _ = run(words, capsys)

@@ -47,6 +47,20 @@ def test_a_sample_depends_on_the_seed_alone(data, tmp_path, capsys):
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_another_list_is_not_replaced(data, tmp_path, capsys):
+    words = [data, "--out", tmp_path / "t", "--random", "12"]
+    for seed in ("0", "0"):  # the same again
+        assert run([*words, "--seed", seed], capsys)[0] == 0
+    before = (tmp_path / "t").read_text()
+    code, out, err = run([*words, "--seed", "3"], capsys)
+    assert (code, out) == (1, "")
+    assert err.endswith("t: exists already and holds something else; choose another --out, or --overwrite\n")
+    assert (tmp_path / "t").read_text() == before
+    assert [path.name for path in tmp_path.glob("t*")] == ["t"]
+    assert run([*words, "--seed", "3", "--overwrite"], capsys)[0] == 0
+    assert (tmp_path / "t").read_text() != before
+
+
 def test_faults_are_one_line_each(data, tmp_path, capsys):
     cases = (
         ([data, "--out", tmp_path / "t", "--seed", "1"], 2, "--seed goes with --random"),

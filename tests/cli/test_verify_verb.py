@@ -405,6 +405,8 @@ def test_faults_are_one_line_each(corpus, tmp_path, capsys):
         ([*base, "--cohort", root / "c", "--norm", "as"], "the cohort has 150 members, fewer than 300"),
         ([*base, "--cohort", tmp_path / "wide", "--norm", "s"], "embeddings of 9 numbers"),
         ([*base, "--p-target", "1"], "no prior"),
+        ([*base, "--out", tmp_path / "trials"], "trials: is a file, no folder; choose another --out"),
+        (["--trials", root / "trials", "--embeddings", tmp_path], "no such file; write it with `audiossl embed`"),
     ):
         code, out, err = run(words, capsys)
         assert (code, out) == (1, "")

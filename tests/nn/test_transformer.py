@@ -131,6 +131,12 @@ def test_bert_start():
             assert parameter.std().item() == pytest.approx(0.02, rel=0.05)
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_layer_drop_is_a_probability(share):
+    with pytest.raises(ValueError, match=f"layer_drop {share} is not between 0 and 1"):
+        Transformer(replace(SMALL, layer_drop=share))
+
+
 def test_no_layers_is_an_error():
     with pytest.raises(ValueError, match="num_layers 0"):
         Transformer(replace(SMALL, num_layers=0))

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from audiossl.data.augment import AugmentConfig
 from audiossl.data.loader import LoaderConfig, make_sampler
-from audiossl.train.experiment import MAY_CHANGE, describe_batches, resolve
+from audiossl.train.experiment import MAY_CHANGE, describe_batches, gather_tables, resolve, stream_of, write_config
 from audiossl.train.run_finetune import sections
 from audiossl.train.run_pretrain import _sections
 
@@ -45,6 +46,38 @@ def test_what_may_change_exists():
     pretraining, tuning = (resolve_all(made) for made in (_sections(), sections()))
     known = pretraining | tuning
     assert {name for name in MAY_CHANGE if name not in known} == set()
+
+
+def test_a_stream_that_could_give_nothing_is_refused_at_once(tmp_path):
+    source = SimpleNamespace(path=tmp_path, ids=["a"], durations=np.ones(1), column=lambda name: [name])
+    module = SimpleNamespace(needs=("units/km",), views=None, batch_views=None)
+    faster = LoaderConfig(augment=AugmentConfig(speed_probability=0.5))
+    with pytest.raises(ValueError, match="labels of units/km are aligned"):
+        stream_of(source, module, faster, sample_rate=16000, seed=0)
+    noisy = LoaderConfig(augment=AugmentConfig(noise_probability=0.5, noise_dirs=(tmp_path / "musan",)))
+    with pytest.raises(ValueError, match="musan: no data directory"):
+        stream_of(source, module, noisy, sample_rate=16000, seed=0)
+    stream_of(source, module, LoaderConfig(), sample_rate=16000, seed=0)
+
+
+def test_a_run_is_resumed_by_its_own_recipe(tmp_path):
+    out, run = tmp_path / "exp", {"data": Path("data/train")}
+    write_config(out, gather_tables("hubert_nano", out, {}, run, resume=True))
+    for recipe in ("hubert_nano", str(out / "config.toml")):
+        assert gather_tables(recipe, out, {}, run, resume=True)["objective"]["name"] == "hubert"
+    with pytest.raises(
+        ValueError, match="exp: follows the recipe hubert_nano, not wav2vec2_nano; resume it with hubert"
+    ):
+        gather_tables("wav2vec2_nano", out, {}, run, resume=True)
+
+
+def test_a_recipe_of_another_verb_is_named():
+    with pytest.raises(ValueError, match=r"x: unknown table \[objective\]; the recipe is for `audiossl pretrain`"):
+        resolve({"objective": {"name": "hubert"}}, sections(), "x")
+    with pytest.raises(ValueError, match=r"x: unknown table \[task\]; the recipe is for `audiossl finetune`"):
+        resolve({"task": {"name": "ctc"}, "adapter": {"name": "lora"}}, _sections(), "x")
+    with pytest.raises(ValueError, match=r"x: unknown table \[trian\]; did you mean 'train'"):
+        resolve({"trian": {}}, _sections(), "x")
 
 
 def resolve_all(made):

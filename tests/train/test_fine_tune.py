@@ -253,3 +253,11 @@ def test_views_are_light_and_whole():
     assert batch["text"] == ["AB C", "AB C"]
     with pytest.raises(ValueError, match="399 samples give no frame"):
         module.views(Utterance("u", np.zeros(399, np.float32), 16000, {"text": "A"}), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("mask_prob", 65), ("layer_drop", -0.1), ("channel_mask_length", 0), ("freeze_steps", -1)]
+)
+def test_options_out_of_range_are_named(name, value):
+    with pytest.raises(ValueError, match=f"finetune.{name}: {value} is "):
+        FineTuneConfig(**{name: value})

@@ -248,6 +248,14 @@ def test_what_a_run_and_its_continuation_cost_adds_up(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_a_run_does_not_end_before_its_checkpoint(tmp_path):
+    words = {"experiment": tmp_path, "optim": OptimConfig(), "world": ALONE, "sample_rate": 16000, "resume": True}
+    for steps in (3, 3):  # one that is finished stays so
+        train(Broken(), batches, config=TrainConfig(max_steps=steps, precision="fp32", tensorboard=False), **words)
+    with pytest.raises(ValueError, match=r"step_00000003: is beyond train\.max_steps 2; raise it"):
+        train(Broken(), batches, config=TrainConfig(max_steps=2, precision="fp32", tensorboard=False), **words)
+
+
 def test_a_checkpoint_without_costs_goes_on(tmp_path):
     run_broken_once = TrainConfig(max_steps=1, precision="fp32", tensorboard=False)
     words = {"experiment": tmp_path, "optim": OptimConfig(), "world": ALONE, "sample_rate": 16000}

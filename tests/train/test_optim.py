@@ -117,6 +117,8 @@ def test_each_gradient_is_clipped_by_itself():
         ({"schedule": "tri_stage", "warmup_steps": 5}, "has its own warm-up"),
         ({"schedule": "tri_stage", "tri_stage": (0.1, 0.1, 0.1)}, "does not sum to 1"),
         ({"peak_lr": 0.0}, "is not positive"),
+        ({"warmup_steps": -5}, "warmup_steps: -5 is negative"),
+        ({"weight_decay": -0.01}, "weight_decay: -0.01 is negative"),
         ({"momentum": 0.9}, "momentum: 0.9 is for optimizer = 'sgd'"),
         ({"optimizer": "sgd", "betas": (0.9, 0.999)}, "betas: .* is for optimizer = 'adamw'"),
         ({"decay_steps": 10}, "decay_steps: 10 is for schedule = 'step'"),

@@ -107,6 +107,19 @@ def test_weight_decay_would_move_what_rests(place):
         run(place, "out", overrides={"optim": {"weight_decay": 0.01}})
 
 
+def test_labels_that_are_missing_stop_before_training(place):
+    shutil.copytree(place / "data", place / "dev")
+    rows = (place / "dev" / "text").read_text().splitlines(keepends=True)
+    (place / "dev" / "text").write_text("".join(rows[1:]))
+    lacking = r"/dev/text: no line for utterance 's-0'; add it or run `audiossl data fix`"
+    with pytest.raises(ValueError, match=lacking):
+        run(place, "out", dev=place / "dev")
+    assert not (place / "out").exists()
+    words = {"init": str(place / "init"), "data": place / "dev", "device": "cpu"}
+    with pytest.raises(ValueError, match=f"^{place}{lacking}"):  # the place is named once
+        finetune(str(place / "recipe.toml"), out=place / "out", **words)
+
+
 def test_the_recipe_regularises_in_place_of_pretraining(place):
     run(place, "out", overrides={"encoder": {"dropout": 0.0, "activation_dropout": 0.25}, "train": {"max_steps": 1}})
     text = (place / "out" / "config.toml").read_text()

@@ -45,7 +45,7 @@ declare -A settings=(
   [simclr]="--objective.margin.name none"
   [simclr_margin]="--objective.margin.name additive --objective.margin.size 0.1"
   [moco]="--objective.queue_size 1024 --objective.momentum 0.99"
-  [byol]="--objective.projector_dims [512,128] --objective.predictor_dim 512 --objective.ema_steps $steps"
+  [byol]="--objective.projector_dims [512,128] --objective.predictor_dim 512 --objective.ema_steps $steps --objective.momentum 0.97"
   [simsiam]="--objective.projector_dims $heads --objective.predictor_dim 64"
   [dino]="--objective.prototypes 1024 --objective.head_dim 512 --objective.bottleneck_dim 64 --objective.ema_steps $steps
     --objective.freeze_steps 20 --objective.crop_duration 1.2 --objective.local_duration 0.6 --objective.momentum 0.97"
