@@ -21,6 +21,7 @@ from _machine import add_check, describe, finish
 
 from audiossl.data.audio import write_audio
 from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.superb.job import Evaluation
 from audiossl.superb.run import load_job, open_upstream, run_jobs
 
 RATE, LONGEST, PHONES = 16_000, 35.0, 70
@@ -40,14 +41,19 @@ def main() -> None:
     add_check(parser)
     options = parser.parse_args()
     print(describe())
-    job = load_job("pr", {"superb": {"steps": options.steps, "accumulate": options.accumulate, "cache_gb": 0.0}})
+    job = load_job(
+        "pr",
+        {
+            "superb": {"steps": options.steps, "accumulate": options.accumulate, "cache_gb": 0.0},
+            "task": {"vocabulary": "training"},  # made-up phones
+        },
+    )
     with tempfile.TemporaryDirectory() as name:
         data = Path(name)
         write_corpus(data, 2.0 if options.quick else LONGEST)
         source = open_upstream(options.upstream, data, seed=0, device=options.device)
-        (score,) = run_jobs(
-            [job], upstream=options.upstream, source=source, data=data, out=data / "out", seed=0, device=options.device, log=print
-        )  # fmt: skip
+        evaluation = Evaluation(source, options.upstream, data, 0, options.device, print)
+        (score,) = run_jobs([job], evaluation, data / "out")
     cost, config = score.cost, job.config
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     print(f"{cost.forwards} utterances in {cost.seconds:.0f} s, {len(config.learning_rates)} heads")

@@ -22,7 +22,7 @@ _OUT = Path("exp/superb")
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from audiossl.superb.run import Job
+    from audiossl.superb.job import Evaluation, Job
     from audiossl.superb.score import Score
     from audiossl.superb.table import Table
 
@@ -71,7 +71,8 @@ def run_all(
         device: auto, cpu, cuda or cuda:N.
         json: print the scores as JSON.
     """
-    from audiossl.superb.run import folder_name, groups, load_jobs
+    from audiossl.superb.job import Evaluation
+    from audiossl.superb.run import folder_name, groups, load_jobs, open_upstream
 
     present = [name for name in task_names() if (data / name).is_dir()]
     if not present:
@@ -88,7 +89,9 @@ def run_all(
         for group in groups(jobs, data):
             place = (data / group[0].name).resolve()
             try:
-                scores += _unfinished(group, name, place, out / folder_name(name), seed=seed, device=chosen)
+                source = open_upstream(name, place, seed=seed, device=chosen)
+                evaluation = Evaluation(source, name, place, seed, chosen, _say)
+                scores += _unfinished(group, evaluation, out / folder_name(name))
             except Exception as error:  # noqa: BLE001 - of one task: the others go on, and the table is written
                 failed = True
                 _say(_failure(f"{' '.join(job.name for job in group)} of {name}", error))
@@ -134,6 +137,7 @@ def _verb(name: str, purpose: str) -> Callable[..., int]:
         json: bool = False,
         overrides: dict[str, Any] | None = None,
     ) -> int:
+        from audiossl.superb.job import Evaluation
         from audiossl.superb.run import folder_name, load_jobs, open_upstream, run_jobs
 
         names = list(dict.fromkeys((name, *others)))
@@ -145,9 +149,7 @@ def _verb(name: str, purpose: str) -> Callable[..., int]:
         chosen = chosen_device(device)
         source = open_upstream(upstream, data, seed=seed, device=chosen)
         place = out / folder_name(upstream)
-        scores = run_jobs(
-            jobs, upstream=upstream, source=source, data=data, out=place, seed=seed, device=chosen, log=_say
-        )
+        scores = run_jobs(jobs, Evaluation(source, upstream, data, seed, chosen, _say), place)
         _say(f"wrote {', '.join(str(place / job.name) for job in jobs)}")
         shown = [asdict(score) for score in scores]
         print(json_module.dumps(shown[0] if len(shown) == 1 else shown) if json else "\n\n".join(map(_spoken, scores)))
@@ -192,19 +194,19 @@ def _failure(what: str, error: Exception) -> str:
     return f"{what} failed unexpectedly:\n{''.join(traceback.format_exception(error)).rstrip()}"
 
 
-def _unfinished(group: Sequence[Job], upstream: str, data: Path, out: Path, *, seed: int, device: str) -> list[Score]:
+def _unfinished(group: Sequence[Job], evaluation: Evaluation, out: Path) -> list[Score]:
     """Run those tasks of a group that have no score yet."""
-    from audiossl.superb.run import is_finished, open_upstream, run_jobs
+    from audiossl.superb.run import is_finished, run_jobs
 
-    source = open_upstream(upstream, data, seed=seed, device=device)
-    left = [job for job in group if not is_finished(job, out, source=source, data=data, seed=seed)]
+    upstream = evaluation.upstream_name
+    left = [job for job in group if not is_finished(job, evaluation, out)]
     done = [job.name for job in group if job not in left]
     if done:
-        _say(f"{upstream}: {' '.join(done)} with seed {seed} was finished before")
+        _say(f"{upstream}: {' '.join(done)} with seed {evaluation.seed} was finished before")
     if not left:
         return []
     _say(f"{upstream}: {' '.join(job.name for job in left)}")
-    return run_jobs(left, upstream=upstream, source=source, data=data, out=out, seed=seed, device=device, log=_say)
+    return run_jobs(left, evaluation, out)
 
 
 def _tabulate(folders: Sequence[Path], to: Path, *, quiet: bool) -> Table:

@@ -85,7 +85,8 @@ class Reference:
                 f"other data: {utterances} utterances of {seconds / 3600:.2f} h, here {self.utterances} of {self.seconds / 3600:.2f} h ({self.corpus})"
             )
         ours, theirs = _flat(_settings(tables)), _flat(self.settings)
-        differing = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
+        # An option that there was not yet when the reference was recorded differs only where it is used.
+        differing = [key for key in sorted({*ours, *theirs}) if (ours.get(key) or None) != (theirs.get(key) or None)]
         if differing:
             shown = [f"{key} {_spoken(ours.get(key))} (here {_spoken(theirs.get(key))})" for key in differing[:_SHOWN]]
             more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""

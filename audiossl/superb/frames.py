@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -38,18 +38,16 @@ from audiossl.superb.frame_store import CacheType, FrameStore, bytes_needed
 from audiossl.superb.frame_stream import Frames, FrameViews, Split
 from audiossl.superb.heads import TaskHeads
 from audiossl.superb.hearing import Chunks, Heard, Hearing, seconds_left
-from audiossl.superb.labels import Labels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from audiossl.data.loader import Source
     from audiossl.diagnostics.sources import FeatureSource
     from audiossl.superb.heads import Head
+    from audiossl.superb.job import Evaluation, Job
     from audiossl.superb.score import Score
-
-    Log = Callable[[str], None]
 
 SHARED = ("batch_utterances", "batch_seconds", "num_workers", "max_bad_fraction", "cache_gb", "cache_dtype")
 """Keys that make the stream of frames: tasks that share one agree on them."""
@@ -111,82 +109,38 @@ class Config:
         return 1.0
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A task of a run: its name (of the recipe, `pr`), its class and the tables `[task]` and `[superb]`."""
-
-    name: str
-    task_class: Any
-    task_config: Any
-    config: Config
-
-
-def run(
-    task_name: str,
-    task_class: Any,
-    task_config: Any,
-    config: Config,
-    *,
-    upstream: FeatureSource,
-    upstream_name: str,
-    data: Path,
-    out: Path,
-    seed: int,
-    log: Log,
-    device: str,
-) -> Score:
-    """Train and score one task; see `run_together`."""
-    entry = Entry(task_name, task_class, task_config, config)
-    (score,) = run_together(
-        [entry], upstream=upstream, upstream_name=upstream_name, data=data, out=out, seed=seed, log=log, device=device
-    )
-    return score
-
-
-def run_together(
-    entries: Sequence[Entry],
-    *,
-    upstream: FeatureSource,
-    upstream_name: str,
-    data: Path,
-    out: Path,
-    seed: int,
-    log: Log,
-    device: str,
-) -> list[Score]:
+def run_together(jobs: Sequence[Job], evaluation: Evaluation, out: Path) -> list[Score]:
     """Train tasks from one stream of frames of DIR/train, choose on DIR/dev, and return their scores on DIR/test, in the order given.
 
     Work is resumed from the last evaluation of each task, to the bit on a processor: each task has a folder of its own in `out`, so that
     tasks may be interrupted together and go on apart. Every task's cost counts all forwards of the stream while it trained; what was
     done between its last checkpoint and a kill is not counted. ValueError for all that a user can mend.
     """
-    _check_shared(entries)
-    train = Manifest.open(data / "train")
-    groups = [
-        TaskHeads(entry, upstream, train, out, data=_learnt_from(entry, data), seed=seed, device=device)
-        for entry in entries
-    ]
-    splits = _splits(groups, train, upstream, data=data, folder=out / "frames", seed=seed, log=log, device=device)
+    _check_shared(jobs)
+    train = Manifest.open(evaluation.data / "train")
+    groups = [TaskHeads(job, evaluation, train, out) for job in jobs]
+    splits = _splits(groups, train, evaluation, out / "frames")
     views = FrameViews(
-        upstream.min_samples,
+        evaluation.upstream.min_samples,
         needs=tuple(dict.fromkeys(name for group in groups for name in group.needs)),
-        labels=tuple((group.entry.name, group.labels) for group in groups),
-        crop_seconds=_hearing(entries[0]).crop_seconds,
+        labels=tuple((group.job.name, group.labels) for group in groups),
+        crop_seconds=_hearing(jobs[0]).crop_seconds,
         hears=any(group.hears for group in groups),
     )
     numbers = range(min(group.position for group in groups), max(group.end for group in groups))
-    for taken in splits["train"].shuffled(views, numbers, f"{upstream_name}: {' '.join(e.name for e in entries)}"):
+    label = f"{evaluation.upstream_name}: {' '.join(job.name for job in jobs)}"
+    for taken in splits["train"].shuffled(views, numbers, label):
         active = [group for group in groups if group.position == taken.number < group.end]
         for group in active:
             group.ledger.forwards += taken.forwards
-            group.take(taken.output, taken.batch, log)
-        _measure([group for group in active if group.due], splits, log)
+            group.take(taken.output, taken.batch)
+        _measure([group for group in active if group.due], splits)
         if all(group.position >= group.end for group in groups):
             break  # before the last batch, where all heads have diverged
-    return _scores(groups, splits["test"], upstream_name)
+    return _scores(groups, splits["test"])
 
 
-def _measure(groups: Sequence[TaskHeads], splits: dict[str, Split], log: Log) -> None:
+def _measure(groups: Sequence[TaskHeads], splits: dict[str, Split]) -> None:
     """Score all heads of these tasks on dev and, where the official protocol chooses there, on test."""
     if not groups:
         return
@@ -196,7 +150,7 @@ def _measure(groups: Sequence[TaskHeads], splits: dict[str, Split], log: Log) ->
         zip(map(id, official), _values([(group, group.alive) for group in official], splits["test"]), strict=True)
     )
     for k, group in enumerate(groups):
-        group.measured(dev[k] if dev is not None else None, test.get(id(group)), log)
+        group.measured(dev[k] if dev is not None else None, test.get(id(group)))
 
 
 def _values(asked: Sequence[tuple[TaskHeads, list[Head]]], split: Split) -> list[list[dict[str, float]]]:
@@ -204,7 +158,7 @@ def _values(asked: Sequence[tuple[TaskHeads, list[Head]]], split: Split) -> list
     if not asked:
         return []
     said = [[Answers(head, split.manifest, split.joined) for head in heads] for _, heads in asked]
-    for taken in split.once(f"{' '.join(group.entry.name for group, _ in asked)} on {split.manifest.path.name}"):
+    for taken in split.once(f"{' '.join(group.job.name for group, _ in asked)} on {split.manifest.path.name}"):
         if taken.output is None:
             continue
         utterances = taken.batch["utt_ids"]
@@ -216,30 +170,20 @@ def _values(asked: Sequence[tuple[TaskHeads, list[Head]]], split: Split) -> list
     return [[each.values() for each in answers] for answers in said]
 
 
-def _scores(groups: Sequence[TaskHeads], test: Split, upstream_name: str) -> list[Score]:
+def _scores(groups: Sequence[TaskHeads], test: Split) -> list[Score]:
     """Score on test what was chosen on dev."""
     chosen = [group.chosen() for group in groups]
     values = _values([(group, [head]) for group, head in zip(groups, chosen, strict=True)], test)
-    names = [group.entry.name for group in groups]
+    names = [group.job.name for group in groups]
     return [
-        group.score(head, found[0], upstream_name, [name for name in names if name != group.entry.name])
+        group.score(head, found[0], [name for name in names if name != group.job.name])
         for group, head, found in zip(groups, chosen, values, strict=True)
     ]
 
 
-def _splits(
-    groups: Sequence[TaskHeads],
-    train: Manifest,
-    upstream: FeatureSource,
-    *,
-    data: Path,
-    folder: Path,
-    seed: int,
-    log: Log,
-    device: str,
-) -> dict[str, Split]:
+def _splits(groups: Sequence[TaskHeads], train: Manifest, evaluation: Evaluation, folder: Path) -> dict[str, Split]:
     """Open train, test and, if it is there, dev; what is read at every evaluation gets its share of the cache first."""
-    config, hearing = groups[0].entry.config, _hearing(groups[0].entry)
+    config, hearing, data = groups[0].config, _hearing(groups[0].job), evaluation.data
     names = ["dev", "test"] if (data / "dev").is_dir() else ["test"]
     _check_dev(groups, data / "dev")
     manifests = {name: Manifest.open(data / name) for name in names}
@@ -250,7 +194,8 @@ def _splits(
     again = {"dev", "test"} if any(group.selects_on_test for group in groups) else {"dev"}
     again |= set() if hearing.crop_seconds is not None else {"train"}
     left = int(config.cache_gb * 1e9)
-    upstream = replace(upstream, digest=hearing.digest(upstream.digest))  # what is kept is of what is heard
+    source = evaluation.upstream
+    upstream = replace(source, digest=hearing.digest(source.digest))  # what is kept is of what is heard
     found = {}
     for name, manifest in manifests.items():
         training = name == "train"
@@ -269,14 +214,14 @@ def _splits(
                 f"{manifest.path}: no recording lasts {loading.min_duration:g} s; give longer ones, or set task.min_seconds"
             )
         if short:
-            log(f"{manifest.path}: {short} recordings of less than {loading.min_duration:g} s are left out")
+            evaluation.log(f"{manifest.path}: {short} recordings of less than {loading.min_duration:g} s are left out")
         store = None
         if config.cache_gb and name in again:
             share = min(left, bytes_needed(heard, upstream, config.cache_dtype))
             left -= share
             store = FrameStore(folder, heard, upstream, config.cache_dtype, share)
-        frames = Frames(upstream, store, torch.device(device))
-        found[name] = Split(manifest, frames, loading, seed, log, heard=heard)
+        frames = Frames(upstream, store, torch.device(evaluation.device))
+        found[name] = Split(manifest, frames, loading, evaluation.seed, evaluation.log, heard=heard)
     return found
 
 
@@ -304,33 +249,27 @@ def _heard(
     return found
 
 
-def _learnt_from(entry: Entry, data: Path) -> dict[str, str]:
-    """Digest of each directory that has a say in the heads: of test only where it chooses."""
-    parts = ("train", "dev", "test") if entry.task_class.selects_on_test else ("train", "dev")
-    return Labels(entry.task_class, entry.task_config, entry.config).part_digests(data, parts)
+def _hearing(job: Job) -> Hearing:
+    return Hearing.of(job.task_config)
 
 
-def _hearing(entry: Entry) -> Hearing:
-    return Hearing.of(entry.task_config)
-
-
-def _check_shared(entries: Sequence[Entry]) -> None:
-    names = [entry.name for entry in entries]
+def _check_shared(jobs: Sequence[Job]) -> None:
+    names = [job.name for job in jobs]
     if len(set(names)) != len(names):
         raise ValueError(f"tasks {' '.join(names)}: one is given twice; give each once")
-    first = entries[0]
-    for entry in entries[1:]:
+    first = jobs[0]
+    for job in jobs[1:]:
         for key in SHARED:
-            ours, theirs = getattr(first.config, key), getattr(entry.config, key)
+            ours, theirs = getattr(first.config, key), getattr(job.config, key)
             if ours != theirs:
                 raise ValueError(
-                    f"superb.{key}: {first.name} has {ours}, {entry.name} {theirs}; tasks that are trained together must agree: "
+                    f"superb.{key}: {first.name} has {ours}, {job.name} {theirs}; tasks that are trained together must agree: "
                     "set it for both, or train them one by one"
                 )
-        ours, theirs = asdict(_hearing(first)), asdict(_hearing(entry))
+        ours, theirs = asdict(_hearing(first)), asdict(_hearing(job))
         for key, value in ours.items():
             if value != theirs[key]:
-                raise ValueError(f"task.{key}: {first.name} and {entry.name} differ; train them one by one")
+                raise ValueError(f"task.{key}: {first.name} and {job.name} differ; train them one by one")
 
 
 def _check_dev(groups: Sequence[TaskHeads], dev: Path) -> None:
@@ -338,7 +277,7 @@ def _check_dev(groups: Sequence[TaskHeads], dev: Path) -> None:
         return
     for group in groups:
         if not group.selects_on_test:
-            raise ValueError(f"{dev}: no such directory, and {group.entry.name} chooses on it; add it")
+            raise ValueError(f"{dev}: no such directory, and {group.job.name} chooses on it; add it")
         if len(group.heads) > 1:
             raise ValueError(
                 f"{dev}: no such directory to choose one of {len(group.heads)} learning rates on; add it, or give one rate"

@@ -19,14 +19,14 @@ from audiossl.train.loop import hash_seed
 from audiossl.train.sums import to_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from audiossl.contracts import Batch, EncoderOutput
     from audiossl.data.manifest import Manifest
-    from audiossl.diagnostics.sources import FeatureSource
     from audiossl.nn.task import Task
-    from audiossl.superb.frames import Entry
+    from audiossl.superb.frames import Config
+    from audiossl.superb.job import Evaluation, Job
 
 _FREE = ("num_workers", "max_bad_fraction", "cache_gb", "cache_dtype")
 """Keys of a configuration that may change when heads are resumed; of a cache only its rounding matters."""
@@ -55,8 +55,7 @@ class Best:
 class Head:
     """A task with one learning rate. alive: until its loss is not finite. skipped: updates that were not, since their gradient was not finite."""
 
-    def __init__(self, task: Task, rate: float, entry: Entry) -> None:
-        config = entry.config
+    def __init__(self, task: Task, rate: float, config: Config) -> None:
         self.task, self.rate, self.clip_norm = task, rate, config.clip_norm or math.inf
         self.parameters = [p for p in task.parameters() if p.requires_grad]
         maker = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
@@ -121,44 +120,38 @@ class Head:
 class TaskHeads:
     """The heads of one task. position: micro-batches that they have taken; ledger: what they cost.
 
-    folder: holds `heads.pt`, written at every evaluation, and the best state of each head on the development data. data: digest of each
-    directory that the heads learn from or are chosen on, by its name. ValueError where `heads.pt` is of other data, labels or settings.
+    folder: of its own in `out`, holds `heads.pt`, written at every evaluation, and the best state of each head on the development data.
+    ValueError where `heads.pt` is of other settings, or of other data or labels that the heads learn from or are chosen on.
     """
 
-    def __init__(
-        self,
-        entry: Entry,
-        source: FeatureSource,
-        train: Manifest,
-        folder: Path,
-        *,
-        data: dict[str, str],
-        seed: int,
-        device: str,
-    ) -> None:
-        self.entry, self.seed, self.device = entry, seed, torch.device(device)
-        self.folder = folder / entry.name / f"heads-{source.digest[:8]}-{seed}"
+    def __init__(self, job: Job, evaluation: Evaluation, train: Manifest, out: Path) -> None:
+        source, seed = evaluation.upstream, evaluation.seed
+        self.job, self._evaluation, self.device = job, evaluation, torch.device(evaluation.device)
+        self.config: Config = job.config
+        self.selects_on_test, self.hears = bool(job.task_class.selects_on_test), bool(job.task_class.hears)
+        learnt_from = ("train", "dev", "test") if self.selects_on_test else ("train", "dev")
+        data = job.labels.part_digests(evaluation.data, learnt_from)
+        self.folder = out / job.name / f"heads-{source.digest[:8]}-{seed}"
         torch.manual_seed(hash_seed(seed))
-        task: Task = entry.task_class.from_data(source.shape, entry.task_config, train)
+        task: Task = job.task_class.from_data(source.shape, job.task_config, train)
         self.needs, self.labels, self.metric = tuple(task.needs), task.labels, task.metric
-        self.selects_on_test, self.hears = bool(entry.task_class.selects_on_test), bool(entry.task_class.hears)
         task.to(self.device)
         # Copies: the heads of all rates begin equal.
-        self.heads = [Head(copy.deepcopy(task), rate, entry) for rate in entry.config.learning_rates]
+        self.heads = [Head(copy.deepcopy(task), rate, self.config) for rate in self.config.learning_rates]
         self.position = 0
-        self.ledger = Ledger(device)
-        self._facts = {"seed": seed, "upstream": source.digest, "data": data, **_settings(entry)}
+        self.ledger = Ledger(evaluation.device)
+        self._facts = {"seed": seed, "upstream": source.digest, "data": data, **_settings(job)}
         self._resume()
 
     @property
     def end(self) -> int:
         """Number of micro-batches that it takes in all: no more once all heads have diverged."""
-        return self.entry.config.steps * self.entry.config.accumulate if self.alive else self.position
+        return self.config.steps * self.config.accumulate if self.alive else self.position
 
     @property
     def step(self) -> int:
         """Updates so far."""
-        return self.position // self.entry.config.accumulate
+        return self.position // self.config.accumulate
 
     @property
     def alive(self) -> list[Head]:
@@ -173,45 +166,45 @@ class TaskHeads:
     @property
     def due(self) -> bool:
         """Whether the development data is to be scored now."""
-        config = self.entry.config
+        config = self.config
         done, rest = divmod(self.position, config.accumulate)
         return bool(self.alive) and rest == 0 and (done == config.steps or done % config.eval_every == 0)
 
-    def take(self, output: EncoderOutput | None, batch: Batch, log: Callable[[str], None]) -> None:
+    def take(self, output: EncoderOutput | None, batch: Batch) -> None:
         """Train every head on the next micro-batch. output: its frames, None where none of its recordings can be used."""
-        seed = hash_seed(self.seed, self.position)
+        seed = hash_seed(self._evaluation.seed, self.position)
         self.position += 1
-        updates = self.position % self.entry.config.accumulate == 0
-        own = to_device(_own(batch, self.entry.name), self.device)
+        updates = self.position % self.config.accumulate == 0
+        own = to_device(_own(batch, self.job.name), self.device)
         for head in self.alive:
             if output is not None:
                 self.ledger.alone_forwards += len(batch["utt_ids"])
                 head.alive = head.micro_step(output, own, seed)
             if not head.alive:
                 kept = f", its best at step {head.dev.step} is kept" if head.dev.step else ""
-                log(f"{self.entry.name}: learning rate {head.rate:g} diverges at step {self.step}; it is dropped{kept}")
+                self._evaluation.log(
+                    f"{self.job.name}: learning rate {head.rate:g} diverges at step {self.step}; it is dropped{kept}"
+                )
             elif updates:
-                self._update(head, log)
+                self._update(head)
         if not self.alive and not self.scored:
             raise ValueError(
-                f"{self.entry.name}: superb.learning_rates {[head.rate for head in self.heads]} all diverge; give smaller ones"
+                f"{self.job.name}: superb.learning_rates {[head.rate for head in self.heads]} all diverge; give smaller ones"
             )
 
-    def _update(self, head: Head, log: Callable[[str], None]) -> None:
+    def _update(self, head: Head) -> None:
         before = head.skipped
-        head.update(self.entry.config.share(self.step - 1))
+        head.update(self.config.share(self.step - 1))
         if head.skipped > before and str(head.skipped).strip("0") == "1":  # the first, the tenth, the hundredth
-            log(
-                f"{self.entry.name}: learning rate {head.rate:g}: the gradient of step {self.step} is not finite; "
+            self._evaluation.log(
+                f"{self.job.name}: learning rate {head.rate:g}: the gradient of step {self.step} is not finite; "
                 f"that update is skipped, {head.skipped} so far"
             )
 
-    def measured(
-        self, dev: list[dict[str, float]] | None, test: list[dict[str, float]] | None, log: Callable[[str], None]
-    ) -> None:
+    def measured(self, dev: list[dict[str, float]] | None, test: list[dict[str, float]] | None) -> None:
         """Take what each head that is alive scored now, keep its state where it is the best so far, and write the checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        config = self.entry.config
+        config = self.config
         for k, head in enumerate(self.alive if self.step >= min(config.choose_from, config.steps) else ()):
             if test is not None:
                 head.test.improve(test[k], self.metric, self.step)
@@ -223,7 +216,7 @@ class TaskHeads:
         if shown is not None:
             name = "dev" if dev is not None else "test"
             told = ", ".join(f"{v[self.metric[0]]:.2f} ({h.rate:g})" for h, v in zip(self.alive, shown, strict=True))
-            log(f"{self.entry.name} step {self.step}: {name} {self.metric[0]} by learning rate: {told}")
+            self._evaluation.log(f"{self.job.name} step {self.step}: {name} {self.metric[0]} by learning rate: {told}")
         self._checkpoint()
 
     def chosen(self) -> Head:
@@ -235,7 +228,7 @@ class TaskHeads:
             head.task.load_state_dict(_load(path))
         return head
 
-    def score(self, head: Head, values: dict[str, float], upstream: str, together: list[str]) -> Score:
+    def score(self, head: Head, values: dict[str, float], together: list[str]) -> Score:
         """Return the score of the chosen head. values: on test; together: tasks that shared its stream of frames."""
         name, direction = self.metric
         shares = head.task.layer_shares()
@@ -247,12 +240,12 @@ class TaskHeads:
         if head.task.shown is not None:
             values, official, settings = head.task.settle(head.dev.values, values)
         return Score(
-            task=self.entry.name,
-            upstream=upstream,
+            task=self.job.name,
+            upstream=self._evaluation.upstream_name,
             values=values,
             metric=head.task.shown or name,
             learning_rate=head.rate,
-            seed=self.seed,
+            seed=self._evaluation.seed,
             selection="last step" if head.dev.value is None else f"dev {name}",
             step=head.dev.step,
             parameters=sum(p.numel() for p in head.parameters),
@@ -325,12 +318,12 @@ def _own(batch: Batch, task: str) -> Batch:
     return {"utt_ids": batch["utt_ids"], **own}
 
 
-def _settings(entry: Entry) -> dict[str, Any]:
+def _settings(job: Job) -> dict[str, Any]:
     """Return what must not change when heads are resumed, flat."""
     return {
-        "rounding": entry.config.cache_dtype if entry.config.cache_gb else "float32",
-        **{f"task.{key}": value for key, value in to_table(entry.task_config).items() if key not in _FREE},
-        **{f"superb.{key}": value for key, value in to_table(entry.config).items() if key not in _FREE},
+        "rounding": job.config.cache_dtype if job.config.cache_gb else "float32",
+        **{f"task.{key}": value for key, value in to_table(job.task_config).items() if key not in _FREE},
+        **{f"superb.{key}": value for key, value in to_table(job.config).items() if key not in _FREE},
     }
 
 

@@ -32,12 +32,13 @@ from audiossl.superb.score import Score
 from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
 
     from audiossl.diagnostics.sources import FeatureSource
+    from audiossl.superb.job import Evaluation, Job
     from audiossl.superb.parts import Fold, Ready
 
 
@@ -91,32 +92,20 @@ class Point(NamedTuple):
         return {"dev": self.dev, "cost": self.cost, **_mean(self.tested)}
 
 
-def run(
-    task_name: str,
-    task_class: Any,
-    task_config: Any,
-    config: Config,
-    *,
-    upstream: FeatureSource,
-    upstream_name: str,
-    data: Path,
-    out: Path,
-    seed: int,
-    log: Callable[[str], None],
-    device: str,
-) -> Score:
+def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     """Score an upstream on a task such as `tasks.caller`; features are kept in `out/pooled`."""
-    layers = _layers(config, upstream)
-    ledger = Ledger(device)
+    config: Config = job.config
+    upstream, data, seed, device = evaluation.upstream, evaluation.data, evaluation.seed, evaluation.device
+    layers, ledger = _layers(config, upstream), Ledger(device)
     reading = CacheConfig(config.batch_seconds, config.num_workers, config.max_bad_fraction, config.deviations)
-    pool = Pool(slower(upstream, config.slow_down), out / "pooled", reading, config.memory_gb, ledger, log)
+    pool = Pool(slower(upstream, config.slow_down), out / "pooled", reading, config.memory_gb, ledger, evaluation.log)
     first = Manifest.open(data / ("all" if config.folds else "train"))
-    task = task_class.from_data(task_config, first)
+    task = job.task_class.from_data(job.task_config, first)
     folds = _dealt(task, first, config, seed) if config.folds else directories(data)
     ready = make_ready(folds, labels_of(folds, task), pool)
     curve = [
         _curve_point(ready, layer, task, config, device)
-        for layer in progress(layers, len(layers), f"{task_name}: layers")
+        for layer in progress(layers, len(layers), f"{job.name}: layers")
     ]
     chosen = max(curve, key=lambda point: point.dev)
     values, control = _mean(chosen.tested), _mean(_control(ready, chosen, task, config, seed, device))
@@ -124,8 +113,8 @@ def run(
     utterances = sum(len(manifest) for manifest in manifests_of(folds).values())
     ledger.alone_forwards += len(layers) * len(config.costs) * utterances
     return Score(
-        task=task_name,
-        upstream=upstream_name,
+        task=job.name,
+        upstream=evaluation.upstream_name,
         values=values | {f"{name}_shuffled": value for name, value in control.items()},
         metric=task.metric,
         learning_rate=None,

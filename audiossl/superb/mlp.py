@@ -23,12 +23,13 @@ from audiossl.superb.score import Score
 from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from audiossl.diagnostics.head_training import Read
     from audiossl.diagnostics.mlp_grid import MLPGrid
     from audiossl.diagnostics.sources import FeatureSource
+    from audiossl.superb.job import Evaluation, Job
     from audiossl.superb.parts import Ready
 
 
@@ -97,49 +98,37 @@ class Fitted(NamedTuple):
     trained: int
 
 
-def run(
-    task_name: str,
-    task_class: Any,
-    task_config: Any,
-    config: Config,
-    *,
-    upstream: FeatureSource,
-    upstream_name: str,
-    data: Path,
-    out: Path,
-    seed: int,
-    log: Callable[[str], None],
-    device: str,
-) -> Score:
+def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     """Score an upstream on a task whose class is `tasks.attribute`; features are kept in `out/pooled`."""
-    ledger = Ledger(device)
+    config: Config = job.config
+    upstream, data, ledger = evaluation.upstream, evaluation.data, Ledger(evaluation.device)
     reading = CacheConfig(config.batch_seconds, config.num_workers, config.max_bad_fraction)
-    pool = Pool(upstream, out / "pooled", reading, config.memory_gb, ledger, log)
+    pool = Pool(upstream, out / "pooled", reading, config.memory_gb, ledger, evaluation.log)
     folds = left_out(Manifest.open(data / "all"), config.folds) if config.folds else directories(data)
-    task = task_class.from_data(task_config, folds[0].train.manifest)
+    task = job.task_class.from_data(job.task_config, folds[0].train.manifest)
     labels = labels_of(folds, task)
     for part in (part for fold in folds for part in (fold.dev, fold.test)):
         task.check_scored(labels[part.manifest.path][part.rows], str(part.manifest.path))
     ready = make_ready(folds, labels, pool)
-    tried = list(_tried(ready[0], task, config, _settings(config, upstream), seed, device, task_name))
+    tried = list(_tried(ready[0], task, _settings(config, upstream), job, evaluation))
     if not any(np.isfinite(one.score) for one in tried):
-        raise ValueError(f"superb {task_name}: no head gives a finite loss; try smaller superb.learning_rates")
+        raise ValueError(f"superb {job.name}: no head gives a finite loss; try smaller superb.learning_rates")
     best = max(tried, key=lambda one: (one.score, -one.loss))
     fitted = [best]
     for fold in ready[1:]:
-        fitted += _tried(fold, task, config, [best.setting], seed, device, task_name)
+        fitted += _tried(fold, task, [best.setting], job, evaluation)
     values = [_tested(one, fold, task) for one, fold in zip(fitted, ready, strict=True)]
     ledger.alone_forwards += sum(_forwards_alone(one, ready[0], config) for one in tried)
     ledger.alone_forwards += sum(
         _forwards_alone(one, fold, config) for one, fold in zip(fitted[1:], ready[1:], strict=True)
     )
     return Score(
-        task=task_name,
-        upstream=upstream_name,
+        task=job.name,
+        upstream=evaluation.upstream_name,
         values={name: float(np.mean([one[name] for one in values])) for name in values[0]},
         metric=task.metric,
         learning_rate=best.setting.rate,
-        seed=seed,
+        seed=evaluation.seed,
         selection=f"dev {task.metric}{' of the first fold' if len(ready) > 1 else ''}",
         step=best.epoch * -(-len(ready[0].train.rows) // config.batch),
         parameters=best.head.values.shape[1],
@@ -155,24 +144,23 @@ def _settings(config: Config, upstream: FeatureSource) -> list[Setting]:
     return [Setting(*one) for one in product(layers, config.hidden_layers, config.inits, config.learning_rates)]
 
 
-def _tried(
-    fold: Ready, task: Any, config: Config, settings: Sequence[Setting], seed: int, device: str, task_name: str
-) -> Iterator[Fitted]:
+def _tried(fold: Ready, task: Any, settings: Sequence[Setting], job: Job, evaluation: Evaluation) -> Iterator[Fitted]:
     """Train heads of all settings on a fold; those of one layer and depth at once."""
+    config: Config = job.config
     training = MLPTraining(
         config.batch, config.epochs, config.eval_every, config.patience, config.plateau, config.dropout
     )
     places = list(dict.fromkeys((one.layer, one.hidden_layers) for one in settings))
     for layer, depth in places:
-        cut, where = fold if layer is None else fold.layer(layer), torch.device(device)
+        cut, where = fold if layer is None else fold.layer(layer), torch.device(evaluation.device)
         read = Standardiser(cut.train, torch.float32, where) if config.standardise else AsStored(torch.float32, where)
         _, layers, dim = cut.train.features.shape
         shape = MLPShape(layers, dim, (config.hidden_dim,) * depth, len(task.names), config.batch_norm)
         own = [one for one in settings if (one.layer, one.hidden_layers) == (layer, depth)]
-        label = " ".join(filter(None, (f"{task_name}:", fold.name, f"{len(own)} heads of {depth} hidden layers")))
+        label = " ".join(filter(None, (f"{job.name}:", fold.name, f"{len(own)} heads of {depth} hidden layers")))
         found = fit_mlps(
             cut.train, cut.dev, shape, [(one.rate, one.init) for one in own], training,
-            targets=task, read=read, seed=seed, device=device,
+            targets=task, read=read, seed=evaluation.seed, device=evaluation.device,
             label=label if layer is None else f"{label} on layer {layer}",
         )  # fmt: skip
         for row, setting in enumerate(own):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from audiossl.diagnostics.head_training import Fitted, Read
     from audiossl.diagnostics.sources import FeatureSource
+    from audiossl.superb.job import Evaluation, Job
 
 _CHUNK = 512  # utterances that are predicted together
 
@@ -110,47 +111,35 @@ class Reader:
         return pooled
 
 
-def run(
-    task_name: str,
-    task_class: Any,
-    task_config: Any,
-    config: Config,
-    *,
-    upstream: FeatureSource,
-    upstream_name: str,
-    data: Path,
-    out: Path,
-    seed: int,
-    log: Callable[[str], None],
-    device: str,
-) -> Score:
+def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     """Score an upstream on a task whose class is an `nn.utterance_classifier.UtteranceClassifier`; features are kept in `out/pooled`."""
-    ledger = Ledger(device)
-    reader = Reader(louder(upstream, config.gain_db), out / "pooled", config, ledger, log)
-    first = Manifest.open(data / ("all" if config.folds else "train"))
-    task = task_class.from_data(upstream.shape, task_config, first).to(device)
-    folds = list(_folds(task, first, reader) if config.folds else [_directories(task, first, data, reader, seed)])
-    where = torch.device(device)
+    config: Config = job.config
+    ledger, where = Ledger(evaluation.device), torch.device(evaluation.device)
+    upstream = evaluation.upstream
+    reader = Reader(louder(upstream, config.gain_db), out / "pooled", config, ledger, evaluation.log)
+    first = Manifest.open(evaluation.data / ("all" if config.folds else "train"))
+    task = job.task_class.from_data(upstream.shape, job.task_config, first).to(where)
+    folds = list(_folds(task, first, reader) if config.folds else [_directories(task, first, reader, evaluation)])
     read = Standardiser(folds[0].train, torch.float32, where) if config.standardise else AsStored(torch.float32, where)
-    fitted = _fit(task, task_name, folds, read, config, seed, device)
-    chosen = fitted.choose(config.learning_rates, f"superb {task_name}")
+    fitted = _fit(task, folds, read, job, evaluation)
+    chosen = fitted.choose(config.learning_rates, f"superb {job.name}")
     values = []
     for number, fold in enumerate(folds):
         task.head.load_state_dict(fitted.heads.state(chosen, number))
         values.append(task.evaluate(_predict(task, fold, read), fold.tested))
     ledger.alone_forwards += sum(_forwards_alone(fold, config) for fold in folds)
     return Score(
-        task=task_name,
-        upstream=upstream_name,
+        task=job.name,
+        upstream=evaluation.upstream_name,
         values={name: float(np.mean([one[name] for one in values])) for name in values[0]},
         metric=task.metric[0],
         learning_rate=config.learning_rates[chosen],
-        seed=seed,
+        seed=evaluation.seed,
         selection=f"dev accuracy{', classes alike' if config.sampling == 'balanced' else ''}",
         step=int(fitted.steps[chosen].max()),
         parameters=fitted.heads.values.shape[-1],
         cost=ledger.cost(),
-        dev=_dev(fitted, config, log),
+        dev=_dev(fitted, config, evaluation.log),
         shares=tuple(fitted.heads.shares()[chosen].mean(dim=0).tolist()),
         more=_more(folds, values, fitted.steps[chosen].tolist(), config),
     )
@@ -180,16 +169,16 @@ def class_numbers(task: Any, manifest: Manifest) -> np.ndarray:
     return found
 
 
-def _directories(task: Any, train: Manifest, data: Path, reader: Reader, seed: int) -> Fold:
+def _directories(task: Any, train: Manifest, reader: Reader, evaluation: Evaluation) -> Fold:
     """Read DIR/train, DIR/dev and DIR/test."""
     config = reader.config
-    manifests = {"train": train, **{part: Manifest.open(data / part) for part in ("dev", "test")}}
+    manifests = {"train": train, **{part: Manifest.open(evaluation.data / part) for part in ("dev", "test")}}
     labels = {part: class_numbers(task, manifest) for part, manifest in manifests.items()}  # before the long pass
     splits = {}
     for part, manifest in manifests.items():
         pieces, rows = Pieces.whole(manifest), np.arange(len(manifest))
         if config.crops and part == "train":
-            pieces, places = draw_crops(manifest, config.crops, config.crop_seconds, seed)
+            pieces, places = draw_crops(manifest, config.crops, config.crop_seconds, evaluation.seed)
             rows, labels[part] = places.ravel(), np.repeat(labels[part], config.crops, axis=0)
         pooled = reader(pieces)
         kept = pooled.usable[rows]
@@ -224,16 +213,17 @@ def _held(features: np.ndarray, reader: Reader) -> np.ndarray:
     return np.array(features) if fits else features
 
 
-def _fit(task: Any, task_name: str, folds: list[Fold], read: Read, config: Config, seed: int, device: str) -> Fitted:
+def _fit(task: Any, folds: list[Fold], read: Read, job: Job, evaluation: Evaluation) -> Fitted:
     """Train the heads of all folds and learning rates."""
+    config: Config = job.config
     _, layers, dim = folds[0].train.features.shape
     shape = HeadShape(layers, dim, task.config.projector_dim, task.sizes)
     training = Training(
         config.learning_rates, config.steps, config.batch, config.eval_every, clip_norm=config.clip_norm
     )
-    groups = [_group(fold, number, config, seed) for number, fold in enumerate(folds)]
-    label = f"{task_name}: {len(groups) * len(config.learning_rates)} heads"
-    return fit(groups, shape, training, read=read, device=device, label=label)
+    groups = [_group(fold, number, config, evaluation.seed) for number, fold in enumerate(folds)]
+    label = f"{job.name}: {len(groups) * len(config.learning_rates)} heads"
+    return fit(groups, shape, training, read=read, device=evaluation.device, label=label)
 
 
 def _forwards_alone(fold: Fold, config: Config) -> int:

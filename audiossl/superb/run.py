@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiossl import registry
-from audiossl.config import build, merge, to_table
+from audiossl.config import build, merge
 from audiossl.data.manifest import Manifest
 from audiossl.diagnostics.results import FILE_NAME, read_results
 from audiossl.interop.encoder import named_config
-from audiossl.superb.labels import Labels
+from audiossl.superb.job import Job, runner_of
 from audiossl.superb.recipes import place as place_of
 from audiossl.superb.recipes import recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from audiossl.config import Tables
     from audiossl.diagnostics.sources import FeatureSource
+    from audiossl.superb.job import Evaluation
     from audiossl.superb.score import Score
 
 _TRANSFORMERS = "transformers:"
@@ -29,66 +29,6 @@ _PARTS = ("train", "all", "documents", "dev", "queries_dev", "test", "queries_ev
 """Directories that a task may have. The first that is there is where a filterbank encoder without weights measures its mean and deviation."""
 _ONLY_NAMES = frozenset(("column", "columns", "lexicon", "recogniser", "verifier", "metrics"))
 """Settings that say where data and models are or what is told beside the metric; others than a recipe's are no variant of its protocol."""
-_ONLY_COST = frozenset(("num_workers", "cache_gb", "max_bad_fraction", "memory_gb"))
-"""Settings that change what a score costs, and not what it is; so does `batch_seconds`, but where heads train on the frames of such a batch."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A task ready to be run.
-
-    name: of its recipe without `superb_`. task_name: of its file.
-    """
-
-    name: str
-    task_name: str
-    task_class: Any
-    task_config: Any
-    config: Any
-
-    @property
-    def runner(self) -> Any:
-        """The module of this room that trains and scores it."""
-        return _runner(self.task_class)
-
-    @property
-    def labels(self) -> Labels:
-        """What it is asked about its data."""
-        return Labels(self.task_class, self.task_config, self.config)
-
-    @property
-    def stream(self) -> tuple[Any, ...] | None:
-        """What tasks must agree on to share a stream of frames; None where the task has none."""
-        if self.task_class.runner != "frames":
-            return None
-        from audiossl.superb.frames import SHARED
-        from audiossl.superb.hearing import Hearing
-
-        return (Hearing.of(self.task_config), *(getattr(self.config, key) for key in SHARED))
-
-    def variant(self, stride: int) -> str:
-        """In what it differs from the published protocol, the settings that are not the recipe's included. stride: of the upstream, samples."""
-        at = getattr(self.task_class, "variant_at", None)
-        told = at(stride) if at is not None else getattr(self.task_class, "variant", "")
-        plain = load_job(self.name).settings
-        changed = [
-            f"{key} {value}, not {plain.get(key)}"
-            for key, value in self.settings.items()
-            if value != plain.get(key) and key.rpartition(".")[2] not in _ONLY_NAMES
-        ]
-        return "; ".join(part for part in (told, *changed) if part)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All that was chosen and that the score depends on, flat: `superb.steps` and so on."""
-        tables = {"task": to_table(self.task_config), "superb": to_table(self.config)}
-        left_out = _ONLY_COST if self.stream is not None else _ONLY_COST | {"batch_seconds"}
-        return {"task": self.task_name} | {
-            f"{section}.{key}": value
-            for section, table in tables.items()
-            for key, value in table.items()
-            if key not in left_out
-        }
 
 
 def load_job(name: str, overrides: Tables | None = None) -> Job:
@@ -98,7 +38,7 @@ def load_job(name: str, overrides: Tables | None = None) -> Job:
         if section not in {"task", "superb"}:
             raise ValueError(f"{place}: unknown table [{section}]; {registry.suggestion(section, ['task', 'superb'])}")
     task_class, task_config = named_config("tasks", tables["task"], f"{place}: task")
-    config = build(_runner(task_class).Config, tables.get("superb", {}), f"{place}: superb")
+    config = build(runner_of(task_class).Config, tables.get("superb", {}), f"{place}: superb")
     return Job(name, tables["task"]["name"], task_class, task_config, config)
 
 
@@ -126,6 +66,19 @@ def load_jobs(names: Sequence[str], overrides: Tables) -> list[Job]:
     return [load_job(name, tables) for name, tables in own.items()]
 
 
+def variant(job: Job, stride: int) -> str:
+    """In what a job differs from the published protocol, the settings that are not the recipe's included. stride: of the upstream, samples."""
+    at = getattr(job.task_class, "variant_at", None)
+    told = at(stride) if at is not None else getattr(job.task_class, "variant", "")
+    plain = load_job(job.name).settings
+    changed = [
+        f"{key} {value}, not {plain.get(key)}"
+        for key, value in job.settings.items()
+        if value != plain.get(key) and key.rpartition(".")[2] not in _ONLY_NAMES
+    ]
+    return "; ".join(part for part in (told, *changed) if part)
+
+
 def groups(jobs: Sequence[Job], data: Path) -> list[list[Job]]:
     """Put together what can share a stream of frames: tasks whose folders `data/<task>` are one and who agree on the batches."""
     found: dict[tuple[Any, ...], list[Job]] = {}
@@ -135,48 +88,32 @@ def groups(jobs: Sequence[Job], data: Path) -> list[list[Job]]:
     return list(found.values())
 
 
-def run_jobs(
-    jobs: Sequence[Job],
-    *,
-    upstream: str,
-    source: FeatureSource,
-    data: Path,
-    out: Path,
-    seed: int,
-    device: str,
-    log: Callable[[str], None],
-) -> list[Score]:
+def run_jobs(jobs: Sequence[Job], evaluation: Evaluation, out: Path) -> list[Score]:
     """Score an upstream on one task, or on several that learn from the same directories; each writes into `out/<task>` when it is done.
 
     Tasks that need frames share the forwards; ValueError where their batches differ, and for labels that one of them lacks, before anything is run.
     """
-    from audiossl.superb import frames
-
     for job in jobs:
-        job.labels.check(data)
-    digests = {job.name: job.labels.digest(data) for job in jobs}
-    given: dict[str, Any] = {
-        "upstream": source, "upstream_name": upstream, "data": data, "seed": seed, "log": log, "device": device
-    }  # fmt: skip
+        job.labels.check(evaluation.data)
+    digests = {job.name: job.labels.digest(evaluation.data) for job in jobs}
     scores: dict[str, Score] = {}
     together = [job for job in jobs if job.stream is not None]
     if together:
-        entries = [frames.Entry(job.name, job.task_class, job.task_config, job.config) for job in together]
-        for job, score in zip(together, frames.run_together(entries, out=out, **given), strict=True):
-            scores[job.name] = _written(job, score, out, digests[job.name], source)
+        for job, score in zip(together, together[0].runner.run_together(together, evaluation, out), strict=True):
+            scores[job.name] = _written(job, score, out, digests[job.name], evaluation.upstream)
     for job in jobs:
         if job.stream is None:
-            score = job.runner.run(job.name, job.task_class, job.task_config, job.config, out=out / job.name, **given)
-            scores[job.name] = _written(job, score, out, digests[job.name], source)
+            score = job.runner.run(job, evaluation, out / job.name)
+            scores[job.name] = _written(job, score, out, digests[job.name], evaluation.upstream)
     return [scores[job.name] for job in jobs]
 
 
 def _written(job: Job, score: Score, out: Path, data: str, source: FeatureSource) -> Score:
     """Write a score with all that tells it from others; data: digest of what it was trained and tested on."""
-    variant = "; ".join(filter(None, (job.variant(source.shape.stride), score.more.get("variant"))))
+    differs = "; ".join(filter(None, (variant(job, source.shape.stride), score.more.get("variant"))))
     said = {
         **score.more,
-        **({"variant": variant} if variant else {}),
+        **({"variant": differs} if differs else {}),
         "protocol": job.settings,
         "data": data,
         "upstream_digest": source.digest,
@@ -188,15 +125,16 @@ def _written(job: Job, score: Score, out: Path, data: str, source: FeatureSource
     return told
 
 
-def is_finished(job: Job, out: Path, *, source: FeatureSource, data: Path, seed: int) -> bool:
+def is_finished(job: Job, evaluation: Evaluation, out: Path) -> bool:
     """Whether `out/<task>` has a score of this upstream by this protocol, with this seed, on this data and these labels."""
     place = out / job.name
     if not (place / FILE_NAME).is_file():
         return False
     wanted = {
-        "task": job.name, "protocol": job.settings, "data": job.labels.digest(data), "upstream_digest": source.digest
+        "task": job.name, "protocol": job.settings, "data": job.labels.digest(evaluation.data),
+        "upstream_digest": evaluation.upstream.digest,
     }  # fmt: skip
-    return any(row.seed == seed and wanted.items() <= row.more.items() for row in read_results(place))
+    return any(row.seed == evaluation.seed and wanted.items() <= row.more.items() for row in read_results(place))
 
 
 def open_upstream(name: str, data: Path, *, seed: int, device: str) -> FeatureSource:
@@ -228,10 +166,6 @@ def _first(data: Path) -> Path:
 def folder_name(upstream: str) -> str:
     """Turn an upstream into the name of a folder."""
     return re.sub(r"[^A-Za-z0-9+._-]+", "-", upstream).strip("-.") or "upstream"
-
-
-def _runner(task_class: Any) -> Any:
-    return importlib.import_module(f"audiossl.superb.{task_class.runner}")
 
 
 def _keys(config: Any) -> set[str]:

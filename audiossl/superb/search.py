@@ -18,19 +18,18 @@ from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
 from audiossl.data.progress import progress
 from audiossl.diagnostics.subsequence_dtw import detection_scores, subsequence_dtw
-from audiossl.superb.labels import Labels
 from audiossl.superb.layer_store import Precision, StoredLayers, bytes_needed, store_layers
 from audiossl.superb.score import Score
 from audiossl.tasks.query_by_example import Truth
 from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from torch import Tensor
 
     from audiossl.diagnostics.sources import FeatureSource
+    from audiossl.superb.job import Evaluation, Job
 
 DOCUMENTS, DEV, EVAL = "documents", "queries_dev", "queries_eval"
 _JOURNAL = "dev.json"
@@ -62,45 +61,32 @@ class Moments(NamedTuple):
     squares: np.ndarray
 
 
-def run(
-    task_name: str,
-    task_class: Any,
-    task_config: Any,
-    config: Config,
-    *,
-    upstream: FeatureSource,
-    upstream_name: str,
-    data: Path,
-    out: Path,
-    seed: int,
-    log: Callable[[str], None],
-    device: str,
-) -> Score:
+def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     """Search with every layer for the development queries and with the best one for the others; nothing is random."""
-    ledger, layers = Ledger(device), _layers(config, upstream)
-    stores = _stores(data, out / "layers", upstream, layers, config, log)
-    search = _Search(task_class(task_config), task_config, stores, data, device)
-    name = task_class.metric[0]
-    facts = {"task": asdict(task_config), "data": Labels(task_class, task_config, config).digest(data)}
+    ledger, layers = Ledger(evaluation.device), _layers(job.config, evaluation.upstream)
+    stores = _stores(evaluation, out / "layers", layers, job.config)
+    search = _Search(job.task_class(job.task_config), job.task_config, stores, evaluation)
+    name = job.task_class.metric[0]
+    facts = {"task": asdict(job.task_config), "data": job.labels.digest(evaluation.data)}
     by_layer = _earlier(out, stores, facts)
-    for layer in progress(layers, len(layers), f"{task_name}: layers"):
+    for layer in progress(layers, len(layers), f"{job.name}: layers"):
         if layer not in by_layer:
             by_layer[layer] = search.values(DEV, layer)[name]
             write_json(out / "layers" / _JOURNAL, {**facts, "dev": list(by_layer.items())})
     best = max(layers, key=by_layer.__getitem__)
-    log(f"{task_name}: layer {best} has the best {name} on {DEV}, {by_layer[best]:.4f}")
+    evaluation.log(f"{job.name}: layer {best} has the best {name} on {DEV}, {by_layer[best]:.4f}")
     values = search.values(EVAL, best)
     ledger.forwards = sum(store.forwards for store in stores.values())
     alone = len(stores[DEV].ids) + len(stores[EVAL].ids) + 2 * len(stores[DOCUMENTS].ids)
     ledger.alone_forwards = len(layers) * alone  # a pass for each layer and set of queries
     shutil.rmtree(out / "layers")
     return Score(
-        task=task_name,
-        upstream=upstream_name,
+        task=job.name,
+        upstream=evaluation.upstream_name,
         values=values,
         metric=name,
         learning_rate=None,
-        seed=seed,
+        seed=evaluation.seed,
         selection=f"dev {name}",
         step=0,
         parameters=0,
@@ -116,14 +102,14 @@ class _Search:
     task: Any
     config: Any
     stores: dict[str, StoredLayers]
-    data: Path
-    device: str
+    evaluation: Evaluation
 
     def values(self, part: str, layer: int) -> dict[str, float]:
         """What a search with a layer for the queries of a directory scores."""
         queries, documents = self.stores[part], self.stores[DOCUMENTS]
-        found = searched(queries, documents, layer, self.config, device=self.device)
-        truth = Truth.read(self.data / part, self.data / DOCUMENTS, documents.ids)
+        found = searched(queries, documents, layer, self.config, device=self.evaluation.device)
+        data = self.evaluation.data
+        truth = Truth.read(data / part, data / DOCUMENTS, documents.ids)
         values: dict[str, float] = self.task.evaluate(found, queries.ids, documents.ids, truth)
         return values
 
@@ -189,16 +175,10 @@ def _layers(config: Config, upstream: FeatureSource) -> tuple[int, ...]:
     return config.layers or tuple(range(upstream.num_layers))
 
 
-def _stores(
-    data: Path,
-    folder: Path,
-    upstream: FeatureSource,
-    layers: tuple[int, ...],
-    config: Config,
-    log: Callable[[str], None],
-) -> dict[str, StoredLayers]:
+def _stores(evaluation: Evaluation, folder: Path, layers: tuple[int, ...], config: Config) -> dict[str, StoredLayers]:
     """Frames of documents and queries; ValueError where they would take more than `cache_gb`."""
-    manifests = {part: Manifest.open(data / part) for part in (DOCUMENTS, DEV, EVAL)}
+    upstream, log = evaluation.upstream, evaluation.log
+    manifests = {part: Manifest.open(evaluation.data / part) for part in (DOCUMENTS, DEV, EVAL)}
     size = sum(bytes_needed(manifest, upstream, len(layers), config.precision) for manifest in manifests.values())
     if size > 1e9 * config.cache_gb:
         raise ValueError(

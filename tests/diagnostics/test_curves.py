@@ -107,13 +107,15 @@ def test_a_damaged_reference_is_named(tmp_path):
 def test_differences_are_those_that_matter(shipped):
     same = {**SETTINGS, "train": {"max_steps": 250, "seed": 9}, "data": {"num_workers": 0}, "run": RUN}
     assert shipped.differences(same) == []
+    newer = {**same, "encoder": {**same["encoder"], "new_option": False, "new_rate": 0.0}}
+    assert shipped.differences(newer) == []
     other = {**SETTINGS, "optim": {"peak_lr": 0.002, "warmup_steps": 5}, "run": {**RUN, "data_seconds": 72.0}}
     assert shipped.differences(other) == [
         "other data: 10 utterances of 0.02 h, here 10 of 0.01 h (toys)",
         "other settings: optim.peak_lr 0.002 (here 0.001), optim.warmup_steps 5 (here none)",
     ]
-    many = {**SETTINGS, "encoder": {f"k{number}": number for number in range(9)}, "run": RUN}
-    assert shipped.differences(many)[0].endswith("encoder.k5 5 (here none) and 3 more")
+    many = {**SETTINGS, "encoder": {f"k{number}": number for number in range(1, 10)}, "run": RUN}
+    assert shipped.differences(many)[0].endswith("encoder.k6 6 (here none) and 3 more")
 
 
 def test_the_page_draws_the_reference_of_the_recipe(shipped, experiment, tmp_path, capsys):

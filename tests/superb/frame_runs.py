@@ -11,7 +11,8 @@ from audiossl.contracts import EncoderOutput
 from audiossl.data.audio import write_audio
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.sources import FeatureSource
-from audiossl.superb.frames import Config, Entry, run_together
+from audiossl.superb.frames import Config, run_together
+from audiossl.superb.job import Evaluation, Job
 
 RATE, STRIDE, DIM, LAYERS = 16_000, 320, 6, 3
 SIZES = {"train": 10, "dev": 4, "test": 3}
@@ -58,31 +59,22 @@ class Upstream:
         return FeatureSource("pieces", "ab" * 32, RATE, LAYERS, DIM, STRIDE, STRIDE, self)
 
 
-def entry(name="asr", task="speech_recognition", task_settings=None, **settings):
+def job(name="asr", task="speech_recognition", task_settings=None, **settings):
     cls = registry.get("tasks", task)
     table = {"learning_rates": [1e-2], "steps": 6, "eval_every": 3, "batch_utterances": 4, "num_workers": 0}
     given = cls.Config.tiny() if task_settings is None else build(cls.Config, task_settings, "task")
-    return Entry(name, cls, given, build(Config, table | settings, "superb"))
+    return Job(name, task, cls, given, build(Config, table | settings, "superb"))
 
 
 def phones(**settings):
     table = {"column": "utt2phones", "vocabulary": "training", "projector_dim": 4}
-    return entry("pr", "phone_recognition", table, **({"accumulate": 2, "steps": 4, "eval_every": 2} | settings))
+    return job("pr", "phone_recognition", table, **({"accumulate": 2, "steps": 4, "eval_every": 2} | settings))
 
 
-def train(entries, data, out, upstream=None, log=None):
-    upstream = upstream or Upstream()
-    entries = entries if isinstance(entries, list) else [entries]
-    return run_together(
-        entries,
-        upstream=upstream.source,
-        upstream_name="pieces",
-        data=data,
-        out=out,
-        seed=3,
-        log=(lambda line: None) if log is None else log.append,
-        device="cpu",
-    )
+def train(jobs, data, out, upstream=None, log=None):
+    said = (lambda line: None) if log is None else log.append
+    evaluation = Evaluation((upstream or Upstream()).source, "pieces", data, 3, "cpu", said)
+    return run_together(jobs if isinstance(jobs, list) else [jobs], evaluation, out)
 
 
 def checkpoint(out, name):

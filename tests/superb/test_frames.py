@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from frame_runs import DIM, LAYERS, SIZES, Upstream, assert_same_heads, checkpoint, entry, make_corpus, phones, train
+from frame_runs import DIM, LAYERS, SIZES, Upstream, assert_same_heads, checkpoint, job, make_corpus, phones, train
 from torch import nn
 
 from audiossl import registry
@@ -16,8 +16,9 @@ from audiossl.config import build, find_recipe, load_toml
 from audiossl.contracts import StepOutput
 from audiossl.data.manifest import Manifest
 from audiossl.nn.task import Task
-from audiossl.superb.frames import SHARED, Config, Entry, run
+from audiossl.superb.frames import SHARED, Config
 from audiossl.superb.heads import Head
+from audiossl.superb.job import Job
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +27,9 @@ def data(tmp_path_factory):
 
 
 def test_several_rates_together_equal_each_alone(data, tmp_path):
-    together = train(entry(learning_rates=[1e-2, 3e-3]), data, tmp_path / "both")[0]
-    first = train(entry(learning_rates=[1e-2]), data, tmp_path / "first")[0]
-    second = train(entry(learning_rates=[3e-3]), data, tmp_path / "second")[0]
+    together = train(job(learning_rates=[1e-2, 3e-3]), data, tmp_path / "both")[0]
+    first = train(job(learning_rates=[1e-2]), data, tmp_path / "first")[0]
+    second = train(job(learning_rates=[3e-3]), data, tmp_path / "second")[0]
     heads = [checkpoint(tmp_path / name, "asr")["heads"] for name in ("both", "first", "second")]
     assert_same_heads(heads[0], heads[1] + heads[2])
     assert not torch.equal(heads[1][0]["weights"]["classifier.weight"], heads[2][0]["weights"]["classifier.weight"])
@@ -39,8 +40,8 @@ def test_several_rates_together_equal_each_alone(data, tmp_path):
 
 def test_tasks_together_equal_each_alone(data, tmp_path):
     upstream = Upstream()
-    pr, asr = train([phones(), entry()], data, tmp_path / "both", upstream)
-    alone = [train(each, data, tmp_path / each.name)[0] for each in (phones(), entry())]
+    pr, asr = train([phones(), job()], data, tmp_path / "both", upstream)
+    alone = [train(each, data, tmp_path / each.name)[0] for each in (phones(), job())]
     for score, other in zip((pr, asr), alone, strict=True):
         assert_same_heads(
             checkpoint(tmp_path / "both", score.task)["heads"], checkpoint(tmp_path / score.task, score.task)["heads"]
@@ -51,20 +52,20 @@ def test_tasks_together_equal_each_alone(data, tmp_path):
 
 
 def test_forwards_are_counted(data, tmp_path):
-    (score,) = train(entry(learning_rates=[1e-2, 1e-3], batch_utterances=5), data, tmp_path)
+    (score,) = train(job(learning_rates=[1e-2, 1e-3], batch_utterances=5), data, tmp_path)
     # 6 steps of 5 utterances, two evaluations on dev, one on test.
     once = 6 * 5 + 2 * SIZES["dev"]
     assert score.cost.forwards == once + SIZES["test"]
     assert score.cost.alone_forwards == 2 * once + SIZES["test"]
-    (cached,) = train(entry(learning_rates=[1e-2, 1e-3], batch_utterances=5, cache_gb=1.0), data, tmp_path / "cached")
+    (cached,) = train(job(learning_rates=[1e-2, 1e-3], batch_utterances=5, cache_gb=1.0), data, tmp_path / "cached")
     assert cached.cost.forwards == sum(SIZES.values())
     assert cached.cost.alone_forwards == score.cost.alone_forwards
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_cached_frames_train_what_recomputed_ones_do(data, tmp_path, workers):
-    plain = train(entry(), data, tmp_path / "plain")[0]
-    cached = train(entry(cache_gb=1.0, num_workers=workers), data, tmp_path / "cached")[0]
+    plain = train(job(), data, tmp_path / "plain")[0]
+    cached = train(job(cache_gb=1.0, num_workers=workers), data, tmp_path / "cached")[0]
     assert_same_heads(checkpoint(tmp_path / "cached", "asr")["heads"], checkpoint(tmp_path / "plain", "asr")["heads"])
     assert cached.values == plain.values
 
@@ -73,9 +74,9 @@ def test_a_cache_that_is_too_small_changes_nothing_but_the_cost(data, tmp_path):
     # Rounded to float16, cached or not. The budget holds dev and half of train.
     most = sum(int(np.ceil(d * 50)) for name in ("dev", "train") for d in Manifest.open(data / name).durations)
     settings = {"cache_dtype": "float16", "steps": 8, "eval_every": 4}
-    whole = train(entry(cache_gb=1.0, **settings), data, tmp_path / "whole")[0]
-    half = train(entry(cache_gb=0.6 * most * LAYERS * DIM * 2 / 1e9, **settings), data, tmp_path / "half")[0]
-    plain = train(entry(**settings), data, tmp_path / "plain")[0]
+    whole = train(job(cache_gb=1.0, **settings), data, tmp_path / "whole")[0]
+    half = train(job(cache_gb=0.6 * most * LAYERS * DIM * 2 / 1e9, **settings), data, tmp_path / "half")[0]
+    plain = train(job(**settings), data, tmp_path / "plain")[0]
     assert_same_heads(checkpoint(tmp_path / "whole", "asr")["heads"], checkpoint(tmp_path / "half", "asr")["heads"])
     assert whole.cost.forwards < half.cost.forwards < plain.cost.forwards
     weights = [
@@ -102,14 +103,14 @@ def train_and_kill(at, *given):
 @pytest.mark.parametrize("cache_gb", [0.0, 1.0])
 def test_a_killed_run_goes_on_to_the_same_bits(data, tmp_path, cache_gb):
     settings = {"steps": 9, "cache_gb": cache_gb, "batch_utterances": 3}
-    entries = [phones(**settings | {"steps": 4}), entry(learning_rates=[1e-2, 1e-3], **settings)]
-    scores = train(entries, data, tmp_path / "straight")
+    jobs = [phones(**settings | {"steps": 4}), job(learning_rates=[1e-2, 1e-3], **settings)]
+    scores = train(jobs, data, tmp_path / "straight")
     killed = tmp_path / "killed"
     for at in (14, 4, 12):  # between two evaluations, then before the next one, then after it
         with pytest.raises(KeyboardInterrupt):
-            train_and_kill(at, entries, data, killed)
+            train_and_kill(at, jobs, data, killed)
     assert checkpoint(killed, "asr")["position"] == 6  # so that not all was trained again
-    again = train(entries, data, killed)
+    again = train(jobs, data, killed)
     for name in ("pr", "asr"):
         one, other = checkpoint(tmp_path / "straight", name), checkpoint(killed, name)
         assert one["position"] == other["position"]
@@ -127,27 +128,27 @@ def test_a_killed_run_goes_on_to_the_same_bits(data, tmp_path, cache_gb):
 
 
 def test_tasks_that_were_interrupted_together_go_on_apart(data, tmp_path):
-    entries = [phones(steps=6), entry()]
-    straight = train(entries[1], data, tmp_path / "straight")[0]
+    jobs = [phones(steps=6), job()]
+    straight = train(jobs[1], data, tmp_path / "straight")[0]
     with pytest.raises(KeyboardInterrupt):
-        train_and_kill(9, entries, data, tmp_path / "killed")
+        train_and_kill(9, jobs, data, tmp_path / "killed")
     assert checkpoint(tmp_path / "killed", "asr")["position"] == 3
-    score = train(entries[1], data, tmp_path / "killed")[0]
+    score = train(jobs[1], data, tmp_path / "killed")[0]
     assert score.values == straight.values
-    train(entries, data, tmp_path / "killed")  # pr is behind and catches up
+    train(jobs, data, tmp_path / "killed")  # pr is behind and catches up
     assert checkpoint(tmp_path / "killed", "pr")["position"] == 12
 
 
 def test_a_finished_run_is_only_scored_again(data, tmp_path):
-    first = train(entry(), data, tmp_path)[0]
+    first = train(job(), data, tmp_path)[0]
     upstream = Upstream()
-    second = train(entry(), data, tmp_path, upstream)[0]
+    second = train(job(), data, tmp_path, upstream)[0]
     assert second.values == first.values
     assert upstream.calls == 1
     with pytest.raises(
         ValueError, match=r"was trained with superb.eval_every 3, now 2; choose another --out, or delete"
     ):
-        train(entry(eval_every=2), data, tmp_path)
+        train(job(eval_every=2), data, tmp_path)
 
 
 def test_heads_that_are_chosen_on_test_are_kept_only_for_its_labels(data, tmp_path):
@@ -160,7 +161,7 @@ def test_heads_that_are_chosen_on_test_are_kept_only_for_its_labels(data, tmp_pa
 
 
 def test_the_best_state_on_dev_is_scored(data, tmp_path):
-    (score,) = train(entry(learning_rates=[1e-1, 1e-5], steps=12), data, tmp_path)
+    (score,) = train(job(learning_rates=[1e-1, 1e-5], steps=12), data, tmp_path)
     state = checkpoint(tmp_path, "asr")
     assert score.learning_rate == min(score.dev, key=score.dev.get)
     assert score.step == state["heads"][list(score.dev).index(score.learning_rate)]["dev"]["step"]
@@ -172,11 +173,7 @@ def test_the_best_state_on_dev_is_scored(data, tmp_path):
 
 
 def test_one_task_by_itself(data, tmp_path):
-    one = phones()
-    score = run(
-        one.name, one.task_class, one.task_config, one.config,
-        upstream=Upstream().source, upstream_name="pieces", data=data, out=tmp_path, seed=3, log=print, device="cpu",
-    )  # fmt: skip
+    (score,) = train(phones(), data, tmp_path)
     assert score.task == "pr"
     assert set(score.values) == {"per"}
     score.write(tmp_path)
@@ -210,10 +207,10 @@ def test_unusable_recordings_are_left_out_and_named(data, tmp_path):
         "".join(f"train{number} {seconds}\n" for number, seconds in enumerate(durations))
     )
     log = []
-    train(entry(max_bad_fraction=0.2), tmp_path / "data", tmp_path / "out", log=log)
+    train(job(max_bad_fraction=0.2), tmp_path / "data", tmp_path / "out", log=log)
     assert sum("left out" in line and "none.wav" in line for line in log) == 1
     with pytest.raises(ValueError, match="max_bad_fraction"):
-        train(entry(), tmp_path / "data", tmp_path / "other")
+        train(job(), tmp_path / "data", tmp_path / "other")
 
 
 SEEN = []
@@ -259,7 +256,7 @@ def _note(piece):
 
 def starts(**settings):
     table = {"learning_rates": [0.125], "steps": 5, "eval_every": 1, "num_workers": 0, "cache_gb": 1.0}
-    return Entry("starts", Starts, Starts.Config(), build(Config, table | settings, "superb"))
+    return Job("starts", "starts", Starts, Starts.Config(), build(Config, table | settings, "superb"))
 
 
 def test_crops_are_random_and_labels_know_their_place(data, tmp_path):
@@ -302,21 +299,21 @@ def test_without_dev_the_last_step_counts(data, tmp_path):
     with pytest.raises(ValueError, match="to choose one of 2 learning rates on; add it, or give one rate"):
         train(starts(learning_rates=[1.0, 2.0]), tmp_path / "data", tmp_path / "two")
     with pytest.raises(ValueError, match="dev: no such directory, and asr chooses on it"):
-        train(entry(), tmp_path / "data", tmp_path / "three")
+        train(job(), tmp_path / "data", tmp_path / "three")
 
 
 def test_what_cannot_be_trained_is_said_before_it_is(data, tmp_path):
     with pytest.raises(ValueError, match="superb.batch_utterances: asr has 4, pr 3; tasks that are trained together"):
-        train([entry(), phones(batch_utterances=3)], data, tmp_path)
+        train([job(), phones(batch_utterances=3)], data, tmp_path)
     with pytest.raises(ValueError, match="task.crop_seconds: asr and starts differ"):
-        train([entry(batch_utterances=4), starts(batch_utterances=4, cache_gb=0.0)], data, tmp_path)
+        train([job(batch_utterances=4), starts(batch_utterances=4, cache_gb=0.0)], data, tmp_path)
     with pytest.raises(ValueError, match="one is given twice"):
-        train([entry(), entry()], data, tmp_path)
+        train([job(), job()], data, tmp_path)
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data" / "dev" / "text").unlink()
     upstream = Upstream()
     with pytest.raises(ValueError, match="dev/text: no such file"):
-        train(entry(), tmp_path / "data", tmp_path / "out", upstream)
+        train(job(), tmp_path / "data", tmp_path / "out", upstream)
     assert upstream.calls == 0
 
 
@@ -352,14 +349,14 @@ def test_updates_follow_the_schedule_also_after_a_kill(data, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Head, "update", noting)
-        train(entry(**settings), data, tmp_path / "straight")
+        train(job(**settings), data, tmp_path / "straight")
         assert seen == pytest.approx([0.0, 0.005, 0.01, 0.0075, 0.005, 0.0025])
         with pytest.raises(KeyboardInterrupt):
-            train_and_kill(8, entry(**settings), data, tmp_path / "killed")
-        train(entry(**settings), data, tmp_path / "killed")
+            train_and_kill(8, job(**settings), data, tmp_path / "killed")
+        train(job(**settings), data, tmp_path / "killed")
     heads = [checkpoint(tmp_path / name, "asr")["heads"] for name in ("straight", "killed")]
     assert_same_heads(*heads)
-    train(entry(**settings | {"schedule": "constant", "warmup_steps": 0}), data, tmp_path / "constant")
+    train(job(**settings | {"schedule": "constant", "warmup_steps": 0}), data, tmp_path / "constant")
     other = checkpoint(tmp_path / "constant", "asr")["heads"][0]["weights"]
     assert not torch.equal(other["classifier.weight"], heads[0][0]["weights"]["classifier.weight"])
 

@@ -19,8 +19,9 @@ from audiossl.data.manifest import Manifest
 from audiossl.data.trim import trim_silence
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.nn.task import Task
-from audiossl.superb.frames import Config, Entry
+from audiossl.superb.frames import Config
 from audiossl.superb.hearing import CHUNK_START, Chunks, Heard, Hearing, seconds_left
+from audiossl.superb.job import Job
 from audiossl.tasks.diarization import Diarization
 from audiossl.tasks.speaker_verification import SpeakerVerification
 
@@ -171,7 +172,8 @@ def _place(piece):
 
 def listening(task=None, **settings):
     table = {"learning_rates": [1e-3], "steps": 12, "eval_every": 12, "num_workers": 0, "batch_utterances": 2}
-    return Entry("listening", Listening, Listening.Config(**(task or {})), build(Config, table | settings, "superb"))
+    config = build(Config, table | settings, "superb")
+    return Job("listening", "listening", Listening, Listening.Config(**(task or {})), config)
 
 
 @pytest.mark.parametrize("cache_gb", [0.0, 1.0])

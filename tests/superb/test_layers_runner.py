@@ -12,6 +12,7 @@ from audiossl import registry
 from audiossl.cli.main import main
 from audiossl.data.manifest import Manifest
 from audiossl.superb import layers
+from audiossl.superb.job import Evaluation, Job
 from audiossl.superb.layers import Config, run, slower
 from audiossl.superb.run import load_job
 
@@ -21,8 +22,8 @@ SMALL = {"costs": (1e-2, 1e-1), "folds": 4, "num_workers": 0, "batch_seconds": 4
 def score(data, out, config, *, deaf=(0, 2), **task):
     cls = registry.get("tasks", "caller")
     features, calls = source(deaf=deaf)
-    given = {"upstream": features, "upstream_name": "tones", "data": data, "out": out, "seed": 3, "device": "cpu"}
-    return run("callers", cls, cls.Config(**task), config, log=print, **given), calls
+    job = Job("callers", "caller", cls, cls.Config(**task), config)
+    return run(job, Evaluation(features, "tones", data, 3, "cpu", print), out), calls
 
 
 def calls_of(count, *, callers=3):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from frame_runs import RATE, Upstream, assert_same_heads, checkpoint, entry, train
+from frame_runs import RATE, Upstream, assert_same_heads, checkpoint, job, train
 
 from audiossl.data.audio import write_audio
 from audiossl.data.manifest import Manifest
@@ -33,7 +33,7 @@ def data(tmp_path_factory):
 
 
 def separate(**settings):
-    return entry("ss", "separation", **settings)
+    return job("ss", "separation", **settings)
 
 
 def test_cached_frames_train_what_recomputed_ones_do(data, tmp_path):

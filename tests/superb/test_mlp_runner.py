@@ -13,6 +13,7 @@ from audiossl.cli.main import main
 from audiossl.data.manifest import Manifest
 from audiossl.diagnostics.mlp_training import predictions
 from audiossl.superb import mlp
+from audiossl.superb.job import Evaluation, Job
 from audiossl.superb.mlp import Config, run
 from audiossl.superb.parts import left_out
 
@@ -26,9 +27,8 @@ def score(data, out, config, *, deaf=(), **task):
     cls = registry.get("tasks", "attribute")
     assert cls.runner == "mlp"
     features, calls = source(deaf=deaf)
-    said = []
-    given = {"upstream": features, "upstream_name": "tones", "data": data, "out": out, "seed": 3, "device": "cpu"}
-    return run("x", cls, cls.Config(**task), config, log=said.append, **given), calls
+    job = Job("x", "attribute", cls, cls.Config(**task), config)
+    return run(job, Evaluation(features, "tones", data, 3, "cpu", print), out), calls
 
 
 def singles(count, column="utt2sound"):

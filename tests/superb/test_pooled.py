@@ -19,6 +19,7 @@ from audiossl.diagnostics.batched_heads import HeadGrid, HeadShape
 from audiossl.diagnostics.head_training import shuffled
 from audiossl.diagnostics.sources import FeatureSource
 from audiossl.superb import pooled
+from audiossl.superb.job import Evaluation, Job
 from audiossl.superb.pooled import Config, run
 
 RATE, HOP, TONES = 16_000, 400, (400, 1200, 2400)
@@ -66,10 +67,9 @@ def words(counts, column="utt2keyword"):
 def score(task, config, data, out, **more):
     cls = registry.get("tasks", task)
     features, calls = source()
-    given = {"upstream": features, "upstream_name": "tones", "data": data, "out": out, "seed": 3, "device": "cpu"}
     said = []
-    found = run(task, cls, cls.Config(**more), config, log=said.append, **given)
-    return found, calls, said
+    job = Job(task, task, cls, cls.Config(**more), config)
+    return run(job, Evaluation(features, "tones", data, 3, "cpu", said.append), out), calls, said
 
 
 @pytest.fixture(scope="module")

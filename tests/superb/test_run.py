@@ -15,6 +15,7 @@ from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.results import read_results
 from audiossl.diagnostics.sources import fbank_source
 from audiossl.superb import pooled
+from audiossl.superb.job import Evaluation
 from audiossl.superb.recipes import task_names
 from audiossl.superb.run import (
     folder_name,
@@ -24,6 +25,7 @@ from audiossl.superb.run import (
     load_jobs,
     open_upstream,
     run_jobs,
+    variant,
 )
 from audiossl.superb.score import Score
 from audiossl.superb.table import make_table, read_scores
@@ -132,11 +134,12 @@ def test_one_task(data, tmp_path, capsys):
     assert f"not as published    {Keyword.variant}" in out
     assert any(note.startswith("ks: not the published protocol: ") for note in make_table([row]).notes)
     job = load_job("ks", {"superb": {"steps": 60, "eval_every": 20}})
-    known = {"source": open_upstream("fbank", data / "ks", seed=0, device="cpu"), "data": data / "ks"}
-    assert is_finished(job, place, **known, seed=1337)
-    assert not is_finished(job, place, **known, seed=1)
-    assert not is_finished(job, place, source=replace(known["source"], digest="another"), data=data / "ks", seed=1337)
-    assert not is_finished(load_job("ks"), place, **known, seed=1337)
+    source = open_upstream("fbank", data / "ks", seed=0, device="cpu")
+    known = Evaluation(source, "fbank", data / "ks", 1337, "cpu", print)
+    assert is_finished(job, known, place)
+    assert not is_finished(job, replace(known, seed=1), place)
+    assert not is_finished(job, replace(known, upstream=replace(source, digest="another")), place)
+    assert not is_finished(load_job("ks"), known, place)
     code, out, _ = run([*words, "--json"], capsys)
     assert json.loads(out)["values"]["accuracy"] == row.value
 
@@ -188,10 +191,10 @@ def test_corrected_labels_are_scored_again(data, tmp_path, capsys):
 def test_an_error_that_nobody_expects_loses_no_table(data, tmp_path, capsys, monkeypatch):
     plain = pooled.run
 
-    def failing(name, *given, **settings):
-        if name == "ks":
+    def failing(job, *given):
+        if job.name == "ks":
             raise MemoryError("no more of it")
-        return plain(name, *given, **settings)
+        return plain(job, *given)
 
     monkeypatch.setattr("audiossl.superb.pooled.run", failing)
     code, out, err = run(["all", "--upstream", "fbank", "--data", data, "--out", tmp_path, *QUICK], capsys)
@@ -213,21 +216,22 @@ def test_every_upstream_is_opened_before_the_first_task_is_run(data, tmp_path, c
 def test_labels_of_all_tasks_are_looked_for_before_the_first_is_trained(tmp_path, monkeypatch):
     write_three(tmp_path / "data")
     (tmp_path / "data" / "dev" / "utt2keyword").unlink()
-    monkeypatch.setattr("audiossl.superb.frames.run_together", lambda *_, **__: pytest.fail("was trained"))
+    monkeypatch.setattr("audiossl.superb.frames.run_together", lambda *_: pytest.fail("was trained"))
     with pytest.raises(ValueError, match=r"dev/utt2keyword: no such file"):
-        run_jobs([load_job("asr"), load_job("ks")], data=tmp_path / "data", out=tmp_path / "out", **FBANK)
+        run_jobs([load_job("asr"), load_job("ks")], on_fbank(tmp_path / "data"), tmp_path / "out")
 
 
 def test_a_row_is_written_when_its_task_is_done(tmp_path, monkeypatch):
     write_three(tmp_path / "data")
-    monkeypatch.setattr("audiossl.superb.frames.run_together", lambda entries, **_: [score_of(entries[0].name)])
-    monkeypatch.setattr("audiossl.superb.pooled.run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("broken")))
+    monkeypatch.setattr("audiossl.superb.frames.run_together", lambda jobs, *_: [score_of(jobs[0].name)])
+    monkeypatch.setattr("audiossl.superb.pooled.run", lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
     with pytest.raises(RuntimeError, match="broken"):
-        run_jobs([load_job("asr"), load_job("ks")], data=tmp_path / "data", out=tmp_path / "out", **FBANK)
+        run_jobs([load_job("asr"), load_job("ks")], on_fbank(tmp_path / "data"), tmp_path / "out")
     assert [row.name for row in read_results(tmp_path / "out" / "asr")] == ["superb asr wer"]
 
 
-FBANK = {"upstream": "fbank", "source": fbank_source(), "seed": 3, "device": "cpu", "log": print}
+def on_fbank(data, source=None):
+    return Evaluation(source or fbank_source(), "fbank", data, 3, "cpu", print)
 
 
 def score_of(name):
@@ -267,30 +271,29 @@ def test_misuse(tmp_path, capsys):
 
 def test_what_differs_from_the_published_code_is_in_every_row():
     jobs = {name: load_job(name) for name in task_names()}
-    silent = {name for name, job in jobs.items() if not job.variant(320) and not name.startswith(("hear_", "marble_"))}
+    silent = {name for name, job in jobs.items() if not variant(job, 320) and not name.startswith(("hear_", "marble_"))}
     assert silent == {"ic", "pr", "sid", "callers"}  # `sid` says it by its crops
     for job in jobs.values():
-        assert "Differs from the published code" not in (job.task_class.__doc__ or "") or job.variant(320)
-    assert "every 640 samples interpolated" in jobs["se"].variant(640)
-    assert "interpolated" not in jobs["se"].variant(320)
+        assert "Differs from the published code" not in (job.task_class.__doc__ or "") or variant(job, 320)
+    assert "every 640 samples interpolated" in variant(jobs["se"], 640)
+    assert "interpolated" not in variant(jobs["se"], 320)
     named = load_job("pr", {"task": {"column": "text", "lexicon": ["a.txt"]}})
-    assert named.variant(320) == jobs["pr"].variant(320)  # where data is
+    assert variant(named, 320) == variant(jobs["pr"], 320)  # where data is
 
 
 def test_what_the_official_protocol_reports_is_shown(data, tmp_path, monkeypatch):
     """Diarisation chooses the step by accuracy and is told in DER."""
     values = {"der": 7.0, "accuracy": 90.0}
 
-    def found(name, *_, upstream_name, seed, **__):
+    def found(job, evaluation, _):
         return Score(
-            task=name, upstream=upstream_name, values=values, metric="accuracy", learning_rate=1e-3, seed=seed, selection="dev accuracy",
-            step=1, parameters=1, cost=Cost(1, 1, 1.0, 1, None), official={"der": 6.0},
+            task=job.name, upstream=evaluation.upstream_name, values=values, metric="accuracy", learning_rate=1e-3,
+            seed=evaluation.seed, selection="dev accuracy", step=1, parameters=1, cost=Cost(1, 1, 1.0, 1, None), official={"der": 6.0},
         )  # fmt: skip
 
     monkeypatch.setattr("audiossl.superb.pooled.run", found)
     source = open_upstream("fbank", data / "ks", seed=0, device="cpu")
-    given = {"upstream": "fbank", "source": source, "data": data / "ks", "seed": 3, "device": "cpu", "log": print}
-    [score] = run_jobs([load_job("ks")], out=tmp_path, **given)
+    [score] = run_jobs([load_job("ks")], on_fbank(data / "ks", source), tmp_path)
     assert score.metric == "der"
     cell = make_table(read_scores([tmp_path])).cells["fbank", "ks"]
     assert (cell.value, cell.official, cell.seeds) == (7.0, 6.0, (3,))

@@ -11,6 +11,7 @@ from search_data import LAYERS, features, upstream, write
 from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
 from audiossl.superb import search
+from audiossl.superb.job import Evaluation, Job
 from audiossl.superb.layer_store import store_layers
 from audiossl.superb.search import Config, Moments, layer_moments, merged, run, searched
 from audiossl.tasks.query_by_example import QueryByExample, Truth
@@ -52,11 +53,13 @@ def by_hand(source, data, part, layer):
     return (scores - scores.mean(1, keepdims=True)) / np.clip(scores.std(1, keepdims=True), 1e-9, None)
 
 
-def given(data, out, source, said=print, *, config=CONFIG):
-    return run(
-        "query_by_example", QueryByExample, QueryByExample.Config(), config,
-        upstream=source, upstream_name="layers", data=data, out=out, seed=0, log=said, device="cpu",
-    )  # fmt: skip
+def evaluation(data, source):
+    return Evaluation(source, "layers", data, 0, "cpu", print)
+
+
+def given(data, out, source, *, config=CONFIG):
+    job = Job("query_by_example", "query_by_example", QueryByExample, QueryByExample.Config(), config)
+    return run(job, evaluation(data, source), out)
 
 
 @pytest.mark.parametrize("part", ["queries_dev", "queries_eval"])
@@ -125,10 +128,10 @@ def test_an_interrupted_search_goes_on(data, tmp_path, monkeypatch):
 
 def test_layers_searched_with_other_settings_are_searched_again(data, tmp_path):
     source, _ = upstream()
-    stores = search._stores(data, tmp_path / "layers", source, (0, 1, 2), CONFIG, print)
+    stores = search._stores(evaluation(data, source), tmp_path / "layers", (0, 1, 2), CONFIG)
     journal = tmp_path / "layers" / "dev.json"
     journal.write_text(json.dumps({"task": {"distance": "cosine"}, "dev": [[0, 0.5]]}))
-    stores = search._stores(data, tmp_path / "layers", source, (0, 1, 2), CONFIG, print)
+    stores = search._stores(evaluation(data, source), tmp_path / "layers", (0, 1, 2), CONFIG)
     assert search._earlier(tmp_path, stores, {"task": {"distance": "cosine_exp"}}) == {}
     assert search._earlier(tmp_path, stores, {"task": {"distance": "cosine"}}) == {0: 0.5}
     assert search._earlier(tmp_path, stores, {"task": {"distance": "cosine"}, "data": "other labels"}) == {}
@@ -146,7 +149,7 @@ def test_chosen_layers_alone_and_faults(data, tmp_path):
 
 def test_moments_are_those_of_all_frames_at_once(data, tmp_path, monkeypatch):
     monkeypatch.setattr(search, "_GROUP_FRAMES", 77)
-    store = search._stores(data, tmp_path, upstream()[0], (0, 1, 2), CONFIG, print)["documents"]
+    store = search._stores(evaluation(data, upstream()[0]), tmp_path, (0, 1, 2), CONFIG)["documents"]
     frames = store.frames(1).astype(np.float64)
     found = layer_moments(store, 1)
     assert found.frames == len(frames)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from audiossl import registry
 from audiossl.diagnostics.results import read_results
 from audiossl.diagnostics.sources import fbank_source
+from audiossl.superb.job import Evaluation
 from audiossl.superb.run import load_job, run_jobs
 
 
@@ -14,10 +15,8 @@ def scored(tmp_path, corpus, name, *, part="", **overrides):
     module.fake(tmp_path / "published")
     module.prepare(tmp_path / "published", tmp_path / "data")
     job = load_job(name, overrides)
-    (score,) = run_jobs(
-        [job], upstream="fbank", source=fbank_source(), data=tmp_path / "data" / part, out=tmp_path / "out", seed=0,
-        device="cpu", log=print,
-    )  # fmt: skip
+    evaluation = Evaluation(fbank_source(), "fbank", tmp_path / "data" / part, 0, "cpu", print)
+    (score,) = run_jobs([job], evaluation, tmp_path / "out")
     assert {row.name for row in read_results(tmp_path / "out" / name)} >= {f"superb {name} {score.metric}"}
     return score
 

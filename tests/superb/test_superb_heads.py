@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from frame_runs import Upstream, checkpoint, entry, make_corpus, train
+from frame_runs import Upstream, checkpoint, job, make_corpus, train
 from torch import nn
 
 from audiossl.superb.heads import Head
@@ -21,23 +21,23 @@ def data(tmp_path_factory):
 @pytest.mark.parametrize(("part", "kept"), [("train", False), ("dev", False), ("test", True)])
 def test_heads_are_kept_only_for_the_labels_that_they_learnt(data, tmp_path, part, kept):
     shutil.copytree(data, tmp_path / "data")
-    first = train(entry(), tmp_path / "data", tmp_path / "out")[0]
+    first = train(job(), tmp_path / "data", tmp_path / "out")[0]
     text = tmp_path / "data" / part / "text"
     text.write_text(text.read_text().replace(f"{part}1 no", f"{part}1 so yes"))
     upstream = Upstream()
     if kept:  # only scored again
-        assert train(entry(), tmp_path / "data", tmp_path / "out", upstream)[0].values != first.values
+        assert train(job(), tmp_path / "data", tmp_path / "out", upstream)[0].values != first.values
         assert upstream.calls == 1
     else:
         message = f"heads.pt: was trained with another {part}: utterances or labels have changed; choose another --out"
         with pytest.raises(ValueError, match=message):
-            train(entry(), tmp_path / "data", tmp_path / "out", upstream)
+            train(job(), tmp_path / "data", tmp_path / "out", upstream)
         assert upstream.calls == 0
 
 
 @pytest.mark.parametrize("name", ["heads.pt", "best_0.01.pt"])
 def test_weights_that_do_not_fit_are_one_line(data, tmp_path, name):
-    train(entry(), data, tmp_path)
+    train(job(), data, tmp_path)
     (path,) = (tmp_path / "asr").glob(f"heads-*/{name}")
     state = torch.load(path, weights_only=True)
     weights = state["heads"][0]["weights"] if name == "heads.pt" else state
@@ -46,7 +46,7 @@ def test_weights_that_do_not_fit_are_one_line(data, tmp_path, name):
     with pytest.raises(
         ValueError, match=rf"{name}: does not fit this task \(.*size mismatch.*\); choose another"
     ) as error:
-        train(entry(), data, tmp_path)
+        train(job(), data, tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -85,7 +85,7 @@ def train_failing(data, out, *, rates, at=0, end=99, log=None, **settings):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Head, "micro_step", step)
-        return train(entry(learning_rates=rates, **settings), data, out, log=log)[0]
+        return train(job(learning_rates=rates, **settings), data, out, log=log)[0]
 
 
 def test_a_gradient_that_is_not_finite_costs_one_update(data, tmp_path):
