@@ -3,8 +3,10 @@ PYTHON ?= python3
 # Where pip finds torch: for a CPU-only build elsewhere, TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 BIN := .venv/bin
-# The packages that checkpoints are exchanged with, in an environment of their own: about 2 GB.
+# The packages that checkpoints are exchanged with, in an environment of their own: about 2 GB, and as much again for fairseq.
 INTEROP ?= .venv/interop
+# fairseq has no wheels for any later one; its tests are left out where this is absent.
+FAIRSEQ_PYTHON ?= python3.8
 PIP_TORCH := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .PHONY: demo test test-interop lint clean
@@ -33,11 +35,15 @@ lint: .venv/installed
 	  || echo "pesq is built from source and needs a C compiler: its tests are left out"
 	touch $@
 
-$(INTEROP)/installed: constraints-interop.txt
+$(INTEROP)/installed: constraints-interop.txt tests/interop/constraints-fairseq.txt
 	test -d $(INTEROP) || $(PYTHON) -m venv $(INTEROP)
 	$(INTEROP)/bin/python -m pip install --quiet --constraint constraints-interop.txt $(PIP_TORCH) torch
 	$(INTEROP)/bin/python -m pip install --quiet --no-deps --requirement constraints-interop.txt
-	find $(INTEROP) -path '*/torchaudio/*' -name '*.so' -delete
+	find $(INTEROP)/lib -path '*/torchaudio/*' -name '*.so' -delete
+	$(INTEROP)/bin/python -m pip install --quiet --no-deps --target $(INTEROP)/current torchaudio==2.11.0
+	if $(FAIRSEQ_PYTHON) --version; then $(FAIRSEQ_PYTHON) -m venv $(INTEROP)/fairseq && \
+	  $(INTEROP)/fairseq/bin/python -m pip install --quiet --no-deps $(PIP_TORCH) --requirement tests/interop/constraints-fairseq.txt; \
+	  else echo "no $(FAIRSEQ_PYTHON): tests with fairseq itself are left out"; fi
 	touch $@
 
 clean:

@@ -114,22 +114,43 @@ def load_base(tables: dict[str, Any]) -> SSLEncoder:
 
 
 def copy_weights(source: str | Path, encoder: SSLEncoder, *, seed: int = 0) -> None:
-    """Give `encoder` the weights of a source; ValueError where it has another shape. seed: see `load_encoder`."""
+    """Give `encoder` the weights of a source; ValueError where it is another one or has another shape. seed: see `load_encoder`."""
     loaded: Any = load_encoder(source, seed=seed)
+    loaded = getattr(loaded, "inside", loaded)
     try:
-        encoder.load_state_dict(getattr(loaded, "inside", loaded).state_dict())
+        encoder.load_state_dict(loaded.state_dict())
     except RuntimeError as error:
-        fault = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{source}: does not fit the recipe's [encoder]: {fault}; make them agree") from error
+        raise ValueError(_misfit(str(source), loaded, encoder, "the recipe's [encoder]")) from error
 
 
 def copy_inside(encoder: SSLSpeakerEncoder, *, seed: int = 0) -> None:
     """Give an encoder that holds another one the weights that its `init` names for that; ValueError where they do not fit."""
+    loaded = load_encoder(encoder.init, seed=seed)
     try:
-        encoder.start_inside(load_encoder(encoder.init, seed=seed).state_dict())
+        encoder.start_inside(loaded.state_dict())
     except RuntimeError as error:
-        fault = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{encoder.init}: does not fit [encoder.encoder]: {fault}; make them agree") from error
+        raise ValueError(_misfit(encoder.init, loaded, encoder.encoder, "[encoder.encoder]")) from error
+
+
+def _misfit(source: str, loaded: nn.Module, encoder: nn.Module, table: str) -> str:
+    """Say in a line why what a source holds is not what `encoder` wants, and what to start from instead. table: where the latter is described."""
+    theirs, wanted = (type(module).__module__.rpartition(".")[2] for module in (loaded, encoder))
+    if theirs != wanted:
+        return f"{source}: its encoder is {theirs}, {table} is {wanted}; start from one that is {wanted}"
+    there, here = loaded.state_dict(), encoder.state_dict()
+    if any("_adapter." in name and name not in here for name in there):
+        _, tables = open_source(source)
+        if "adapter" in tables:
+            began = tables["run"]["init"]
+            return (
+                f"{source}: has adapters; start from {began} (what it was started from), or from one fine-tuned in full"
+            )
+    # Adapters that only `encoder` has keep the weights that they began with.
+    names = [name for name in there if name not in here or there[name].shape != here[name].shape]
+    names += [name for name in here if name not in there and "_adapter." not in name]
+    shapes = [list(part[names[0]].shape) if names[0] in part else "absent" for part in (there, here)]
+    such = f"{len(names)} tensors differ, such as {names[0]} ({shapes[0]} there, {shapes[1]} here)"
+    return f"{source}: does not fit {table}: {such}; make them agree"
 
 
 def _encoder_table(source: str) -> dict[str, Any]:

@@ -48,8 +48,8 @@ def write_experiment(model: Model, out: Path, *, source: str, file_format: str) 
 def open_experiment(source: str | Path, *, kind: str | None = None) -> Model:
     """Read an experiment, or a checkpoint in one, for export.
 
-    kind: what it becomes, of `KINDS`; None: what it was imported as, or else what its objective calls for. ValueError where a part of it
-    has no counterpart elsewhere.
+    kind: what it becomes, of `KINDS`; None: what it was imported as, or else what its objective calls for, before any fine-tuning. ValueError
+    where a part of it has no counterpart elsewhere.
     """
     checkpoint, tables = open_source(source)
     encoder = load_encoder(source)
@@ -65,10 +65,9 @@ def open_experiment(source: str | Path, *, kind: str | None = None) -> Model:
     stored = load_weights(checkpoint)
     objective = tables.get("objective", {})
     heads = {n: v for n, v in stored.items() if not n.startswith("encoder.")} if objective else {}
-    run = tables.get("run", {})
     ctc = _ctc(checkpoint, tables, stored, source) if tables.get("task", {}).get("name") == "ctc" else None
     return Model(
-        kind=kind or run.get("kind") or usual_kind(tables["encoder"], objective),
+        kind=kind or _kind(tables),
         encoder=tables["encoder"],
         weights=dict(encoder.state_dict()),
         heads=heads,
@@ -128,6 +127,16 @@ def _write(out: Path, tables: dict[str, Any], weights: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out, 0, weights, {}, keep=1)
     configuration.write_toml(out / CONFIG, tables)
+
+
+def _kind(tables: dict[str, Any]) -> str:
+    """What an experiment was imported or pretrained as; fine-tuning has no objective, and leaves it what its encoder was."""
+    run, objective = tables.get("run", {}), tables.get("objective", {})
+    if "kind" in run:
+        return str(run["kind"])
+    if "task" in tables:
+        return _kind(open_source(run["init"].removeprefix(RANDOM))[1])
+    return usual_kind(tables["encoder"], objective)
 
 
 def usual_kind(encoder: dict[str, Any], objective: dict[str, Any]) -> str:

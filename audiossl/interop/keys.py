@@ -34,8 +34,12 @@ def to_ours(weights: Mapping[str, Tensor], pairs: Pairs) -> tuple[Weights, list[
 
 
 def to_theirs(weights: Mapping[str, Tensor], pairs: Pairs) -> Weights:
-    """Rename from our names, the newer spelling of weight norm kept. AssertionError for a name that no pair knows."""
-    renamed, unknown = _rename(_split(weights), tuple((ours, theirs) for theirs, ours in pairs))
+    """Rename from our names, the newer spelling of weight norm kept; query, key and value stay one where a pair has them so.
+
+    AssertionError for a name that no pair knows.
+    """
+    fused = any(".attention.qkv." in ours for _, ours in pairs)
+    renamed, unknown = _rename(weights if fused else _split(weights), tuple((ours, theirs) for theirs, ours in pairs))
     assert not unknown, unknown
     return renamed
 

@@ -6,9 +6,12 @@ it is absent or does not load beside this torch; what then asks for a stand-in's
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
@@ -16,18 +19,19 @@ import torch
 from torch import Tensor, nn
 
 from audiossl.contracts import EncoderOutput
+from audiossl.interop.safe_pickle import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_STAND_INS = {
-    "torchaudio": (),
-    "torchaudio.compliance": (),
-    "torchaudio.compliance.kaldi": ("fbank", "mfcc", "spectrogram"),
-    "torchaudio.functional": ("compute_deltas",),
-    "torchaudio.sox_effects": ("apply_effects_tensor",),
-    "torchaudio.transforms": ("MFCC", "MelScale", "MelSpectrogram", "Spectrogram"),
-}
+_STAND_INS = (
+    "torchaudio",
+    "torchaudio.compliance",
+    "torchaudio.compliance.kaldi",
+    "torchaudio.functional",
+    "torchaudio.sox_effects",
+    "torchaudio.transforms",
+)
 _SHORTEST = 800
 """Samples; s3prl too pads what is shorter than 0.05 s."""
 
@@ -44,15 +48,15 @@ class Upstream(nn.Module):
     def __init__(self, upstream: nn.Module, name: str) -> None:
         super().__init__()
         self.upstream = upstream.eval()
+        # Some have no weights, and caches know encoders by the hash of these.
+        self.register_buffer("name", torch.tensor(list(name.encode()), dtype=torch.uint8))
         with torch.no_grad():
             layers = self._run([torch.randn(16000, generator=torch.Generator().manual_seed(0))])
         rates = upstream.get_downsample_rates("hidden_states")  # type: ignore[operator]
         widths = {layer.shape[-1] for layer in layers}
         strides = {rates} if isinstance(rates, int) else set(rates)
         if len(widths) != 1 or len(strides) != 1:
-            raise ValueError(
-                f"s3prl:{name}: layers of widths {sorted(widths)} and hops {sorted(strides)}; one of each is needed"
-            )
+            raise ValueError(f"layers of widths {sorted(widths)} and hops {sorted(strides)}; one of each is needed")
         self.dim, self.stride = widths.pop(), strides.pop()
         self.num_layers = len(layers) - 1
 
@@ -64,12 +68,13 @@ class Upstream(nn.Module):
         """Valid frames of `samples` samples: those begun."""
         return (samples - 1) // self.stride + 1
 
-    def forward(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
-        """waveform: (batch, sample); lengths: (batch,)."""
+    def forward(self, waveform: Tensor, lengths: Tensor, *, num_layers: int | None = None) -> EncoderOutput:
+        """waveform: (batch, sample); lengths: (batch,); num_layers: give no more blocks than these, though all are run."""
         rows = [row[: int(n)] for row, n in zip(waveform, lengths, strict=True)]
         shortest = [nn.functional.pad(row, (0, max(0, _SHORTEST - len(row)))) for row in rows]
         frames = self.num_frames(lengths)
-        layers = [_of_length(layer, int(frames.max())) for layer in self._run(shortest)]
+        wanted = self._run(shortest)[: None if num_layers is None else num_layers + 1]
+        layers = [_of_length(layer, int(frames.max())) for layer in wanted]
         return EncoderOutput(layers, frames)
 
     def _run(self, waveforms: list[Tensor]) -> list[Tensor]:
@@ -77,16 +82,24 @@ class Upstream(nn.Module):
 
 
 def load_upstream(spec: str) -> Upstream:
-    """Load `NAME` or `NAME:CHECKPOINT`, in eval mode; ValueError where s3prl is absent or has no such upstream."""
+    """Load `NAME` or `NAME:CHECKPOINT`, in eval mode; ValueError where s3prl is absent, has no such upstream or cannot load it."""
     name, _, checkpoint = spec.partition(":")
     hub = import_hub()
-    known = [known for known in dir(hub) if not known.startswith("_") and callable(getattr(hub, known))]
+    known = [known for known in hub.options() if inspect.isfunction(getattr(hub, known))]
     if name not in known:
         from audiossl.registry import suggestion
 
         raise ValueError(f"s3prl:{name}: s3prl has no such upstream; {suggestion(name, known)}")
+    if not checkpoint and name.endswith(("_local", "_custom", "_url")):
+        raise ValueError(f"s3prl:{name}: has no checkpoint of its own; give s3prl:{name}:CHECKPOINT")
+    if name.endswith("_local") and not Path(checkpoint).exists():
+        raise ValueError(f"s3prl:{spec}: no such file; give the path of a checkpoint")
     make: Callable[..., nn.Module] = getattr(hub, name)
-    return Upstream(make(ckpt=checkpoint) if checkpoint else make(), name).eval()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # some say there what they load
+            return Upstream(make(ckpt=checkpoint) if checkpoint else make(), name).eval()
+    except Exception as error:  # upstreams are many people's code
+        raise ValueError(f"s3prl:{spec}: cannot be used: {first_line(error)}") from error
 
 
 def import_hub() -> Any:
@@ -109,7 +122,7 @@ def _mend_torchaudio() -> None:
         for name in _STAND_INS:
             _stand_in(name)
         torchaudio = sys.modules["torchaudio"]
-    if not hasattr(torchaudio, "set_audio_backend"):  # it chose a reader of files, which upstreams never use
+    if "set_audio_backend" not in vars(torchaudio):  # it chose a reader of files, which upstreams never use
         vars(torchaudio)["set_audio_backend"] = lambda *_, **__: None
     if not hasattr(torchaudio, "sox_effects"):
         _stand_in("torchaudio.sox_effects")
@@ -119,17 +132,19 @@ def _stand_in(name: str) -> None:
     module = ModuleType(name)
     module.__spec__ = ModuleSpec(name, None, is_package=True)
     module.__path__ = []
-    for function in _STAND_INS[name]:
-        vars(module)[function] = _absent(f"{name}.{function}")
+    vars(module)["__getattr__"] = lambda function: _absent(name, function)
     sys.modules[name] = module
     parent, _, child = name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, module)
 
 
-def _absent(name: str) -> Callable[..., NoReturn]:
+def _absent(module: str, function: str) -> Callable[..., NoReturn]:
+    if function.startswith("__"):  # asked for by Python, which is told the truth
+        raise AttributeError(f"module {module!r} has no attribute {function!r}")
+
     def absent(*_: Any, **__: Any) -> NoReturn:
-        raise ValueError(f"this upstream needs {name}; install a torchaudio that loads beside this torch")
+        raise ValueError(f"needs {module}.{function}; install a torchaudio that loads beside this torch")
 
     return absent
 

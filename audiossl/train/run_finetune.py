@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from audiossl import config as configuration
+from audiossl import registry
 from audiossl.train.experiment import (
     Sections,
     describe_batches,
@@ -51,7 +52,6 @@ def finetune(
     from audiossl.interop.encoder import require_methods
     from audiossl.nn.task import Task
     from audiossl.train.distributed import join_world
-    from audiossl.train.fine_tune import FineTune
 
     run = {"data": data, "dev": dev, "init": init}
     tables = gather_tables(recipe, out, overrides or {}, run, resume=resume)
@@ -61,7 +61,6 @@ def finetune(
     tables = _with_encoder(tables)
     tables, parts = resolve(tables, sections(), recipe)
     refuse_changes(out, tables, sections())
-    require_methods(parts["encoder"][0], FineTune.encoder_needs, "finetune")
     if not issubclass(parts["task"][0], Task):
         raise ValueError(
             f"{recipe}: task {tables['task']['name']!r} trains no head by gradients; use `audiossl superb`"
@@ -132,11 +131,19 @@ def predict_all(
 
 
 def _with_encoder(tables: Tables) -> Tables:
-    """Lay the recipe's [encoder] table over that of the encoder to start from."""
-    from audiossl.interop.encoder import RANDOM, load_encoder, open_source, weights_hash
+    """Lay the recipe's [encoder] table over that of the encoder to start from; ValueError where that is another one, or none to fine-tune."""
+    from audiossl.interop.encoder import RANDOM, load_encoder, open_source, require_methods, weights_hash
+    from audiossl.train.fine_tune import FineTune
 
     init = tables["run"]["init"]
     _, source = open_source(init.removeprefix(RANDOM))
+    name = source["encoder"]["name"]
+    require_methods(registry.get("encoders", name), FineTune.encoder_needs, f"{init}: cannot be fine-tuned")
+    wanted = tables.get("encoder", {}).get("name", name)
+    if wanted != name:
+        raise ValueError(
+            f"{init}: its encoder is {name}, the recipe's [encoder] is {wanted}; start from one that is {wanted}"
+        )
     encoder = configuration.merge(source["encoder"], tables.get("encoder", {}))
     seed = tables.get("train", {}).get("seed", 0)
     run = {"init_seed": seed, **tables["run"]}

@@ -121,9 +121,18 @@ def _run(
         ledger=ledger,
         # The folder comes last: a run that could not begin leaves nothing that a second try would trip over.
         begin=partial(write_config, out, tables),
-        notes=describe_batches(training, reading, seed=config.seed) if world.main else (),
+        notes=[*describe_batches(training, reading, seed=config.seed), *_overfull(parts)] if world.main else (),
         resume=resume,
     )
+
+
+def _overfull(parts: dict[str, Any]) -> list[str]:
+    """Warn where batches are filled as if utterances were cropped to less than the objective leaves of them; more is right for several crops."""
+    counted, left = parts["data"].crop_duration, getattr(parts["objective"][1], "crop_duration", None)
+    if counted is None or left is None or counted >= left:
+        return []
+    line = f"warning: data.crop_duration {counted:g} s is below objective.crop_duration {left:g} s: batches of utterances longer than the former"
+    return [f"{line} hold up to {left / counted:.1f} times data.batch_seconds; give at least {left:g}"]
 
 
 def _make_units(parts: dict[str, Any], manifests: list[Manifest], out: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from audiossl import registry
 from audiossl.config import to_table
+from audiossl.interop.heads import FAIRSEQ, read_codewords, read_contrastive
 from audiossl.interop.model import Model
 
 LENGTHS = (8000, 4901)
@@ -55,6 +56,21 @@ def ours(name="wav2vec2", *, large=False, kind="hubert", seed=0, **options):
     torch.manual_seed(seed)
     encoder = shaken(cls(config))
     return encoder, Model(kind, {"name": name, **to_table(config)}, dict(encoder.state_dict()))
+
+
+def with_heads(model):
+    """The model with HuBERT's heads for two label sets, or wav2vec 2.0's quantiser."""
+    dim, conv_dim = model.encoder["dim"], model.encoder["conv_dim"]
+    if model.kind == "hubert":
+        projection = torch.randn(16, dim), torch.randn(16)
+        heads, objective = read_codewords(projection, torch.randn(15, 8), [9, 6], {"label_rate": 50.0})
+    else:
+        shapes = {"logits": (10, conv_dim), "target": (8, 8), "context": (8, dim)}
+        published = {f"{FAIRSEQ[part]}.weight": torch.randn(shape) for part, shape in shapes.items()}
+        published |= {f"{FAIRSEQ[part]}.bias": torch.randn(shape[0]) for part, shape in shapes.items()}
+        published[FAIRSEQ["codebook"]] = torch.randn(1, 10, 4)
+        heads, objective = read_contrastive(published, FAIRSEQ, groups=2, temperature=0.1)
+    return Model(model.kind, model.encoder, model.weights, heads, objective)
 
 
 def waveforms():

@@ -99,7 +99,8 @@ def test_adapters_and_random_weights(place, tmp_path):
 
 
 def test_faults_are_named(place, tmp_path):
-    with pytest.raises(ValueError, match=r"inner: does not fit \[encoder\.encoder\]: .*size mismatch.*make them agree"):
+    said = r"inner: does not fit \[encoder\.encoder\]: \d+ tensors differ, such as \S+ \(\[64, 32\] there, \[128, 32\] here\); make them agree$"
+    with pytest.raises(ValueError, match=said):
         run(place, tmp_path / "wide", place / "inner", encoder={"ffn_dim": 128})
     with pytest.raises(ValueError, match=r"nowhere: no such experiment"):
         run(place, tmp_path / "lost", tmp_path / "nowhere")

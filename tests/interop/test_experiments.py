@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,12 +14,13 @@ from audiossl import registry
 from audiossl.config import load_toml, to_table, write_toml
 from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.interop.experiments import open_experiment, write_experiment
+from audiossl.interop.formats import get, read_model
 from audiossl.nn.vocabulary import Vocabulary
 
 
-def fine_tuned(tmp_path, adapter, **task):
+def fine_tuned(tmp_path, adapter, kind="hubert", **task):
     """Write a fine-tuned experiment with random weights."""
-    encoder, model = ours()
+    encoder, model = ours(kind=kind)
     write_experiment(model, tmp_path / "base", source="x", file_format="fairseq")
     cls = registry.get("adapters", adapter)
     inserted = cls(cls.Config.tiny())
@@ -85,6 +87,36 @@ def test_a_kind_may_be_chosen(tmp_path):
     write_experiment(model, tmp_path / "exp", source="x", file_format="fairseq")
     assert open_experiment(tmp_path / "exp").kind == "hubert"
     assert open_experiment(tmp_path / "exp", kind="wav2vec2").kind == "wav2vec2"
+
+
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
+@pytest.mark.parametrize("package", ["transformers", "fairseq"])
+def test_fine_tuning_keeps_the_kind(tmp_path, kind, package):
+    model = open_experiment(fine_tuned(tmp_path, "full", kind))
+    assert (model.kind, open_experiment(tmp_path / "asr", kind="unispeech").kind) == (kind, "unispeech")
+    get(package).write(model, tmp_path / package / "x")
+    read = read_model(tmp_path / package / "x")[1]
+    assert read.kind == kind
+    assert {"A", "|"} < set(read.ctc.vocabulary.tokens)
+
+
+def test_a_recogniser_on_unispeech_sat_is_hubert_for_fairseq(tmp_path):
+    get("fairseq").write(open_experiment(fine_tuned(tmp_path, "full", "unispeech-sat")), tmp_path / "x.pt")
+    assert read_model(tmp_path / "x.pt")[1].kind == "hubert"
+
+
+@pytest.mark.parametrize("objective", ["hubert", "wav2vec2", "unispeech_sat"])
+def test_fine_tuning_keeps_what_was_pretrained_here(tmp_path, objective):
+    fine_tuned(tmp_path, "full")
+    base, asr = (load_toml(tmp_path / name / "config.toml") for name in ("base", "asr"))
+    write_toml(
+        tmp_path / "base" / "config.toml", {"encoder": base["encoder"], "objective": {"name": objective}, "run": {}}
+    )
+    again = {**asr, "run": {"init": f"random:{tmp_path / 'asr'}", "init_seed": 0}}
+    shutil.copytree(tmp_path / "asr", tmp_path / "again")
+    write_toml(tmp_path / "again" / "config.toml", again)
+    assert open_experiment(tmp_path / "asr").kind == objective.replace("_", "-")
+    assert open_experiment(tmp_path / "again").kind == objective.replace("_", "-")
 
 
 def test_imports_say_where_they_come_from_and_may_be_drawn_again(tmp_path):

@@ -15,6 +15,7 @@ from audiossl.config import to_table, write_toml
 from audiossl.data.audio import write_audio
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.results import read_results
+from audiossl.encoders.fast_resnet34 import FastResNet34
 from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.interop.checkpoint import list_checkpoints, load_weights, save_checkpoint
 from audiossl.train.ledger import read_cost
@@ -62,8 +63,8 @@ def place(tmp_path):
 
 
 def run(place, out, **options):
-    words = {"init": str(place / "init"), "data": place / "data", "device": "cpu"}
-    finetune(str(place / "recipe.toml"), out=place / out, **words, **options)
+    words = {"data": place / "data", "device": "cpu", **options, "init": str(options.get("init", place / "init"))}
+    finetune(str(place / "recipe.toml"), out=place / out, **words)
     return [load_weights(checkpoint) for checkpoint in list_checkpoints(place / out)]
 
 
@@ -105,6 +106,30 @@ def test_scores_say_what_training_cost(place, capsys):
 def test_weight_decay_would_move_what_rests(place):
     with pytest.raises(ValueError, match=r"finetune\.freeze_steps: optim\.weight_decay 0\.01 would move what rests"):
         run(place, "out", overrides={"optim": {"weight_decay": 0.01}})
+
+
+@pytest.mark.parametrize("encoder", [{}, {"dropout": 0.0}, {"name": "wav2vec2"}])
+def test_an_encoder_of_another_kind_is_one_short_line(place, encoder):
+    config = FastResNet34.Config.tiny()
+    weights = {f"encoder.{name}": value for name, value in FastResNet34(config).state_dict().items()}
+    save_checkpoint(place / "simclr", 1, weights, {}, keep=1)
+    write_toml(place / "simclr" / "config.toml", {"encoder": {"name": "fast_resnet34", **to_table(config)}})
+    said = rf"^{place}/simclr: cannot be fine-tuned: FastResNet34 has no contextualise; encoders that have: .{{,200}}$"
+    with pytest.raises(ValueError, match=said):
+        run(place, "out", init=place / "simclr", overrides={"encoder": encoder})
+    said = r"init: its encoder is wav2vec2, the recipe's \[encoder\] is conformer; start from one that is conformer$"
+    with pytest.raises(ValueError, match=said):
+        run(place, "out", overrides={"encoder": {"name": "conformer"}})
+    assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize("adapter", ["houlsby", "lora", "mms"])
+def test_adapters_are_not_fine_tuned_again(place, adapter):
+    run(place, "asr", overrides={"adapter": {"name": adapter}, "train": {"max_steps": 1}})
+    said = rf"^{place}/asr: has adapters; start from {place}/init \(what it was started from\), or from one fine-tuned in full$"
+    with pytest.raises(ValueError, match=said):
+        run(place, "out", init=place / "asr")
+    assert not (place / "out").exists()
 
 
 def test_labels_that_are_missing_stop_before_training(place):

@@ -58,7 +58,20 @@ POSITIONS: dict[str, Pairs] = {
     ),
     "stacked": (("encoder.pos_conv.*.0", "transformer.positions.blocks.*.conv"),),
 }
-_CONTRASTIVE = ("quantizer.", "project_q.", "final_proj.")
+_MASKING = {
+    "mask_prob": 0.65,
+    "mask_length": 10,
+    "mask_selection": "static",
+    "mask_other": 0.0,
+    "no_mask_overlap": False,
+    "mask_channel_prob": 0.0,
+    "mask_channel_length": 10,
+    "mask_channel_selection": "static",
+    "mask_channel_other": 0.0,
+    "no_mask_channel_overlap": False,
+}
+"""fairseq's defaults. Its fine-tuning replaces only keys that are there, so all that it replaces have to be."""
+PROJECTIONS = ("quantizer.", "project_q.", "final_proj.")
 _CODEWORDS = ("final_proj.", "label_embs_concat")
 _LEFT = (
     "_ema",
@@ -84,15 +97,21 @@ def read_state(
         )
     table = encoder_table(own, {**_facts(config, task, where), **overrides}, where)
     temperature = entry(config, "logit_temp", 0.1, where)
-    if "label_embs_concat" in heads:
+    if _has_codewords(heads):
         kept, objective = _codewords(heads, task, [len(words) for words in symbols], temperature, where)
     else:
         groups = entry(config, "latent_groups", 2, where)
         kept, objective = read_contrastive(heads, FAIRSEQ, groups=groups, temperature=temperature)
-    read = {"hubert": _CODEWORDS, "wav2vec2": _CONTRASTIVE}.get(objective.get("name", ""), ())
+    read = {"hubert": _CODEWORDS, "wav2vec2": PROJECTIONS}.get(objective.get("name", ""), ())
     left = [name for name, value in heads.items() if value.any() and not (read and name.startswith(read))]
     notes = (f"{len(left)} tensors of heads are left behind, such as {left[0]}",) if left else ()
     return Model(_kind(table, objective, config), table, checked(own, table, where), kept, objective, None, notes)
+
+
+def _has_codewords(heads: Weights) -> bool:
+    """Whether HuBERT's heads are there: recognisers keep the codewords without what projects onto them, and of no label set there are none."""
+    rows, projection = heads.get("label_embs_concat"), heads.get("final_proj.weight")
+    return rows is not None and projection is not None and rows.shape != (0, *projection.shape[:1])
 
 
 def _codewords(
@@ -170,9 +189,11 @@ def config_of(model: Model) -> Tables:
         "feature_grad_mult": table["feature_grad_mult"],
         "final_dim": final_dim(model),
         "logit_temp": model.objective.get("temperature", 0.1),
+        **{key: model.objective.get(key, usual) for key, usual in _MASKING.items()},
     }
     if model.kind == "hubert":
-        config |= {"label_rate": model.objective.get("label_rate", 50.0), "untie_final_proj": True}
+        rate = model.objective.get("label_rate", 50.0)
+        config |= {"label_rate": rate, "untie_final_proj": bool(codeword_sets(model))}
     if model.kind == "wavlm":
         config |= {"relative_position_embedding": True, "gru_rel_pos": True, "normalize": table["normalise_waveform"]}
         config |= {"num_buckets": table["num_buckets"], "max_distance": table["max_distance"]}
@@ -206,7 +227,7 @@ def symbols_of(model: Model) -> list[list[str]]:
 
 def as_published(model: Model, package: str) -> tuple[Model, list[str]]:
     """Return the model as what a package calls it, and what is to be said: UniSpeech-SAT without its second head is HuBERT there."""
-    if model.kind == "unispeech-sat" and codeword_sets(model):
+    if model.kind == "unispeech-sat" and (model.ctc or codeword_sets(model)):
         model = replace(model, kind="hubert")
     if model.ctc:
         return model, []

@@ -1,7 +1,7 @@
 """fairseq's `.pt` files (Ott et al., 2019), and WavLM's, which are alike: read without fairseq, whose classes are never imported.
 
-Written files are read back by s3prl's copy of fairseq's models; fairseq itself does not build on the Pythons that we support, so that they load there is
-unverified.
+Written files load in fairseq 0.12.2 itself, with its heads, and its recipes for recognisers start from them. They name their own folder, where it finds
+dictionaries.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import torch
 
 from audiossl.interop.ctc_tokens import ctc_head, fairseq_rows
 from audiossl.interop.formats._fairseq import (
+    PROJECTIONS,
     as_published,
     config_of,
     ctc_rows,
+    final_dim,
     read_state,
     require_family,
     state_of,
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from audiossl.interop.model import CTCHead, Model
 
 DICTIONARY = "dict.ltr.txt"
+_UNTRAINED = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
+"""What fairseq's loader asks of the last optimiser of a file."""
 
 
 def sniff(source: SourceFile) -> bool:
@@ -72,13 +76,16 @@ def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
 def write(model: Model, out: Path) -> list[str]:
     """Write a checkpoint; a recogniser's tokens go to `dict.ltr.txt` beside it, HuBERT's labels to `dict.<labels>.txt`."""
     where = f"--to fairseq {out}"
-    model, notes = as_published(model, "fairseq")
+    model, notes = as_published(replace(model, heads={}, objective={}) if model.ctc else model, "fairseq")
     require_family(model, ("hubert", "wav2vec2", "wavlm"), where)
     if model.ctc and model.kind == "wavlm":
         raise ValueError(f"{where}: fairseq has no recogniser on wavlm; export it to transformers")
-    config, task, weights = config_of(model), task_of(model), state_of(model, where)
+    config, task, weights = config_of(model), task_of(model) | _places(model, out), state_of(model, where)
+    if model.kind == "hubert":  # fairseq's has codewords always, if only of no label set
+        weights.setdefault("label_embs_concat", torch.zeros(0, final_dim(model)))
     beside: dict[str, str] = {}
-    content: dict[str, Any] = {"args": None, "cfg": {"model": config, "task": task}, "model": weights}
+    whole = {"model": config, "task": task, "criterion": None, "lr_scheduler": None}  # fine-tuning empties these two
+    content: dict[str, Any] = {"args": None, "cfg": whole, "model": weights}
     if model.kind == "wavlm":
         content = {"cfg": config, "model": weights}
     elif model.ctc:
@@ -93,13 +100,19 @@ def write(model: Model, out: Path) -> list[str]:
                 f"{out.parent / name}: exists already and belongs to another checkpoint; choose another folder"
             )
     with written_whole(out) as partial:
-        torch.save({**content, "task_state": {}, "extra_state": {}, "optimizer_history": []}, partial)
+        torch.save({**content, "task_state": {}, "extra_state": {}, "optimizer_history": [_UNTRAINED]}, partial)
         for name, text in beside.items():
             (out.parent / name).write_text(text, encoding="utf-8")
             notes.append(
-                f"{out.parent / name}: its tokens, which fairseq looks for in the folder of task.data or task.label_dir"
+                f"{out.parent / name}: its tokens; elsewhere, fairseq finds them by arg_overrides={{'data': FOLDER, 'label_dir': FOLDER}}"
             )
     return notes
+
+
+def _places(model: Model, out: Path) -> dict[str, str]:
+    """Return where fairseq is to look for dictionaries, by key of its task."""
+    folder = str(out.parent.resolve())
+    return {"data": folder, "label_dir": folder} if model.kind == "hubert" else {"data": folder}
 
 
 def _unwrapped(weights: Weights) -> tuple[Weights, Weights]:
@@ -154,9 +167,10 @@ def _recogniser(
     model: Model, head: CTCHead, config: dict[str, Any], task: dict[str, Any], weights: Weights
 ) -> dict[str, Any]:
     _, rows, bias = fairseq_rows(head)
-    inside = {f"w2v_encoder.w2v_model.{name}": value for name, value in weights.items()}
+    inside = {f"w2v_encoder.w2v_model.{n}": v for n, v in weights.items() if not n.startswith(PROJECTIONS)}
     name = "hubert_ctc" if model.kind == "hubert" else "wav2vec_ctc"
-    outer = {"_name": name, "w2v_args": {"model": config, "task": task}, "normalize": task["normalize"]}
-    outside = {"_name": "audio_finetuning", "normalize": task["normalize"], "labels": "ltr"}
+    shared = {key: task[key] for key in ("normalize", "data")}
+    outer = {"_name": name, "w2v_args": {"model": config, "task": task}, **shared}
+    outside = {"_name": "audio_finetuning", "labels": "ltr", **shared}
     everything = {**inside, "w2v_encoder.proj.weight": rows, "w2v_encoder.proj.bias": bias}
     return {"args": None, "cfg": {"model": outer, "task": outside}, "model": everything}

@@ -1,0 +1,107 @@
+"""`pretrain` from a recipe to an experiment: what it says before it begins."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from audiossl import registry
+from audiossl.config import to_table, write_toml
+from audiossl.data.audio import write_audio
+from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.interop.checkpoint import save_checkpoint
+from audiossl.train.run_pretrain import pretrain
+
+
+def tiny(kind, name):
+    """The table of the smallest plug-in of that name."""
+    return {"name": name, **to_table(registry.get(kind, name).Config.tiny())}
+
+
+def write_encoder(out, name, adapter=None, began=None):
+    """An experiment with random weights; with an adapter one that was fine-tuned."""
+    cls = registry.get("encoders", name)
+    torch.manual_seed(0)
+    encoder, tables = cls(cls.Config.tiny()), {"encoder": tiny("encoders", name)}
+    if adapter:
+        inserted = registry.get("adapters", adapter)
+        inserted(inserted.Config.tiny()).insert(encoder)
+        tables |= {"adapter": tiny("adapters", adapter), "run": {"init": str(began), "init_seed": 0}}
+    save_checkpoint(out, 1, {f"encoder.{n}": value for n, value in encoder.state_dict().items()}, {}, keep=1)
+    write_toml(out / "config.toml", tables)
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A recipe, recordings of 0.6 s, and encoders to start from."""
+    rows = []
+    for number in range(4):
+        path = tmp_path / f"{number}.wav"
+        write_audio(path, 0.1 * np.random.default_rng(number).standard_normal(9600), 16000)
+        rows.append(CorpusUtterance(f"s-{number}", f"s-{number}", path, "s"))
+    write_data_dir(rows, tmp_path / "data")
+    write_encoder(tmp_path / "base", "wav2vec2")
+    write_encoder(tmp_path / "simclr", "fast_resnet34")
+    for adapter in ("houlsby", "lora", "mms"):
+        write_encoder(tmp_path / adapter, "wav2vec2", adapter, tmp_path / "base")
+    return tmp_path
+
+
+def run(place, names=("wav2vec2", "wav2vec2"), init=None, **overrides):
+    tables = {
+        "objective": tiny("objectives", names[0]), "encoder": tiny("encoders", names[1]), "data": {"num_workers": 0},
+        "optim": {"peak_lr": 1e-3}, "train": {"max_steps": 1, "precision": "fp32", "tensorboard": False},
+    }  # fmt: skip
+    write_toml(place / "recipe.toml", tables)
+    where = {"out": place / "out", "data": place / "data", "device": "cpu"}
+    pretrain(str(place / "recipe.toml"), **where, init=init and str(init), overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("init", "said"),
+    [
+        ("simclr", "its encoder is fast_resnet34, the recipe's [encoder] is wav2vec2; start from one that is wav2vec2"),
+        *((adapter, "has adapters; start from {place}/base (what it was started from), or from one fine-tuned in full")
+          for adapter in ("houlsby", "lora", "mms")),
+    ],
+)  # fmt: skip
+def test_a_start_that_does_not_fit_is_one_short_line(place, init, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{place / init}: {said.format(place=place)}')}$"):
+        run(place, init=place / init)
+    assert not (place / "out").exists()
+
+
+def test_a_start_of_another_shape_is_one_short_line(place):
+    said = r"base: does not fit the recipe's \[encoder\]: \d+ tensors differ, such as \S+ \(\[\d+.{,20}\] there, \[\d+.{,20}\] here\); make them agree$"
+    with pytest.raises(ValueError, match=said):
+        run(place, init=place / "base", encoder={"ffn_dim": 128})
+    with pytest.raises(ValueError, match=r"such as transformer\.layers\.1\.\S+ \(\[.{,20}\] there, absent here\)"):
+        run(place, init=place / "base", encoder={"num_layers": 1})
+
+
+WARNING = "warning: data.crop_duration"
+
+
+@pytest.mark.parametrize(
+    ("names", "crop", "times"),
+    [
+        (("wav2vec2", "wav2vec2"), 0.25, 2.0),
+        (("wav2vec2", "wav2vec2"), 0.5, None),
+        (("wav2vec2", "wav2vec2"), 1.0, None),
+        (("wav2vec2", "wav2vec2"), None, None),
+        (("simclr", "fast_resnet34"), 0.2, 1.5),
+        (("simclr", "fast_resnet34"), 0.6, None),  # two crops
+    ],
+)
+def test_batches_that_hold_more_than_they_should_are_said(place, capsys, names, crop, times):
+    run(place, names, data={} if crop is None else {"crop_duration": crop})
+    said = [line.partition(WARNING)[2] for line in capsys.readouterr().err.splitlines() if WARNING in line]
+    left = {"wav2vec2": 0.5, "simclr": 0.3}[names[0]]
+    line = (
+        f" {crop} s is below objective.crop_duration {left} s: batches of utterances longer than the former hold up to {times} times "
+        f"data.batch_seconds; give at least {left}"
+    )
+    assert said == ([] if times is None else [line])
