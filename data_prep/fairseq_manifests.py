@@ -36,7 +36,7 @@ from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.files import whole_set
 from audiossl.units.guards import LabelGuard
 from audiossl.units.import_codes import CodesFormat
-from audiossl.units.labels import IMPORTED, LabelWriter, UnitsCard, card_path, labels_path
+from audiossl.units.labels import IMPORTED, LabelWriter, card_path, labels_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -326,19 +326,7 @@ def _write_units(folder: Path, split: _Split, label: str, form: CodesFormat) -> 
                 guard.add([row.id], np.array(units, np.int64), np.array([len(units)]), duration)
                 writer.add(position, row.id, units)
             guard.finish()
-        card = UnitsCard(
-            feature=IMPORTED,
-            encoder=form.codec,
-            layer=0,
-            encoder_hash="",
-            rate=form.rate,
-            codebook_hash=form.hash,
-            codebook_size=form.size,
-            utterances=guard.utterances,
-            labels=int(guard.counts.sum()),
-            left_out=len(data) - guard.utterances,
-        )
-        write_json(mark, to_table(card))
+        write_json(mark, to_table(form.card(guard, len(data))))
 
 
 def _units(line: str, place: str, duration: float, form: CodesFormat) -> list[int]:

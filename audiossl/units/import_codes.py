@@ -52,6 +52,21 @@ class CodesFormat:
         """The identity of the codebooks as far as it is known: two codecs of one name, rate and size are taken for the same."""
         return hashlib.sha256(f"{IMPORTED} {self.codec} {self.rate:g} {self.size} {self.books}\n".encode()).hexdigest()
 
+    def card(self, guard: LabelGuard, total: int) -> UnitsCard:
+        """Describe the labels that a guard has seen. total: utterances of the data directory."""
+        return UnitsCard(
+            feature=IMPORTED,
+            encoder=self.codec,
+            layer=0,
+            encoder_hash="",
+            rate=self.rate,
+            codebook_hash=self.hash,
+            codebook_size=self.size,
+            utterances=guard.utterances,
+            labels=int(guard.counts.sum()),
+            left_out=total - guard.utterances,
+        )
+
 
 class CodesFile:
     """Arrays of codes by utterance: a `.npz` whose arrays are named like utterances, or a folder of `UTTERANCE.npy`.
@@ -122,18 +137,7 @@ def import_codes(
     with whole_set(paths, [card_path(manifest.path, each) for each in names]) as (new_paths, new_cards):
         guards = [LabelGuard(str(path), rate=form.rate, size=form.size, feature=IMPORTED, log=log) for path in paths]
         _write(manifest, codes, form, guards, new_paths, BadRecordings(max_bad_fraction, len(manifest)), log)
-        card = UnitsCard(
-            feature=IMPORTED,
-            encoder=form.codec,
-            layer=0,
-            encoder_hash="",
-            rate=form.rate,
-            codebook_hash=form.hash,
-            codebook_size=form.size,
-            utterances=guards[0].utterances,
-            labels=int(guards[0].counts.sum()),
-            left_out=len(manifest) - guards[0].utterances,
-        )
+        card = form.card(guards[0], len(manifest))
         for place in new_cards:
             write_json(place, to_table(card))
     return card
