@@ -264,7 +264,9 @@ def find_source(source: str | Path) -> Path:
         if (root / source / CONFIG).is_file():
             return root / source
     places = ", ".join(str(root) for root in roots)
-    raise ValueError(f"{source}: no such experiment or checkpoint, nor one of that name in {places}; train it first")
+    raise ValueError(
+        f"{source}: no such experiment or checkpoint, nor one of that name in {places}; train it first, or give the path of a downloaded checkpoint"
+    )
 
 
 def search_roots() -> list[Path]:
