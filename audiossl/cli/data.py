@@ -1,4 +1,4 @@
-"""Check, mend, cut and join data directories; pack them into shards."""
+"""Check, mend, cut, join and augment data directories; pack them into shards."""
 
 from __future__ import annotations
 
@@ -155,6 +155,48 @@ def combine(out: Positional[Path], sources: Positional[tuple[Path, ...]]) -> int
     return 0
 
 
+def augment(
+    source: Positional[Path],
+    out: Positional[Path],
+    *,
+    sample_rate: int = 16_000,
+    seed: int = 0,
+    allow_commands: bool = False,
+    overrides: dict[str, Any] | None = None,
+) -> int:
+    """Write an augmented copy of a data directory: `--augment.key value` for each key of a recipe's `[data.augment]`.
+
+    For a noisy test set, or to look at what training hears; in training itself `--data.augment.key` draws anew in every epoch.
+
+    Example: audiossl data augment data/test data/test_5dB --augment.noise_probability 1 --augment.noise_dirs '["data/noise"]'
+    --augment.noise_snr '[[5, 5]]'
+
+    Args:
+        source: the data directory.
+        out: the new data directory, with its audio; must not exist.
+        sample_rate: of the copies, Hz.
+        seed: what is drawn depends on it alone.
+        allow_commands: run the programs (`cmd |`) that wav.scp names.
+    """
+    from audiossl.config import build
+    from audiossl.data.augment import AugmentConfig
+    from audiossl.data.augmented import augment_directory
+
+    tables = dict(overrides or {})
+    config = build(AugmentConfig, tables.pop("augment", {}), "augment")
+    if tables:
+        raise MisuseError(
+            f"audiossl data augment: unknown --{next(iter(tables))}.…; its options are --augment.key value"
+        )
+    if sample_rate < 1:
+        raise ValueError(f"--sample-rate {sample_rate}: give a positive number of Hz")
+    for line in augment_directory(
+        source, out, config, seed=seed, sample_rate=sample_rate, allow_commands=allow_commands
+    ):
+        print(line, file=sys.stderr)
+    return 0
+
+
 def info(directory: Positional[Path], *, allow_commands: bool = False, json: bool = False) -> int:
     """Say how many utterances, hours and speakers a data directory holds, how long they are, and which columns there are.
 
@@ -220,6 +262,7 @@ SUBVERBS = {
     "fix": fix,
     "subset": subset,
     "combine": combine,
+    "augment": augment,
     "info": info,
     "shard": shard,
 }

@@ -164,6 +164,19 @@ def test_shard(data, tmp_path, capsys):
     assert list(Manifest.open(tmp_path / "shards").ids) == list(Manifest.open(data).ids)
 
 
+def test_augment(data, tmp_path, capsys):
+    noisy = ("--augment.noise_probability", 1, "--augment.noise_dirs", f'["{data}"]', "--augment.noise_snr", "[[5, 5]]")
+    assert run("augment", data, tmp_path / "noisy", *noisy, "--sample-rate", 8000, "--seed", 1) == 0
+    assert run("validate", tmp_path / "noisy") == 0
+    capsys.readouterr()
+    assert run("augment", data, tmp_path / "more", "--augment.noise_chance", 1) == 1
+    assert "augment: unknown key 'noise_chance'" in capsys.readouterr().err
+    assert run("augment", data, tmp_path / "more", "--data.augment.gain_probability", 1) == 2
+    assert "its options are --augment.key value" in capsys.readouterr().err
+    assert run("augment", data, tmp_path / "noisy", *noisy) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", verb.SUBVERBS)
 def test_help_has_an_example_that_names_the_subverb(name, capsys):
     assert run(name, "--help") == 0
