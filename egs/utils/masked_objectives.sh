@@ -2,9 +2,10 @@
 #   seconds seeds recipes exp device smoke  options, see there
 #   train                           data directory to pretrain on
 #   keyword speaker                 arrays: --train, --dev ... of the two probes
+#   babble                          array: those of the keyword probe once more, with a noisy --test; empty: none
 #   phones                          array: two data directories with phones.ctm, to choose the layer on and to report; empty: no units
 #
-# exp/s<seed>/<recipe> holds: ssl, the experiment; updates, as many as fit into the time; keyword, speaker, units_<layer>, units_dev, units_test;
+# exp/s<seed>/<recipe> holds: ssl, the experiment; updates, as many as fit into the time; keyword, babble, speaker, units_<layer>, units_dev, units_test;
 # said, what the last step said, and failed, its last line where it failed; note, what else the table should say. What fails ends its recipe and
 # nothing else.
 
@@ -72,11 +73,13 @@ pretrain_one() { # RECIPE SEED
 }
 
 probe_one() { # SOURCE FOLDER SEED
-  local task
-  for task in keyword speaker; do
-    local -n places=$task
-    if [ ! -e "$2/$task/probe.json" ]; then
-      attempt "$2" audiossl probe "$1" --task $task "${places[@]}" --out "$2/$task" --seed "$3" --device "$device" "${probe[@]}" || return 0
+  local name task
+  for name in keyword speaker babble; do
+    local -n places=$name
+    task=${name/babble/keyword}
+    if [ ${#places[@]} -gt 0 ] && [ ! -e "$2/$name/probe.json" ]; then
+      attempt "$2" audiossl probe "$1" --task $task "${places[@]}" --out "$2/$name" --cache "$2/$task/pooled" --seed "$3" --device "$device" \
+        "${probe[@]}" || return 0
     fi
   done
 }

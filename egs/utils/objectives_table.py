@@ -14,7 +14,8 @@ from pathlib import Path
 from audiossl.config import load_toml
 from audiossl.diagnostics.results import Result, machine, read_results
 
-COLUMNS = ("updates", "audio h per h", "keyword %", "speaker %", "phone purity %", "layer")
+PROBES = {"keyword": "keyword %", "babble": "keyword in babble %", "speaker": "speaker %"}
+COLUMNS = ("updates", "audio h per h", *PROBES.values(), "phone purity %", "layer")
 _SPEED = re.compile(r"audio_s_per_s (\S+)")
 
 
@@ -28,10 +29,10 @@ def measured(folder: Path) -> dict[str, float | str]:
         speeds = [float(text) for text in _SPEED.findall(log.read_text(encoding="utf-8"))]
         if speeds:  # seconds per second are hours per hour
             found["audio h per h"] = statistics.median(speeds)
-    for task in ("keyword", "speaker"):
-        rows = _results(folder / task)
+    for name, column in PROBES.items():
+        rows = _results(folder / name)
         if rows:
-            found[f"{task} %"] = rows[-1].value
+            found[column] = rows[-1].value
     found |= _best_units(folder)
     for name in ("failed", "note"):
         if (folder / name).exists():
@@ -89,19 +90,21 @@ def main() -> None:
             if config.exists():
                 commands.setdefault(folder.name, load_toml(config)["run"]["command"])
     print(f"{seconds} s of pretraining for each, {len(folders)} seed(s), {machine()}.\n")
-    print("| recipe | " + " | ".join(COLUMNS) + " | note |\n" + "|---" * (len(COLUMNS) + 2) + "|")
+    columns = [column for column in COLUMNS if any(column in run for runs in rows.values() for run in runs)]
+    print("| recipe | " + " | ".join(columns) + " | note |\n" + "|---" * (len(columns) + 2) + "|")
     for name, runs in sorted(rows.items(), key=lambda row: _keyword(row[1]), reverse=True):
-        cells = [cell([run[column] for run in runs if column in run]) for column in COLUMNS]
+        cells = [cell([run[column] for run in runs if column in run]) for column in columns]
         failed = [str(run["failed"]) for run in runs if "failed" in run]
         notes = list(dict.fromkeys(str(run["note"]) for run in runs if "note" in run))
         if failed:
             notes.append(f"**failed**, {len(failed)} of {len(runs)}: {'; '.join(dict.fromkeys(failed))}")
         note = "; ".join(notes)
         print(f"| {name} | " + " | ".join(cells) + f" | {note.replace('|', '/')} |")
-    print(
-        "\nPhone purity: 100 units of k-means, on test, of the layer that is best on dev; of vq-wav2vec its 100 most frequent codes."
-    )
-    print("Audio h per h: the median over the log's lines of what was trained on per time.\n\nCommands (first seed):\n")
+    if "phone purity %" in columns:
+        print(
+            "\nPhone purity: 100 units of k-means, on test, of the layer that is best on dev; of vq-wav2vec its 100 most frequent codes."
+        )
+    print("\nAudio h per h: the median over the log's lines of what was trained on per time.\n\nCommands (first seed):\n")
     for command in commands.values():
         print(f"    {command}")
 

@@ -43,5 +43,6 @@ recipes=${recipes:-$all_recipes}
 train=$data/train
 keyword=(--train $data/keywords_train --dev $data/keywords_dev --test $data/keywords_test)
 speaker=(--train $data/train --split 0.7/0.1/0.2)
+babble=()
 phones=($data/dev $data/test)
 run_all
