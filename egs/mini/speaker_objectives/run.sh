@@ -40,6 +40,9 @@ if $smoke; then
 fi
 [ -d $data/train ] || audiossl prep mini --out $data
 
+dino="--objective.prototypes 1024 --objective.head_dim 512 --objective.bottleneck_dim 64 --objective.ema_steps $steps
+  --objective.freeze_steps 20 --objective.crop_duration 1.2 --objective.local_duration 0.6 --objective.momentum 0.97"
+sampling="--objective.num_clusters $prototypes --objective.queue_size 3360 --objective.start_epoch 2 --objective.clean_duration 2.4"
 # What differs from an objective's published settings, which are made for a million utterances and hundreds of thousands of steps.
 declare -A settings=(
   [simclr]="--objective.margin.name none"
@@ -47,8 +50,7 @@ declare -A settings=(
   [moco]="--objective.queue_size 1024 --objective.momentum 0.99"
   [byol]="--objective.projector_dims [512,128] --objective.predictor_dim 512 --objective.ema_steps $steps --objective.momentum 0.97"
   [simsiam]="--objective.projector_dims $heads --objective.predictor_dim 64"
-  [dino]="--objective.prototypes 1024 --objective.head_dim 512 --objective.bottleneck_dim 64 --objective.ema_steps $steps
-    --objective.freeze_steps 20 --objective.crop_duration 1.2 --objective.local_duration 0.6 --objective.momentum 0.97"
+  [dino]="$dino"
   [vicreg]="--objective.projector_dims $heads"
   [vibcreg]="--objective.projector_dims $heads --objective.groups 8"
   [barlow_twins]="--objective.projector_dims $heads"
@@ -59,9 +61,13 @@ declare -A settings=(
   [deepcluster]="--objective.projector_dims $heads --objective.prototypes [$prototypes,$prototypes,$prototypes]"
   [cpc]=""
   [lim]=""
-  [ssps]="--objective.num_clusters $prototypes --objective.queue_size 3360 --objective.start_epoch 2 --objective.clean_duration 2.4"
+  [ssps]="$sampling"
+  [ssps_dino]="$dino $sampling"
+  [pseudo_label]="--objective.num_crops 2 --objective.gate 3 --objective.gate_after $((steps / 2))" # on clusters of simclr's embeddings
+  [supervised_speaker]="--objective.num_crops 2" # with all labels: the upper bound
 )
-order="simclr simclr_margin moco byol simsiam dino vicreg vibcreg barlow_twins w_mse combined swav deepcluster cpc lim ssps"
+order="simclr simclr_margin moco byol simsiam dino vicreg vibcreg barlow_twins w_mse combined swav deepcluster cpc lim ssps ssps_dino
+  pseudo_label supervised_speaker"
 crops=(--objective.crop_duration 1.2 --data.crop_duration 2.4 --data.batch_seconds 240)
 
 audiossl trials $data/test --out $exp/trials
@@ -72,8 +78,14 @@ for seed in $seeds; do
     recipe=$exp/recipes/$name.toml
     python ../../utils/recipe_with_objective.py simclr_nano ${name%_margin} $recipe
     mkdir -p $folder && rm -f $folder/stopped
+    told=()
+    if [ $name = pseudo_label ]; then
+      told=(--objective.column utt2cluster_$seed)
+      audiossl embed $exp/s$seed/simclr/encoder $data/train --out $folder/clustered --seed $seed --num-workers $workers --device $device
+      audiossl cluster $folder/clustered --clusters $prototypes --out $data/train/utt2cluster_$seed --seed $seed --overwrite
+    fi
     if ! $train_cmd pretrain $recipe --data $data/train --out $folder/encoder --resume --device $device --train.seed $seed \
-      --data.num_workers $workers --train.max_steps $steps "${crops[@]}" ${settings[$name]} "${short[@]}"; then
+      --data.num_workers $workers --train.max_steps $steps "${crops[@]}" ${settings[$name]} "${told[@]}" "${short[@]}"; then
       echo "$name, seed $seed: stopped; the reason is above" >&2
       touch $folder/stopped
       continue
