@@ -1,4 +1,4 @@
-"""wav2vec 2.0 and HuBERT: convolutions on the raw waveform, 50 Hz (Baevski et al., 2020; Hsu et al., 2021)."""
+"""wav2vec 2.0 and HuBERT: convolutions on the raw waveform, 50 Hz by default (Baevski et al., 2020; Hsu et al., 2021)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from torch import nn
 
 from audiossl.nn.biased_attention import LinearBias, LinearBiasAttention
-from audiossl.nn.conv_frontend import ConvFrontend
+from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES, ConvFrontend
 from audiossl.nn.ssl_encoder import EncoderConfig, SSLEncoder
 from audiossl.nn.transformer import Transformer, TransformerLayer
 
@@ -22,12 +22,15 @@ class Wav2Vec2(SSLEncoder):
         """Defaults: base, 94.4 million parameters."""
 
         conv_dim: int = 512
+        conv_kernels: tuple[int, ...] = CONV_KERNELS
+        conv_strides: tuple[int, ...] = CONV_STRIDES
+        """Of each convolution, in frames of its input; the hop of the encoder is the product of the strides, 320 samples by default."""
         conv_norm: Literal["group", "layer"] = "group"
         conv_bias: bool = False
         legacy_norm: bool = False
         """Padding counts in the group norm's statistics, as published: an utterance then depends on its batch."""
         sample_rate: int = 16000
-        """Hz; MERT has 24000. Recordings are resampled to it, and frames come 320 samples apart at any rate."""
+        """Hz; MERT has 24000. Recordings are resampled to it, and frames come as many samples apart at any rate."""
         attention_relax: float = 0.0
         """Above 0 (MERT 330M: 32), logits of attention are kept small enough for float16, without fused kernels; see `nn.attention`."""
         alibi: bool = False
@@ -82,6 +85,8 @@ class Wav2Vec2(SSLEncoder):
             conv_bias=config.conv_bias,
             legacy_norm=config.legacy_norm,
             sample_rate=config.sample_rate,
+            kernels=config.conv_kernels,
+            strides=config.conv_strides,
         )
         relax = config.attention_relax
         if relax < 0:

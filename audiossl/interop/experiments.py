@@ -96,8 +96,8 @@ def copy_heads(source: str, objective: nn.Module) -> list[str]:
     table, heads, notes = _imported_heads(source)
     if not heads:
         return list(notes)
-    parameters = dict(objective.named_parameters())
-    others = [name for name, value in heads.items() if name not in parameters or parameters[name].shape != value.shape]
+    own = objective.state_dict()
+    others = [name for name, value in heads.items() if name not in own or own[name].shape != value.shape]
     which = f"{len(heads)} tensors of its {table['name']} heads"
     if others:
         return [*notes, f"{source}: {which} are not used: the objective has no {others[0]} of that shape"]

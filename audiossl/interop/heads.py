@@ -1,4 +1,4 @@
-"""Pretraining heads: HuBERT's codewords and wav2vec 2.0's quantiser, as our objectives name them and as published checkpoints do."""
+"""Pretraining heads: HuBERT's codewords, wav2vec 2.0's quantiser and DinoSR's codebooks, as our objectives name them and as published checkpoints do."""
 
 from __future__ import annotations
 
@@ -101,6 +101,27 @@ def read_contrastive(weights: Weights, names: Names, *, groups: int, temperature
         "temperature": temperature,
     }
     return heads, table
+
+
+def read_online_codes(weights: Weights, dim: int) -> tuple[Weights, Tables]:
+    """Return DinoSR's heads and codebooks and the [objective] table for them; both are empty where they are incomplete or do not fit one another.
+
+    dim: of the encoder. Both here and there a codebook is kept as sums and counts, whose ratio are the codes, the lowest layer's first.
+    """
+    count = sum(name.startswith("_codebook_cnts") for name in weights)
+    kinds = ("_codebook_cnts{}", "heads.{}.bias", "_codebook{}", "heads.{}.weight")
+    names = [[kind.format(i) for i in range(count)] for kind in kinds]
+    if not count or any(name not in weights for each in names for name in each):
+        return {}, {}
+    num_codes = weights[names[0][0]].numel()
+    shapes = ((num_codes,), (num_codes,), (num_codes, dim), (num_codes, dim))
+    if any(weights[n].shape != shape for each, shape in zip(names, shapes, strict=True) for n in each):
+        return {}, {}
+    counts, biases, sums, heads = ([weights[name].float() for name in each] for each in names)
+    ours = {"codebooks.sums": torch.stack(sums), "codebooks.counts": torch.stack(counts)}
+    for i in range(count):
+        ours |= {f"heads.{i}.weight": heads[i], f"heads.{i}.bias": biases[i]}
+    return ours, {"name": "dinosr", "top_layers": count, "num_codes": num_codes}
 
 
 def write_contrastive(model: Model, names: Names) -> Weights:

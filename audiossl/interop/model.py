@@ -58,7 +58,7 @@ class Model:
 def encoder_table(weights: Weights, facts: Mapping[str, Any], where: str) -> Tables:
     """Return the complete [encoder] table of some weights, in our names; sizes are read from their shapes.
 
-    facts: what shapes do not tell, by our key (`num_heads`, `pre_norm`, dropouts ...). A group norm of another package counts padding.
+    facts: what shapes do not tell, by our key (`num_heads`, `pre_norm`, `conv_strides`, dropouts ...). A group norm of another package counts padding.
     ValueError where the weights are of no encoder that is here.
     """
     from audiossl.config import to_table
@@ -70,8 +70,10 @@ def encoder_table(weights: Weights, facts: Mapping[str, Any], where: str) -> Tab
     kernels = tuple(shaped(weights, f"frontend.convs.{i}.weight", 3, where).shape[2] for i in convs)
     ffn_dim = len(shaped(weights, "transformer.layers.0.ffn_in.weight", 2, where))
     taps = shaped(weights, _position_weight(weights), 3, where)
-    if kernels != CONV_KERNELS:
-        raise ValueError(f"{where}: convolutions of {list(kernels)} samples; only {list(CONV_KERNELS)} can be imported")
+    if kernels != CONV_KERNELS and "conv_strides" not in facts:
+        raise ValueError(
+            f"{where}: convolutions of {list(kernels)} frames, whose strides it does not tell; add --encoder.conv_strides '[5, 2, ...]'"
+        )
     group = "frontend.layer_norms.0.weight" not in weights
     shapes = {
         "num_layers": _count(weights, "transformer.layers."),
@@ -81,11 +83,16 @@ def encoder_table(weights: Weights, facts: Mapping[str, Any], where: str) -> Tab
         "position_groups": max(1, dim // taps.shape[1]),
         "position_depth": max(1, _count(weights, "transformer.positions.blocks.")),
         "conv_dim": conv_dim,
+        "conv_kernels": kernels,
         "conv_norm": "group" if group else "layer",
         "conv_bias": "frontend.convs.1.bias" in weights,
         "legacy_norm": group,
     }
     _, config = named_config("encoders", {"name": name, **shapes, **facts}, f"{where}: encoder")
+    if config.conv_kernels != kernels:
+        raise ValueError(
+            f"{where}: says convolutions of {shown(list(config.conv_kernels))} frames, its weights have {list(kernels)}; copy both again"
+        )
     table: Tables = {"name": name, **to_table(config)}
     for key in ("num_heads", "sample_rate", "num_buckets", "max_distance"):
         if table.get(key, 1) < 1:
@@ -136,10 +143,10 @@ def require_known(where: str, **values: tuple[Any, Any]) -> None:
             )
 
 
-def require_strides(where: str, strides: Any) -> None:
-    """Raise ValueError for a frontend of another hop. strides: what a configuration says, a sequence if all is well."""
-    if not isinstance(strides, list | tuple) or tuple(strides) != CONV_STRIDES:
-        raise ValueError(f"{where}: convolution strides {shown(strides)}; only {list(CONV_STRIDES)} can be imported")
+def convolutions(table: Tables) -> list[tuple[int, int, int]]:
+    """(channels, kernel, stride) of each convolution of the frontend. table: [encoder], which may be older than those options."""
+    pairs = zip(table.get("conv_kernels", CONV_KERNELS), table.get("conv_strides", CONV_STRIDES), strict=True)
+    return [(table["conv_dim"], kernel, stride) for kernel, stride in pairs]
 
 
 @contextmanager

@@ -56,9 +56,10 @@ class _Record:
         self.state = state
 
 
-def load_plain(path: Path) -> Any:
+def load_plain(path: Path, *, mapped: bool = False) -> Any:
     """Return the content of a file of `torch.save`, on the CPU.
 
+    mapped: tensors stay in the file until they are looked at; only for the zip archives that torch.save writes now.
     UnsafePickleError where it names a function or class beyond those of tensors, containers and configurations; ValueError where it is no such file.
     """
     import torch
@@ -67,7 +68,9 @@ def load_plain(path: Path) -> Any:
     vars(reader).update(Unpickler=_Unpickler, load=_load)
     try:
         _refuse_programs(path)
-        return _plain(torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False), (), {})
+        return _plain(
+            torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False, mmap=mapped), (), {}
+        )
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{path}: {error}") from error
     except Exception as error:  # damaged bytes are instructions to zipfile, pickle and torch, which may raise anything

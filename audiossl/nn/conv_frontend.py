@@ -1,4 +1,4 @@
-"""The convolutional feature encoder of wav2vec 2.0: raw waveform to 512 features every 20 ms.
+"""The convolutional feature encoder of wav2vec 2.0: raw waveform to 512 features, every 20 ms unless told otherwise.
 
 Activations are (batch, frame, channel) in memory all the way, so that norms over channels, the Transformer's layout and channels-last
 convolution kernels meet without a transposition.
@@ -6,6 +6,7 @@ convolution kernels meet without a transposition.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, overload
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from audiossl.nn.masked_norm import MaskedGroupNorm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from audiossl.nn.attention import FrameLayout
 
 CONV_KERNELS = (10, 3, 3, 3, 3, 2, 2)
@@ -22,8 +25,10 @@ CONV_STRIDES = (5, 2, 2, 2, 2, 2, 2)
 
 
 class ConvFrontend(nn.Module):
-    """Seven convolutions without padding, receptive field 400 samples, hop 320 (Baevski et al., 2020, sections 2 and 4.2).
+    """Convolutions without padding (Baevski et al., 2020, sections 2 and 4.2).
 
+    kernels, strides: of each convolution, in its input's frames. The seven by default have a receptive field of 400 samples and a hop of 320;
+    mHuBERT at 25 Hz has an eighth of 2 and 2.
     sample_rate: Hz, of the waveforms; kernels and hop are the same numbers of samples at any rate, as MERT has them at 24 kHz.
     norm "group": group norm per channel over time after the first convolution alone; "layer": layer norm over channels after each.
     conv_bias: biases in the convolutions; the one before a group norm has none, as the norm would take it away.
@@ -38,6 +43,8 @@ class ConvFrontend(nn.Module):
         conv_bias: bool = False,
         legacy_norm: bool = False,
         sample_rate: int = 16000,
+        kernels: Sequence[int] = CONV_KERNELS,
+        strides: Sequence[int] = CONV_STRIDES,
     ) -> None:
         super().__init__()
         if legacy_norm and norm == "layer":
@@ -48,15 +55,21 @@ class ConvFrontend(nn.Module):
             raise ValueError(
                 f"sample_rate {sample_rate} Hz is not positive; give that of the recordings, such as 16000"
             )
+        if not kernels or len(kernels) != len(strides) or min(*kernels, *strides) < 1:
+            raise ValueError(
+                f"conv_kernels {list(kernels)} and conv_strides {list(strides)}: give a positive number of each for every convolution"
+            )
+        self.kernels, self.strides = tuple(kernels), tuple(strides)
         self.feature_dim = conv_dim
-        self.stride = 320
+        self.stride = math.prod(strides)
+        self.field = 1 + sum((kernel - 1) * math.prod(strides[:i]) for i, kernel in enumerate(kernels))
         self.sample_rate = sample_rate
         self.group_norm = MaskedGroupNorm(conv_dim, legacy=legacy_norm) if norm == "group" else None
         self.convs = nn.ModuleList(
             nn.Conv1d(
                 1 if i == 0 else conv_dim, conv_dim, kernel, stride, bias=conv_bias and (norm == "layer" or i > 0)
             )
-            for i, (kernel, stride) in enumerate(zip(CONV_KERNELS, CONV_STRIDES, strict=True))
+            for i, (kernel, stride) in enumerate(zip(kernels, strides, strict=True))
         )
         self.layer_norms = nn.ModuleList(nn.LayerNorm(conv_dim) for _ in self.convs if norm == "layer")
         for conv in self.convs:
@@ -67,9 +80,9 @@ class ConvFrontend(nn.Module):
     @overload
     def num_frames(self, samples: Tensor) -> Tensor: ...
     def num_frames(self, samples: int | Tensor) -> int | Tensor:
-        """Frames of `samples` samples: floor((n - kernel) / stride) + 1, seven times over."""
+        """Frames of `samples` samples: floor((n - kernel) / stride) + 1, for each convolution."""
         count = samples
-        for kernel, stride in zip(CONV_KERNELS, CONV_STRIDES, strict=True):
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
             count = (count - kernel) // stride + 1
         return count.clamp(min=0) if isinstance(count, Tensor) else max(count, 0)
 
@@ -79,13 +92,15 @@ class ConvFrontend(nn.Module):
         ValueError where the batch has not even one frame.
         """
         if self.num_frames(waveform.shape[1]) == 0:
-            raise ValueError(f"waveform of {waveform.shape[1]} samples has no frame of 400; leave out what is shorter")
+            raise ValueError(
+                f"waveform of {waveform.shape[1]} samples has no frame of {self.field}; leave out what is shorter"
+            )
         x = waveform.unsqueeze(-1)  # (batch, sample, channel)
         for i, conv in enumerate(self.convs):
             assert isinstance(conv, nn.Conv1d)
             if i == 0 and self.group_norm is not None:
-                windows = waveform.unfold(1, CONV_KERNELS[0], CONV_STRIDES[0])
-                valid = (lengths - CONV_KERNELS[0]) // CONV_STRIDES[0] + 1
+                windows = waveform.unfold(1, self.kernels[0], self.strides[0])
+                valid = (lengths - self.kernels[0]) // self.strides[0] + 1
                 x = self.group_norm(windows, conv.weight.squeeze(1), valid.clamp(min=0))
             else:
                 x = conv_over_time(x, conv)

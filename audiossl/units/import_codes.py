@@ -6,7 +6,7 @@ import hashlib
 import zipfile
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from audiossl.data.alignments import labels_fit
 from audiossl.data.json_files import write_json
 from audiossl.data.loader import BadRecordings
 from audiossl.files import whole_set
+from audiossl.interop.safe_pickle import load_plain
 from audiossl.units.guards import LabelGuard
 from audiossl.units.labels import IMPORTED, LabelWriter, UnitsCard, card_path, labels_path, set_names
 
@@ -69,14 +70,15 @@ class CodesFormat:
 
 
 class CodesFile:
-    """Arrays of codes by utterance: a `.npz` whose arrays are named like utterances, or a folder of `UTTERANCE.npy`.
+    """Arrays of codes by utterance: a `.npz` whose arrays are named like utterances, a dict of tensors by `torch.save`, or a folder of `UTTERANCE.npy`.
 
-    Plain arrays only: nothing is unpickled. One array is in memory at a time. ValueError where the file is neither.
+    Plain arrays only: nothing that a file asks for is run. One array is in memory at a time. ValueError where the file is none of these.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._archive: zipfile.ZipFile | None = None
+        self._tensors: dict[str, Any] | None = None
         if path.is_dir():
             return
         try:
@@ -84,23 +86,33 @@ class CodesFile:
         except (OSError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: no codes can be read ({error}); give a .npz file or a folder of .npy") from None
         self._members = frozenset(self._archive.namelist())
+        if any(member.endswith("/data.pkl") for member in self._members):
+            self._tensors = _saved_tensors(path)
 
     def has(self, utterance: str) -> bool:
         """Tell whether there are codes of an utterance."""
+        if self._tensors is not None:
+            return utterance in self._tensors
         member = f"{utterance}.npy"
         return (self.path / member).is_file() if self._archive is None else member in self._members
 
     def read(self, utterance: str) -> NDArray[np.int64]:
         """Return the codes of an utterance that has some: (codebook, frame)."""
-        member = f"{utterance}.npy"
         try:
-            with (self.path / member).open("rb") if self._archive is None else self._archive.open(member) as file:
-                codes = np.lib.format.read_array(file, allow_pickle=False)
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            codes = self._array(utterance)
+        except (OSError, EOFError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
             raise ValueError(f"{self.path}: {utterance!r}: no plain array ({error}); {_ORDER}") from None
         if codes.dtype.kind not in "iu" or codes.ndim not in {1, 2}:
             raise ValueError(f"{self.path}: {utterance!r}: {codes.dtype} of shape {codes.shape}; {_ORDER}")
         return np.atleast_2d(codes).astype(np.int64)
+
+    def _array(self, utterance: str) -> NDArray[Any]:
+        if self._tensors is not None:
+            return np.asarray(self._tensors[utterance])
+        member = f"{utterance}.npy"
+        with (self.path / member).open("rb") if self._archive is None else self._archive.open(member) as file:
+            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+            return array
 
     def books(self, manifests: list[Manifest], rate: float) -> int:
         """How many codebooks there are, by the first utterance of `manifests` that has codes; ValueError where none has. rate: Hz."""
@@ -116,6 +128,14 @@ class CodesFile:
         raise ValueError(
             f"{self.path}: holds no codes of {manifests[0].path}, not even of {manifests[0].ids[0]!r}; name its arrays like utterances"
         )
+
+
+def _saved_tensors(path: Path) -> dict[str, Any]:
+    """Codes by utterance of a file of `torch.save`, which stay there until they are looked at."""
+    content = load_plain(path, mapped=True)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}; save a dict of codes by utterance")
+    return {str(name): codes for name, codes in content.items()}
 
 
 def import_codes(

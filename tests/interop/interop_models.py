@@ -58,6 +58,10 @@ def ours(name="wav2vec2", *, large=False, kind="hubert", seed=0, **options):
     return encoder, Model(kind, {"name": name, **to_table(config)}, dict(encoder.state_dict()))
 
 
+KERNELS_25HZ, STRIDES_25HZ = (10, 3, 3, 3, 3, 2, 2, 2), (5, 2, 2, 2, 2, 2, 2, 2)
+"""Of mHuBERT at 25 Hz."""
+
+
 def with_heads(model):
     """The model with HuBERT's heads for two label sets, or wav2vec 2.0's quantiser."""
     dim, conv_dim = model.encoder["dim"], model.encoder["conv_dim"]

@@ -7,6 +7,8 @@ import json
 import pytest
 import torch
 from interop_models import (
+    KERNELS_25HZ,
+    STRIDES_25HZ,
     alone,
     assert_read_or_refused,
     assert_same_layers,
@@ -78,6 +80,50 @@ def test_theirs_computes_what_ours_does(tmp_path, kind, name, options):
     assert again.weights.keys() == model.weights.keys()
 
 
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_frames_of_25_hz(tmp_path, batch_norm):
+    import transformers
+
+    shape = {"conv_dim": (16,) * 8, "conv_kernel": KERNELS_25HZ, "conv_stride": STRIDES_25HZ}
+    model = theirs("hubert", conv_pos_batch_norm=batch_norm, **shape)
+    model.save_pretrained(tmp_path / "hf")
+    name, read = read_model(tmp_path / "hf")
+    write_experiment(read, tmp_path / "exp", source="hf", file_format=name)
+    encoder = audiossl.load(tmp_path / "exp")
+    assert (encoder.stride, encoder.num_frames(80_000)) == (640, 124)
+    expected = layers_of_theirs(model, *alone())
+    assert expected[0].shape[1] == encoder.num_frames(alone()[0].shape[1]) == 12
+    assert_same_layers(encoder, expected, *alone())
+    write(open_experiment(tmp_path / "exp"), tmp_path / "again")
+    again = transformers.AutoModel.from_pretrained(tmp_path / "again").eval()
+    assert type(again) is type(model)
+    assert_same_layers(encoder, layers_of_theirs(again, *alone()), *alone())
+
+
+HEADS = ["ForXVector", "ForSequenceClassification", "ForAudioFrameClassification"]
+
+
+@pytest.mark.parametrize("suffix", HEADS)
+@pytest.mark.parametrize("kind", ["wav2vec2", "wavlm", "unispeech-sat", "data2vec-audio"])
+def test_heads_of_speakers_and_classes_are_left_behind(tmp_path, kind, suffix):
+    model = theirs(kind, suffix=suffix)
+    model.save_pretrained(tmp_path)
+    (note,) = read_model(tmp_path)[1].notes
+    assert "tensors of heads are left behind" in note
+    normalise = kind == "data2vec-audio"
+    expected = layers_of_theirs(model.base_model, *alone(), normalise=normalise)
+    assert_same_layers(audiossl.load(tmp_path), expected, *alone())
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", WEIGHTS])
+def test_one_file_of_a_folder_is_sent_to_the_folder(tmp_path, name):
+    _, model = ours()
+    write(model, tmp_path / "hf")
+    with pytest.raises(ValueError, match="is one file of a model of transformers; give its folder, ") as error:
+        audiossl.load(tmp_path / "hf" / name)
+    assert str(error.value).endswith(str(tmp_path / "hf"))
+
+
 def test_the_old_spelling_of_weight_norm_in_a_pickle_is_read(tmp_path):
     from safetensors.torch import load_file
 
@@ -121,11 +167,12 @@ def test_wav2vec2_keeps_its_quantiser(tmp_path):
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", ["hubert", "wav2vec2", "wavlm"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_recognisers_both_ways(tmp_path, kind):
     from audiossl.train.run_finetune import load_finetuned
 
-    _, model = ours("wavlm" if kind == "wavlm" else "wav2vec2", kind=kind)
+    options = {"conv_norm": "layer", "position_kernel": 5, "position_depth": 3} if kind == "data2vec-audio" else {}
+    _, model = ours("wavlm" if kind == "wavlm" else "wav2vec2", kind=kind, **options)
     head = CTCHead(VOCABULARY, torch.randn(7, 32), torch.randn(7))
     assert write(Model(kind, model.encoder, model.weights, ctc=head), tmp_path / "hf") == []
     _, read = read_model(tmp_path / "hf")
@@ -161,7 +208,8 @@ def test_their_tokens_are_put_in_our_order(tmp_path):
     ("change", "message"),
     [
         ({"hidden_act": "relu"}, "hidden_act = 'relu' has no counterpart here"),
-        ({"conv_stride": [5, 2, 2, 2, 2, 2, 1]}, "convolution strides"),
+        ({"conv_stride": [5, 2, 2]}, "give a positive number of each for every convolution"),
+        ({"conv_kernel": [10, 3, 3, 3, 3, 2, 3]}, "says convolutions of .* frames, its weights have"),
         ({"model_type": "whisper"}, "is in none of the formats"),
         ({"num_attention_heads": 5}, "not a multiple of num_heads 5"),
     ],
@@ -246,7 +294,7 @@ def test_configurations_of_any_content_are_one_line(tmp_path, kind):
         ("config.json", [1], r"config\.json: holds \[1\], no JSON object"),
         ("preprocessor_config.json", [], "holds \\[\\], no JSON object"),
         ("config.json", {"model_type": ["hubert"]}, "is in none of the formats"),
-        ("config.json", {"conv_stride": 5}, "convolution strides 5"),
+        ("config.json", {"conv_stride": 5}, "conv_strides: 5 is not a list"),
         ("config.json", {"num_attention_heads": 0}, "num_heads: 0 is not positive"),
         ("config.json", {"layerdrop": "0.1"}, "layerdrop = '0.1' is no float"),
         ("preprocessor_config.json", {"do_normalize": "no"}, "do_normalize = 'no' is no bool"),

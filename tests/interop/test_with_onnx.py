@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from interop_models import alone, ours, waveforms
+from interop_models import KERNELS_25HZ, STRIDES_25HZ, alone, ours, waveforms
 
 from audiossl.interop.formats import get
 
@@ -17,14 +17,18 @@ def test_without_the_extra_it_is_one_line(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+HOP_640 = {"conv_kernels": KERNELS_25HZ, "conv_strides": STRIDES_25HZ}
+LARGE = {"large": True, "normalise_waveform": True}
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("name", "large"), [("wav2vec2", False), ("wav2vec2", True), ("wavlm", False), ("mhubert", False)]
+    ("name", "options"), [("wav2vec2", {}), ("wav2vec2", LARGE), ("wavlm", {}), ("mhubert", {}), ("mhubert", HOP_640)]
 )
-def test_the_graph_computes_what_the_encoder_does(tmp_path, name, large):
+def test_the_graph_computes_what_the_encoder_does(tmp_path, name, options):
     runtime = pytest.importorskip("onnxruntime", exc_type=ImportError)
     pytest.importorskip("onnxscript", exc_type=ImportError)
-    encoder, model = ours(name, large=large, normalise_waveform=large)
+    encoder, model = ours(name, **options)
     get("onnx").write(model, tmp_path / "x.onnx")
     session = runtime.InferenceSession(str(tmp_path / "x.onnx"), providers=["CPUExecutionProvider"])
     for waveform, lengths in (alone(), alone(1), waveforms()):

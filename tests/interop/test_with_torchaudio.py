@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from interop_models import alone, assert_same_layers, ours, shaken, waveforms
+from interop_models import KERNELS_25HZ, STRIDES_25HZ, alone, assert_same_layers, ours, shaken, waveforms
 
 import audiossl
 from audiossl.interop.encoder import build_encoder
@@ -54,7 +54,10 @@ def built_of(read):
     return encoder.eval()
 
 
-@pytest.mark.parametrize("options", [{}, {"large": True}, {"conv_bias": True}])
+HOP_640 = {"conv_kernels": KERNELS_25HZ, "conv_strides": STRIDES_25HZ}
+
+
+@pytest.mark.parametrize("options", [{}, {"large": True}, {"conv_bias": True}, HOP_640])
 @pytest.mark.parametrize("name", ["wav2vec2", "wavlm"])
 def test_theirs_computes_what_ours_does(tmp_path, name, options):
     large = options.get("large", False)

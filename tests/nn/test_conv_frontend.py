@@ -38,6 +38,33 @@ def test_against_plain_convolutions(norm, bias):
     torch.testing.assert_close(found, x.transpose(1, 2), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kernels", "strides", "hop", "field"),
+    [((*CONV_KERNELS, 2), (*CONV_STRIDES, 2), 640, 720), ((8, 4), (4, 4), 16, 20), ((1, 3), (4, 2), 8, 9)],
+)
+def test_other_convolutions(kernels, strides, hop, field):
+    frontend = ConvFrontend(conv_dim=4, kernels=kernels, strides=strides)
+    assert (frontend.stride, frontend.field) == (hop, field)
+    for samples in (field, field + hop - 1, field + hop, 5000):
+        wave = torch.randn(1, samples)
+        x = wave.unsqueeze(1)
+        for i, (conv, stride) in enumerate(zip(frontend.convs, strides, strict=True)):
+            x = F.conv1d(x, conv.weight, stride=stride)
+            x = F.gelu(F.group_norm(x, 4) if i == 0 and x.shape[2] > 1 else x)
+        if samples == 5000:
+            torch.testing.assert_close(frontend(wave, torch.tensor([samples]))[0], x.mT, atol=1e-5, rtol=1e-5)
+        assert x.shape[2] == frontend.num_frames(samples) == (samples - field) // hop + 1
+    assert frontend.num_frames(torch.tensor([0, field - 1, field])).tolist() == [0, 0, 1]
+    with pytest.raises(ValueError, match=f"has no frame of {field}"):
+        frontend(torch.zeros(1, field - 1), torch.tensor([field - 1]))
+
+
+@pytest.mark.parametrize(("kernels", "strides"), [((), ()), ((10, 3), (5,)), ((10, 3), (5, 0)), ((10, -3), (5, 2))])
+def test_convolutions_that_cannot_be(kernels, strides):
+    with pytest.raises(ValueError, match="give a positive number of each for every convolution"):
+        ConvFrontend(conv_dim=4, kernels=kernels, strides=strides)
+
+
 def test_conv_over_time_is_conv1d():
     torch.manual_seed(0)
     conv = torch.nn.Conv1d(6, 4, 5, stride=2, padding=2, groups=2)

@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 
 from audiossl.cli.main import main
 from audiossl.data.manifest import Manifest
@@ -25,6 +26,9 @@ def made(corpus, books=3, seed=0):
 
 
 def saved(path, arrays):
+    if path.suffix == ".pt":
+        torch.save({name: torch.from_numpy(values) for name, values in arrays.items()}, path)
+        return path
     if path.suffix == ".npz":
         np.savez(path, **arrays)
         return path
@@ -51,7 +55,7 @@ def options(corpus, codes, *more, rate=RATE, clusters=SIZE):
     return "--data", corpus, "--codes", codes, "--rate", rate, "--clusters", clusters, "--name", "rvq", *more
 
 
-@pytest.mark.parametrize("place", ["codes.npz", "codes"])
+@pytest.mark.parametrize("place", ["codes.npz", "codes.pt", "codes"])
 def test_a_label_set_for_each_codebook(corpus, tmp_path, capsys, place):
     arrays = made(corpus)
     codes = saved(tmp_path / place, arrays | {"somebody-else": np.zeros((3, 5), dtype=np.int64)})
@@ -67,6 +71,27 @@ def test_a_label_set_for_each_codebook(corpus, tmp_path, capsys, place):
         assert (card.feature, card.encoder, card.rate, card.codebook_size) == ("imported", "encodec", RATE, SIZE)
         assert (card.utterances, card.labels, card.left_out) == (12, total, 0)
         assert check_units(Manifest.open(corpus), f"rvq_{book}", log=print).sum() == total
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(3)], "holds a list; save a dict of codes by utterance"),
+        ({"u": torch.zeros(3)}, "name its arrays like utterances"),
+        ({"half": torch.zeros(5)}, "float32 of shape (5,); give whole numbers"),
+        ({"half": torch.zeros(5, dtype=torch.bfloat16)}, "no plain array ("),
+        ({"half": [[1], [2, 3]]}, "no plain array ("),
+        ({"half": {"codes": 1}}, "object of shape (); give whole numbers"),
+        ({"half": zipfile.ZipFile}, "names zipfile.ZipFile, which is no part of a checkpoint"),
+    ],
+)
+def test_saved_tensors_that_cannot_be_codes(corpus, tmp_path, capsys, content, message):
+    if "half" in content:
+        content = {next(iter(made(corpus))): content["half"]}
+    torch.save(content, tmp_path / "codes.pt")
+    status, out, err = run(capsys, *options(corpus, tmp_path / "codes.pt"))
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert message in err
 
 
 def test_one_codebook_keeps_the_name(corpus, tmp_path, capsys):

@@ -49,6 +49,7 @@ def read_model(path: Path, *, name: str | None = None, overrides: dict[str, Any]
     source = SourceFile(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; give a checkpoint of another package")
+    _require_whole_folder(path)
     readable = [known for known in names(KIND) if hasattr(get(known), "read")]
     if name is not None and name not in readable:
         raise ValueError(f"format {name!r} cannot be read; {suggestion(name, readable)}")
@@ -56,3 +57,10 @@ def read_model(path: Path, *, name: str | None = None, overrides: dict[str, Any]
         if name is not None or get(known).sniff(source):
             return known, get(known).read(source, overrides or {})
     raise ValueError(f"{path}: is in none of the formats {', '.join(readable)}; name its --format if it is one of them")
+
+
+def _require_whole_folder(path: Path) -> None:
+    """Raise ValueError for a file of a folder of transformers, which means nothing without the others."""
+    parts = path.is_file() and path.suffix in {".json", ".safetensors", ".bin"}
+    if parts and get("transformers").sniff(SourceFile(path.parent)):
+        raise ValueError(f"{path}: is one file of a model of transformers; give its folder, {path.parent}")

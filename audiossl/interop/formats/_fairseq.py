@@ -17,12 +17,12 @@ from audiossl.interop.heads import (
     left_behind,
     read_codewords,
     read_contrastive,
+    read_online_codes,
     write_contrastive,
 )
 from audiossl.interop.keys import old_weight_norm, to_ours, to_theirs
-from audiossl.interop.model import Model, checked, encoder_table, require_known, require_strides
+from audiossl.interop.model import Model, checked, convolutions, encoder_table, require_known
 from audiossl.interop.source_file import entry, shown
-from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +73,7 @@ _MASKING = {
 """fairseq's defaults. Its fine-tuning replaces only keys that are there, so all that it replaces have to be."""
 PROJECTIONS = ("quantizer.", "project_q.", "final_proj.")
 _CODEWORDS = ("final_proj.", "label_embs_concat")
+_ONLINE_CODES = ("heads.", "_codebook")
 _LEFT = (
     "_ema",
     "final_proj.",
@@ -82,6 +83,8 @@ _LEFT = (
     "target_glu.",
     "proj.",
     "layer_norm_for_extract.",
+    "_pre_encoder_",
+    *_ONLINE_CODES,
 )
 
 
@@ -95,14 +98,17 @@ def read_state(
         raise ValueError(
             f"{where}: unexpected {', '.join(unknown[:3])} ({len(unknown)} in all) in an encoder of this family"
         )
-    table = encoder_table(own, {**_facts(config, task, where), **overrides}, where)
+    table = encoder_table(own, _told({**_facts(config, task, where), **overrides}, where), where)
     temperature = entry(config, "logit_temp", 0.1, where)
     if _has_codewords(heads):
         kept, objective = _codewords(heads, task, [len(words) for words in symbols], temperature, where)
+    elif "_codebook0" in heads:
+        kept, objective = read_online_codes(heads, table["dim"])
     else:
         groups = entry(config, "latent_groups", 2, where)
         kept, objective = read_contrastive(heads, FAIRSEQ, groups=groups, temperature=temperature)
-    read = {"hubert": _CODEWORDS, "wav2vec2": PROJECTIONS}.get(objective.get("name", ""), ())
+    parts = {"hubert": _CODEWORDS, "wav2vec2": PROJECTIONS, "dinosr": _ONLINE_CODES}
+    read = parts.get(objective.get("name", ""), ())
     left = [name for name, value in heads.items() if value.any() and not (read and name.startswith(read))]
     notes = (f"{len(left)} tensors of heads are left behind, such as {left[0]}",) if left else ()
     return Model(_kind(table, objective, config), table, checked(own, table, where), kept, objective, None, notes)
@@ -166,7 +172,6 @@ def state_of(model: Model, where: str) -> Weights:
 def config_of(model: Model) -> Tables:
     """Return the configuration of fairseq's model."""
     table, heads = model.encoder, write_contrastive(model, FAIRSEQ)
-    shapes = [(table["conv_dim"], k, s) for k, s in zip(CONV_KERNELS, CONV_STRIDES, strict=True)]
     config = {
         "_name": model.kind.replace("-", "_"),
         "extractor_mode": "default" if table["conv_norm"] == "group" else "layer_norm",
@@ -176,7 +181,7 @@ def config_of(model: Model) -> Tables:
         "encoder_attention_heads": table["num_heads"],
         "activation_fn": "gelu",
         "layer_norm_first": table["pre_norm"],
-        "conv_feature_layers": str(shapes),
+        "conv_feature_layers": str(convolutions(table)),
         "conv_bias": table["conv_bias"],
         "conv_pos": table["position_kernel"],
         "conv_pos_groups": table["position_groups"],
@@ -263,8 +268,6 @@ def _facts(config: Tables, task: Tables, where: str) -> Tables:
         target_glu=(entry(config, "target_glu", False, where), False),
         quantize_input=(entry(config, "quantize_input", False, where), False),
     )
-    if "conv_feature_layers" in config:
-        require_strides(where, [stride for _, _, stride in _conv_layers(config["conv_feature_layers"], where)])
     names: dict[str, tuple[str, type[float]]] = {  # bool and int are floats to a type checker
         "num_heads": ("encoder_attention_heads", int),
         "pre_norm": ("layer_norm_first", bool),
@@ -276,7 +279,12 @@ def _facts(config: Tables, task: Tables, where: str) -> Tables:
         "dropout_features": ("dropout_features", float),
         "feature_grad_mult": ("feature_grad_mult", float),
     }
-    facts = {ours: entry(config, theirs, kind(), where) for ours, (theirs, kind) in names.items() if theirs in config}
+    told = {ours: (theirs, kind) for ours, (theirs, kind) in names.items() if theirs in config}
+    facts: Tables = {ours: entry(config, theirs, kind(), where) for ours, (theirs, kind) in told.items()}
+    if "conv_feature_layers" in config:
+        _, facts["conv_kernels"], facts["conv_strides"] = zip(
+            *_conv_layers(config["conv_feature_layers"], where), strict=True
+        )
     facts["normalise_waveform"] = entry(task, "normalize", entry(config, "normalize", False, where), where)
     rate = entry(task, "sample_rate", 16000, where)
     if rate != 16000:
@@ -284,6 +292,15 @@ def _facts(config: Tables, task: Tables, where: str) -> Tables:
     if entry(config, "relative_position_embedding", False, where):
         facts["num_buckets"] = entry(config, "num_buckets", 320, where)
         facts["max_distance"] = entry(config, "max_distance", 1280, where)
+    return facts
+
+
+def _told(facts: Tables, where: str) -> Tables:
+    """Return the facts; ValueError where those that no weights show, and no default could stand for, are not among them."""
+    needed = {"num_heads": "N", "pre_norm": "true (or false)"}
+    missing = [f"--encoder.{key} {value}" for key, value in needed.items() if key not in facts]
+    if missing:
+        raise ValueError(f"{where}: does not tell how its encoder was built; add {' '.join(missing)}")
     return facts
 
 

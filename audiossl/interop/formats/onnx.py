@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from audiossl.data.frame_grid import FrameGrid
 from audiossl.interop.encoder import build_encoder
 from audiossl.interop.model import written_whole
 from audiossl.nn.attention import FrameLayout
@@ -55,7 +56,8 @@ def write(model: Model, out: Path) -> list[str]:
         raise ValueError(f"--to onnx: {error.name} is not installed; pip install 'audiossl[onnx]'") from error
     encoder = build_encoder(model.encoder)
     encoder.load_state_dict(model.weights)
-    batch, samples = torch.export.Dim("batch", min=1), torch.export.Dim("sample", min=400)
+    shortest = FrameGrid.of(encoder).first
+    batch, samples = torch.export.Dim("batch", min=1), torch.export.Dim("sample", min=shortest)
     example = (torch.randn(2, 16000), torch.tensor([16000, 12000]))
     with written_whole(out) as partial, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ from audiossl.interop.formats._fairseq import (
     symbols_of,
     task_of,
 )
-from audiossl.interop.model import written_whole
+from audiossl.interop.model import convolutions, written_whole
 from audiossl.interop.source_file import tensors
 
 if TYPE_CHECKING:
@@ -46,11 +47,16 @@ def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
     return read_state(tensors(weights, where), config, task, symbols, overrides, where)
 
 
+_RATE, _HOP = 16000, 320
+"""Hz of the waveforms that s3prl gives all its upstreams, and the samples between frames that it takes these two for."""
+
+
 def write(model: Model, out: Path) -> list[str]:
     """Write a file for s3prl's `hubert_local` or `wav2vec2_local`, whichever the model's kind is."""
     where = f"--to s3prl {out}"
     model, notes = as_published(model, "s3prl")
     require_family(model, ("hubert", "wav2vec2"), where)
+    _require_its_frames(model, where)
     content: dict[str, Any] = {
         "task_cfg": task_of(model),
         "model_cfg": config_of(model),
@@ -62,3 +68,17 @@ def write(model: Model, out: Path) -> list[str]:
         torch.save(content, partial)
     notes += [f"an upstream of s3prl: run_downstream.py -u {model.kind}_local -k {out}"]
     return [*notes, "the output layer is left behind: upstreams have none"] if model.ctc else notes
+
+
+def _require_its_frames(model: Model, where: str) -> None:
+    """Raise ValueError for a model that would hear, or be counted, at another rate than its own."""
+    rate = model.encoder.get("sample_rate", _RATE)
+    hop = math.prod(stride for _, _, stride in convolutions(model.encoder))
+    if rate != _RATE:
+        raise ValueError(
+            f"{where}: encoder.sample_rate is {rate}, and s3prl gives its upstreams {_RATE} Hz; choose another --to"
+        )
+    if hop != _HOP:
+        raise ValueError(
+            f"{where}: its frames are {hop} samples apart, and s3prl counts on {_HOP}; choose another --to"
+        )

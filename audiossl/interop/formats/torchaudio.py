@@ -12,9 +12,8 @@ import torch
 
 from audiossl.interop.heads import CODEWORD_PARTS, codeword_sets, codeword_tensors, left_behind, read_codewords
 from audiossl.interop.keys import to_ours, to_theirs
-from audiossl.interop.model import Model, checked, encoder_table, shaped, written_whole
-from audiossl.interop.source_file import SourceFile, entry, read_json, tensors, write_json
-from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES
+from audiossl.interop.model import Model, checked, convolutions, encoder_table, shaped, written_whole
+from audiossl.interop.source_file import SourceFile, entry, read_json, shown, tensors, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +51,7 @@ NORM: dict[str, Pairs] = {
 _HEADS = {768: 12, 1024: 16, 1280: 16, 1920: 16}
 """Attention heads of the published models, by width."""
 _PROJECTION = "encoder.feature_projection.projection.weight"
+_LAYERS = "extractor_conv_layer_config"
 _MASK = "mask_generator.mask_embedding"
 _BIAS = "encoder.transformer.layers.0.attention.rel_attn_embed.weight"
 """Of WavLM alone: (bucket, head)."""
@@ -160,6 +160,11 @@ def _facts(source: SourceFile, norm: str, dim: int) -> dict[str, Any]:
     facts["normalise_waveform"] = entry(told, "normalise_waveform", norm == "layer", where)
     rate = entry(told, "sample_rate", 16000, where)
     known = {"num_heads": ("encoder_num_heads", 1), **_FACTS}
+    layers: list[Any] = entry(arguments, _LAYERS, [], where)
+    if not all(isinstance(layer, list) and len(layer) == 3 for layer in layers):
+        raise ValueError(f"{where}: {_LAYERS} {shown(layers)} is not a list of [dim, kernel, stride]; copy it again")
+    if layers:
+        facts |= {"conv_kernels": [layer[1] for layer in layers], "conv_strides": [layer[2] for layer in layers]}
     facts |= {ours: entry(arguments, key, kind, where) for ours, (key, kind) in known.items() if key in arguments}
     return facts if rate == 16000 else {**facts, "sample_rate": rate}
 
@@ -176,11 +181,10 @@ def _bias_facts(weights: Weights, source: SourceFile) -> dict[str, Any]:
 
 
 def _arguments(table: dict[str, Any]) -> dict[str, Any]:
-    shapes = [[table["conv_dim"], k, s] for k, s in zip(CONV_KERNELS, CONV_STRIDES, strict=True)]
     bias = ("num_buckets", "max_distance") if table["name"] == "wavlm" else ()
     return {
         "extractor_mode": "group_norm" if table["conv_norm"] == "group" else "layer_norm",
-        "extractor_conv_layer_config": shapes,
+        _LAYERS: [list(layer) for layer in convolutions(table)],
         "extractor_conv_bias": table["conv_bias"],
         "encoder_embed_dim": table["dim"],
         "encoder_projection_dropout": table["dropout_input"],

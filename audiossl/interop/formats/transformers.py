@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from audiossl.interop.ctc_tokens import ctc_head
 from audiossl.interop.heads import CONTRASTIVE_PARTS, TRANSFORMERS, left_behind, read_contrastive, write_contrastive
 from audiossl.interop.keys import to_ours, to_theirs
-from audiossl.interop.model import Model, checked, encoder_table, require_known, require_strides, shaped, written_whole
+from audiossl.interop.model import Model, checked, convolutions, encoder_table, require_known, shaped, written_whole
 from audiossl.interop.safe_pickle import load_plain
 from audiossl.interop.source_file import SourceFile, entry, read_json, read_safetensors, tensors, write_json
 from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES
@@ -55,6 +55,7 @@ _HEADS = (
     ("quantizer.", "project_q.", "project_hid.", "lm_head."),  # read below
     ("speaker_proj.", "label_embeddings_concat", "layer_norm_for_extract.", "ctc_proj.", "dropout_features."),
     ("projector.", "classifier.", "layer_weights", "tdnn.", "objective."),
+    ("feature_extractor.weight", "feature_extractor.bias"),  # of x-vectors; the encoder's own have longer names
 )
 
 
@@ -153,12 +154,13 @@ def _facts(folder: Path, config: dict[str, Any], kind: str) -> dict[str, Any]:
         add_adapter=(bool(config.get("add_adapter", False)), False),
         adapter_attn_dim=(config.get("adapter_attn_dim"), None),
     )
-    require_strides(f"{folder}/{CONFIG}", config.get("conv_stride", CONV_STRIDES))
     layer = config.get("feat_extract_norm", "layer" if kind == "data2vec-audio" else "group") == "layer"
     known = _WAVLM_FACTS if kind == "wavlm" else {}
     facts = {
         ours: entry(config, theirs, usual, f"{folder}/{CONFIG}") for ours, (theirs, usual) in (_FACTS | known).items()
     }
+    facts |= {"conv_kernels": config.get("conv_kernel", CONV_KERNELS)}
+    facts |= {"conv_strides": config.get("conv_stride", CONV_STRIDES)}
     place = folder / "preprocessor_config.json"
     preprocessor = read_json(place)
     facts["normalise_waveform"] = entry(preprocessor, "do_normalize", layer, str(place))
@@ -228,6 +230,7 @@ def _writable(model: Model) -> str:
 def _config(model: Model, kind: str, architecture: str, heads: Weights) -> dict[str, Any]:
     table = model.encoder
     depth = table.get("position_depth", 1)
+    dims, kernels, strides = zip(*convolutions(table), strict=True)
     config: dict[str, Any] = {
         "model_type": kind,
         "architectures": [architecture],
@@ -245,9 +248,9 @@ def _config(model: Model, kind: str, architecture: str, heads: Weights) -> dict[
         "layer_norm_eps": 1e-5,
         "feat_extract_norm": table["conv_norm"],
         "feat_extract_activation": "gelu",
-        "conv_dim": [table["conv_dim"]] * len(CONV_KERNELS),
-        "conv_kernel": list(CONV_KERNELS),
-        "conv_stride": list(CONV_STRIDES),
+        "conv_dim": list(dims),
+        "conv_kernel": list(kernels),
+        "conv_stride": list(strides),
         "conv_bias": table["conv_bias"],
         "num_conv_pos_embeddings": table["position_kernel"] if depth == 1 else depth,
         "num_conv_pos_embedding_groups": table["position_groups"],
@@ -261,7 +264,7 @@ def _config(model: Model, kind: str, architecture: str, heads: Weights) -> dict[
     if kind == "wavlm":
         config |= {"num_buckets": table["num_buckets"], "max_bucket_distance": table["max_distance"]}
     if model.ctc:
-        config |= {"vocab_size": len(model.ctc.weight), "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+        config |= {"vocab_size": len(model.ctc.weight), "pad_token_id": 0}
     if heads:
         sizes = {"codevector_dim": model.objective["final_dim"], "proj_codevector_dim": model.objective["final_dim"]}
         sizes |= {"num_codevector_groups": model.heads["quantiser.codebook"].shape[0]}
