@@ -119,6 +119,8 @@ def build(cls: type[T], values: Tables, where: str) -> T:
     if missing:
         raise ValueError(f"{where}: {missing[0]!r} is not given; add it to the recipe or the command line")
     checked = {key: _convert(value, hints[key], f"{where}.{key}") for key, value in values.items()}
+    if isinstance(seed := checked.get("seed"), int) and seed < 0:
+        raise ValueError(f"{where}.seed: {seed} is negative; give 0 or more")
     rest = dict.fromkeys(every.keys() - fields.keys(), further)
     return typing.cast("T", cls(**checked, **rest))
 

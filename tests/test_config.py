@@ -14,6 +14,7 @@ from audiossl.registry import names
 class Inner:
     size: int = 3
     mode: Literal["a", "b"] = "a"
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def test_further_keys_stand_beside_the_others(tmp_path):
         ({}, "outer: 'rate' is not given"),
         ({"rate": "fast"}, "outer.rate: 'fast' is not a number"),
         ({"rate": 1, "inner": {"size": True}}, "outer.inner.size: True is not a whole number"),
+        ({"rate": 1, "inner": {"seed": -1}}, "outer.inner.seed: -1 is negative; give 0 or more"),
         ({"rate": 1, "inner": {"mode": "c"}}, "outer.inner.mode: 'c' is not one of 'a', 'b'"),
         ({"rate": 1, "inner": 4}, "outer.inner: 4 is not a table"),
         ({"rate": 1, "pair": [1.0]}, r"outer.pair: \[1.0\] has 1 values; 2 are wanted"),

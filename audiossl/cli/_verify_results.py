@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audiossl.files import whole_file
+from audiossl.files import require_folder, whole_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,48 @@ _SETTINGS = (
     "crop_mean", "calibrate", "calibration", "calibrate_embeddings", "calibrate_utt2dur", "quality", "utt2dur",
 )  # fmt: skip
 _COSTS = ("p_target", "c_miss", "c_fa")
-_UNITS = {"eer": "%", "min_dcf": "", "act_dcf": "", "cllr": "bit"}
+_UNITS = {
+    "eer": "%", "min_dcf": "", "min_dcf_raw": "", "act_dcf": "", "cllr": "bit", "score_overlap": "%", "d_prime": ""
+}  # fmt: skip
+_WAYS = {
+    "eer": ("convention",),
+    "score_overlap": (),
+    "d_prime": (),
+}  # what they depend on beside scores; others on the costs
+_DIGITS = {"eer": 3, "score_overlap": 3, "min_dcf_raw": 6}
+_SCORES = "scores"
+_REPLACED = (_SCORES, "det.png", "histogram.png", "selection.json", "selection.trials")
+
+
+def require_place(out: Path, options: VerifyOptions, trials: Trials) -> None:
+    """Raise ValueError where `write_results` would replace what this run reads or, unless told so, scores of other trials or settings.
+
+    The last rows of results.json say what the scores are of: they are written just before these.
+    """
+    from audiossl.diagnostics.results import FILE_NAME, read_results
+
+    require_folder(out)
+    trained = ("plda.safetensors",) if options.plda and options.plda.suffix != ".safetensors" else ()
+    fitted = ("calibration.json", "calibration.trials") if options.calibrate else ()
+    replaced = {(out / name).resolve() for name in (*_REPLACED, *trained, *fitted)}
+    for name in (*_SETTINGS, "utt2spk"):
+        value = getattr(options, name)
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and path.resolve() in replaced:
+                raise ValueError(f"{path}: is read by this run, which would replace it; choose another --out")
+    if options.overwrite or not (out / _SCORES).exists():
+        return
+    rows = read_results(out) if (out / FILE_NAME).is_file() else []
+    before = next((row.more for row in reversed(rows) if "trials" in row.more), None)
+    counts = {"num_target": int(trials.labels.sum()), "num_nontarget": int((~trials.labels).sum())}
+    now: dict[str, Any] = dict.fromkeys(_SETTINGS) | _settings(options) | counts
+    if before is None:
+        fault = f"exists already, and no {FILE_NAME} says of what"
+    elif other := next((name for name in now if before.get(name) != now[name]), None):
+        fault = f"is of other trials or settings ({other} {before.get(other)}, not {now[other]})"
+    else:
+        return
+    raise ValueError(f"{out / _SCORES}: {fault}; choose another --out, or --overwrite")
 
 
 def write_results(
@@ -37,41 +78,51 @@ def write_results(
     *,
     llr: bool,
 ) -> None:
-    """Write scores, plots and results. said: what the rows say beside the options."""
-    from audiossl.diagnostics.results import add_result
+    """Write scores, plots and results; the scores appear last, so that the results say what they are whenever a run is killed.
+
+    said: what the rows say beside the options.
+    """
     from audiossl.verification.protocol import keep_selection
     from audiossl.verification.scores import write_scores
 
-    write_scores(out / "scores", trials, scores)
-    keep_selection(selection, out)
-    _draw(out, options, trials, scores, curve, llr=llr)
-    context = {name: found[name] for name in ("num_target", "num_nontarget")}
-    settings = {name: _plain(value) for name in _SETTINGS if (value := getattr(options, name)) not in {None, False, ()}}
+    with whole_file(out / _SCORES) as partial:
+        write_scores(partial, trials, scores)
+        keep_selection(selection, out)
+        _draw(out, options, trials, scores, curve, llr=llr)
+        _add_rows(out, options, found, said)
+
+
+def _add_rows(out: Path, options: VerifyOptions, found: dict[str, Any], said: dict[str, str]) -> None:
+    from audiossl.diagnostics.results import add_result
+
+    context = {name: found[name] for name in ("num_target", "num_nontarget")} | _settings(options) | said
+    seed = 0 if options.seed is None and options.bootstrap else options.seed
     for name in (name for name in _UNITS if name in found):
         interval = {key: found[key] for key in (f"{name}_interval",) if key in found}
         title = f"{'EER' if name == 'eer' else name} {options.trials.stem}"
-        way = {"convention": options.eer} if name == "eer" else {key: getattr(options, key) for key in _COSTS}
-        add_result(
-            out, title, found[name], _UNITS[name],
-            same=(*_SETTINGS, *way), seed=options.seed if interval else None,
-            **interval, **way, **context, **settings, **said,
-        )  # fmt: skip
+        way = {key: options.eer if key == "convention" else getattr(options, key) for key in _WAYS.get(name, _COSTS)}
+        same = *_SETTINGS, "p_target", *way
+        add_result(out, title, found[name], _UNITS[name], same=same, seed=seed, **interval, **(context | way))
+
+
+def _settings(options: VerifyOptions) -> dict[str, Any]:
+    """Return what the scores depend on, as a row says it: the options that are given, and the prior where it is that of a fit."""
+    names = (*_SETTINGS, "p_target") if options.calibrate else _SETTINGS
+    return {name: _plain(value) for name in names if (value := getattr(options, name)) not in {None, False, ()}}
 
 
 def spoken(found: dict[str, Any], options: VerifyOptions) -> str:
     """Lay the measures out for the terminal."""
 
-    def line(name: str, shown: str, unit: str = "") -> str:
+    def line(name: str) -> str:
+        unit = f" {_UNITS[name]}" if _UNITS[name] else ""
+        prior = f"  at p_target {options.p_target:g}" if "dcf" in name else ""
         ends = found.get(f"{name}_interval")
         interval = f"  (95 %: {ends[0]:.4g} to {ends[1]:.4g})" if ends else ""
-        return f"{name:<10}{shown}{unit}{interval}"
+        return f"{name:<14}{found[name]:.{_DIGITS.get(name, 4)}f}{unit}{prior}{interval}"
 
     trials = f"{found['num_target']} target and {found['num_nontarget']} non-target trials"
-    units = {
-        name: "" if name == "cllr" else f"  at p_target {options.p_target:g}" for name in ("min_dcf", "act_dcf", "cllr")
-    }
-    lines = [line(name, f"{found[name]:.4f}", unit) for name, unit in units.items() if name in found]
-    return "\n".join([f"trials    {trials}", line("eer", f"{found['eer']:.3f}", " %"), *lines])
+    return "\n".join([f"{'trials':<14}{trials}", *(line(name) for name in _UNITS if name in found)])
 
 
 def _plain(value: Any) -> Any:

@@ -54,7 +54,7 @@ def main(
     if not out.parent.is_dir():
         raise ValueError(f"{out.parent}: no such folder; give a file in the data directory of these utterances")
     card = out.with_name(f"{out.name}.json")
-    made_of = {"embeddings": str(embeddings), "clusters": clusters, "seed": seed}
+    made_of = {"embeddings": str(embeddings), "clusters": clusters, "max_iterations": iterations, "seed": seed}
     if out.exists() and not overwrite:
         _require_same(out, card, made_of)
     store = Embeddings.open(embeddings)

@@ -51,7 +51,7 @@ def main(
         allow_commands: run the programs that wav.scp names.
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, or bf16, which is faster where the processor has it and changes cosines in the third decimal at most.
-        overwrite: replace embeddings of another encoder, other data or other crops that `out` holds.
+        overwrite: replace embeddings of another encoder, other data or other crops that `out` holds, or a matrix of your own.
         json: print what was done as JSON.
     """
     from audiossl.data.manifest import Manifest

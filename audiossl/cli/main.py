@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
 import importlib
 import inspect
 import io
@@ -23,6 +24,10 @@ from audiossl.registry import suggestion
 
 _FOLDER = Path(__file__).parent
 _NOT_VERBS = {"main", "__init__"}
+_CURES = dict.fromkeys(FULL_DISK, "free space or choose another --out") | {
+    errno.EISDIR: "give a file",
+    errno.ENOTDIR: "a file is where a folder should be: check the path",
+}
 
 
 class MisuseError(ValueError):
@@ -114,8 +119,16 @@ def run(function: Any, words: list[str], *, prog: str) -> int:
         if stop.code in {0, None}:
             return 0
         raise MisuseError(f"{prog}: {_one_line(message.getvalue())}") from None
+    _refuse_negative_seeds(call, prog)
     status = function(**call, **given)
     return int(status or 0)
+
+
+def _refuse_negative_seeds(call: dict[str, Any], prog: str) -> None:
+    """Raise MisuseError for a `--seed` below 0, of the verb's own or in a dataclass of its options: no generator takes one."""
+    for seed in (call.get("seed"), *(getattr(value, "seed", None) for value in call.values())):
+        if isinstance(seed, int) and seed < 0:
+            raise MisuseError(f"{prog}: --seed {seed} is negative; give 0 or more")
 
 
 def _without_overrides(function: Any) -> Any:
@@ -158,8 +171,8 @@ def _complain(error: BaseException, status: int, *, debug: bool) -> int:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
-        cure = "; free space or choose another --out" if error.errno in FULL_DISK else ""
-        text = f"{place}{error.strerror}{cure}"
+        cure = _CURES.get(error.errno or 0)
+        text = f"{place}{error.strerror}{f'; {cure}' if cure else ''}"
     print(f"audiossl: {text}", file=sys.stderr)
     return status
 

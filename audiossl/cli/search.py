@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from audiossl.cli._device import chosen_device
 from audiossl.cli.main import MisuseError
-from audiossl.files import whole_file
+from audiossl.files import require_same, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,7 @@ def main(
     recordings: Path,
     lexicon: Path | None = None,
     out: Path | None = None,
+    overwrite: bool = False,
     device: str = "auto",
     json: bool = False,
     overrides: dict[str, Any] | None = None,
@@ -41,6 +42,7 @@ def main(
         recordings: folder of audio files, or one file.
         lexicon: lines `word phone phone ...`, for words that training did not have.
         out: write the lines there too.
+        overwrite: replace other lines that `out` holds.
         device: auto, cpu, cuda or cuda:N.
         json: print the hits as a JSON list.
     """
@@ -50,6 +52,8 @@ def main(
 
     if not words:
         raise MisuseError("audiossl search: no word is given; name at least one")
+    if overwrite and out is None:
+        raise MisuseError("audiossl search: --overwrite goes with --out; add it")
     strange = next((name for name in overrides or {} if name != "search"), None)
     if strange is not None:
         raise MisuseError(f"--{strange}: unknown table; did you mean 'search'?")
@@ -66,6 +70,8 @@ def main(
     if out is not None:
         with whole_file(out) as partial:
             partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            if not overwrite:
+                require_same(out, partial)
     print(json_module.dumps([hit._asdict() for hit in hits]) if json else "\n".join(lines))
     silent = [word for word in symbols if all(hit.word != word for hit in hits)]
     if silent:

@@ -29,7 +29,7 @@ def main(
 ) -> int:
     """Choose the best checkpoint of an experiment by its equal error rate on development trials; cosine scores.
 
-    The experiment means that checkpoint from then on. `audiossl verify` refuses to score this list with it, or says so in results.json.
+    The experiment means that checkpoint from then on. `audiossl verify` refuses to score this list, or others of its utterances, with it, or says so in results.json.
 
     Example: audiossl select exp/simclr --trials data/dev/trials --data data/dev
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from audiossl.cli.main import MisuseError
-from audiossl.files import require_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,15 +48,16 @@ class VerifyOptions:
         calibration: calibration.json of an earlier run, to apply.
         quality: what calibration may know of an utterance: duration, norm (length of its embedding), cohort (its mean score).
         utt2dur: durations of the utterances, for `--quality duration`.
-        select_on_test: score trials on which the checkpoint was selected or the calibration fitted; results.json says so.
+        select_on_test: score trials, or others of their utterances, on which the checkpoint was selected or the calibration fitted; results.json says so.
         bootstrap: resamples for 95 % intervals; 0: none.
         utt2spk: speakers of the trials' utterances: intervals then resample speakers instead of trials.
-        seed: of the resamples.
+        seed: of the resamples, 0 if not given; a given one names the run in results.json in any case.
         eer: convention for the equal error rate.
         p_target: prior of a target trial, for the costs and for calibration.
         c_miss: cost of a miss.
         c_fa: cost of a false alarm.
         out: folder for scores, det.png, histogram.png, results.json and what was trained.
+        overwrite: replace scores of other trials or settings that `out` holds.
         json: print the measures as JSON.
     """
 
@@ -82,26 +82,27 @@ class VerifyOptions:
     select_on_test: bool = False
     bootstrap: int = 0
     utt2spk: Path | None = None
-    seed: int = 0
+    seed: int | None = None
     eer: Literal["interpolated", "max", "mean", "convex_hull"] = "interpolated"
     p_target: float = 0.01
     c_miss: float = 1.0
     c_fa: float = 1.0
     out: Path | None = None
+    overwrite: bool = False
     json: bool = False
 
 
 def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
     """Score speaker verification trials: cosine or PLDA, score normalisation, calibration, and what the scores are worth.
 
-    Prints the equal error rate in percent and the normalised minimum detection cost; for log-likelihood ratios (PLDA, calibrated, or
-    --llr) the actual cost and Cllr too.
+    Prints the equal error rate in percent, the minimum detection cost, normalised and raw, the trials on the wrong side of the equal-error
+    threshold, and d'; for log-likelihood ratios (PLDA, calibrated, or --llr) the actual cost and Cllr too.
 
     Example: audiossl verify --trials vox1_O.txt --embeddings exp/dino/vox1 --cohort exp/dino/vox2 --norm as --speaker-means --out exp/dino/vox1_O
     """
     import numpy as np
 
-    from audiossl.cli._verify_results import spoken, write_results
+    from audiossl.cli._verify_results import require_place, spoken, write_results
     from audiossl.verification.embeddings import read_speakers
     from audiossl.verification.measure import MeasureConfig, measure
     from audiossl.verification.protocol import judge_list
@@ -123,12 +124,12 @@ def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
         speaker, _ = read_speakers(options.utt2spk, trials.names)
         speakers = speaker[trials.enrol], speaker[trials.test]
     if options.out is not None:
-        require_folder(options.out)
+        require_place(options.out, options, trials)
         options.out.mkdir(parents=True, exist_ok=True)
     scores, fitted = _scores(options, trials)
     if itself := int((trials.enrol == trials.test).sum()):
         _say(f"{trials.path}: {itself} trials compare an utterance with itself; they count like all others")
-    generator = np.random.default_rng(options.seed)
+    generator = np.random.default_rng(options.seed or 0)
     found, curve = measure(scores, trials.labels, config, generator=generator, speakers=speakers)
     if options.out is None:
         _say("without --out, no scores, DET plot, histogram and results.json are written")
@@ -165,10 +166,13 @@ def _check(options: VerifyOptions) -> None:
         ("cohort", "norm"), ("norm", "cohort"), ("top", "norm"), ("speaker_means", "cohort"),
         ("plain_means", "speaker_means"), ("crop_mean", "embeddings"), ("quality", "embeddings"), ("utt2spk", "bootstrap"),
         ("calibrate_embeddings", "calibrate"), ("calibrate_utt2dur", "calibrate"), ("calibrate_utt2dur", "utt2dur"),
+        ("overwrite", "out"),
     )  # fmt: skip
     for name, other in needs:
         if name in given and other not in given:
             raise MisuseError(f"audiossl verify: {_flag(name)} goes with {_flag(other)}; add it")
+    if options.seed is not None and not given & {"bootstrap", "out"}:
+        raise MisuseError("audiossl verify: --seed goes with --bootstrap or --out; add it")
     if options.norm == "s" and options.top is not None:
         raise MisuseError("audiossl verify: --top is for --norm as; S-norm takes all of the cohort")
     if options.plain_means and options.plda:

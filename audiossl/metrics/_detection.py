@@ -74,6 +74,16 @@ def detection_curve(scores: np.ndarray, labels: np.ndarray) -> DetectionCurve:
     return DetectionCurve(values[last], misses, false_alarms)
 
 
+def around_equality(curve: DetectionCurve) -> tuple[int, int, int, int]:
+    """Return the last point with more false alarms than misses, as rates, the next one, and how far either is from equality.
+
+    The distances are whole numbers: that two rates are equal, or two points equally close, is not left to rounding.
+    """
+    gap = curve.misses * curve.num_nontarget - curve.false_alarms * curve.num_target
+    after = int(np.searchsorted(gap, 0))
+    return after - 1, after, -int(gap[after - 1]), int(gap[after])
+
+
 def checked_trials(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return scores as floats and labels as bool; ValueError where they are no trials of both classes."""
     values, given = np.asarray(scores), np.asarray(labels)
@@ -161,7 +171,8 @@ def bootstrap_intervals(
         curve = _curve_of_counts(distinct, *draw(generator))
         for name, statistic in statistics.items():
             found[name].append(statistic(curve))
-    ends = {name: np.quantile(rows, (tail, 1.0 - tail)) for name, rows in found.items()}
+    with np.errstate(invalid="ignore"):  # of a statistic that a resample makes infinite
+        ends = {name: np.quantile(rows, (tail, 1.0 - tail)) for name, rows in found.items()}
     return {name: Interval(float(low), float(high)) for name, (low, high) in ends.items()}
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from audiossl.metrics._detection import detection_curve
+from audiossl.metrics._detection import around_equality, detection_curve
 
 if TYPE_CHECKING:
     from audiossl.metrics._detection import DetectionCurve
@@ -38,15 +38,12 @@ def curve_eer(curve: DetectionCurve, *, convention: Convention = "interpolated")
     """Equal error rate, in percent, of a curve that is already there; see `equal_error_rate`."""
     if convention == "convex_hull":
         return 100.0 * _hull_rate(curve)
-    # In whole numbers: that two rates are equal, or two points equally close, is not left to rounding.
-    gap = curve.misses * curve.num_nontarget - curve.false_alarms * curve.num_target
-    after = int(np.searchsorted(gap, 0))  # the first point with at least as many misses
-    before = after - 1
+    before, after, below, above = around_equality(curve)
     if convention == "interpolated":
-        share = -int(gap[before]) / (int(gap[after]) - int(gap[before]))
+        share = below / (above + below)
         misses = curve.misses[before] + share * (curve.misses[after] - curve.misses[before])
         return 100.0 * float(misses) / curve.num_target
-    closest = before if -gap[before] <= gap[after] else after
+    closest = before if below <= above else after
     rates = curve.misses[closest] / curve.num_target, curve.false_alarms[closest] / curve.num_nontarget
     if convention == "max":
         return 100.0 * float(max(rates))

@@ -47,13 +47,15 @@ def read_columns(path: Path, width: int, shape: str) -> Iterator[tuple[int, list
     """Yield (number of the first line, `width` columns of words) by blocks of a few megabytes.
 
     shape: what a line should be, for the message. ValueError names file and line where there are more or fewer words, and a file
-    that is missing or empty.
+    that is missing, empty or a folder.
     """
     first = 1
     try:
         file = path.open("rb")
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; check its path") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path}: is a folder; give a file of `{shape}` lines") from None
     with file:
         while block := file.read(_BLOCK) + file.readline():
             counts = _words_per_line(block)

@@ -52,7 +52,8 @@ def fit_calibration(
 
     Minimises P mean_targets log(1 + e^-(l + logit P)) + (1 - P) mean_nontargets log(1 + e^(l + logit P)), with P the prior and l the
     affine map, by Newton's method with halved steps. features: (trial, feature) of development trials. labels: (trial,) bool, or 0 and 1.
-    ValueError for constant features, and where the features tell the trials apart without an error, as no finite weights are best then.
+    ValueError for constant features, where the features tell the trials apart without an error, as no finite weights are best then, and
+    where a higher score would make a target less likely.
     """
     if not 0.0 < prior < 1.0:
         raise ValueError(f"prior {prior} is none; choose one between 0 and 1, such as 0.01")
@@ -70,6 +71,7 @@ def fit_calibration(
     solution = _newton(X, wanted, prior)
     weights = solution[:-1] / scale
     bias = float(solution[-1] - weights @ centre)
+    _require_upright(float(weights[0]), f"calibration fitted on {len(X)} development trials")
     return Calibration(tuple(names), tuple(weights.tolist()), bias, prior)
 
 
@@ -115,7 +117,17 @@ def load_calibration(path: Path) -> Calibration:
     for name, value in numbers.items():
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"{path}: {name} is {value!r}, not a number; {cure}")
+    _require_upright(float(weights[SCORE]), f"{path}")
     return Calibration(tuple(weights), tuple(map(float, weights.values())), float(table["bias"]), float(table["prior"]))
+
+
+def _require_upright(weight: float, place: str) -> None:
+    """Raise ValueError where a calibration turns scores over, which makes an error rate of 40 % one of 60 %, or the reverse."""
+    if weight <= 0:
+        raise ValueError(
+            f"{place}: the weight of the score is {weight:.4g}, so that a higher score makes a target less likely; check that targets and "
+            "non-targets are not exchanged, and calibrate on trials that the scores tell apart"
+        )
 
 
 def _newton(X: np.ndarray, wanted: np.ndarray, prior: float) -> np.ndarray:

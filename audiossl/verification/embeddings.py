@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-_MATRIX = "embeddings.npy"
+MATRIX = "embeddings.npy"
 _BLOCK_BYTES = 1 << 18  # with what is computed from it, it stays in the cache, and the C library uses its memory again
 
 
@@ -33,9 +33,13 @@ class EmbeddingWriter:
     Example: `with EmbeddingWriter(folder, 192) as writer: writer.add(batch_ids, batch_embeddings)`.
     """
 
-    def __init__(self, path: Path, dim: int, *, crops: int | None = None) -> None:
-        """crops: per utterance; None for a matrix without that dimension."""
+    def __init__(self, path: Path, dim: int, *, crops: int | None = None, beside: Sequence[str] = ()) -> None:
+        """crops: per utterance; None for a matrix without that dimension. beside: files of the same folder that go with the matrix.
+
+        These are written to `self.beside[name]` and appear with it.
+        """
         self._matrix, self._ids = _places(path)
+        self._beside = [self._matrix.with_name(name) for name in beside]
         self._row = (dim,) if crops is None else (crops, dim)
         self._written: dict[str, None] = {}
 
@@ -43,7 +47,9 @@ class EmbeddingWriter:
         self._matrix.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             # The ids come last: where they stand, the matrix is theirs.
-            [matrix], [ids] = stack.enter_context(whole_set([self._matrix], [self._ids]))
+            places, [ids] = stack.enter_context(whole_set([self._matrix, *self._beside], [self._ids]))
+            matrix, *beside = places
+            self.beside = {path.name: place for path, place in zip(self._beside, beside, strict=True)}
             self._file = stack.enter_context(matrix.open("wb"))
             self._file.write(_header((0, *self._row)))
             stack.push(partial(self._finish, ids))
@@ -207,7 +213,7 @@ def read_speakers(path: Path, names: Sequence[str]) -> tuple[np.ndarray, list[st
 
 
 def _places(path: Path) -> tuple[Path, Path]:
-    matrix = path if path.suffix == ".npy" else path / _MATRIX
+    matrix = path if path.suffix == ".npy" else path / MATRIX
     return matrix, matrix.with_suffix(".ids")
 
 

@@ -18,12 +18,12 @@ from audiossl.data.json_files import read_json_table, write_json
 from audiossl.data.kaldi import UTT2SPK, WAV_SCP
 from audiossl.data.loader import BadRecordings, LoaderConfig, usable
 from audiossl.data.whole import WholeUtterances, one_epoch
-from audiossl.files import require_folder, whole_file
+from audiossl.files import require_folder
 from audiossl.interop.encoder import load_encoder, weights_hash
 from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
 from audiossl.nn.pooling import mean_over_frames
 from audiossl.nn.resnet import ResNetBody
-from audiossl.verification.embeddings import EmbeddingWriter
+from audiossl.verification.embeddings import MATRIX, EmbeddingWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -142,7 +142,7 @@ def extract(
     """Write the embeddings of a data directory into the folder `out`, its `utt2spk` and a card beside them.
 
     Returns how many there are, and what is wrong with each utterance that was left out, which `log` is told too. ValueError
-    when these are too many. Nothing appears in `out` unless all goes well.
+    when these are too many. Nothing appears in `out` unless all goes well, and then all of it together.
     """
     if out.suffix == ".npy":
         raise ValueError(f"{out}: utt2spk and {CARD} go beside the embeddings; give a folder for them")
@@ -151,16 +151,21 @@ def extract(
     batches = one_epoch(
         source, reader, loading, sample_rate=embedder.sample_rate, label=f"{embedder.name} on {manifest.path.name}"
     )
-    count = 0
-    with EmbeddingWriter(out, embedder.dim, crops=config.crops) as writer, _on_all_cores(embedder) as embed:
+    count, speakers = 0, manifest.path / UTT2SPK
+    beside = [CARD, UTT2SPK] if speakers.is_file() else [CARD]
+    opened = EmbeddingWriter(out, embedder.dim, crops=config.crops, beside=beside)
+    with opened as writer, _on_all_cores(embedder) as embed:
         for batch in usable(batches, bad, log):
             writer.add(batch["utt_ids"], _embed(embed, batch))
             count += len(batch["utt_ids"])
         if not count:
             raise ValueError(f"{manifest.path}: none of its {len(manifest.ids)} utterances can be used; see above")
-    _copy_speakers(manifest.path, out)
-    facts = {"source": embedder.name, **_made_of(manifest, embedder, config)}
-    write_json(out / CARD, {**facts, "utterances": count, "left_out": bad.messages})
+        facts = {"source": embedder.name, **_made_of(manifest, embedder, config)}
+        write_json(writer.beside[CARD], {**facts, "utterances": count, "left_out": bad.messages})
+        if UTT2SPK in writer.beside:
+            shutil.copyfile(speakers, writer.beside[UTT2SPK])
+    if UTT2SPK not in beside:
+        (out / UTT2SPK).unlink(missing_ok=True)  # of other data
     return count, bad.messages
 
 
@@ -169,7 +174,13 @@ def require_place(out: Path, manifest: Source, embedder: Embedder, config: Extra
     require_folder(out)
     if (out / WAV_SCP).exists():
         raise ValueError(f"{out}: is a data directory, whose utt2spk would be replaced; choose another --out")
-    if overwrite or not (out / CARD).is_file():
+    if overwrite:
+        return
+    if not (out / CARD).is_file():
+        if (out / MATRIX).exists() or (out / MATRIX).with_suffix(".ids").exists():
+            raise ValueError(
+                f"{out / MATRIX}: exists already, and no {CARD} says what it was made of; choose another --out, or --overwrite"
+            )
         return
     before, now = (
         read_json_table(out / CARD, "choose another --out, or --overwrite"),
@@ -327,13 +338,3 @@ def _unmixed(embed: Embed, sample_rate: int, min_samples: int) -> Embed:
         return embed
     alone = one_by_one(as_frame)
     return lambda waveform, lengths: alone(waveform, lengths).layers[-1].squeeze(1)
-
-
-def _copy_speakers(data: Path, out: Path) -> None:
-    """Copy `utt2spk` beside the embeddings; one of other data that lies there goes."""
-    place = out / UTT2SPK
-    if not (data / UTT2SPK).is_file():
-        place.unlink(missing_ok=True)
-        return
-    with whole_file(place) as partial:
-        shutil.copyfile(data / UTT2SPK, partial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from audiossl.metrics._detection import bootstrap_intervals, checked_tail, default_cost, detection_curve
 from audiossl.metrics.act_dcf import curve_act_dcf
 from audiossl.metrics.cllr import curve_cllr
+from audiossl.metrics.d_prime import curve_d_prime
 from audiossl.metrics.equal_error_rate import Convention, curve_eer
 from audiossl.metrics.min_dcf import curve_min_dcf
+from audiossl.metrics.score_overlap import curve_score_overlap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,8 +54,9 @@ def measure(
 ) -> tuple[dict[str, Any], DetectionCurve]:
     """Return the measures by name, and the curve that they were read from.
 
-    eer: percent. min_dcf, act_dcf: normalised; min_dcf_raw: not. cllr: bits. num_target, num_nontarget: trials. With a bootstrap,
-    `<measure>_interval` is [low, high]. scores, labels: (trial,). speakers: see `bootstrap_intervals`.
+    eer, score_overlap: percent. min_dcf, act_dcf: normalised; min_dcf_raw: not. cllr: bits. d_prime: left out where it is infinite, as the
+    scores of neither class vary. num_target, num_nontarget: trials. With a bootstrap, `<measure>_interval` is [low, high]. scores, labels:
+    (trial,). speakers: see `bootstrap_intervals`.
     """
     curve = detection_curve(scores, labels)
     costs: dict[str, Any] = {"p_target": config.p_target, "c_miss": config.c_miss, "c_fa": config.c_fa}
@@ -60,14 +64,17 @@ def measure(
         "eer": partial(curve_eer, convention=config.eer),
         "min_dcf": partial(curve_min_dcf, **costs),
         "min_dcf_raw": partial(curve_min_dcf, **costs, normalise=False),
+        "score_overlap": curve_score_overlap,
+        "d_prime": curve_d_prime,
     }
     if config.llr:
         statistics |= {"act_dcf": partial(curve_act_dcf, **costs), "cllr": curve_cllr}
-    found: dict[str, Any] = {name: statistic(curve) for name, statistic in statistics.items()}
+    values = {name: statistic(curve) for name, statistic in statistics.items()}
+    found: dict[str, Any] = {name: value for name, value in values.items() if math.isfinite(value)}
     found |= {"num_target": curve.num_target, "num_nontarget": curve.num_nontarget}
     if config.bootstrap:
         intervals = bootstrap_intervals(
             scores, labels, statistics, generator=generator, num_samples=config.bootstrap, speakers=speakers
         )
-        found |= {f"{name}_interval": list(interval) for name, interval in intervals.items()}
+        found |= {f"{name}_interval": list(ends) for name, ends in intervals.items() if all(map(math.isfinite, ends))}
     return found, curve

@@ -86,20 +86,29 @@ def keep_list(source: Path, place: Path) -> None:
 def judge_list(used: Path | None, name: str, scored: Trials, *, what: str, allowed: bool) -> str:
     """Return `test` where the scored trials are those that were used to choose or to fit, else `name`; ValueError unless that is allowed.
 
-    They are the same where more than half of either list's trials are in the other. used: that list, or None where it is not known. what:
-    was done with it, for the message.
+    They are the same where more than half of either list's trials are in the other, or more than half of either list's utterances. used:
+    that list, or None where it is not known. what: was done with it, for the message.
     """
     if used is None:
         return name
     other = read_trials(used)
-    if max(shared_trials(scored, other) / len(scored), shared_trials(other, scored) / len(other)) <= 0.5:
+    if max(shared_trials(scored, other) / len(scored), shared_trials(other, scored) / len(other)) > 0.5:
+        alike = "these trials"
+    elif shared_utterances(scored, other) / min(len(scored.names), len(other.names)) > 0.5:
+        alike = "trials of these utterances"
+    else:
         return name
     if not allowed:
         raise ValueError(
-            f"{scored.path}: {what} on these trials ({name}), so that their scores flatter; give other development trials, or add "
+            f"{scored.path}: {what} on {alike} ({name}), so that their scores flatter; give other development trials, or add "
             "--select-on-test, which results.json will say"
         )
     return TEST
+
+
+def shared_utterances(one: Trials, other: Trials) -> int:
+    """Count the utterances that are in both lists."""
+    return len(set(one.names).intersection(other.names))
 
 
 def shared_trials(one: Trials, other: Trials) -> int:

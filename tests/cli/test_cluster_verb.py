@@ -57,9 +57,10 @@ def test_other_labels_are_not_replaced(folder, capsys):
     for _ in range(2):  # the same again
         assert run([*words, "--clusters", "3"], capsys)[0] == 0
     before = out.read_text()
-    code, _, err = run([*words, "--clusters", "4"], capsys)
-    assert code == 1
-    assert "utt2cluster: exists already and is made of something else; choose another --out, or --overwrite" in err
+    for other in (["4"], ["3", "--iterations", "1"], ["3", "--seed", "1"]):
+        code, _, err = run([*words, "--clusters", *other], capsys)
+        assert code == 1
+        assert "utt2cluster: exists already and is made of something else; choose another --out, or --overwrite" in err
     (folder / "data" / "utt2spk").write_text("u00 a\n")  # no labels of ours
     assert run([folder / "vectors", "--clusters", "3", "--out", folder / "data" / "utt2spk"], capsys)[0] == 1
     assert (out.read_text(), (folder / "data" / "utt2spk").read_text()) == (before, "u00 a\n")
@@ -72,6 +73,7 @@ def test_faults_are_one_line_each(folder, capsys):
     cases = (
         ([folder / "vectors", "--clusters", "3", "--out", folder / "data" / "labels"], 2, "name it utt2cluster"),
         ([folder / "vectors", "--clusters", "3", "--out", good, "--iterations", "0"], 2, "--iterations 0 is not"),
+        ([folder / "vectors", "--clusters", "3", "--out", good, "--seed", "-2"], 2, "--seed -2 is negative; give 0"),
         ([folder / "vectors", "--clusters", "3", "--out", folder / "none" / "utt2cluster"], 1, "no such folder"),
         ([folder / "vectors", "--clusters", "16", "--out", good], 1, "ask for 2 to 15"),
         ([folder / "nothing", "--clusters", "3", "--out", good], 1, "no such file"),

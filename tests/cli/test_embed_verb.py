@@ -105,6 +105,25 @@ def test_other_embeddings_are_not_replaced(corpus, tmp_path, capsys):
     assert Embeddings.open(tmp_path / "e").matrix.ndim == 3
 
 
+def test_a_matrix_of_ones_own_is_not_replaced(corpus, tmp_path, capsys):
+    words = [corpus / "xvector", corpus / "data", "--out", tmp_path]
+    np.save(tmp_path / "embeddings.npy", np.ones((1, 2), np.float32))
+    before = (tmp_path / "embeddings.npy").read_bytes()
+    for name in ("embeddings.npy", "embeddings.ids"):
+        (tmp_path / "embeddings.ids").write_text("a\n")
+        (tmp_path / name).rename(tmp_path / "aside")
+        code, _, err = run(words, capsys)
+        assert code == 1
+        assert err.endswith(
+            "embeddings.npy: exists already, and no embeddings.json says what it was made of; choose another --out, or --overwrite\n"
+        )
+        (tmp_path / "aside").rename(tmp_path / name)
+    assert (tmp_path / "embeddings.npy").read_bytes() == before
+    assert run([*words, "--overwrite"], capsys)[0] == 0
+    assert len(Embeddings.open(tmp_path)) == 4
+    assert run(words, capsys)[0] == 0
+
+
 def test_a_data_directory_keeps_its_tables(corpus, capsys):
     before = {path.name: path.read_bytes() for path in (corpus / "data").iterdir() if path.is_file()}
     code, _, err = run([corpus / "xvector", corpus / "data", "--out", corpus / "data", "--overwrite"], capsys)

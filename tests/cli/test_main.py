@@ -39,6 +39,12 @@ def test_every_verb_has_help_with_an_example(verb):
             "did you mean 'max_steps'?",
         ),
         (["data", "valdate", "x"], 2, "did you mean 'validate'?"),
+        (["embed", "x", "y", "--out", "z", "--seed", "-1"], 2, "audiossl embed: --seed -1 is negative; give 0 or more"),
+        (
+            ["data", "subset", "x", "y", "--random", "3", "--seed", "-2"],
+            2,
+            "audiossl data subset: --seed -2 is negative",
+        ),
     ],
 )
 def test_errors_are_one_line(words, status, message, tmp_path, monkeypatch, capsys):

@@ -66,6 +66,11 @@ def test_hits_are_printed_and_written(place, tmp_path, capsys):
     code, out, err = run(capsys, *words, "--search.top", "3", "--out", tmp_path / "found.txt")
     assert code == 0, err
     assert (tmp_path / "found.txt").read_text() == out
+    again = [*words, "--search.top", "2", "--out", tmp_path / "found.txt"]
+    assert "found.txt: exists already and holds something else; choose another --out" in run(capsys, *again)[2]
+    assert (tmp_path / "found.txt").read_text() == out
+    assert run(capsys, *again, "--overwrite")[0] == 0
+    assert run(capsys, *words, "--overwrite")[0] == 2
     lines = [line.split() for line in out.splitlines()]
     assert sorted(line[1] for line in lines) == ["go"] * 3 + ["no"] * 3
     assert [float(line[0]) for line in lines] == sorted((float(line[0]) for line in lines), reverse=True)

@@ -24,12 +24,16 @@ from audiossl.verification.trials import read_trials
 STEPS = (2, 4, 6)
 
 
+def _numbers(line):
+    return {int(name.split("-")[1]) for name in line.split()[:2]}
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Noise of three colours, each a speaker, too short for a good encoder to be needed."""
     root = tmp_path_factory.mktemp("select")
     rng, rows = np.random.default_rng(0), []
-    for number in range(9):
+    for number in range(12):
         speaker, noise = number % 3, rng.standard_normal(6000)
         waveform = np.convolve(noise, rng.uniform(0.5, 1) ** np.arange(1 + 4 * speaker), "same")
         name = f"s{speaker}-{number}"
@@ -37,9 +41,13 @@ def data(tmp_path_factory):
         rows.append(CorpusUtterance(name, name, root / f"{name}.wav", f"s{speaker}"))
     write_data_dir(rows, root / "data")
     run("trials", root / "data", "--out", root / "trials")
-    lines = (root / "trials").read_text().splitlines(keepends=True)
-    (root / "dev").write_text("".join(lines[::2]))
-    (root / "test").write_text("".join(lines[1::2]))
+    halves = {
+        "dev": range(6),
+        "test": range(6, 12),
+    }  # of the utterances: a list of others of their pairs is the same list
+    for name, half in halves.items():
+        lines = [line for line in (root / "trials").read_text().splitlines() if _numbers(line) <= set(half)]
+        (root / name).write_text("".join(f"{line}\n" for line in lines))
     return root
 
 
@@ -67,8 +75,13 @@ def run(*words):
     return stop.value.code
 
 
-def selected(experiment, data, *more, capsys):
-    words = ["--trials", data / "dev", "--data", data / "data", "--num-workers", 0, "--device", "cpu"]
+def _written(path, lines):
+    path.write_text("".join(lines))
+    return path
+
+
+def selected(experiment, data, *more, capsys, trials=None):
+    words = ["--trials", trials or data / "dev", "--data", data / "data", "--num-workers", 0, "--device", "cpu"]
     code = run("select", experiment, *words, *more, "--json")
     out, err = capsys.readouterr()
     assert code == 0, err
@@ -104,6 +117,11 @@ def test_the_selection_list_is_refused_as_test_list(experiment, data, tmp_path, 
     capsys.readouterr()
     assert run(*base, data / "dev", "--out", tmp_path / "dev") == 1
     assert "the checkpoint was selected on these trials" in capsys.readouterr().err
+    dev = (data / "dev").read_text().splitlines(keepends=True)
+    selected(experiment, data, capsys=capsys, trials=_written(tmp_path / "part", dev[:5]))
+    run("embed", experiment, data / "data", "--out", out, "--num-workers", 0, "--device", "cpu", "--overwrite")
+    assert run(*base, _written(tmp_path / "rest", dev[5:]), "--out", tmp_path / "rest_out") == 1
+    assert "the checkpoint was selected on trials of these utterances" in capsys.readouterr().err
     assert run(*base, data / "dev", "--out", tmp_path / "dev", "--select-on-test") == 0
     assert read_results(tmp_path / "dev")[0].more["selection"] == "test"
 

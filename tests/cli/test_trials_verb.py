@@ -64,6 +64,7 @@ def test_another_list_is_not_replaced(data, tmp_path, capsys):
 def test_faults_are_one_line_each(data, tmp_path, capsys):
     cases = (
         ([data, "--out", tmp_path / "t", "--seed", "1"], 2, "--seed goes with --random"),
+        ([data, "--out", tmp_path / "t", "--random", "6", "--seed", "-1"], 2, "audiossl trials: --seed -1 is negative"),
         ([tmp_path / "none", "--out", tmp_path / "t"], 1, "no data directory"),
         ([data, "--out", tmp_path / "t", "--random", "1000"], 1, "ask for 2 to 37"),
         ([data, "--out", tmp_path / "t", "--different", "utt2x"], 1, "utt2x: no such file"),

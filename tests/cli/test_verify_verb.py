@@ -10,8 +10,10 @@ import pytest
 
 from audiossl.cli.main import main
 from audiossl.diagnostics.results import read_results
+from audiossl.metrics.d_prime import d_prime
 from audiossl.metrics.equal_error_rate import equal_error_rate
 from audiossl.metrics.min_dcf import min_dcf
+from audiossl.metrics.score_overlap import score_overlap
 from audiossl.verification.calibration import fit_calibration
 from audiossl.verification.embeddings import Embeddings, EmbeddingWriter
 from audiossl.verification.protocol import Selection, keep_selection
@@ -48,10 +50,10 @@ def write_trials(path, ids, count, seed):
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     root = tmp_path_factory.mktemp("verify")
-    matrix, ids = write_embeddings(root / "e", 30, 0)
+    matrix, ids = write_embeddings(root / "e", 60, 0)
     write_embeddings(root / "c", 25, 1, "c")
-    rows = write_trials(root / "trials", ids, 600, 0)
-    write_trials(root / "dev", ids, 500, 1)
+    rows = write_trials(root / "trials", ids[:180], 600, 0)
+    write_trials(root / "dev", ids[180:], 500, 1)
     (root / "utt2dur").write_text("".join(f"{name} {2 + index % 7}\n" for index, name in enumerate(ids)))
     units = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
     return root, np.array([units[i] @ units[j] for i, j, _ in rows]), np.array([label for *_, label in rows])
@@ -78,6 +80,8 @@ def test_cosine_scores_and_their_files(corpus, tmp_path, capsys):
         "eer": pytest.approx(equal_error_rate(scores, labels), abs=0.3),
         "min_dcf": pytest.approx(min_dcf(scores, labels), abs=0.02),
         "min_dcf_raw": pytest.approx(found["min_dcf"] / 100),
+        "score_overlap": pytest.approx(score_overlap(scores, labels), abs=0.3),
+        "d_prime": pytest.approx(d_prime(scores, labels), rel=1e-4),
         "num_target": labels.sum(),
         "num_nontarget": (~labels).sum(),
     }
@@ -91,7 +95,9 @@ def test_cosine_scores_and_their_files(corpus, tmp_path, capsys):
     assert (tmp_path / "out" / "det.png").read_bytes().startswith(b"\x89PNG")
     trials = read_trials(root / "trials")
     np.testing.assert_allclose(scores_of(trials, read_scores(tmp_path / "out" / "scores")), scores, atol=1e-6)
-    eer, cost = read_results(tmp_path / "out")
+    eer, cost, *others = read_results(tmp_path / "out")
+    assert [row.name for row in others] == ["min_dcf_raw trials", "score_overlap trials", "d_prime trials"]
+    assert [row.value for row in others] == [found[row.name.split()[0]] for row in others]
     assert (eer.name, eer.value, eer.unit, eer.seed) == ("EER trials", found["eer"], "%", None)
     assert (cost.name, cost.value, cost.more["p_target"]) == ("min_dcf trials", found["min_dcf"], 0.01)
     assert eer.more["selection"] == "unknown"  # nothing says where these embeddings come from
@@ -102,6 +108,7 @@ def test_cosine_scores_and_their_files(corpus, tmp_path, capsys):
     assert code == 0
     assert err == "audiossl: without --out, no scores, DET plot, histogram and results.json are written\n"
     assert f"{found['eer']:.3f} %" in out
+    assert all(name in out for name in found if not name.startswith("num"))
     assert f"{labels.sum()} target and" in out
 
 
@@ -109,6 +116,7 @@ def test_normalised_scores(corpus, tmp_path, capsys):
     root, cosines, _ = corpus
     trials = read_trials(root / "trials")
     base = ["--trials", root / "trials", "--embeddings", root / "e", "--cohort", root / "c", "--out", tmp_path]
+    base.append("--overwrite")
     found = []
     for words in (
         ["--norm", "s"],
@@ -194,15 +202,16 @@ def test_a_row_says_what_the_scores_depend_on_and_replaces_the_one_that_said_the
     measured(base, capsys)
     measured([*base, "--bootstrap", "60"], capsys)
     measured([*base, "--bootstrap", "60", "--seed", "1"], capsys)
-    eer, _ = read_results(tmp_path / "out")
+    eer, *_ = read_results(tmp_path / "out")
     assert (eer.seed, len(eer.more["eer_interval"])) == (1, 2)
     measured([*base, "--eer", "max"], capsys)  # minDCF is the same measurement again
+    base.append("--overwrite")
     measured([*base, "--subtract-mean", root / "c"], capsys)
     norm = ["--cohort", root / "c", "--norm", "as", "--top", "20", "--speaker-means"]
     measured([*base, *norm], capsys)
     rows = [row.more for row in read_results(tmp_path / "out") if row.name == "EER trials"]
     assert [row["convention"] for row in rows] == ["interpolated", "max", "interpolated", "interpolated"]
-    assert len(read_results(tmp_path / "out")) == 4 + 3
+    assert len(read_results(tmp_path / "out")) == 4 + 3 * 4
     assert (rows[2]["subtract_mean"], rows[3]["top"], rows[3]["speaker_means"]) == (str(root / "c"), 20, True)
     measured(["--trials", root / "dev", *base[2:4], "--out", tmp_path / "dev"], capsys)
     fit = ["--calibrate", tmp_path / "dev" / "scores", root / "dev", "--quality", "norm"]
@@ -215,6 +224,88 @@ def test_a_row_says_what_the_scores_depend_on_and_replaces_the_one_that_said_the
     assert again["calibrated_on"] == str(tmp_path / "out" / "calibration.trials")
 
 
+def test_scores_of_others_and_inputs_are_not_replaced(corpus, tmp_path, capsys):
+    root, *_ = corpus
+    first, out = (root / "trials").read_text().splitlines(keepends=True), tmp_path / "out"
+    (tmp_path / "few").write_text("".join(first[:20]))
+    base = ["--trials", root / "trials", "--embeddings", root / "e", "--out", out]
+    fit = ["--calibrate", tmp_path / "dev" / "scores", root / "dev"]
+    measured(["--trials", root / "dev", *base[2:4], "--out", tmp_path / "dev"], capsys)
+    measured(base, capsys)
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    settings = "scores: is of other trials or settings ("
+    for words, message in (
+        (["--trials", tmp_path / "few", *base[2:]], f"{settings}trials {root / 'trials'}, not {tmp_path / 'few'})"),
+        ([*base, "--subtract-mean", root / "c"], f"{settings}subtract_mean None, not {root / 'c'})"),
+        ([*base, *fit], f"{settings}calibrate None, not ["),
+        (
+            [*base[:2], "--scores", out / "scores", *fit, *base[4:]],
+            "scores: is read by this run, which would replace it",
+        ),
+        (["--trials", root / "dev", *base[2:4], *fit, "--out", tmp_path / "dev"], "dev/scores: is read by this run"),
+    ):
+        more = [] if "read by" in message else ["; choose another --out, or --overwrite\n"]
+        code, text, err = run(words, capsys)
+        assert (code, text) == (1, "")
+        assert all(part in err for part in (message, *more))
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
+    # What an option alone allows: never the file that is read.
+    assert run([*base[:2], "--scores", out / "scores", *fit, *base[4:], "--overwrite"], capsys)[0] == 1
+    for more in (
+        [],
+        ["--bootstrap", "60"],
+        ["--eer", "max"],
+        ["--p-target", "0.05"],
+    ):  # the same scores, measured otherwise
+        measured([*base, *more], capsys)
+        assert (out / "scores").read_bytes() == kept[out / "scores"]
+    measured([*base, *fit, "--overwrite"], capsys)
+    assert run([*base, *fit, "--p-target", "0.05"], capsys)[0] == 1  # the prior of the fit
+    measured([*base, *fit], capsys)
+    again = ["--trials", tmp_path / "few", *base[2:4], "--out", tmp_path / "again"]
+    measured(again, capsys)
+    (tmp_path / "few").write_text("".join(first[:30]))  # another list by the same name
+    assert f"{settings}num_" in run(again, capsys)[2]
+    (out / "results.json").unlink()
+    code, _, err = run([*base, *fit], capsys)
+    assert (code, "exists already, and no results.json says of what" in err) == (1, True)
+
+
+def test_a_killed_run_can_be_run_again(corpus, tmp_path, capsys, monkeypatch):
+    root, *_ = corpus
+    words = ["--trials", root / "trials", "--embeddings", root / "e", "--out", tmp_path]
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    for place in ("_verify_results._draw", "_verify_results._add_rows"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"audiossl.cli.{place}", killed)
+            assert run(words, capsys)[0] == 130
+        assert not (tmp_path / "scores").exists()
+    measured(words, capsys)
+
+
+def test_a_given_seed_names_the_run(corpus, tmp_path, capsys):
+    root, *_ = corpus
+    base = ["--trials", root / "trials", "--embeddings", root / "e", "--out", tmp_path]
+    for more, seed in (([], None), (["--seed", "3"], 3), (["--bootstrap", "60"], 0), (["--seed", "0"], 0)):
+        measured([*base, *more], capsys)
+        assert {row.seed for row in read_results(tmp_path)} == {seed}
+
+
+def test_a_calibration_that_turns_scores_over_is_refused(corpus, tmp_path, capsys):
+    root, *_ = corpus
+    measured(["--trials", root / "dev", "--embeddings", root / "e", "--out", tmp_path / "dev"], capsys)
+    scores = [line.split() for line in (tmp_path / "dev" / "scores").read_text().splitlines()]
+    (tmp_path / "distances").write_text("".join(f"{one} {other} {-float(score)}\n" for one, other, score in scores))
+    base = ["--trials", root / "trials", "--embeddings", root / "e"]
+    code, out, err = run([*base, "--calibrate", tmp_path / "distances", root / "dev", "--out", tmp_path / "o"], capsys)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "the weight of the score is -" in err
+    assert not any((tmp_path / "o").iterdir())
+
+
 def test_calibration_on_the_scored_trials_needs_a_flag_and_is_recorded(corpus, tmp_path, capsys):
     root, *_ = corpus
     base = ["--trials", root / "trials", "--embeddings", root / "e", "--out", tmp_path / "out"]
@@ -225,6 +316,7 @@ def test_calibration_on_the_scored_trials_needs_a_flag_and_is_recorded(corpus, t
     turned = ["--trials", tmp_path / "turned", "--embeddings", root / "e", "--out", tmp_path / "dev"]
     measured(turned, capsys)
     fit = ["--calibrate", tmp_path / "dev" / "scores", tmp_path / "turned"]
+    base.append("--overwrite")
     code, _, err = run([*base, *fit], capsys)
     assert code == 1
     assert "the calibration was fitted on these trials" in err
@@ -258,7 +350,8 @@ def test_a_selection_goes_with_embeddings_and_scores(corpus, tmp_path, capsys):
     measured([*base, "--select-on-test"], capsys)
     assert {row.more["selection"] for row in read_results(tmp_path / "dev")} == {"test"}
     # Scores of others in the same folder do not inherit it.
-    measured(["--trials", root / "trials", "--embeddings", root / "e", "--out", tmp_path / "out"], capsys)
+    others = ["--trials", root / "trials", "--embeddings", root / "e", "--out", tmp_path / "out", "--overwrite"]
+    measured(others, capsys)
     assert read_results(tmp_path / "out")[-1].more["selection"] == "unknown"
     assert not list((tmp_path / "out").glob("selection*"))
 
@@ -303,7 +396,7 @@ def test_raw_crop_means_are_cosines_of_mean_embeddings(tmp_path, capsys):
     (tmp_path / "trials").write_text(
         "".join(f"{int(j == i + 1)} {ids[i]} {ids[j]}\n" for i, j in combinations(range(12), 2))
     )
-    base = ["--trials", tmp_path / "trials", "--embeddings", tmp_path / "e", "--out", tmp_path]
+    base = ["--trials", tmp_path / "trials", "--embeddings", tmp_path / "e", "--out", tmp_path, "--overwrite"]
     units = crops / np.linalg.norm(crops, axis=2, keepdims=True)
     raw = crops.mean(axis=1)
     raw /= np.linalg.norm(raw, axis=1, keepdims=True)
@@ -372,6 +465,9 @@ def test_given_ratios(corpus, tmp_path, capsys):
         (["--embeddings", "e", "--quality", "duration", "--calibration", "c"], "--utt2dur go together"),
         (["--embeddings", "e", "--utt2dur", "d"], "--utt2dur go together"),
         (["--embeddings", "e", "--utt2spk", "u"], "--utt2spk goes with --bootstrap"),
+        (["--embeddings", "e", "--overwrite"], "--overwrite goes with --out"),
+        (["--embeddings", "e", "--seed", "0"], "--seed goes with --bootstrap or --out"),
+        (["--embeddings", "e", "--bootstrap", "40", "--seed", "-1"], "audiossl verify: --seed -1 is negative; give 0"),
         (["--embeddings", "e", "--plda", "p", "--crop-mean", "raw"], "--crop-mean is for cosines"),
         (["--scores", "s", "--crop-mean", "raw"], "--crop-mean goes with --embeddings"),
         (["--embeddings", "e", "--calibrate-embeddings", "d"], "--calibrate-embeddings goes with --calibrate"),
@@ -401,6 +497,9 @@ def test_faults_are_one_line_each(corpus, tmp_path, capsys):
     for words, message in (
         (["--trials", tmp_path / "trials", "--embeddings", root / "e"], "trials:2: "),
         (["--trials", tmp_path / "nowhere", "--embeddings", root / "e"], "nowhere: no such file"),
+        (["--trials", root, "--embeddings", root / "e"], f"{root}: is a folder; give a file of `enrol test target"),
+        ([*base[:2], "--scores", tmp_path], f"{tmp_path}: is a folder; give a file of `enrol test score` lines"),
+        ([*base, "--calibration", root / "e"], f"{root / 'e'}: Is a directory; give a file"),
         ([*base, "--bootstrap", "5"], "5 bootstrap samples cannot show"),
         ([*base, "--cohort", root / "c", "--norm", "as"], "the cohort has 150 members, fewer than 300"),
         ([*base, "--cohort", tmp_path / "wide", "--norm", "s"], "embeddings of 9 numbers"),

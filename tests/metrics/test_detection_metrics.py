@@ -15,8 +15,10 @@ from audiossl import registry
 from audiossl.metrics._detection import bootstrap_intervals, det_points, detection_curve, probit
 from audiossl.metrics.act_dcf import act_dcf, curve_act_dcf
 from audiossl.metrics.cllr import cllr, curve_cllr
+from audiossl.metrics.d_prime import curve_d_prime, d_prime
 from audiossl.metrics.equal_error_rate import curve_eer, equal_error_rate
 from audiossl.metrics.min_dcf import curve_min_dcf, min_dcf
+from audiossl.metrics.score_overlap import curve_score_overlap, score_overlap
 
 CONVENTIONS = ("interpolated", "max", "mean", "convex_hull")
 
@@ -101,8 +103,52 @@ def test_order_of_tied_trials_does_not_matter():
     rng = np.random.default_rng(0)
     scores, labels = rng.integers(0, 5, 200).astype(float), rng.random(200) < 0.5
     order = rng.permutation(200)
-    for metric in (equal_error_rate, min_dcf, act_dcf, cllr):
+    for metric in (equal_error_rate, min_dcf, act_dcf, cllr, score_overlap, d_prime):
         assert metric(scores, labels) == pytest.approx(metric(scores[order], labels[order]), rel=1e-12)
+
+
+def test_score_overlap_counts_the_trials_on_the_wrong_side(trials):
+    scores, labels = trials
+    targets, others = scores[labels].tolist(), scores[~labels].tolist()
+    best = None
+    for threshold in [*sorted(set(scores.tolist())), math.inf]:
+        misses, alarms = sum(s < threshold for s in targets), sum(s >= threshold for s in others)
+        gap = abs(Fraction(misses, len(targets)) - Fraction(alarms, len(others)))
+        if best is None or gap < best[0]:
+            best = gap, misses + alarms
+    assert score_overlap(scores, labels) == pytest.approx(100 * best[1] / len(scores), rel=1e-12)
+    assert curve_score_overlap(detection_curve(scores, labels)) == score_overlap(scores, labels)
+
+
+def test_d_prime_is_a_distance_of_means_in_deviations(trials):
+    scores, labels = trials
+    targets, others = scores[labels].tolist(), scores[~labels].tolist()
+    means = [sum(side) / len(side) for side in (targets, others)]
+    variances = [
+        sum((s - mean) ** 2 for s in side) / len(side) for side, mean in zip((targets, others), means, strict=True)
+    ]
+    wanted = (means[0] - means[1]) / math.sqrt(sum(variances) / 2)
+    assert d_prime(scores, labels) == pytest.approx(wanted, rel=1e-10)
+    assert d_prime(1000 - 3 * scores.astype(np.float64), labels) == pytest.approx(-wanted, rel=1e-9)
+    assert curve_d_prime(detection_curve(scores, labels)) == d_prime(scores, labels)
+
+
+def test_d_prime_gives_the_error_rate_of_gaussian_scores():
+    rng = np.random.default_rng(0)
+    labels = rng.random(400_000) < 0.5
+    scores = rng.standard_normal(400_000) + 2 * labels
+    assert d_prime(scores, labels) == pytest.approx(2, abs=0.01)
+    assert equal_error_rate(scores, labels) == pytest.approx(
+        100 * NormalDist().cdf(-d_prime(scores, labels) / 2), abs=0.1
+    )
+    assert score_overlap(scores, labels) == pytest.approx(equal_error_rate(scores, labels), abs=0.1)
+
+
+def test_d_prime_without_spread():
+    labels = np.array([1, 1, 1, 0, 0])
+    assert d_prime(np.array([0.3, 0.3, 0.3, 0.1, 0.1]), labels) == math.inf
+    assert d_prime(np.array([0.1, 0.1, 0.1, 0.3, 0.3]), labels) == -math.inf
+    assert d_prime(np.full(5, 0.3), labels) == 0
 
 
 @pytest.mark.parametrize(("p", "miss", "fa"), [(0.01, 1, 1), (0.5, 1, 1), (0.05, 10, 1), (0.9, 1, 3)])
@@ -224,7 +270,7 @@ def test_bootstrap_is_a_function_of_the_generator(trials):
     assert runs[0] == runs[1] != runs[2]
 
 
-@pytest.mark.parametrize("metric", [equal_error_rate, min_dcf, act_dcf, cllr])
+@pytest.mark.parametrize("metric", [equal_error_rate, min_dcf, act_dcf, cllr, score_overlap, d_prime])
 @pytest.mark.parametrize(
     ("scores", "labels", "message"),
     [
@@ -261,6 +307,6 @@ def test_wrong_settings_are_refused():
         bootstrap_intervals(scores, labels, {}, generator=np.random.default_rng(0), speakers=lonely)
 
 
-@pytest.mark.parametrize("name", ["equal_error_rate", "min_dcf", "act_dcf", "cllr"])
+@pytest.mark.parametrize("name", ["equal_error_rate", "min_dcf", "act_dcf", "cllr", "score_overlap", "d_prime"])
 def test_detection_metrics_are_found_by_name(name):
     assert registry.get("metrics", name).__name__ == name

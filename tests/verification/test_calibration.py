@@ -107,6 +107,7 @@ def test_saved_as_json(tmp_path):
         ('{"weights": {"norm": 1}, "bias": 0, "prior": 0.1}', "starts with 'score'"),
         ('{"weights": {"score": "big"}, "bias": 0, "prior": 0.1}', "score is 'big', not a number"),
         ('{"weights": {"score": 1}, "prior": 0.1}', "bias is None"),
+        ('{"weights": {"score": -0.2}, "bias": 0, "prior": 0.1}', r"c.json: the weight of the score is -0.2, so that"),
     ],
 )
 def test_broken_files_are_refused(tmp_path, content, message):
@@ -127,5 +128,7 @@ def test_what_has_no_calibration_is_refused():
         fit_calibration(scores[:, None], labels, names=("score", "q"))
     with pytest.raises(ValueError, match="prior 1 is none"):
         fit_calibration(scores[:, None], labels, prior=1)
+    with pytest.raises(ValueError, match=r"fitted on 300 development trials: the weight of the score is -\d"):
+        fit_calibration(-scores[:, None], labels)
     with pytest.raises(ValueError, match="the calibration is for score"):
         fit_calibration(scores[:, None], labels).apply(quality)

@@ -16,6 +16,7 @@ from audiossl.verification.protocol import (
     kept_selection,
     selection_of,
     shared_trials,
+    shared_utterances,
 )
 from audiossl.verification.trials import read_trials
 
@@ -60,6 +61,27 @@ def test_lists_are_the_same_where_most_of_either_is_in_the_other(tmp_path, used,
     if same:
         with pytest.raises(ValueError, match="it was fitted on these trials .* add --select-on-test"):
             judge_list(tmp_path / "used", "/dev", scored, what="it was fitted", allowed=False)
+
+
+@pytest.mark.parametrize(
+    ("used", "same"),
+    [
+        (["ac", "eg"], True),  # 4 of 8 are no more than half, but all of its own
+        (["ac", "xy"], False),  # 2 of 8, 2 of 4
+        (["ac", "ec", "ag", "xy", "zw", "uv"], False),  # 4 of 8, 4 of 10
+        (["ac", "eg", "bx", "yz", "wv", "us"], True),  # 5 of 8
+    ],
+)
+def test_lists_are_the_same_where_most_utterances_of_either_are_in_the_other(tmp_path, used, same):
+    scored = listed(tmp_path / "scored", ["ab", "cd", "ef", "gh"])
+    other = listed(tmp_path / "used", used)
+    assert shared_trials(scored, other) == 0
+    assert shared_utterances(scored, other) == len(set("abcdefgh") & set("".join(used)))
+    found = judge_list(tmp_path / "used", "/dev", scored, what="it was chosen", allowed=True)
+    assert found == ("test" if same else "/dev")
+    if same:
+        with pytest.raises(ValueError, match="it was chosen on trials of these utterances .* add --select-on-test"):
+            judge_list(tmp_path / "used", "/dev", scored, what="it was chosen", allowed=False)
 
 
 def test_selections_of_sources(tmp_path):
