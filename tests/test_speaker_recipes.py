@@ -7,6 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+
+from audiossl.config import load_toml, merge, split_overrides
+from audiossl.interop.encoder import named_config
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "egs" / "voxceleb" / "ssl_speaker" / "run.sh"
@@ -32,3 +36,49 @@ def test_the_table_agrees_with_the_recipe(name):
     if averaged:
         assert f"keep_checkpoints = {averaged[1]} " in f"{text} "
         assert re.search(rf"^last={averaged[1]} ", SCRIPT.read_text(), re.MULTILINE)
+
+
+UTTERANCES = {"voxceleb1": 148_642, "voxceleb2": 1_092_009}
+EPOCHS = {
+    "simclr_am_785": 150,
+    "simclr_am_750": 300,
+    "infonce_vicreg_847": 500,
+    "moco_am": 150,
+    "dino_speaker": 80,
+    "ssps_simclr": 100,
+}
+EPOCHS |= {"ssps_dino": 80, "aam_speaker": 100}
+
+
+@pytest.mark.parametrize("name", sorted(EPOCHS))
+def test_an_epoch_has_no_incomplete_batch(name):
+    """As in the published loader, which drops it."""
+    tables = load_toml(ROOT / "recipes" / f"{name}.toml")
+    batch = round(tables["data"]["batch_seconds"] / tables["data"]["crop_duration"])
+    epoch = UTTERANCES[published(name)[0].split("/")[0]] // batch
+    assert tables["train"]["max_steps"] == EPOCHS[name] * epoch
+    counts = [tables["train"]["save_every"], tables["optim"].get("decay_steps", epoch)]
+    counts += [tables["objective"].get(key, epoch) for key in ("freeze_steps", "ema_steps")]
+    assert [count % epoch for count in counts] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "mels", "window"),
+    [
+        ("ssps_simclr", 40, "hamming"),
+        ("ssps_dino", 80, "hann"),
+        ("dino_speaker", 80, "hann"),
+        ("aam_speaker", 40, "hamming"),
+    ],
+)
+def test_the_encoder_is_the_published_ecapa_tdnn(name, mels, window):
+    """That of the recipe, or of the command that its head gives; 22.7 million parameters at 80 mels."""
+    path = ROOT / "recipes" / f"{name}.toml"
+    tables = load_toml(path)
+    if hint := re.search(r"`(--encoder\.name ecapa_tdnn .*?)`", path.read_text().replace("\n#", " ")):
+        tables = merge(tables, split_overrides(hint[1].split())[0])
+    cls, config = named_config("encoders", tables["encoder"], name)
+    with torch.device("meta"):
+        encoder = cls(config)
+    assert (config.features, config.num_mels, config.normalise) == (f"mel_{window}", mels, "utterance")
+    assert sum(p.numel() for p in encoder.parameters()) == 22_725_504 - (80 - mels) * 5 * 1024

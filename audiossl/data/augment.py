@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path  # noqa: TC003 - the configuration resolves the annotations at run time
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from audiossl.data.loader import Source
+
     Waveform: TypeAlias = NDArray[np.float32]
 
 _ROOM_STREAM = 1979  # keeps the rooms' random numbers apart from all others
@@ -29,14 +31,17 @@ _STEP = 1 << 13  # samples of a block at the least; long transforms leave the ca
 _PITCH_WINDOW = 0.064  # s: long enough to part the harmonics of the deepest voices
 _STEPS = ("speed", "reverb", "noise", "gain", "gaussian", "pitch")
 
+OWN = Path("<data>")
+"""Among noise_dirs: the data that is augmented, whichever that is."""
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
     """What is done to an utterance, each step with its own probability, in this `order`.
 
-    noise_dirs: data directories, of which one is drawn for each noisy utterance, all with the same probability. noise_snr: dB,
-    uniform; one range for all directories or one for each. noise_counts: how many recordings are summed, likewise (babble
-    takes several speakers). reverb_dir: data directory of impulse responses; without one, `num_rooms` rooms are simulated
+    noise_dirs: data directories, of which one is drawn for each noisy utterance, all with the same probability; "<data>" is the one that is augmented
+    itself, so that its utterances are noise to one another. noise_snr: dB, uniform; one range for all directories or one for each. noise_counts:
+    how many recordings are summed, likewise (babble takes several speakers). reverb_dir: data directory of impulse responses; without one, `num_rooms` rooms are simulated
     whose RT60 is uniform in `rt60`, s. speed_factors: one is drawn; 1.1 is a tenth faster and higher. gain_db: uniform. gaussian_std: of white noise, uniform,
     as a multiple of the waveform's own deviation, how ccc-wav2vec 2.0's range is read here (unverified). pitch_semitones: uniform; our variant.
     """
@@ -101,10 +106,13 @@ class AugmentConfig:
 
 
 class Noises:
-    """Data directories of noises, of which pieces are drawn; ValueError where one cannot be opened. Small to send to workers."""
+    """Data directories of noises, of which pieces are drawn; ValueError where one cannot be opened. Small to send to workers.
 
-    def __init__(self, dirs: Sequence[Path]) -> None:
-        self._dirs = [_opened(path) for path in dirs]
+    own: what `OWN` among them stands for.
+    """
+
+    def __init__(self, dirs: Sequence[Path], own: Source | None = None) -> None:
+        self._dirs = [own if own is not None and path == OWN else _opened(path) for path in dirs]
         self._seconds = [noises.durations for noises in self._dirs]  # here, and not in every worker
 
     def draw(
@@ -116,7 +124,7 @@ class Noises:
         """
         kind = int(rng.integers(len(self._dirs)))
         low, high = counts[kind % len(counts)]
-        chosen = rng.integers(len(self._dirs[kind]), size=int(rng.integers(low, high + 1)))
+        chosen = rng.integers(len(self._seconds[kind]), size=int(rng.integers(low, high + 1)))
         noise = np.zeros(samples, dtype=np.float32)
         for index in chosen.tolist():
             read = partial(self._dirs[kind].audio, index, sample_rate=sample_rate)
@@ -125,11 +133,11 @@ class Noises:
 
 
 class Augmenter:
-    """Draws and applies the steps of a configuration; ValueError where a directory cannot be opened."""
+    """Draws and applies the steps of a configuration; ValueError where a directory cannot be opened. own: the data that is augmented."""
 
-    def __init__(self, config: AugmentConfig) -> None:
+    def __init__(self, config: AugmentConfig, own: Source | None = None) -> None:
         self.config = config
-        self._noises = Noises(config.noise_dirs if config.noise_probability > 0 else ())
+        self._noises = Noises(config.noise_dirs if config.noise_probability > 0 else (), own)
         self._responses = _opened(config.reverb_dir) if config.reverb_probability > 0 and config.reverb_dir else None
 
     def __call__(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
@@ -237,6 +245,8 @@ def change_pitch(waveform: Waveform, semitones: float, sample_rate: int) -> Wave
 
 
 def _opened(path: Path) -> Manifest:
+    if path == OWN:
+        raise ValueError(f"{path}: here no data is augmented that it could stand for; name a data directory of noises")
     manifest = Manifest.open(path)
     if len(manifest) == 0:
         raise ValueError(f"{path}: holds no recordings to augment with; prepare it again")

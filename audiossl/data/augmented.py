@@ -33,7 +33,8 @@ def augment_directory(
     phones and units, whose times would be wrong, stay behind. ValueError if `out` exists or a recording cannot be used.
     """
     refuse_shards(source)
-    manifest, augmenter = Manifest.open(source, allow_commands=allow_commands), Augmenter(config)
+    manifest = Manifest.open(source, allow_commands=allow_commands)
+    augmenter = Augmenter(config, manifest)
     names = [name for name in kaldi.table_names(source) if kaldi.keyed_by(name) != "recording"]
     remade = {kaldi.SEGMENTS, kaldi.UTT2DUR}
     left = [] if config.keeps_time else [name for name in names if name.startswith(kaldi.UNITS)]

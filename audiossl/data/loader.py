@@ -196,7 +196,7 @@ class BatchMaker:
         self._manifest = manifest
         self._columns = {name: manifest.column(name) for name in module.needs}
         self._views, self._batch_views = module.views, module.batch_views
-        self._augmenter = Augmenter(config.augment) if config.augment else None
+        self._augmenter = Augmenter(config.augment, manifest) if config.augment else None
 
     def __getitem__(self, position: int) -> Batch:
         epoch, indices = self.sampler.batch(position)

@@ -90,6 +90,16 @@ class BucketSampler:
         chosen = batches[number]
         return epoch, self._kept[order[self._cuts[chosen] : self._cuts[chosen + 1]]]
 
+    @property
+    def batch_sizes(self) -> NDArray[np.intp]:
+        """(batch,) utterances, the same in every epoch."""
+        return np.diff(self._cuts)
+
+    @property
+    def longest(self) -> float:
+        """Seconds that the longest utterance counts."""
+        return float(self._seconds.max())
+
     def useful_fraction(self, epoch: int = 0) -> float:
         """Seconds of audio as a share of the seconds that the padded batches of `epoch` hold."""
         order, _ = self._plan(epoch)

@@ -1,4 +1,4 @@
-"""Log-mel frontend and the Transformer of HuBERT: several times cheaper than the raw waveform (Fast-HuBERT, Yang et al., 2023)."""
+"""Log-mel, or MFCC, frontend and the Transformer of HuBERT: several times cheaper than the raw waveform (Fast-HuBERT, Yang et al., 2023)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FBank(SSLEncoder):
-    """80 log-mel filters, two convolutions, Transformer; call `calibrate` once before training."""
+    """80 log-mel filters or 39 cepstra and slopes, two convolutions, Transformer; call `calibrate` once before training."""
 
     frontend: FbankFrontend
 
@@ -24,6 +24,8 @@ class FBank(SSLEncoder):
         """Defaults: the Transformer of base at 50 Hz."""
 
         feature_grad_mult: float = 1.0
+        inputs: Literal["log_mel", "mfcc"] = "log_mel"
+        """What the convolutions read; "mfcc": 13 cepstra, their slopes and the slopes of these, as in HuBERT's first labels."""
         num_mels: int = 80
         conv_dim: int = 512
         """Channels after each gate."""
@@ -32,6 +34,12 @@ class FBank(SSLEncoder):
         activation: Literal["glu", "gelu"] = "glu"
         mean_norm: bool = False
         """Each utterance's own mean is taken off its filters; our variant."""
+
+        def __post_init__(self) -> None:
+            if self.inputs == "mfcc" and self.num_mels != FBank.Config.num_mels:
+                raise ValueError(
+                    f"encoder.num_mels: {self.num_mels} filters are for inputs = 'log_mel'; leave it out, or choose that"
+                )
 
         @classmethod
         def fast_hubert(cls) -> FBank.Config:
@@ -75,6 +83,7 @@ class FBank(SSLEncoder):
     def __init__(self, config: Config | None = None) -> None:
         config = FBank.Config() if config is None else config
         frontend = FbankFrontend(
+            inputs=config.inputs,
             num_mels=config.num_mels,
             conv_dim=config.conv_dim,
             strides=config.strides,

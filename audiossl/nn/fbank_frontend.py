@@ -1,4 +1,4 @@
-"""A cheap frontend: 80 log-mel filters at 100 Hz and two strided convolutions, as in Fast-HuBERT (Yang et al., 2023)."""
+"""A cheap frontend: 80 log-mel filters, or MFCC, at 100 Hz and two strided convolutions, as in Fast-HuBERT (Yang et al., 2023)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiossl.nn.conv_frontend import conv_over_time
-from audiossl.nn.features import fbank, num_windows
+from audiossl.nn.features import MFCC39, fbank, mfcc39, num_windows
 from audiossl.nn.masking import valid_frames
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ _KERNEL = 5
 
 
 class FbankFrontend(nn.Module):
-    """Log-mel filterbank, global mean and variance normalisation, convolutions of kernel 5 with a gate.
+    """Log-mel filterbank or MFCC, global mean and variance normalisation, convolutions of kernel 5 with a gate.
 
-    strides: (2, 1) gives 50 Hz, (2, 2) the 25 Hz of Fast-HuBERT. With strides (2, 1), frame t is centred on the window of 400 samples
+    inputs: "log_mel", of num_mels filters, or "mfcc", 13 cepstra with their slopes and the slopes of these, whose filters are their own. strides: (2, 1) gives 50 Hz, (2, 2) the 25 Hz of Fast-HuBERT. With strides (2, 1), frame t is centred on the window of 400 samples
     that starts at sample 320 t and there are as many frames as wav2vec 2.0 has; it also hears two filterbank frames to each side, and
     two more frames through the second convolution. conv_dim: channels after each gate. mean_norm: whether each utterance's own mean over
-    time is taken off its filters, and with it its level and what a microphone or voice colours throughout.
-    mean, std: (num_mels,) buffers; 0 and 1 until `calibrate` is given those of the training data (they are saved with the weights).
+    time is taken off its inputs, and with it its level and what a microphone or voice colours throughout.
+    mean, std: (input,) buffers; 0 and 1 until `calibrate` is given those of the training data (they are saved with the weights).
     """
 
     mean: Tensor
@@ -40,6 +40,7 @@ class FbankFrontend(nn.Module):
         strides: tuple[int, ...] = (2, 1),
         activation: Literal["glu", "gelu"] = "glu",
         mean_norm: bool = False,
+        inputs: Literal["log_mel", "mfcc"] = "log_mel",
     ) -> None:
         super().__init__()
         if not strides or min(strides) < 1:
@@ -47,21 +48,24 @@ class FbankFrontend(nn.Module):
         self.feature_dim = conv_dim
         self.stride = 160 * math.prod(strides)
         self.sample_rate = 16000
-        self.num_mels = num_mels
+        self.inputs, self.num_mels = inputs, num_mels
+        num_inputs = num_mels if inputs == "log_mel" else MFCC39
         self.activation = activation
         self.mean_norm = mean_norm
         width = 2 * conv_dim if activation == "glu" else conv_dim
         self.convs = nn.ModuleList(
-            nn.Conv1d(num_mels if i == 0 else conv_dim, width, _KERNEL, stride, padding=_KERNEL // 2)
+            nn.Conv1d(num_inputs if i == 0 else conv_dim, width, _KERNEL, stride, padding=_KERNEL // 2)
             for i, stride in enumerate(strides)
         )
-        self.register_buffer("mean", torch.zeros(num_mels))
-        self.register_buffer("std", torch.ones(num_mels))
+        self.register_buffer("mean", torch.zeros(num_inputs))
+        self.register_buffer("std", torch.ones(num_inputs))
 
     def calibrate(self, mean: Tensor, std: Tensor) -> None:
-        """Set the mean and standard deviation, (num_mels,), by which the filterbank is normalised."""
+        """Set the mean and standard deviation, (input,), by which inputs are normalised."""
         if mean.shape != self.mean.shape or std.shape != self.std.shape or not bool((std > 0).all()):
-            raise ValueError(f"mean and std must be {self.num_mels} values each, std above 0; compute them from speech")
+            raise ValueError(
+                f"mean and std must be {len(self.mean)} values each, std above 0; compute them from speech"
+            )
         self.mean.copy_(mean)
         self.std.copy_(std)
 
@@ -71,10 +75,9 @@ class FbankFrontend(nn.Module):
 
         ValueError where they hold fewer than two frames, or a filter that never changes.
         """
-        mels = self.num_mels
-        count, total, squares = 0, torch.zeros(mels, dtype=torch.float64), torch.zeros(mels, dtype=torch.float64)
+        count, total, squares = 0, *(torch.zeros(len(self.mean), dtype=torch.float64) for _ in range(2))
         for waveform, lengths in waveforms:
-            features, frames = self.log_mels(waveform, lengths)
+            features, frames = self.features(waveform, lengths)
             valid = features[valid_frames(frames, features.shape[1])].double().cpu()
             count += len(valid)
             total += valid.sum(0)
@@ -84,9 +87,11 @@ class FbankFrontend(nn.Module):
         mean = total / count
         self.calibrate(mean, (squares / count - mean.square()).clamp(min=0).sqrt())
 
-    def log_mels(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Filterbank before normalisation: (batch, frame, num_mels) at 100 Hz, and (batch,) valid frames."""
+    def features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs before normalisation: (batch, frame, input) at 100 Hz, and (batch,) valid frames."""
         with torch.no_grad():
+            if self.inputs == "mfcc":
+                return mfcc39(waveform, lengths, sample_rate=self.sample_rate)
             return fbank(waveform, lengths, num_mels=self.num_mels, sample_rate=self.sample_rate)
 
     @overload
@@ -102,7 +107,7 @@ class FbankFrontend(nn.Module):
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """waveform: (batch, sample). Returns (batch, frame, conv_dim), zero at padding, and (batch,) valid frames."""
-        x, frames = self.log_mels(waveform, lengths)
+        x, frames = self.features(waveform, lengths)
         x = _zero_padding((x - self.mean) / self.std, frames)
         if self.mean_norm:
             own = x.sum(1, keepdim=True) / frames.clamp(min=1).view(-1, 1, 1)

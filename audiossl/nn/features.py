@@ -23,6 +23,9 @@ _LOW_HZ = 20.0
 _FULL_SCALE = 32768.0
 _FLOOR = float(np.finfo(np.float32).eps)
 
+MFCC39 = 39
+"""Features of `mfcc39`."""
+
 
 @overload
 def num_windows(samples: int, *, sample_rate: int = ...) -> int: ...

@@ -28,3 +28,11 @@ def spread(frames: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         correlation = unit.T @ unit / count
         rank = correlation.trace() ** 2 / correlation.square().sum().clamp_min(1e-12)
     return {"embedding_std": (std.mean() * total, total), "effective_rank": (rank * total, total)}
+
+
+def deviation(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviation over frames, mean over dimensions, of (frame, dim), as a metric: its sum over frames, and their number."""
+    total = torch.full((), len(frames), dtype=torch.float32, device=frames.device)
+    if len(frames) == 0:
+        return total, total
+    return frames.detach().float().std(dim=0, correction=0).mean() * total, total

@@ -30,7 +30,7 @@ class Task(nn.Module):
     workers; small and picklable, without the weights. metric: a key of what `evaluate` returns, and which way is better.
     runner: the file of `superb/` that scores it. selects_on_test: the official protocol chooses the checkpoint on test. shown: what a table
     shows, of what `settle` returns, where that is not the metric. averages: what `evaluate` returns is a mean over utterances, so that it may be
-    asked of one batch after the other, and no predictions be kept. hears: `labels` look at the waveform. encoder_needs: methods of an encoder that it
+    asked of one batch after the other, and no predictions be kept. writes_text: `predict` returns strings, as `audiossl transcribe` prints them. hears: `labels` look at the waveform. encoder_needs: methods of an encoder that it
     can be fine-tuned with. variant: in what it differs from the published protocol, for the row of a score; "": in nothing that is known.
     """
 
@@ -39,6 +39,7 @@ class Task(nn.Module):
     selects_on_test: ClassVar[bool] = False
     shown: ClassVar[str | None] = None
     averages: ClassVar[bool] = False
+    writes_text: ClassVar[bool] = False
     hears: ClassVar[bool] = False
     encoder_needs: ClassVar[tuple[str, ...]] = ("contextualise",)
 

@@ -55,6 +55,7 @@ class UtteranceClassifier(Task):
 
     metric = ("accuracy", "max")
     runner: ClassVar[Literal["pooled"]] = "pooled"
+    writes_text: ClassVar[bool] = True
 
     def __init__(self, encoder_dim: int, num_layers: int, config: Any, *vocabularies: Vocabulary) -> None:
         super().__init__()

@@ -123,6 +123,7 @@ class ClassObjective(SpeakerObjective):
     """
 
     headline: ClassVar[tuple[str, ...]] = ("accuracy",)
+    least_utterances = 1  # which is compared with the vectors
 
     def __init__(self, encoder: SpeakerEncoder, config: ClassConfig, classes: Classes) -> None:
         durations = (config.crop_duration,) * config.num_crops

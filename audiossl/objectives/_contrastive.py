@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from audiossl.contracts import StepOutput
 from audiossl.losses.codebook_diversity import codebook_diversity
 from audiossl.nn.gumbel_quantiser import GumbelQuantiser, code_perplexity, gumbel_temperature, perplexity
-from audiossl.nn.spread import spread
+from audiossl.nn.spread import deviation, spread
 from audiossl.objectives._masked import MaskConfig, MaskedObjective, MaskedViews
 
 if TYPE_CHECKING:
@@ -155,12 +155,18 @@ class ContrastiveObjective(MaskedObjective):
         return Targets(self.project_target(q), self.quantiser.identity(codes), codes, soft_probs)
 
     def step_output(
-        self, nats: Tensor, found: ContrastiveLoss, seen: Tensor, targets: Targets, penalty: Tensor
+        self,
+        nats: Tensor,
+        found: ContrastiveLoss,
+        seen: Tensor,
+        context: Tensor,
+        targets: Targets,
+        penalty: Tensor,
     ) -> StepOutput:
         """Add the batch's own terms, as often as there are masked frames, and say how the batch fared.
 
         nats: scalar, the contrastive part of the loss, a sum. found: of which accuracy and live negatives are told. seen: (frame, dim), the
-        encoder's masked frames. penalty: scalar, mean square of the features.
+        encoder's masked frames. context: (frame, final_dim), their projections. penalty: scalar, mean square of the features.
         """
         count = torch.full((), len(seen), dtype=torch.float32, device=seen.device)
         diversity = codebook_diversity(targets.soft_probs)
@@ -181,8 +187,12 @@ class ContrastiveObjective(MaskedObjective):
         }
         metrics = {name: (value.detach().float(), count) for name, value in sums.items()}
         metrics |= {name: (value.detach().float() * count, count) for name, value in means.items()}
-        metrics["target_std"] = spread(targets.vectors.detach())["embedding_std"]
-        return StepOutput(loss, count, metrics | spread(seen.detach()))
+        return StepOutput(loss, count, metrics | spread(seen.detach()) | compared(context, targets.vectors))
+
+
+def compared(predictions: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """How much the vectors that the loss compares differ over frames, (frame, dim) each: where either stands still, it means nothing."""
+    return {"prediction_std": deviation(predictions), "target_std": deviation(targets)}
 
 
 def draw_negatives(counts: NDArray[np.int64], number: int, rng: np.random.Generator) -> NDArray[np.int64]:

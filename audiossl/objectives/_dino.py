@@ -45,8 +45,7 @@ class DINOConfig(MomentumConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sizes = ("local_duration", "head_dim", "bottleneck_dim", "prototypes")
-        for name in (*sizes, "student_temperature", "teacher_temperature"):
+        for name in ("local_duration", "head_dim", "bottleneck_dim", "prototypes"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
         for name in ("local_crops", "freeze_steps"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -43,6 +43,9 @@ class CropConfig:
             raise ValueError(f"objective.crop_duration: {self.crop_duration} s is not positive")
         if self.crops not in {"disjoint", "independent"}:
             raise ValueError(f"objective.crops: {self.crops!r} is neither 'disjoint' nor 'independent'")
+        for name in (item.name for item in fields(self) if item.name.endswith("temperature")):  # of a subclass
+            if getattr(self, name) <= 0:
+                raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ class SpeakerObjective(nn.Module):
     headline: ClassVar[tuple[str, ...]] = ()
     needs: tuple[str, ...] = ()
     additive = False
+    least_utterances = 2
+    """Of a batch over all processes: one alone has no negatives, and batch norms make its two crops opposites."""
 
     def __init__(self, encoder: SpeakerEncoder, config: CropConfig, durations: tuple[float, ...] | None = None) -> None:
         super().__init__()

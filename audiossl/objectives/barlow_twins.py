@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from audiossl.losses._variance import off_diagonal
-from audiossl.losses.barlow_twins import cross_correlation, distance_from_identity
+from audiossl.losses.barlow_twins import Normalisation, cross_correlation, distance_from_identity
 from audiossl.objectives._projected import ProjectedConfig, ProjectedObjective
 from audiossl.objectives._speaker import output_of, positive_cosine
 
@@ -19,11 +19,15 @@ class BarlowTwins(ProjectedObjective):
 
     @dataclass(frozen=True)
     class Config(ProjectedConfig):
-        """Defaults: Lepage and Dehak (2022). redundancy: lambda of the paper. scale: of the whole loss, from its published code."""
+        """Defaults: Lepage and Dehak (2022). redundancy: lambda of the paper. scale: of the whole loss, from its published code.
+
+        normalisation: of the embeddings before they are correlated, see `cross_correlation`; all but `batch` is our variant.
+        """
 
         projector_dims: tuple[int, ...] = (2048, 2048, 2048)
         redundancy: float = 0.005
         scale: float = 0.025
+        normalisation: Normalisation = "batch"
 
         @classmethod
         def tiny(cls) -> BarlowTwins.Config:
@@ -44,7 +48,9 @@ class BarlowTwins(ProjectedObjective):
         """
         representations = self.embed(self.pieces(batch))
         first, second = self.project(representations)
-        correlation = cross_correlation(first, second, across_processes=self.across)
+        correlation = cross_correlation(
+            first, second, normalisation=self.config.normalisation, across_processes=self.across
+        )
         loss = distance_from_identity(correlation, redundancy=self.config.redundancy, scale=self.config.scale)
         pairs = len(correlation) * (len(correlation) - 1)
         metrics = {

@@ -90,7 +90,7 @@ class CCCWav2Vec2(ContrastiveObjective):
         config = self.config
         nats = config.clean_weight * found.loss.sum() + config.target_weight * crossed.loss.sum()
         nats = nats + config.context_weight * back.loss.sum()
-        result = self.step_output(nats, found, seen, targets, clean.penalty)
+        result = self.step_output(nats, found, seen, context, targets, clean.penalty)
         for name, other in (("cross_target_accuracy", crossed), ("cross_context_accuracy", back)):
             result.metrics[name] = (other.right.sum().float(), result.count)
         return result

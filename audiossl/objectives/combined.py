@@ -150,6 +150,8 @@ def _loss(name: str, options: dict[str, Any], where: str) -> Callable[..., Tenso
         if key not in known:
             raise ValueError(f"{where}: unknown key {key!r}; {registry.suggestion(key, ['weight', *known])}")
         options[key] = _like(parameters[key].default, value, f"{where}.{key}")
+        if key == "temperature" and options[key] <= 0:
+            raise ValueError(f"{where}.{key}: {value} is not positive")
     if "generator" in parameters:
         options["generator"] = torch.default_generator
     return partial(function, **options)

@@ -12,10 +12,11 @@ from torch import nn
 
 from audiossl.contracts import StepOutput
 from audiossl.losses.clamped_contrastive import clamped_contrastive
-from audiossl.nn.features import fbank
+from audiossl.nn.features import MFCC39, fbank, mfcc39
 from audiossl.nn.masking import valid_frames
 from audiossl.nn.spread import spread
 from audiossl.objectives._bert import SpanConfig, span_frames
+from audiossl.objectives._contrastive import compared
 from audiossl.objectives._masked import MaskedObjective, MaskedViews
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 
 _HOP = 160
 _MELS = 80
+_WIDTHS = {"log_mel": _MELS, "mfcc": MFCC39}
 
 
 class ContinuousBERT(MaskedObjective):
-    """Masked frames in context against what was there: fixed features, which cannot collapse."""
+    """Masked frames in context against what was there. The features stand still; their projection is trained, and could collapse."""
 
     headline: ClassVar[tuple[str, ...]] = ("masked_accuracy",)
 
@@ -40,12 +42,13 @@ class ContinuousBERT(MaskedObjective):
     class Config(SpanConfig):
         """Masks of the paper (see `SpanConfig`); the rest is our variant, where the published numbers are not known.
 
-        target: "log_mel", the filterbank frames of 10 ms that an encoder frame stands for, with zero mean and unit variance over the utterance; or "features",
-        the encoder's own local features, for a frontend that is trained already and frozen (encoder.feature_grad_mult = 0, and --init).
+        target: "log_mel", the filterbank frames of 10 ms that an encoder frame stands for, with zero mean and unit variance over the utterance; "mfcc", 13 cepstra
+        with slopes and their slopes, likewise; or "features", the encoder's own local features, for a frontend that is trained already and frozen
+        (encoder.feature_grad_mult = 0, and --init). The paper's inputs are its targets: the encoder `fbank` reads either (encoder.inputs).
         num_negatives: per masked frame, drawn from the other masked frames of its utterance. clamp: see `clamped_contrastive`.
         """
 
-        target: Literal["log_mel", "features"] = "log_mel"
+        target: Literal["log_mel", "mfcc", "features"] = "log_mel"
         num_negatives: int = 100
         final_dim: int = 256
         clamp: float = 20.0
@@ -66,14 +69,16 @@ class ContinuousBERT(MaskedObjective):
         self.config = config
         if config.target == "features" and encoder.feature_grad_mult:
             raise ValueError(
-                f"objective.target: 'features' move while encoder.feature_grad_mult is {encoder.feature_grad_mult:g}; freeze them with 0, or take 'log_mel'"
+                f"objective.target: 'features' move while encoder.feature_grad_mult is {encoder.feature_grad_mult:g}; freeze them with 0, or take 'log_mel' or 'mfcc'"
             )
-        if config.target == "log_mel" and (encoder.stride % _HOP or encoder.sample_rate != 100 * _HOP):
+        if config.target in _WIDTHS and (encoder.stride % _HOP or encoder.sample_rate != 100 * _HOP):
             raise ValueError(
-                f"objective.target: 'log_mel' has frames of {_HOP} samples at {100 * _HOP} Hz, the encoder one each {encoder.stride} at "
+                f"objective.target: '{config.target}' has frames of {_HOP} samples at {100 * _HOP} Hz, the encoder one each {encoder.stride} at "
                 f"{encoder.sample_rate}; take 'features'"
             )
-        width = encoder.feature_dim if config.target == "features" else _MELS * (encoder.stride // _HOP)
+        width = encoder.feature_dim
+        if config.target in _WIDTHS:
+            width = _WIDTHS[config.target] * (encoder.stride // _HOP)
         self.project_context = nn.Linear(encoder.dim, config.final_dim)
         self.project_target = nn.Linear(width, config.final_dim)
 
@@ -90,13 +95,13 @@ class ContinuousBERT(MaskedObjective):
         if self.config.target == "features":
             wanted = local.z.detach().flatten(0, 1)[places]
         else:
-            wanted = self._log_mels(batch["waveform"], batch["waveform_lengths"], places, masked.shape[1])
-        found = clamped_contrastive(
-            self.project_context(seen), self.project_target(wanted), batch["negatives"], clamp=self.config.clamp
-        )
+            wanted = self._heard(batch["waveform"], batch["waveform_lengths"], places, masked.shape[1])
+        context, targets = self.project_context(seen), self.project_target(wanted)
+        found = clamped_contrastive(context, targets, batch["negatives"], clamp=self.config.clamp)
         loss = found.loss.sum()
         count = torch.full((), len(seen), dtype=torch.float32, device=seen.device)
-        metrics = spread(seen) | {
+        metrics = spread(seen) | compared(context, targets)
+        metrics |= {
             "masked_accuracy": (found.right.sum().float(), count),
             "masked_bits": (loss.detach() / math.log(2), count),
             "live_negatives": (found.live.sum().float(), count),
@@ -104,12 +109,14 @@ class ContinuousBERT(MaskedObjective):
         return StepOutput(loss, count, metrics)
 
     @torch.no_grad()
-    def _log_mels(self, waveform: Tensor, lengths: Tensor, places: Tensor, num_frames: int) -> Tensor:
-        """Filterbank frames under each masked encoder frame, beside each other: (masked frame, mel). places: in (batch, num_frames), flattened."""
-        mels, count = fbank(waveform, lengths, num_mels=_MELS)
-        valid = valid_frames(count, mels.shape[1]).unsqueeze(-1)
+    def _heard(self, waveform: Tensor, lengths: Tensor, places: Tensor, num_frames: int) -> Tensor:
+        """Frames of 10 ms under each masked encoder frame, beside each other: (masked frame, value). places: in (batch, num_frames), flattened."""
+        frames, count = (
+            mfcc39(waveform, lengths) if self.config.target == "mfcc" else fbank(waveform, lengths, num_mels=_MELS)
+        )
+        valid = valid_frames(count, frames.shape[1]).unsqueeze(-1)
         total = count.clamp(min=1).view(-1, 1, 1)
-        centred = (mels - mels.masked_fill(~valid, 0.0).sum(1, keepdim=True) / total).masked_fill(~valid, 0.0)
+        centred = (frames - frames.masked_fill(~valid, 0.0).sum(1, keepdim=True) / total).masked_fill(~valid, 0.0)
         normal = centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / total + 1e-5)
         utterance, frame = places // num_frames, places % num_frames
         each = self.encoder.stride // _HOP

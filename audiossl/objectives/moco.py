@@ -49,7 +49,7 @@ class MoCo(MomentumObjective):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name in ("temperature", "queue_size", "key_groups"):
+            for name in ("queue_size", "key_groups"):
                 if getattr(self, name) <= 0:
                     raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
 

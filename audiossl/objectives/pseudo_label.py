@@ -38,7 +38,7 @@ class PseudoLabel(ClassObjective):
         column: str = "utt2cluster"
         crop_duration: float = 3.0
         gate: float = 1.0
-        gate_after: int = 21_328
+        gate_after: int = 21_320
 
         def __post_init__(self) -> None:
             super().__post_init__()

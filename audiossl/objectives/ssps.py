@@ -49,8 +49,6 @@ class SSPS(SpeakerObjective):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.temperature <= 0:
-                raise ValueError(f"objective.temperature: {self.temperature} is not positive")
             self.check_sampling()
 
         @classmethod

@@ -54,6 +54,7 @@ class SupervisedSpeaker(ClassObjective):
         self.contrastive = config.loss == "sup_con"
         if self.contrastive:  # processes that train together would wait for their gradient
             self.register_parameter("vectors", None)
+            self.least_utterances = 2
 
     def judge(self, rows: Tensor, label: Tensor) -> Judged:
         """See `sup_con`, of the labelled rows; a row is taken for the class of the nearest other one in this process's batch."""

@@ -43,14 +43,14 @@ class SwAV(ProjectedObjective):
         temperature: float = 0.1
         epsilon: float = 0.05
         iterations: int = 3
-        freeze_steps: int = 4266
+        freeze_steps: int = 4_265
         queue_size: int = 3840
-        queue_start_step: int | None = 63990
+        queue_start_step: int | None = 63_975
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name in ("prototypes", "queue_size"):
-                if getattr(self, name) < 1:
+            for name in ("prototypes", "queue_size", "epsilon"):
+                if getattr(self, name) <= 0:
                     raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
 
         @classmethod

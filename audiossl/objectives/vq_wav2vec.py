@@ -15,7 +15,7 @@ from audiossl.data.frame_grid import FrameGrid
 from audiossl.losses.step_binary_cross_entropy import step_binary_cross_entropy
 from audiossl.nn.gumbel_quantiser import code_perplexity, gumbel_temperature
 from audiossl.nn.masking import valid_frames
-from audiossl.nn.spread import spread
+from audiossl.nn.spread import deviation, spread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +34,7 @@ class VQWav2Vec(nn.Module):
 
     encoder_needs: ClassVar[tuple[str, ...]] = ("features", "quantise", "aggregate")
     headline: ClassVar[tuple[str, ...]] = ("accuracy", "code_perplexity")
+    collapse_floors: ClassVar[dict[str, float]] = {"prediction_std": 1e-4, "target_std": 1e-4}  # both begin near 0
     needs: tuple[str, ...] = ()
     temperature: Tensor
     moving: Tensor
@@ -103,9 +104,8 @@ class VQWav2Vec(nn.Module):
         predictions = self.predictors(context).unflatten(2, (self.config.steps, -1))
         found = step_binary_cross_entropy(predictions, q, batch["negatives"], lengths, offset=self.offset)
         loss = found.loss.sum() + self.config.codebook_weight * self.moving * (quantised.loss * found.decisions).sum()
-        return StepOutput(
-            loss, found.decisions.sum().float(), self._metrics(context, quantised, batch["negatives"], lengths, found)
-        )
+        metrics = self._metrics(context, predictions, quantised, batch["negatives"], lengths, found)
+        return StepOutput(loss, found.decisions.sum().float(), metrics)
 
     def after_step(self, step: int) -> None:
         """Cool Gumbel's noise, and let features and codes go after hold_steps."""
@@ -117,7 +117,7 @@ class VQWav2Vec(nn.Module):
 
     @torch.no_grad()
     def _metrics(
-        self, context: Tensor, quantised: Any, negatives: Tensor, lengths: Tensor, found: Any
+        self, context: Tensor, predictions: Tensor, quantised: Any, negatives: Tensor, lengths: Tensor, found: Any
     ) -> dict[str, tuple[Tensor, Tensor]]:
         valid = valid_frames(lengths, context.shape[1])
         codes, frames = quantised.codes[valid], lengths.sum().float()
@@ -130,6 +130,8 @@ class VQWav2Vec(nn.Module):
             "codebook_loss": ((quantised.loss.detach() * lengths).sum(), frames),
             "code_perplexity": (least * frames, frames),
             "live_negatives": (live.sum().float(), frames),
+            "prediction_std": deviation(predictions[valid].flatten(1)),
+            "target_std": deviation(quantised.q[valid]),
             "temperature": (self.temperature * frames, frames),
         }
 

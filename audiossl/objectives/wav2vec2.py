@@ -33,12 +33,13 @@ class Wav2Vec2(ContrastiveObjective):
         targets = self.quantise(local.z, batch)
         output = self.encoder.contextualise(local.z, local.lengths, masked=batch["masked"])
         seen = output.layers[-1].flatten(0, 1)[batch["masked_frames"]]
+        context = self.project_context(seen)
         found = wav2vec2_contrastive(
-            self.project_context(seen),
+            context,
             targets.vectors,
             batch["negatives"],
             batch["slots"],
             identity=targets.identity,
             temperature=self.config.temperature,
         )
-        return self.step_output(found.loss.sum(), found, seen, targets, local.penalty)
+        return self.step_output(found.loss.sum(), found, seen, context, targets, local.penalty)

@@ -22,7 +22,8 @@ class OptimConfig:
     penalty on the squares and so goes through the momentum. decay_vectors: whether parameters of one dimension (biases, norms) decay too.
     warmup_steps: linear from 0 to `peak_lr`. schedule: what follows, until the last step; `tri_stage` warms up, holds and decays
     exponentially over the `tri_stage` fractions of the run (Baevski et al., 2020): `warmup_steps` must be 0; `step` multiplies by
-    `decay_factor` every `decay_steps` steps, counted from the first of the run. final_lr_ratio: what is left of `peak_lr` at the end; 0 is
+    `decay_factor` every `decay_steps` steps, counted from the first of the run; `inverse_sqrt`, also called Noam's (Vaswani et al., 2017), falls
+    with the root of the step from `peak_lr` at `warmup_steps`, whatever the length of the run. final_lr_ratio: what is left of `peak_lr` at the end; 0 is
     0.05 for `tri_stage`, whose decay never reaches 0. An option that the choice does not use is a ValueError.
     """
 
@@ -33,7 +34,7 @@ class OptimConfig:
     momentum: float = 0.0
     weight_decay: float = 0.01
     decay_vectors: bool = True
-    schedule: Literal["linear", "cosine", "constant", "tri_stage", "step"] = "linear"
+    schedule: Literal["linear", "cosine", "constant", "tri_stage", "step", "inverse_sqrt"] = "linear"
     warmup_steps: int = 0
     final_lr_ratio: float = 0.0
     tri_stage: tuple[float, float, float] = (0.1, 0.4, 0.5)
@@ -45,6 +46,10 @@ class OptimConfig:
             raise ValueError("optim.warmup_steps: the tri_stage schedule has its own warm-up; set optim.tri_stage")
         if self.schedule == "tri_stage" and not math.isclose(sum(self.tri_stage), 1.0):
             raise ValueError(f"optim.tri_stage: {self.tri_stage} does not sum to 1")
+        if self.schedule == "inverse_sqrt" and self.warmup_steps < 1:
+            raise ValueError(
+                f"optim.warmup_steps: {self.warmup_steps} is no step for the inverse_sqrt schedule to fall from; give at least 1"
+            )
         if self.peak_lr <= 0:
             raise ValueError(f"optim.peak_lr: {self.peak_lr} is not positive")
         for name in ("warmup_steps", "weight_decay", "final_lr_ratio"):
@@ -79,6 +84,8 @@ def learning_rate(step: int, total: int, config: OptimConfig) -> float:
         return _tri_stage(step, total, config)
     if step < config.warmup_steps:
         return config.peak_lr * (step + 1) / config.warmup_steps
+    if config.schedule == "inverse_sqrt":
+        return config.peak_lr * math.sqrt(config.warmup_steps / (step + 1))
     if config.schedule == "step":
         return config.peak_lr * config.decay_factor ** (step // config.decay_steps)
     done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiossl import config as configuration
 from audiossl import registry
+from audiossl.data.kaldi import keyed_by
 from audiossl.train.experiment import (
     Sections,
     describe_batches,
@@ -44,7 +45,7 @@ def finetune(
     resume: bool = False,
     device: str = "auto",
 ) -> dict[str, float]:
-    """Fine-tune an encoder on labelled data and return the scores of the best checkpoint on `dev`, or the last step's metrics.
+    """Fine-tune an encoder on labelled data and return the last step's metrics.
 
     init: experiment, checkpoint or name of the encoder; `random:SOURCE` starts from random weights of the same architecture, drawn from
     train.seed. Raises ValueError for everything that a user can mend.
@@ -184,7 +185,7 @@ def _run(
     for manifest in manifests:
         require_files(manifest, module.needs)
     for manifest in manifests[1:]:
-        _require_labels(manifest, module.needs)
+        _require_labels(manifest, (*module.needs, *task.label_files(task_config, "dev")), tables["task"]["name"])
 
     def begin() -> None:
         write_config(out, tables)
@@ -226,11 +227,16 @@ def _check_units(encoder: Any, manifests: list[Manifest], config: LoaderConfig, 
         check_same_codebook(manifests[0], manifest, reads.column.removeprefix("units/"))
 
 
-def _require_labels(manifest: Manifest, names: tuple[str, ...]) -> None:
-    """Stop before training, not at the first evaluation, where an utterance of the development data lacks a label: ValueError names it."""
-    for name in names:
-        for _ in manifest.column(name):
-            pass
+def _require_labels(manifest: Manifest, names: tuple[str, ...], task: str) -> None:
+    """Stop before training, not at the first evaluation, where the development data lack a file, or an utterance its label: ValueError names it."""
+    for name in dict.fromkeys(names):
+        if keyed_by(name) == "utterance":
+            for _ in manifest.column(name):
+                pass
+        elif not (manifest.path / name).is_file():
+            raise ValueError(
+                f"{manifest.path / name}: no such file, and --dev is scored by it in the task {task}; write it, or leave out --dev"
+            )
 
 
 def _say(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from functools import partial
 from itertools import chain
@@ -104,6 +105,7 @@ def _run(
     if world.main and hidden:
         _say(f"{manifests[0].path}: {hidden} of {len(manifests[0])} utterances show no label and are left out")
     stream = stream_of(training, objective, reading, sample_rate=encoder.sample_rate, seed=config.seed)
+    _refuse_lonely(training, reading, getattr(objective, "least_utterances", 1), world.size)
     if not _has_checkpoint(out):
         unusable = BadRecordings(reading.max_bad_fraction, len(training))
         _start(encoder, tables["run"].get("init"), stream, unusable, seed=config.seed)
@@ -133,6 +135,27 @@ def _overfull(parts: dict[str, Any]) -> list[str]:
         return []
     line = f"warning: data.crop_duration {counted:g} s is below objective.crop_duration {left:g} s: batches of utterances longer than the former"
     return [f"{line} hold up to {left / counted:.1f} times data.batch_seconds; give at least {left:g}"]
+
+
+def _refuse_lonely(manifest: Manifest, reading: LoaderConfig, least: int, processes: int) -> None:
+    """ValueError where some batches hold fewer than the `least` utterances, over all processes, that an objective compares with one another."""
+    from audiossl.data.loader import make_sampler
+
+    sampler = make_sampler(manifest, reading, seed=0)
+    few = int((sampler.batch_sizes * processes < least).sum())
+    if not few:
+        return
+    compared = f"and this objective compares {least} or more"
+    if len(sampler) < least:
+        raise ValueError(f"{manifest.path}: {len(sampler)} utterance, {compared}; add data")
+    if 0 < reading.batch_utterances < least:
+        raise ValueError(f"data.batch_utterances: {reading.batch_utterances} in a batch, {compared}; raise it")
+    stretch = reading.augment.longest_stretch if reading.augment else 1.0
+    cure = f"give at least {math.ceil(10 * least * sampler.longest * stretch) / 10:g}"
+    cure += " or set data.crop_duration" if reading.crop_duration is None else ""
+    raise ValueError(
+        f"data.batch_seconds: {reading.batch_seconds:g} s are 1 utterance in {few} of {len(sampler.batch_sizes)} batches, {compared}; {cure}"
+    )
 
 
 def _make_units(parts: dict[str, Any], manifests: list[Manifest], out: Path) -> None:

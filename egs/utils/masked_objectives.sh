@@ -32,16 +32,11 @@ attempt() {
 # settings RECIPE SEED: what a recipe wants to be told of the data, into the array `told`.
 settings() {
   told=()
-  case $1 in
-    wav2vec_aug_nano | ccc_wav2vec2_nano)
-      told=(--data.augment.noise_dirs "[\"$train\"]" --data.augment.noise_probability 0.5)
-      ;;
-    discrete_bert_nano)
-      local codes=vq_s$2_${seconds}s
-      told=(--units.name "$codes" --units.feature codes --units.encoder "$exp/s$2/vq_wav2vec_gumbel_nano/ssl" --units.clusters 1000
-        --encoder.labels "$codes" --objective.labels "[\"$codes\"]")
-      ;;
-  esac
+  if [ "$1" = discrete_bert_nano ]; then
+    local codes=vq_s$2_${seconds}s
+    told=(--units.name "$codes" --units.feature codes --units.encoder "$exp/s$2/vq_wav2vec_gumbel_nano/ssl" --units.clusters 1000
+      --encoder.labels "$codes" --objective.labels "[\"$codes\"]")
+  fi
 }
 
 label_codes() { # SEED FOLDER: label all data with the codes of vq_wav2vec_gumbel_nano, for the one recipe that reads them instead of recordings

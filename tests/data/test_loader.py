@@ -8,7 +8,7 @@ import torch
 
 from audiossl.config import build, to_table
 from audiossl.data.audio import write_audio
-from audiossl.data.augment import AugmentConfig, Augmenter
+from audiossl.data.augment import OWN, AugmentConfig, Augmenter
 from audiossl.data.loader import BadRecordings, BatchMaker, LoaderConfig, make_loader, make_sampler
 from audiossl.data.manifest import Manifest
 from audiossl.data.shards import write_shards
@@ -200,6 +200,23 @@ def test_augmentation_changes_waveforms_and_not_crops(manifest):
     expected = Augmenter(augment)(waveform, np.random.default_rng([3, epoch, index, 1]), RATE)
     start, length = int(wet[0]["start"][0]), int(wet[0]["waveform_lengths"][0])
     np.testing.assert_array_equal(wet[0]["waveform"][0, :length], expected[start : start + length])
+
+
+def test_noise_from_the_data_itself(folder, manifest, tmp_path):
+    """Whichever data is read: no directory of a recipe's, and the same batches as where it is named."""
+
+    def reading(path):
+        return AugmentConfig(noise_probability=1.0, noise_dirs=(path,), noise_snr=((5.0, 5.0),))
+
+    own = load(manifest, augment=reading(OWN), num_workers=2)
+    assert_equal(own, load(manifest, augment=reading(folder)))
+    shards = tmp_path / "shards"
+    write_shards(manifest, shards)
+    assert_equal(own, load(Manifest.open(shards), augment=reading(OWN)))
+    with pytest.raises(
+        ValueError, match="^<data>: here no data is augmented that it could stand for; name a data directory"
+    ):
+        Augmenter(reading(OWN))
 
 
 class Pairs(Crops):

@@ -64,6 +64,14 @@ def test_batches_come_in_no_order_of_length():
     assert abs(np.corrcoef(lengths, np.arange(len(lengths)))[0, 1]) < 0.2
 
 
+def test_sizes_and_the_longest_are_those_of_the_batches():
+    sampler = BucketSampler(speech_durations(200), batch_seconds=87.5, seed=1, crop_duration=20.0)
+    for epoch in (0, 2):
+        held = [indices.size for _, indices in epoch_batches(sampler, epoch)]
+        assert sorted(held) == sorted(sampler.batch_sizes)
+    assert sampler.longest == 20.0
+
+
 def test_positions_run_on_over_epochs_in_any_order():
     sampler = BucketSampler(speech_durations(200), batch_seconds=60, seed=0)
     number = sampler.batches_per_epoch(0)

@@ -32,6 +32,19 @@ def test_value():
     assert found.loss[2] == 0
 
 
+def test_negatives_that_equal_the_target_are_not_live():
+    """They keep their share of the loss, in which nothing else is left once all targets are one."""
+    context, targets = example()
+    targets[4] = targets[3]
+    found = clamped_contrastive(context, targets, NEGATIVES)
+    assert found.live.tolist() == [3, 2, 0, 0, 0]
+    assert found.loss[4] == pytest.approx(math.log(4))
+    assert not found.right[2:].any()
+    one = clamped_contrastive(context, torch.zeros_like(targets), NEGATIVES[:, :2].clamp(min=0))
+    assert not one.live.any()
+    torch.testing.assert_close(one.loss, torch.full_like(one.loss, math.log(3)))
+
+
 def test_gradient():
     check_gradient(
         lambda c, y: clamped_contrastive(c, y, NEGATIVES, clamp=3.0).loss @ torch.arange(1.0, 6).double(), *example()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from two_crops import make, mean_of, noise, projected
 
+from audiossl.losses.barlow_twins import barlow_twins
 from audiossl.objectives.barlow_twins import BarlowTwins
 
 
@@ -27,6 +28,13 @@ def test_forward_is_the_loss_of_the_projections():
     on, off = (by_loops(*projected(module, batch), redundancy, 1.0) for redundancy in (0.0, 1.0))
     assert mean_of(output, "invariance") == pytest.approx(on / 4, rel=1e-4)
     assert mean_of(output, "redundancy") == pytest.approx((off - on) / 12, rel=1e-4)
+
+
+@pytest.mark.parametrize("normalisation", ["latent", "both"])
+def test_the_normalisation_is_the_losses(normalisation):
+    module, batch = make(BarlowTwins, projector_dims=(10, 4), normalisation=normalisation), noise()
+    expected = barlow_twins(*projected(module, batch), normalisation=normalisation)
+    assert module(batch).loss_sum.item() == pytest.approx(6 * expected.item(), rel=1e-4)
 
 
 def test_defaults_are_those_in_use():

@@ -11,10 +11,11 @@ import torch
 from audiossl.contracts import Utterance
 from audiossl.data.collate import collate, to_tensors
 from audiossl.encoders.fbank import FBank
-from audiossl.nn.features import fbank
+from audiossl.nn.features import fbank, mfcc39
 from audiossl.objectives.continuous_bert import ContinuousBERT
 
 RATE = 16000
+KINDS = {"log_mel": fbank, "mfcc": mfcc39}
 
 
 def utterance(seed, seconds=0.6):
@@ -33,14 +34,14 @@ def make_batch(module, items, seed=0):
     return to_tensors(module.batch_views(collate(views, [item.id for item in items]), np.random.default_rng(0)))
 
 
-def log_mels(waveform, frame, each):
-    """The normalised filterbank frames under one frame of the encoder, from one recording without padding."""
-    mels = fbank(waveform[None], torch.tensor([len(waveform)]))[0][0]
-    normal = (mels - mels.mean(0)) / (mels.var(0, correction=0) + 1e-5).sqrt()
-    return torch.cat([normal[min(frame * each + k, len(mels) - 1)] for k in range(each)])
+def heard(features, waveform, frame, each):
+    """The normalised frames of 10 ms under one frame of the encoder, from one recording without padding."""
+    found = features(waveform[None], torch.tensor([len(waveform)]))[0][0]
+    normal = (found - found.mean(0)) / (found.var(0, correction=0) + 1e-5).sqrt()
+    return torch.cat([normal[min(frame * each + k, len(found) - 1)] for k in range(each)])
 
 
-@pytest.mark.parametrize("target", ["log_mel", "features"])
+@pytest.mark.parametrize("target", ["log_mel", "mfcc", "features"])
 def test_loss_is_that_of_each_masked_frame(target):
     module = objective(target=target, frozen=target == "features", clamp=3.0).eval()
     items = [utterance(1, 0.9), utterance(2, 0.43)]
@@ -53,7 +54,8 @@ def test_loss_is_that_of_each_masked_frame(target):
         frames = np.flatnonzero(view["masked"])
         assert len(frames) > 2
         wanted = [
-            log_mels(torch.from_numpy(item.waveform), t, 4) if target == "log_mel" else local.z[b, t] for t in frames
+            local.z[b, t] if target == "features" else heard(KINDS[target], torch.from_numpy(item.waveform), t, 4)
+            for t in frames
         ]
         wanted = [module.project_target(y) for y in wanted]
         for m, t in enumerate(frames):

@@ -106,6 +106,11 @@ def test_without_a_predictor_it_collapses_and_is_stopped_with_a_diagnosis(tmp_pa
     assert pretrain(tmp_path / "with", 8)["effective_rank"] > 2
 
 
+def test_the_head_is_that_of_the_published_figure():
+    config = SimSiam.Config()
+    assert (config.projector_dims, config.predictor_dim) == ((2048, 2048, 512), 512)
+
+
 def test_negative_predictor_is_refused():
     with pytest.raises(ValueError, match="predictor_dim: -1 is negative; 0 is no predictor"):
         SimSiam.Config(predictor_dim=-1)

@@ -14,6 +14,8 @@ from audiossl.data.collate import collate, to_tensors
 from audiossl.encoders.vq_wav2vec import VQWav2Vec as VQEncoder
 from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.objectives.best_rq import BestRQ
+from audiossl.objectives.ccc_wav2vec2 import CCCWav2Vec2
+from audiossl.objectives.continuous_bert import ContinuousBERT
 from audiossl.objectives.data2vec2 import Data2Vec2
 from audiossl.objectives.dinosr import DinoSR
 from audiossl.objectives.hubert import HuBERT
@@ -22,6 +24,7 @@ from audiossl.objectives.spidr import SpidR
 from audiossl.objectives.unispeech_sat import UniSpeechSAT
 from audiossl.objectives.vq_wav2vec import VQWav2Vec
 from audiossl.objectives.wav2vec2 import Wav2Vec2 as Contrastive
+from audiossl.objectives.wav2vec_aug import Wav2VecAug
 from audiossl.train.distributed import World
 from audiossl.train.loop import TrainConfig, train
 from audiossl.train.monitor import HEALTH, CollapseConfig, CollapseError, CollapseMonitor
@@ -120,16 +123,46 @@ def dead_teacher(module):
         torch.nn.init.zeros_(layer.ffn_out.weight)
 
 
-INJECTED = {
-    "embedding_std": (HuBERT, ((CODES,),), constant_encoder, None),
-    "effective_rank": (HuBERT, ((CODES,),), one_dimension, None),
-    "prediction_perplexity": (HuBERT, ((CODES,),), dead_predictions, None),
-    "target_perplexity": (HuBERT, ((CODES,),), None, 3),
-    "code_perplexity": (UniSpeechSAT, ((CODES,),), dead_quantiser, None),
-    "live_negatives": (Contrastive, (), dead_quantiser, None),
-    "target_std": (Data2Vec2, (), dead_teacher, None),
-    "prediction_std": (Data2Vec2, (), dead_decoder, None),
-}
+def dead_context(module):
+    """Nothing but the bias is left of what is compared with the targets."""
+    last(module.project_context).weight.data.zero_()
+
+
+def dead_targets(module):
+    last(module.project_target).weight.data.zero_()
+
+
+def last(projection):
+    return projection[-1] if isinstance(projection, torch.nn.Sequential) else projection
+
+
+def dead_predictors(module):
+    torch.nn.init.zeros_(module.predictors.weight)
+
+
+def equal_entries(module):
+    """Codes differ, and what they stand for does not."""
+    module.encoder.quantiser.codebook.data.zero_()
+
+
+INJECTED = [
+    ("embedding_std", HuBERT, ((CODES,),), constant_encoder, None),
+    ("effective_rank", HuBERT, ((CODES,),), one_dimension, None),
+    ("prediction_perplexity", HuBERT, ((CODES,),), dead_predictions, None),
+    ("target_perplexity", HuBERT, ((CODES,),), None, 3),
+    ("code_perplexity", UniSpeechSAT, ((CODES,),), dead_quantiser, None),
+    ("live_negatives", Contrastive, (), dead_quantiser, None),
+    ("live_negatives", ContinuousBERT, (), dead_targets, None),
+    *(("target_std", cls, (), dead_targets, None) for cls in (Contrastive, Wav2VecAug, CCCWav2Vec2, ContinuousBERT)),
+    *(
+        ("prediction_std", cls, (), dead_context, None)
+        for cls in (Contrastive, Wav2VecAug, CCCWav2Vec2, ContinuousBERT)
+    ),
+    ("target_std", VQWav2Vec, (), equal_entries, None),
+    ("prediction_std", VQWav2Vec, (), dead_predictors, None),
+    ("target_std", Data2Vec2, (), dead_teacher, None),
+    ("prediction_std", Data2Vec2, (), dead_decoder, None),
+]
 
 
 # One of two codebooks, groups or label sets, beside a live one.
@@ -161,10 +194,15 @@ def test_a_dead_codebook_does_not_hide_behind_a_live_one(cls):
         CollapseMonitor(config).watch(1, {name: sick[name]})
 
 
-@pytest.mark.parametrize("name", INJECTED)
-def test_injected_collapse_stops_the_run(name):
+def test_every_watched_metric_is_injected():
+    assert {name for name, *_ in INJECTED} == set(HEALTH)
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "extra", "inject", "labels"), INJECTED, ids=lambda value: getattr(value, "__name__", None)
+)
+def test_injected_collapse_stops_the_run(name, cls, extra, inject, labels):
     """By default, within 200 steps of the first."""
-    cls, extra, inject, labels = INJECTED[name]
     floors = getattr(cls, "collapse_floors", {})
 
     healthy = metrics_of(made(cls, *extra).eval())

@@ -43,6 +43,15 @@ def test_step_multiplies_every_so_many_steps():
     assert learning_rate(3, 10, halved) == pytest.approx(0.125)
 
 
+def test_inverse_sqrt_is_noams_schedule():
+    """Vaswani et al., eq. 3, scaled such that its largest value is the peak: n counts from 1."""
+    config = OptimConfig(peak_lr=8e-4, schedule="inverse_sqrt", warmup_steps=400)
+    wanted = [8e-4 * 400**0.5 * min(n**-0.5, n * 400**-1.5) for n in range(1, 2001)]
+    assert [learning_rate(step, 2000, config) for step in range(2000)] == pytest.approx(wanted, rel=1e-12)
+    assert max(wanted) == wanted[399] == pytest.approx(8e-4)
+    assert learning_rate(1599, 10**6, config) == pytest.approx(4e-4)
+
+
 def trained(config, gradients):
     """A weight of 1 after one step for each gradient; what does not train stays out."""
     weight, frozen = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1), requires_grad=False)
@@ -124,6 +133,11 @@ def test_each_gradient_is_clipped_by_itself():
         ({"decay_steps": 10}, "decay_steps: 10 is for schedule = 'step'"),
         ({"tri_stage": (0.2, 0.3, 0.5)}, r"tri_stage: .* is for schedule = 'tri_stage'"),
         ({"schedule": "constant", "final_lr_ratio": 0.1}, "final_lr_ratio: 0.1 is for schedule = 'linear' or 'cosine'"),
+        (
+            {"schedule": "inverse_sqrt"},
+            "warmup_steps: 0 is no step for the inverse_sqrt schedule to fall from; give at",
+        ),
+        ({"schedule": "inverse_sqrt", "warmup_steps": 5, "final_lr_ratio": 0.1}, "final_lr_ratio: 0.1 is for schedule"),
         ({"schedule": "step"}, "decay_steps 0 must be positive"),
         ({"schedule": "step", "decay_steps": 5, "decay_factor": 2.0}, "decay_factor 2.0 in"),
     ],

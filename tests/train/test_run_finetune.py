@@ -191,3 +191,20 @@ def test_labels_that_changed_do_not_fit_the_checkpoint(place):
     ):
         run(place, "out", overrides={"train": {"max_steps": 2}}, resume=True)
     assert {path.name: path.read_bytes() for path in (place / "out").iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("task", "lacking"),
+    [
+        ({"name": "speaker_verification", "hidden_dim": 8, "pooled_dim": 12}, "trials"),
+        ({"name": "word_embedding", "column": "text", "dim": 6, "hidden_dim": 5, "symbol_dim": 4}, "phones.ctm"),
+    ],
+)
+def test_what_evaluation_reads_is_missed_before_training(place, task, lacking):
+    shutil.copytree(place / "data", place / "dev", ignore=shutil.ignore_patterns(".index"))
+    lines = [f"s-{number} 1 0.0 0.1 {'ab'[number % 2]}\n" for number in range(4)]
+    (place / "data" / "phones.ctm").write_text("".join(lines))
+    said = rf"^{place}/dev/{lacking}: no such file, and --dev is scored by it in the task {task['name']}; write it, or leave out --dev$"
+    with pytest.raises(ValueError, match=said):
+        run(place, "out", dev=place / "dev", overrides={"task": task, "finetune": {"freeze_steps": 0}})
+    assert not (place / "out").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -50,13 +51,13 @@ def place(tmp_path):
     return tmp_path
 
 
-def run(place, names=("wav2vec2", "wav2vec2"), init=None, **overrides):
+def run(place, names=("wav2vec2", "wav2vec2"), init=None, out="out", **overrides):
     tables = {
         "objective": tiny("objectives", names[0]), "encoder": tiny("encoders", names[1]), "data": {"num_workers": 0},
         "optim": {"peak_lr": 1e-3}, "train": {"max_steps": 1, "precision": "fp32", "tensorboard": False},
     }  # fmt: skip
     write_toml(place / "recipe.toml", tables)
-    where = {"out": place / "out", "data": place / "data", "device": "cpu"}
+    where = {"out": place / out, "data": place / "data", "device": "cpu"}
     pretrain(str(place / "recipe.toml"), **where, init=init and str(init), overrides=overrides)
 
 
@@ -105,3 +106,25 @@ def test_batches_that_hold_more_than_they_should_are_said(place, capsys, names, 
         f"data.batch_seconds; give at least {left}"
     )
     assert said == ([] if times is None else [line])
+
+
+BOTH = "2 or more; give at least 1.2 or set data.crop_duration"
+
+
+@pytest.mark.parametrize("name", ["simclr", "vicreg", "byol", "lim", "combined", "swav", "ssps"])
+def test_a_batch_of_one_utterance_is_refused_where_utterances_are_compared(place, name):
+    said = f"data.batch_seconds: 1 s are 1 utterance in 4 of 4 batches, and this objective compares {BOTH}"
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        run(place, (name, "fast_resnet34"), data={"batch_seconds": 1.0})
+    assert not (place / "out").exists()
+
+
+def test_what_that_says_is_enough(place):
+    run(place, ("simclr", "fast_resnet34"), data={"batch_seconds": 1.2})
+    with pytest.raises(ValueError, match=r"^data.batch_utterances: 1 in a batch, and this .* 2 or more; raise it$"):
+        run(place, ("simclr", "fast_resnet34"), data={"batch_utterances": 1}, out="one")
+    run(place, data={"batch_seconds": 1.0}, out="masked")  # whose negatives are of the same utterance
+    shutil.rmtree(place / "data")
+    write_data_dir([CorpusUtterance("s-0", "s-0", place / "0.wav", "s")], place / "data")
+    with pytest.raises(ValueError, match=r"data: 1 utterance, and this objective compares 2 or more; add data$"):
+        run(place, ("simclr", "fast_resnet34"), out="alone")

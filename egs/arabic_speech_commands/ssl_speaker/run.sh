@@ -3,7 +3,7 @@
 #
 #   ./run.sh --corpus DIR            DIR holds `dataset/`, `train.csv`, `val.csv`
 #   ./run.sh --corpus DIR --seed 1 --exp exp/s1
-#   ./run.sh --label_efficient true  then also: 1 to 100 % of the labels of these 18 speakers, from SimCLR's encoder and from a random one
+#   ./run.sh --label_efficient true  then also: 1 to 100 % of the labels of these 18 speakers, from SimCLR's encoder, also with SupCon, and from a random one
 #   ./run.sh --smoke true            every stage on an imitation of the corpus
 
 stage=0
@@ -37,6 +37,7 @@ if $smoke; then
   audiossl prep arabic_speech_commands --fake $corpus
 fi
 labelled="$train_cmd pretrain aam_nano --data $data/all_train --resume --device $device --train.seed $seed --objective.seed $seed"
+sup_con="--objective.loss sup_con --objective.num_crops 2 --objective.scale 10 --objective.margin.name none --data.crop_duration 1.2 --data.batch_seconds 76.8"
 pretrain="$train_cmd pretrain simclr_nano --data $data/all_train --resume --device $device --train.seed $seed --data.num_workers $workers"
 trials=$data/$unseen/trials
 
@@ -82,6 +83,7 @@ if $label_efficient && [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
   for percent in 1 2 5 10 100; do
     few="--objective.fraction $(printf '%d.%02d' $((percent / 100)) $((percent % 100))) --data.num_workers $workers"
     $labelled $few --out $exp/labels/$percent/simclr --init $exp/simclr --optim.peak_lr 1e-4 "${short[@]}"
+    $labelled $few --out $exp/labels/$percent/simclr_sup_con --init $exp/simclr --optim.peak_lr 1e-4 $sup_con "${short[@]}"
     $labelled $few --out $exp/labels/$percent/scratch "${short[@]}"
   done
 fi
@@ -90,7 +92,7 @@ if $label_efficient && [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
   echo "Stage 6: equal error rates of the unseen speakers"
   scored=($exp/verify_random $exp/verify_simclr)
   for percent in 1 2 5 10 100; do
-    for name in scratch simclr; do
+    for name in scratch simclr simclr_sup_con; do
       part=$exp/labels/$percent
       scored+=("$part/verify_$name")
       audiossl embed $part/$name $data/$unseen --out $part/embeddings_$name --num-workers $workers --device $device

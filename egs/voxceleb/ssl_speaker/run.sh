@@ -7,7 +7,7 @@
 #   ./run.sh ... --batch_seconds 400                                    audio per process: the published batch divided by their number
 #   ./run.sh ... --choose best                                          the best of the last checkpoints on trials of --dev, never on a test list
 #   ./run.sh ... --train voxceleb1/dev --crops 0                        other training data than published, whole utterances; see `published`
-#   ./run.sh ... --label_efficient true                                 then also: 1 to 100 % of VoxCeleb2's labels; see label_recipe
+#   ./run.sh ... --label_efficient true                                 then also: 1 to 100 % of the labels of its training data; see label_recipe
 #   ./run.sh --smoke true                                               every stage on imitations of the corpora
 
 stage=0
@@ -15,7 +15,7 @@ stop_stage=100
 smoke=false
 label_efficient=false
 label_recipe=aam_speaker   # with the encoder of --recipe
-label_steps=42660          # of each training on labels: 10 epochs of all; our choice
+label_steps=               # of each training on labels; 10 epochs of all: our choice
 voxceleb1=
 voxceleb2=
 musan=
@@ -63,9 +63,11 @@ case $choose in
   *) echo "$0: --choose $choose: write last, mean or best" >&2; exit 2 ;;
 esac
 lists="o e h"
+epoch=4265   # batches of 256 of label_recipe, the last incomplete one dropped
 case $train in
-  voxceleb1/*) lists=o ;; # E and H are of the speakers that it was trained on
+  voxceleb1/*) lists=o epoch=580 ;; # E and H are of the speakers that it was trained on
 esac
+label_steps=${label_steps:-$((10 * epoch))}
 
 short=()
 shorter=()
@@ -84,7 +86,7 @@ if $smoke; then
   batch_seconds=6.4
   short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --objective.crop_duration 0.4 --data.crop_duration 0.8)
   case $name in
-    ssps_*) short+=(--encoder.channels 16 --encoder.embedding_dim 16 --objective.num_clusters 3 --objective.queue_size 16 --objective.start_epoch 1) ;;
+    ssps_*) short+=(--encoder.channels 16 --encoder.pooled_dim 24 --encoder.embedding_dim 16 --objective.num_clusters 3 --objective.queue_size 16 --objective.start_epoch 1) ;;
     *) short+=(--encoder.blocks "[1,1,1,1]" --encoder.embedding_dim 16) ;;
   esac
   case $name in
@@ -161,9 +163,9 @@ if $label_efficient && [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
   python "$root/egs/utils/recipe_with_encoder.py" $label_recipe $model $exp/labels_$name.toml
   for percent in 1 2 5 10 100; do
     part=$exp/labels_$name/$percent
-    labelled="$train_cmd pretrain $exp/labels_$name.toml --data $data/voxceleb2/dev --resume --device $device --train.seed $seed
+    labelled="$train_cmd pretrain $exp/labels_$name.toml --data $data/$train --resume --device $device --train.seed $seed
       --objective.seed $seed --objective.fraction $(printf '%d.%02d' $((percent / 100)) $((percent % 100))) --data.num_workers $workers"
-    labelled="$labelled --train.max_steps $label_steps"
+    labelled="$labelled --train.max_steps $label_steps --train.save_every $epoch --optim.decay_steps $((5 * epoch))"
     $labelled --out $part/$name --init $model --optim.peak_lr 1e-4 "${augment[@]}" "${shorter[@]}"
     $labelled --out $part/scratch "${augment[@]}" "${shorter[@]}"
   done
