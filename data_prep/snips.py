@@ -1,7 +1,7 @@
 """Audio SNIPS: the SNIPS commands read by 16 voices of Amazon Polly; slots of 39 types.
 
 Layout, as prepared for SUPERB: `{train,valid,test}/<voice>-snips-<part>-<number>.wav` and `all.iob.snips.txt`, a line per utterance: its id, `BOS words EOS`,
-a tab, and a mark per word, `O`, `B-type` or `I-type`, one for BOS before them and the intent after them; in the folder or in `SNIPS` inside it.
+a tab, and a mark per word, `O`, `B-type` or `I-type`, one for BOS before them and the intent after them; in the folder or in `SNIPS` inside it. `slots.txt`, which may lie beside it, is not read: slots are those that the list marks.
 Licence of the annotations: CC0 1.0. Source: Coucke et al., arXiv:1805.10190, 2018; speech: Lai et al., arXiv:2010.13105, 2020.
 
 Writes `train`, `dev` and `test`, of other voices each, with `text`, `utt2slots` (`play B-artist the clash E-artist`) and `utt2intent`. Words in upper case, but for

@@ -8,7 +8,7 @@ arXiv:1804.03209, 2018.
 Writes `train`, `dev`, `test` with all words, split by the published lists or, where both are absent, by the rule they were made
 with: 10 % and 10 % by the SHA-1 hash of the speaker. Writes `train_12` and `dev_12`: ten words, `_unknown_` (10 % as many clips, drawn
 from the other words) and `_silence_` (as many segments of one second of the background noise, train's and dev's from different stretches),
-and `test_12` if the official test set is there; then also `superb_ks` for `audiossl superb ks --data OUT/superb_ks`: `train` and `dev` by the hash alone, whatever
+and `test_12` if the official test set is there (else a line says that it is not); then also `superb_ks` for `audiossl superb ks --data OUT/superb_ks`: `train` and `dev` by the hash alone, whatever
 the lists say, with all of the other words as `_unknown_`, and `test`. Its `_silence_` are seconds drawn beforehand, as many from each
 noise, of which the protocol (for v1) draws a new one each time. Writes `noise`. All but `noise` have `utt2keyword`; a word's clip has its `text`.
 """
@@ -16,6 +16,7 @@ noise, of which the protocol (for v1) draws a new one each time. Writes `noise`.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_LOG = logging.getLogger(__name__)
 _TEN = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 _WORDS = (
     "bed bird cat dog down eight five four go happy house left marvin nine no off on one right seven sheila six stop "
@@ -79,11 +81,14 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
         wanted = round(config.silence_percentage / 100.0 * sum(map(_is_one_of_ten, splits[name])))
         silence = _cut_silence(noise, wanted, name, rng)
         write_data_dir([*chosen, *silence], out / f"{name}_12")
-    for folder in (corpus / _TEST_SETS[version], corpus.parent / _TEST_SETS[version]):
-        if folder.is_dir():
-            write_data_dir(_official(folder), out / "test_12")
-            _write_superb([clip for clips in splits.values() for clip in clips], noise, folder, out / _SUPERB, config)
-            break
+    places = (corpus / _TEST_SETS[version], corpus.parent / _TEST_SETS[version])
+    official = next((folder for folder in places if folder.is_dir()), None)
+    if official is None:
+        told = "test_12 and %s are not written: they need the official test set, %s in %s or beside it"
+        _LOG.warning(told, _SUPERB, _TEST_SETS[version], corpus)
+        return
+    write_data_dir(_official(official), out / "test_12")
+    _write_superb([clip for clips in splits.values() for clip in clips], noise, official, out / _SUPERB, config)
 
 
 def fake(root: Path) -> None:

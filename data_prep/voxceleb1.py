@@ -2,20 +2,21 @@
 
 Layout: `wav/<id10001 ...>/<video>/<00001 ...>.wav`, both archives unpacked in one place, or the development part in `dev/`, `vox1_dev/` or
 `vox1_dev_wav/` and the test part in `test/`, `vox1_test/` or `vox1_test_wav/`. Here or in `meta/`, each if it is there: `veri_test.txt`
-(O), `veri_test2.txt` (O, cleaned), `list_test_all.txt`, `list_test_all2.txt` (E), `list_test_hard.txt`, `list_test_hard2.txt` (H), all `1|0 wav wav`;
+or, as SUPERB calls it, `voxceleb1_test_v2.txt` (O), `veri_test2.txt` (O, cleaned), `list_test_all.txt`, `list_test_all2.txt` (E), `list_test_hard.txt`, `list_test_hard2.txt` (H), all `1|0 wav wav`;
 `iden_split.txt` or, as SUPERB calls it, `veri_test_class.txt` (`1|2|3 wav`), and `vox1_meta.csv`. Licence: CC BY 4.0. Source: Nagrani, Chung,
 Zisserman: "VoxCeleb: a large-scale speaker identification dataset", Interspeech 2017; E and H: Chung, Nagrani, Zisserman, Interspeech 2018.
 
 Writes `all`, `dev` (1,211 speakers) and `test` (40, id10270 to id10309), with `utt2video` and, from `vox1_meta.csv`, `utt2gender`; the original and the
 cleaned lists as `trials_o` and `trials_o_cleaned` in `test` and, with `trials_e`, `trials_h` and theirs, in `all`, for E and H compare
 speakers of both parts. From `iden_split.txt`: `iden_train`, `iden_dev`, `iden_test`, and the same as `train`, `dev` and `test` of `superb_sid`, for
-`audiossl superb sid --data OUT/superb_sid`. Where both parts and `veri_test.txt` are there, `superb_asv` for `audiossl superb asv --data OUT/superb_asv`:
+`audiossl superb sid --data OUT/superb_sid`. Where both parts and list O are there, `superb_asv` for `audiossl superb asv --data OUT/superb_asv`:
 `train` (all of `dev`), `test` with the original list O as `trials`, 37,720 of them, and `dev`: some of training's utterances with trials drawn
 among them. Id: `<speaker>-<video>-<number>`.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,15 +34,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_LOG = logging.getLogger(__name__)
 _PARTS = ("dev", "test", "vox1_dev", "vox1_test", "vox1_dev_wav", "vox1_test_wav")
 _TEST = ("id10270", "id10309")  # the names that begin with E
 _LISTS = {
-    "trials_o": "veri_test.txt",
-    "trials_o_cleaned": "veri_test2.txt",
-    "trials_e": "list_test_all.txt",
-    "trials_e_cleaned": "list_test_all2.txt",
-    "trials_h": "list_test_hard.txt",
-    "trials_h_cleaned": "list_test_hard2.txt",
+    "trials_o": ("veri_test.txt", "voxceleb1_test_v2.txt"),  # the same 37,720 trials; `v2` is not the cleaned list
+    "trials_o_cleaned": ("veri_test2.txt",),
+    "trials_e": ("list_test_all.txt",),
+    "trials_e_cleaned": ("list_test_all2.txt",),
+    "trials_h": ("list_test_hard.txt",),
+    "trials_h_cleaned": ("list_test_hard2.txt",),
 }
 _IDENTIFICATION = {"1": "iden_train", "2": "iden_dev", "3": "iden_test"}
 _IDENTIFICATION_LISTS = ("iden_split.txt", "veri_test_class.txt")
@@ -83,13 +85,16 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
         if chosen.any():
             subset(out / "all", np.flatnonzero(chosen), out / name)
     _write_identification(corpus, manifest, out)
-    for name, file in _LISTS.items():
-        found = _meta(corpus, file)
+    for name, files in _LISTS.items():
+        found = _meta(corpus, *files)
         for part in ("all", "test") if name.startswith("trials_o") else ("all",):
             if found is not None and (out / part).is_dir():
                 rename_trials(found, out / part / name, frozenset(Manifest.open(out / part).ids), utterance_id)
     if (out / "dev").is_dir() and (out / "test" / "trials_o").is_file():
         _write_superb(out, config or Config())
+    else:
+        lists = " or ".join(_LISTS["trials_o"])
+        _LOG.warning("%s is not written: it needs both parts of the corpus and, in %s, %s", _ASV, corpus, lists)
 
 
 def fake(root: Path) -> None:
@@ -107,7 +112,7 @@ def fake(root: Path) -> None:
     every = [*files["dev"], *files["test"]]
     meta = root / "meta"
     meta.mkdir()
-    for name, file in _LISTS.items():
+    for name, (file, *_) in _LISTS.items():
         heard = files["test"] if name.startswith("trials_o") else every
         pairs = [(one, other) for index, one in enumerate(heard) for other in heard[index + 1 :: 3]]
         pairs = pairs[1:] if name.endswith("cleaned") else pairs
@@ -160,8 +165,9 @@ def _genders(corpus: Path) -> dict[str, str]:
 
 
 def _write_identification(corpus: Path, manifest: Manifest, out: Path) -> None:
-    path = next(filter(None, (_meta(corpus, name) for name in _IDENTIFICATION_LISTS)), None)
+    path = _meta(corpus, *_IDENTIFICATION_LISTS)
     if path is None:
+        _LOG.warning("%s is not written: it needs, in %s, %s", _SID, corpus, " or ".join(_IDENTIFICATION_LISTS))
         return
     number = {name: index for index, name in enumerate(manifest.ids)}
     chosen: dict[str, list[int]] = {part: [] for part in _IDENTIFICATION.values()}
@@ -203,6 +209,7 @@ def _write_superb(out: Path, config: Config) -> None:
     make_trials(dev, out / _ASV / "dev" / TRIALS, random=min(_ASV_TRIALS, 2 * min(pairs)), rng=rng)
 
 
-def _meta(corpus: Path, name: str) -> Path | None:
-    """Return where a list or table lies, None where it is not there."""
-    return next((path for path in (corpus / name, corpus / "meta" / name) if path.is_file()), None)
+def _meta(corpus: Path, *names: str) -> Path | None:
+    """Return where a list or table lies, by the first of its names that is there; None where it is not."""
+    places = (folder / name for name in names for folder in (corpus, corpus / "meta"))
+    return next((path for path in places if path.is_file()), None)

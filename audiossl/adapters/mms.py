@@ -24,7 +24,7 @@ class MMS:
 
     @dataclass(frozen=True)
     class Config:
-        """bottleneck: units between the two maps; 16 in the released checkpoints, which is the paper's 0.2 %; some descriptions say 64."""
+        """bottleneck: units between the two maps; 16 in the released checkpoints, which is the paper's 0.2 %; the published code's own default is 64."""
 
         bottleneck: int = 16
 

@@ -109,14 +109,21 @@ def make_table(outs: Positional[tuple[Path, ...]], *, to: Path | None = None, js
     Args:
         outs: folders that `audiossl superb` wrote, with results.json in or below them.
         to: folder to write the table into (default: the first of OUTS).
-        json: print the values as JSON: upstream, task, value.
+        json: print the values as JSON: upstream, task, value, and the official one where the protocol chooses on test.
     """
     if not outs:
         raise MisuseError("audiossl superb table: no folder is given; name at least one")
     table = _tabulate(outs, to or outs[0], quiet=json)
     if json:
         rows = [
-            {"upstream": upstream, "task": task, "metric": cell.metric, "value": cell.value, "seeds": list(cell.seeds)}
+            {
+                "upstream": upstream,
+                "task": task,
+                "metric": cell.metric,
+                "value": cell.value,
+                "official": cell.official,
+                "seeds": list(cell.seeds),
+            }
             for (upstream, task), cell in table.cells.items()
         ]
         print(json_module.dumps({"scores": rows, "superb_score": table.totals, "notes": table.notes}))
@@ -169,7 +176,7 @@ Example: audiossl superb {name} --upstream exp/hubert/it2 --data data/{name} --o
 Args:
     others: further tasks.
     upstream: experiment, checkpoint, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, or `random:` and an experiment or recipe.
-    data: folder with the data directories of the task: train, dev and test (er: all; qbe: documents, queries_dev and queries_eval).
+    data: folder with the data directories of the task: train, dev and test (er, callers, tasks of HEAR with folds: all; qbe: documents, queries_dev and queries_eval).
     out: folder to write; the result is in OUT/<upstream>/{name}/results.json.
     seed: of the heads, and of random weights.
     device: auto, cpu, cuda or cuda:N.
@@ -233,9 +240,11 @@ def _spoken(score: Score) -> str:
     energy = "" if cost.joules is None else f", {cost.joules / 1e3:.3g} kJ"
     gpu = "" if cost.gpu_peak_bytes is None else f", {cost.gpu_peak_bytes / 1e9:.2f} GB on the GPU"
     rate = "none" if score.learning_rate is None else f"{score.learning_rate:g} at step {score.step}"
+    head = score.official_choice
+    whose = "" if head is None else f", of {head.learning_rate:g} at step {head.step}"
     lines = {
         f"{score.task}": named(score.values),
-        **({"chosen on test": named(score.official)} if score.official else {}),
+        **({"chosen on test": named(score.official) + whose} if score.official else {}),
         "learning rate": f"{rate}, by {score.selection}",
         "parameters": str(score.parameters),
         **({"layer weights": " ".join(f"{share:.3f}" for share in score.shares)} if score.shares else {}),

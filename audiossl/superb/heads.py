@@ -13,7 +13,7 @@ import torch
 
 from audiossl.config import to_table
 from audiossl.files import whole_file
-from audiossl.superb.score import Score
+from audiossl.superb.score import Choice, Score
 from audiossl.train.ledger import Ledger
 from audiossl.train.loop import hash_seed
 from audiossl.train.sums import to_device
@@ -34,11 +34,12 @@ _FREE = ("num_workers", "max_bad_fraction", "cache_gb", "cache_dtype")
 
 @dataclass
 class Best:
-    """Of one head: its best value on a data directory, at which update, and all that was measured there."""
+    """Of one head: its best value on a data directory, at which update, all that was measured there and, of test, the shares of its layers then."""
 
     value: float | None = None
     step: int = 0
     values: dict[str, float] = field(default_factory=dict)
+    shares: list[float] = field(default_factory=list)
 
     def improve(self, values: Mapping[str, float], metric: tuple[str, str], step: int) -> bool:
         """Take a measurement; returns whether it is better than all before."""
@@ -96,6 +97,12 @@ class Head:
         """What the head says of each utterance."""
         self.task.eval()
         return list(self.task.predict(output))
+
+    @property
+    def shares(self) -> list[float]:
+        """Share of each layer; nothing where the task takes one layer."""
+        found = self.task.layer_shares()
+        return [] if found is None else found.tolist()
 
     def state(self) -> dict[str, Any]:
         """Return all that a resumed head needs."""
@@ -206,8 +213,8 @@ class TaskHeads:
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.config
         for k, head in enumerate(self.alive if self.step >= min(config.choose_from, config.steps) else ()):
-            if test is not None:
-                head.test.improve(test[k], self.metric, self.step)
+            if test is not None and head.test.improve(test[k], self.metric, self.step):
+                head.test.shares = head.shares
             if dev is None:  # without development data the last step counts
                 head.dev.step = self.step
             if dev is None or head.dev.improve(dev[k], self.metric, self.step):
@@ -231,11 +238,12 @@ class TaskHeads:
     def score(self, head: Head, values: dict[str, float], together: list[str]) -> Score:
         """Return the score of the chosen head. values: on test; together: tasks that shared its stream of frames."""
         name, direction = self.metric
-        shares = head.task.layer_shares()
         official: dict[str, float] = {}
+        choice: Choice | None = None
         if self.selects_on_test:
             pick = min if direction == "min" else max
-            official = pick((each.test for each in self.scored), key=lambda best: best.value or 0.0).values
+            best = pick(self.scored, key=lambda each: each.test.value or 0.0)
+            official, choice = best.test.values, Choice(best.rate, best.test.step, tuple(best.test.shares))
         settings: dict[str, Any] = {}
         if head.task.shown is not None:
             values, official, settings = head.task.settle(head.dev.values, values)
@@ -252,7 +260,8 @@ class TaskHeads:
             cost=self.ledger.cost(),
             dev={each.rate: each.dev.value for each in self.heads if each.dev.value is not None},
             official=official,
-            shares=() if shares is None else tuple(shares.tolist()),
+            official_choice=choice,
+            shares=tuple(head.shares),
             more={
                 **settings,
                 **({"forwards_shared_with": together} if together else {}),

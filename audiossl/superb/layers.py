@@ -77,6 +77,9 @@ class Config:
             raise ValueError("superb: shuffles must be at least 1, and slow_down above 0")
 
 
+_UNDIVIDED = "no fold divides what superb.groups {!r} keeps together, where the published ones divide recordings"
+
+
 class Point(NamedTuple):
     """A layer at the cost that dev chose. dev: mean of the metric over folds. tested: values of each fold. parameters: of one classifier."""
 
@@ -131,7 +134,7 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
             "deviation_over_folds": {name: float(np.std([one[name] for one in chosen.tested])) for name in values},
             "utterances": {part: sum(len(getattr(f, part).rows) for f in ready) for part in ("train", "dev", "test")},
             "heard_up_to_hz": config.slow_down * upstream.sample_rate / 2,
-            **({"variant": "folds divide recordings"} if config.folds and config.groups == "utterance" else {}),
+            **({"variant": _UNDIVIDED.format(config.groups)} if config.folds and config.groups != "utterance" else {}),
         },
     )  # fmt: skip
 

@@ -20,12 +20,25 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from audiossl.diagnostics.results import Result
     from audiossl.superb.table import Cell, Table
 
 _TITLE = "SUPERB"
 _TOTAL = "SUPERB score ↑"
 _COST = ("upstream", "task", "forwards", "alone", "seconds", "memory, GB", "energy, kJ")
-_CHOICE = ("upstream", "task", "value", "learning rate", "step", "seeds", "chosen by", "chosen on test", "parameters")
+_CHOICE = (
+    "upstream",
+    "task",
+    "value",
+    "learning rate",
+    "step",
+    "seeds",
+    "chosen by",
+    "chosen on test",
+    "its rate",
+    "its step",
+    "parameters",
+)
 
 
 def write_table(table: Table, out: Path) -> list[Path]:
@@ -143,20 +156,24 @@ def _rows(table: Table) -> list[list[tuple[str, bool]]]:
 
 
 def _value(cell: Cell) -> str:
-    return shown(cell.value) if cell.spread is None else f"{shown(cell.value)} ± {shown(cell.spread)}"
+    return _mean(cell.value, cell.spread)
+
+
+def _mean(value: float, spread: float | None) -> str:
+    return shown(value) if spread is None else f"{shown(value)} ± {shown(spread)}"
 
 
 def _choices(table: Table) -> list[list[str]]:
     rows = []
     for (upstream, task), cell in _in_order(table):
         said = cell.last.more
-        rates = dict.fromkeys(_rate(row.more) for row in cell.rows)
-        steps = dict.fromkeys(_number(row.more.get("step")) for row in cell.rows)
+        rates, steps = _heads(cell.rows)
+        official_rates, official_steps = _heads(cell.official_rows)
         seeds = " ".join("none" if seed is None else str(seed) for seed in cell.seeds)
-        official = "" if cell.official is None else shown(cell.official)
+        official = "" if cell.official is None else _mean(cell.official, cell.official_spread)
         value = f"{cell.metric} {_value(cell)} {cell.last.unit}".strip()
         rows.append([
-            upstream, task, value, " ".join(rates), " ".join(steps), seeds, str(said.get("selection")), official,
+            upstream, task, value, rates, steps, seeds, str(said.get("selection")), official, official_rates, official_steps,
             _number(said.get("parameters")),
         ])  # fmt: skip
     return rows
@@ -179,6 +196,13 @@ def _costs(table: Table) -> list[list[str]]:
 def _in_order(table: Table) -> list[tuple[tuple[str, str], Cell]]:
     places = [(upstream, task) for upstream in table.upstreams for task in table.tasks]
     return [(place, table.cells[place]) for place in places if place in table.cells]
+
+
+def _heads(rows: list[Result]) -> tuple[str, str]:
+    """Return the learning rates and the steps of the heads that some rows are of, each once."""
+    rates = dict.fromkeys(_rate(row.more) for row in rows)
+    steps = dict.fromkeys(_number(row.more.get("step")) for row in rows)
+    return " ".join(rates), " ".join(steps)
 
 
 def _rate(said: dict[str, Any]) -> str:

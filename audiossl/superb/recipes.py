@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 PREFIX = "superb_"
 _BENCHMARK = "benchmark_"
-_COMMON, _TITLE = "common", "title"
-"""Tables and keys of a manifest that are no task and no setting: what its tasks share, and what each is called."""
+_COMMON, _LIKE, _TITLE, _VARIANT = "common", "like", "title", "variant"
+"""Tables and keys of a manifest that are no task and no setting: what its tasks share, the task whose recipe they begin with, what each is called, and in what
+it (or, in what they share, all of them) differs from what was published."""
 
 
 def task_names() -> list[str]:
@@ -25,8 +26,8 @@ def task_names() -> list[str]:
 def recipe(name: str) -> Tables:
     """Read the recipe of a task: tables `task` and `superb`; ValueError for a task that has none."""
     if name in _listed():
-        common, own = _listed()[name]
-        return merge(common, {key: value for key, value in own.items() if key != _TITLE})
+        common, own = ({k: v for k, v in each.items() if k not in {_TITLE, _VARIANT}} for each in _listed()[name])
+        return merge(common, own)
     if name not in task_names():
         raise ValueError(f"unknown task {name!r}; {suggestion(name, task_names())}")
     return load_toml(find_recipe(f"{PREFIX}{name}"))
@@ -38,6 +39,11 @@ def title(name: str) -> str:
         return str(_listed()[name][1][_TITLE])
     first = find_recipe(f"{PREFIX}{name}").read_text(encoding="utf-8").partition("\n")[0]
     return first.lstrip("# ").partition(". ")[0].strip()
+
+
+def variant(name: str) -> str:
+    """Return in what a task of a manifest differs from what was published; "" where that is nothing, or for its class to say."""
+    return "; ".join(str(table[_VARIANT]) for table in _listed().get(name, ()) if _VARIANT in table)
 
 
 def place(name: str) -> str:
@@ -53,6 +59,8 @@ def _listed() -> dict[str, tuple[Tables, Tables]]:
         if manifest.startswith(_BENCHMARK):
             tables = load_toml(find_recipe(manifest))
             common = tables.pop(_COMMON, {})
+            if _LIKE in common:
+                common = merge(load_toml(find_recipe(f"{PREFIX}{common.pop(_LIKE)}")), common)
             prefix = manifest.removeprefix(_BENCHMARK)
             found |= {f"{prefix}_{task}": (common, own) for task, own in tables.items()}
     return found

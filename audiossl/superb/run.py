@@ -15,6 +15,7 @@ from audiossl.interop.encoder import named_config
 from audiossl.superb.job import Job, runner_of
 from audiossl.superb.recipes import place as place_of
 from audiossl.superb.recipes import recipe
+from audiossl.superb.recipes import variant as listed_variant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 _TRANSFORMERS = "transformers:"
 _PARTS = ("train", "all", "documents", "dev", "queries_dev", "test", "queries_eval")
 """Directories that a task may have. The first that is there is where a filterbank encoder without weights measures its mean and deviation."""
-_ONLY_NAMES = frozenset(("column", "columns", "lexicon", "recogniser", "verifier", "metrics"))
-"""Settings that say where data and models are or what is told beside the metric; others than a recipe's are no variant of its protocol."""
+_NO_VARIANT = frozenset(("column", "columns", "lexicon", "recogniser", "verifier", "metrics", "groups"))
+"""Settings that say where data and models are or what is told beside the metric, of which others than a recipe's are no variant; and `groups`, of which the runner tells."""
 
 
 def load_job(name: str, overrides: Tables | None = None) -> Job:
@@ -74,9 +75,9 @@ def variant(job: Job, stride: int) -> str:
     changed = [
         f"{key} {value}, not {plain.get(key)}"
         for key, value in job.settings.items()
-        if value != plain.get(key) and key.rpartition(".")[2] not in _ONLY_NAMES
+        if value != plain.get(key) and key.rpartition(".")[2] not in _NO_VARIANT
     ]
-    return "; ".join(part for part in (told, *changed) if part)
+    return "; ".join(part for part in (told, listed_variant(job.name), *changed) if part)
 
 
 def groups(jobs: Sequence[Job], data: Path) -> list[list[Job]]:

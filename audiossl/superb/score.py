@@ -15,14 +15,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The head that has the official value, where it need not be the one that dev chose. shares: of its layers, as of a score."""
+
+    learning_rate: float
+    step: int
+    shares: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Score:
     """What one head reached; ValueError where it does not say how it came about.
 
     task: name of the recipe without `superb_` (`ks`). upstream: as on the command line. values: what the task's `evaluate` returned on
     test, by name. metric: which of them the table shows; None of them is a fraction of 1: rates are in percent. learning_rate: None where nothing
     takes steps, so that `step` is 0. selection: what chose learning rate and step, such as `dev wer`; where the official protocol selects on test, `official`
-    holds the value so chosen and `values` the one chosen on dev. dev: the metric on dev by learning rate. shares: of the
-    layers, sum 1; () where one layer is taken. parameters: trained ones.
+    holds the value so chosen and `values` the one chosen on dev. official_choice: whose head that is; None: dev's, at other settings. dev: the metric on dev by
+    learning rate. shares: of the layers, sum 1; () where one layer is taken. parameters: trained ones.
     """
 
     task: str
@@ -37,6 +46,7 @@ class Score:
     cost: Cost
     dev: dict[float, float] = field(default_factory=dict)
     official: dict[str, float] = field(default_factory=dict)
+    official_choice: Choice | None = None
     shares: tuple[float, ...] = ()
     more: dict[str, Any] = field(default_factory=dict)
 
@@ -76,8 +86,11 @@ class Score:
         }
         for name, value in self.values.items():
             add_result(out, f"superb {self.task} {name}", value, unit_of(name), **context)
+        chosen = {**context, "selection": "test, as the official protocol does"}
+        if self.official_choice is not None:
+            head = self.official_choice
+            chosen |= {"learning_rate": head.learning_rate, "step": head.step, "layer_weights": list(head.shares)}
         for name, value in self.official.items():
-            chosen = {**context, "selection": "test, as the official protocol does"}
             add_result(out, f"superb {self.task} {name} (official)", value, unit_of(name), **chosen)
 
 

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from audiossl.diagnostics.results import FILE_NAME, Result, read_results
+from audiossl.diagnostics.results import FILE_NAME, Result, read_results, shown
 from audiossl.diagnostics.sources import FILTERBANKS
 
 if TYPE_CHECKING:
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 _TEN = frozenset(("pr", "asr", "ks", "qbe", "sid", "asv", "sd", "ic", "sf", "er"))
 """The tasks of SUPERB, of which its score is made."""
 _ORDER = ("pr", "asr", "ood", "st", "ks", "qbe", "sid", "asv", "sd", "ic", "sf", "er", "ss", "se", "vc")
+_MEANS = {
+    "ood": ("ood_es", "ood_zh", "ood_ar", "ood_sbcsae"),
+    "vc": ("vc_tef1", "vc_tef2", "vc_tem1", "vc_tem2"),
+}
+"""Tasks of SUPERB-SG whose score is the mean of several."""
 _LOWER = frozenset(("per", "wer", "cer", "slot_cer", "eer", "der", "mcd"))
 _RANDOM = "random:"
 _OFFICIAL = " (official)"
@@ -26,12 +31,12 @@ _OFFICIAL = " (official)"
 class Cell:
     """What one upstream reached on one task.
 
-    rows: of the metric shown, one per seed, all by one protocol. official: the value that the official protocol's choice on test gives, of
-    the last seed; None where dev chooses there too. key: the protocol and the data, in one string.
+    rows: of the metric shown, one per seed, all by one protocol. official_rows: of the same seeds, what the official protocol's choice on test gives; none
+    where dev chooses there too. key: the protocol and the data, in one string.
     """
 
     rows: list[Result]
-    official: float | None
+    official_rows: list[Result]
     key: str
 
     @property
@@ -53,6 +58,16 @@ class Cell:
     def spread(self) -> float | None:
         """Standard deviation over seeds (n - 1); None for a single one."""
         return statistics.stdev(row.value for row in self.rows) if len(self.rows) > 1 else None
+
+    @property
+    def official(self) -> float | None:
+        """Mean over seeds of what the official protocol's choice on test gives; None where dev chooses there too."""
+        return statistics.fmean(row.value for row in self.official_rows) if self.official_rows else None
+
+    @property
+    def official_spread(self) -> float | None:
+        """Its standard deviation over seeds (n - 1); None for a single one."""
+        return statistics.stdev(row.value for row in self.official_rows) if len(self.official_rows) > 1 else None
 
     @property
     def seeds(self) -> tuple[int | None, ...]:
@@ -117,6 +132,7 @@ def make_table(rows: Sequence[Result]) -> Table:
     tasks = sorted(dict.fromkeys(task for _, task in cells), key=_task_order)
     marks = _marks(cells, tasks, notes)
     _tell_variants(cells, tasks, notes)
+    _tell_means(cells, upstreams, tasks, notes)
     totals = _totals(cells, upstreams, [task for task in tasks if task in _TEN], notes)
     return Table(upstreams, tasks, cells, marks, totals, notes)
 
@@ -135,8 +151,10 @@ def _cell(place: tuple[str, str], shown: list[Result], group: list[Result], note
             f"{task} of {upstream}: {len(shown) - len(kept)} older scores are left out, by another protocol, on other data or of other weights"
         )
     chosen = sorted(by_seed.values(), key=lambda row: row.date)
-    official = [row.value for row in group if row.name == f"{newest.name}{_OFFICIAL}" and _goes_with(row, chosen[-1])]
-    return Cell(chosen, official[-1] if official else None, _key(newest))
+    told = [row for row in group if row.name == f"{newest.name}{_OFFICIAL}"]
+    official = [[row for row in told if _goes_with(row, one)][-1:] for one in chosen]  # the newest of each seed
+    # All seeds or none: a mean of others could not stand beside this one.
+    return Cell(chosen, [row for rows in official for row in rows] if all(official) else [], _key(newest))
 
 
 def _key(row: Result) -> str:
@@ -201,6 +219,24 @@ def _tell_variants(cells: dict[tuple[str, str], Cell], tasks: list[str], notes: 
                 notes.append(f"{place}: not the published protocol: {variant}")
 
 
+def _tell_means(cells: dict[tuple[str, str], Cell], upstreams: list[str], tasks: list[str], notes: list[str]) -> None:
+    """Write down the mean over those parts of a task that are there, of each upstream that has all of these."""
+    for task, parts in _MEANS.items():
+        there = [part for part in parts if part in tasks]
+        whole = [upstream for upstream in upstreams if all((upstream, part) in cells for part in there)]
+        if len(there) < 2 or not whole:
+            continue
+        told = []
+        for upstream in whole:
+            row = [cells[upstream, part] for part in there]
+            official = [cell.official for cell in row if cell.official is not None]
+            also = f" ({shown(statistics.fmean(official))} chosen on test)" if len(official) == len(row) else ""
+            told.append(f"{upstream} {shown(statistics.fmean(cell.value for cell in row))}{also}")
+        left = [part for part in parts if part not in there]
+        lack = f"; the published mean has {', '.join(left)} too" if left else ""
+        notes.append(f"{task}: mean of {', '.join(there)}: {', '.join(told)}{lack}")
+
+
 def _listed(seeds: Iterable[int | None]) -> str:
     return " ".join("none" if seed is None else str(seed) for seed in seeds)
 
@@ -210,7 +246,7 @@ def _totals(
 ) -> dict[str, float]:
     """SUPERB score: 1000 / |T| sum over tasks t of (s_t(u) - s_t(FBANK)) / (s_t(best) - s_t(FBANK)), as the ML-SUPERB paper writes it (unverified).
 
-    s_t: the metric shown. FBANK: `fbank+deltas`, the baseline of the protocol, else `fbank`. best: of this table, where the published scores take the
+    s_t: the metric shown. FBANK: `fbank+deltas+cmvn`, the baseline of the protocol, else `fbank+deltas`, else `fbank`. best: of this table, where the published scores take the
     best of their leaderboard. T: tasks by one protocol that the baseline has and somebody does better on. An upstream without one of them has no score.
     """
     baseline = next((name for name in reversed(FILTERBANKS) if name in upstreams), None)
@@ -252,4 +288,5 @@ def _upstream_order(name: str) -> tuple[int, str]:
 
 
 def _task_order(name: str) -> tuple[int, str]:
-    return (_ORDER.index(name) if name in _ORDER else len(_ORDER)), name
+    family = name.partition("_")[0]  # `ood_es` stands beside `ood`
+    return (_ORDER.index(family) if family in _ORDER else len(_ORDER)), name

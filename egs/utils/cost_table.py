@@ -11,7 +11,12 @@ from pathlib import Path
 
 from audiossl.diagnostics.results import Result, read_results
 
-SCORES = {"asr": ("WER test",), "ks": ("accuracy keywords_test", "superb ks accuracy")}
+SCORES = {
+    "asr": ("WER test",),
+    "ks": ("accuracy keywords_test", "superb ks accuracy"),
+    "sf": ("slot_f1 test", "superb sf slot_f1"),
+    "er": ("accuracy test", "superb er accuracy"),
+}
 TUNINGS = ("frozen", "adapters", "full")
 ENCODERS = ("agnostic", "continued")
 

@@ -104,7 +104,9 @@ def main() -> None:
         print(
             "\nPhone purity: 100 units of k-means, on test, of the layer that is best on dev; of vq-wav2vec its 100 most frequent codes."
         )
-    print("\nAudio h per h: the median over the log's lines of what was trained on per time.\n\nCommands (first seed):\n")
+    print(
+        "\nAudio h per h: the median over the log's lines of what was trained on per time.\n\nCommands (first seed):\n"
+    )
     for command in commands.values():
         print(f"    {command}")
 

@@ -70,7 +70,7 @@ def test_silence_of_train_and_dev_is_from_different_stretches(original, tmp_path
             assert low <= float(start) < float(end) <= high + 1e-6
 
 
-def test_the_data_of_superb(corpus, tmp_path):
+def test_the_data_of_superb(corpus, tmp_path, caplog):
     commands.prepare(corpus, tmp_path, commands.Config(superb_silence=7))
     made = {part: Manifest.open(tmp_path / "superb_ks" / part) for part in ("train", "dev", "test")}
     ten = {"yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"}
@@ -91,8 +91,13 @@ def test_the_data_of_superb(corpus, tmp_path):
     assert not starts["train"] & starts["dev"]
     assert list(made["test"].ids) == list(Manifest.open(tmp_path / "test_12").ids)
     shutil.rmtree(corpus / "speech_commands_test_set_v0.01")
+    assert not caplog.messages
     commands.prepare(corpus, tmp_path / "without")
     assert not (tmp_path / "without" / "superb_ks").exists()
+    (line,) = caplog.messages
+    assert line.startswith(
+        "test_12 and superb_ks are not written: they need the official test set, speech_commands_test_set_v0.01"
+    )
 
 
 def test_the_published_hash_rule():

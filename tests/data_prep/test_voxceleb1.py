@@ -77,6 +77,22 @@ def test_directories_of_superb(original, tmp_path):
     assert len(trials) == 24
 
 
+def test_list_o_by_the_name_that_superb_has_for_it(original, corpus, tmp_path, caplog):
+    listed = corpus / "meta" / "veri_test.txt"
+    voxceleb.prepare(original, tmp_path / "plain")
+    listed.rename(corpus / "meta" / "voxceleb1_test_v2.txt")
+    voxceleb.prepare(corpus, tmp_path / "renamed")
+    assert not caplog.messages
+    for place in ("superb_asv/test/trials", "superb_asv/dev/trials", "test/trials_o", "all/trials_o"):
+        assert (tmp_path / "plain" / place).read_bytes() == (tmp_path / "renamed" / place).read_bytes()
+    listed.with_name("voxceleb1_test_v2.txt").unlink()
+    voxceleb.prepare(corpus, tmp_path / "without")
+    assert not (tmp_path / "without" / "superb_asv").exists()
+    (line,) = caplog.messages
+    assert line.startswith("superb_asv is not written: it needs both parts of the corpus and, in ")
+    assert line.endswith(", veri_test.txt or voxceleb1_test_v2.txt")
+
+
 def test_speakers_of_development_can_be_held_out(corpus, tmp_path):
     for number in (3, 4, 5):
         shutil.copytree(corpus / "vox1_dev_wav/wav/id10001", corpus / f"vox1_dev_wav/wav/id1000{number}")

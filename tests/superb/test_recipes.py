@@ -7,6 +7,7 @@ import json
 import pytest
 
 from audiossl.cli.main import main
+from audiossl.config import merge
 from audiossl.superb import recipes
 from audiossl.superb.mlp import Config
 from audiossl.superb.recipes import recipe, task_names, title
@@ -40,6 +41,14 @@ def test_manifests_list_their_tasks():
     assert all(title(name) for name in task_names())
     assert title("hear_esc50") == "Fifty environmental sounds (ESC-50)"
     assert title("ks").startswith("Keyword spotting")
+
+
+def test_parts_of_a_task_begin_with_its_recipe():
+    for name in ("ood_es", "ood_ar", "ood_sbcsae"):
+        assert recipe(name) == recipe("ood")
+    assert recipe("ood_zh") == merge(recipe("ood"), {"task": {"chooses": "cer"}, "superb": {"eval_every": 5000}})
+    for name in ("vc_tef1", "vc_tef2", "vc_tem1", "vc_tem2"):
+        assert recipe(name) == recipe("vc")
 
 
 @pytest.mark.parametrize("name", MARBLE)

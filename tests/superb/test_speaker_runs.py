@@ -27,6 +27,13 @@ def test_verification(tmp_path):
     score = scored(tmp_path, "voxceleb1", "asv", part="superb_asv", superb=short, task=task)
     assert score.metric == "eer"
     assert score.official["eer"] <= score.values["eer"] <= 100
+    assert score.official_choice.learning_rate in (1e-3, 1e-4)
+    assert score.official_choice.step in (2, 4)
+    (row,) = [row for row in read_results(tmp_path / "out" / "asv") if row.name == "superb asv eer (official)"]
+    assert (row.more["learning_rate"], row.more["step"]) == (
+        score.official_choice.learning_rate,
+        score.official_choice.step,
+    )
     assert set(score.dev) == {1e-3, 1e-4}
 
 

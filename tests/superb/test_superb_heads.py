@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from frame_runs import Upstream, checkpoint, job, make_corpus, train
 from torch import nn
 
+from audiossl.config import build
+from audiossl.contracts import StepOutput
+from audiossl.diagnostics.results import read_results
+from audiossl.nn.task import Task
+from audiossl.superb.frames import Config
 from audiossl.superb.heads import Head
+from audiossl.superb.job import Job
+from audiossl.superb.score import Choice
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +119,54 @@ def test_a_head_that_diverges_keeps_its_best_state(data, tmp_path, rates):
     assert line == f"asr: learning rate 0.01 diverges at step 34; it is dropped, its best at step {whole.step} is kept"
     assert (score.learning_rate, score.step, score.values) == (1e-2, whole.step, whole.values)
     assert set(score.dev) == set(rates)
+
+
+class Torn(Task):
+    """Its one weight falls by the learning rate at every step; dev would have it at 0.6875, test, where the protocol chooses, at 0.625."""
+
+    @dataclass(frozen=True)
+    class Config:
+        column: str = "text"
+
+    selects_on_test = True
+    metric = ("distance", "min")
+    needs = ()
+
+    def __init__(self, config):
+        super().__init__()
+        self.config, self.labels = config, lambda _: {}
+        self.weight = nn.Parameter(torch.ones(1))
+
+    @classmethod
+    def from_data(cls, shape, config, manifest):
+        return cls(config)
+
+    def loss(self, output, batch):
+        return StepOutput(self.weight.sum(), torch.tensor(1.0))
+
+    def predict(self, output):
+        return output.lengths.tolist()
+
+    def evaluate(self, predictions, manifest):
+        return {"distance": abs(self.weight.item() - {"dev": 0.6875, "test": 0.625}[manifest.path.name])}
+
+    def layer_shares(self):
+        return torch.cat([self.weight, 1 - self.weight]).detach()
+
+
+def test_the_official_row_says_whose_head_it_is_of(data, tmp_path):
+    settings = {"learning_rates": [0.125, 0.0625], "steps": 5, "eval_every": 1, "num_workers": 0}
+    torn = Job("torn", "torn", Torn, Torn.Config(), build(Config, settings, "superb"))
+    for _ in range(2):  # and when it is read from the checkpoint
+        (score,) = train(torn, data, tmp_path)
+        assert (score.learning_rate, score.step) == (0.0625, 5)
+        assert score.shares == pytest.approx((0.6875, 0.3125))
+        assert score.values["distance"] == pytest.approx(0.0625)
+        assert score.official["distance"] == pytest.approx(0, abs=1e-6)
+        assert score.official_choice == Choice(0.125, 3, pytest.approx((0.625, 0.375)))
+    score.write(tmp_path)
+    chosen, official = read_results(tmp_path)
+    assert official.name == "superb torn distance (official)"
+    for row, rate, step, share in ((chosen, 0.0625, 5, 0.6875), (official, 0.125, 3, 0.625)):
+        assert (row.more["learning_rate"], row.more["step"]) == (rate, step)
+        assert row.more["layer_weights"][0] == pytest.approx(share)

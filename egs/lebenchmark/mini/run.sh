@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # LeBenchmark's comparison (Parcollet et al., 2024) on synthetic speech: an encoder frozen, with adapters, and fine-tuned whole, each before
 # (agnostic) and after (continued) its pretraining goes on with the task's own audio; the score beside what training for it took.
-# Keywords with a frozen encoder are scored by SUPERB's protocol, whose cost is that of all its learning rates. Full leaves the frontend frozen.
+# All but words are scored with a frozen encoder by SUPERB's heads and choice, whose cost is that of all its learning rates. Full leaves the frontend frozen.
+# Of LeBenchmark's six tasks: recognition, understanding as slots (sf) and emotion (er) as classes. Keywords (ks) are added.
+# Translation and syntax are not here; speakers are verified by `audiossl superb asv` with frozen encoders alone.
 #
 #   ./run.sh                              pretrains hubert_nano, then recognises words (asr) and spots keywords (ks)
+#   ./run.sh --tasks "asr ks sf er"       slots and emotions too, of `audiossl prep superb_mini`: five sessions, the fourth dev and the fifth test
 #   ./run.sh --tasks asr                  one task
 #   ./run.sh --init EXP --recipe RECIPE   a given encoder; RECIPE is what its pretraining continues with
 #   ./run.sh --seed 1                     a further seed: the table shows mean and deviation
@@ -34,6 +37,8 @@ units=()
 small=()
 steps=(--train.max_steps 1000 --train.eval_every 250 --train.save_every 250)
 head=(--superb.steps 5000 --superb.eval_every 250)
+slots=(--task.hidden_dim 128 --task.projector_dim 128)
+more_prep=()
 if $smoke; then
   data=smoke/data
   exp=smoke/exp
@@ -46,6 +51,8 @@ if $smoke; then
   small=(--encoder.num_layers 2)
   steps=(--train.max_steps 2 --train.eval_every 2 --train.save_every 2)
   head=(--superb.steps 4 --superb.eval_every 2 --superb.learning_rates "[1e-3,1e-2]" --superb.num_workers 0)
+  slots=(--task.hidden_dim 8 --task.projector_dim 8)
+  more_prep=(--prep.scale 0.02)
   rm -rf smoke
 fi
 place=$exp/s$seed
@@ -63,6 +70,21 @@ if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
     for part in train dev test; do ln -sfn ../keywords_$part $data/ks/$part; done
     audiossl data subset $data/train $data/other --list-file $data/other.list
   fi
+  case " $tasks " in *" sf "* | *" er "*)
+    [ -d $data/superb_mini ] || audiossl prep superb_mini --out $data/superb_mini --prep.tasks '["sf","er"]' "${more_prep[@]}"
+    ln -sfn superb_mini/sf $data/sf
+    if [ ! -d $data/er/test ]; then
+      all=$data/superb_mini/er/all
+      mapfile -t sessions < <(cut -d' ' -f2 $all/utt2session | sort -u)
+      mkdir -p $data/er
+      for part in train dev test; do
+        awk -v part=$part -v dev="${sessions[3]}" -v test="${sessions[4]}" \
+          '{ own = $2 == dev ? "dev" : $2 == test ? "test" : "train" } own == part { print $1 }' $all/utt2session > $data/er/$part.list
+        audiossl data subset $all $data/er/$part --list-file $data/er/$part.list
+      done
+    fi
+    ;;
+  esac
 fi
 
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ] && [ -z "$init" ]; then
@@ -100,16 +122,22 @@ if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
           tune $out/frozen ctc_adapters_nano --adapter.name frozen
           tune $out/full ctc_full_nano
           ;;
-        ks)
-          # SUPERB's protocol; a finished score is kept.
-          compgen -G "$out/frozen/*/ks/results.json" > /dev/null || $score_cmd superb ks --upstream $source --data $data/ks --out $out/frozen --seed $seed \
-            --device $device "${head[@]}"
+        ks | sf | er)
+          protocol=("${head[@]}")
+          case $task in
+            ks) name=(--task.name keyword) ;;
+            sf) name=(--task.name slot_filling "${slots[@]}") protocol+=(--superb.cache_gb 10 "${slots[@]}") ;;
+            er) name=(--task.name emotion) protocol+=(--superb.folds "") ;; # one fold, that of fine-tuning
+          esac
+          # A finished score is kept.
+          compgen -G "$out/frozen/*/$task/results.json" > /dev/null || $score_cmd superb $task --upstream $source --data $data/$task --out $out/frozen \
+            --seed $seed --device $device "${protocol[@]}"
           if $smoke && [ "$source" = "$agnostic" ]; then continue; fi # the same commands again
-          tune $out/adapters ctc_adapters_nano --task.name keyword
-          tune $out/full ctc_full_nano --task.name keyword
+          tune $out/adapters ctc_adapters_nano "${name[@]}"
+          tune $out/full ctc_full_nano "${name[@]}"
           ;;
         *)
-          echo "$0: --tasks $tasks: there are asr and ks" >&2
+          echo "$0: --tasks $tasks: there are asr, ks, sf and er" >&2
           exit 2
           ;;
       esac
