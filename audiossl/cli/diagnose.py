@@ -14,7 +14,11 @@ from audiossl.cli.main import MisuseError
 from audiossl.files import require_folder
 
 if TYPE_CHECKING:
+    from audiossl.data.manifest import Manifest
     from audiossl.diagnostics.finding import Finding
+    from audiossl.diagnostics.linear_probe import ProbeConfig
+    from audiossl.diagnostics.sources import FeatureSource
+    from audiossl.diagnostics.views import ViewConfig
 
 _SHARED = ("probe", "views")
 
@@ -47,10 +51,10 @@ def main(
     Example: audiossl diagnose exp/hubert --data data/test --out exp/hubert/diagnosis --only clustering spectrum
 
     Args:
-        source: experiment, checkpoint, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, or `random:` and an experiment or recipe for random weights.
+        source: experiment, checkpoint, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe for random weights.
         data: data directory to look at, best one that the encoder was not trained on.
         out: folder for diagnosis.html and results.json.
-        only: analyses to run (default: all): abx, alignment, clustering, memorisation, probes, risk, scatter, spectrum.
+        only: analyses to run (default: all): abx, alignment, clustering, memorisation, probes, risk, scatter, separability, spectrum.
         against: for memorisation: a checkpoint of the same recipe that was trained without these data.
         train: for the risk decomposition: labelled data that the encoder was trained on.
         columns: files with labels (default: every utt2X whose values repeat).
@@ -64,63 +68,82 @@ def main(
         device: auto, cpu, cuda or cuda:N.
         json: print the numbers as JSON.
     """
-    from audiossl.config import build
-    from audiossl.data.manifest import Manifest
-    from audiossl.diagnostics.diagnosis import PAGE, configured, diagnose
-    from audiossl.diagnostics.linear_probe import ProbeConfig
+    from audiossl.diagnostics.diagnosis import PAGE, diagnose
     from audiossl.diagnostics.pooled_cache import CacheConfig
     from audiossl.diagnostics.probing import parse_shares
-    from audiossl.diagnostics.sources import open_features
     from audiossl.diagnostics.subject import Subject, sample
-    from audiossl.diagnostics.views import ViewConfig
-    from audiossl.units.reading import check_readable
 
     if max_utterances < 2:
         raise MisuseError(f"audiossl diagnose: --max-utterances {max_utterances}: give at least 2")
     require_folder(out)
-    tables = dict(overrides or {})
-    shared = {name: tables.pop(name, {}) for name in _SHARED}
-    configs = configured(only, tables)
-    whole = Manifest.open(data, allow_commands=allow_commands)
-    for column in columns:
-        whole.column(column)  # before the long pass: it may not be there
-    other = None if train is None else Manifest.open(train, allow_commands=allow_commands)
+    configs, probe, view = _settings(only, overrides or {}, against)
+    whole, other = _manifests(data, train, columns, allow_commands=allow_commands)
     chosen = chosen_device(device)
-    calibration = whole if other is None else other
-    opened = {
-        name: open_features(name, seed=seed, device=chosen, train=calibration)
-        for name in (source, against)
-        if name is not None
-    }
-    for name, features in opened.items():
-        for manifest in (whole, *([] if other is None else [other])):
-            check_readable(manifest, features.reads, name, log=_say)
+    opened = _open([source, *([against] if against else [])], whole, other, seed, chosen)
     subject = Subject(
-        opened[source],
-        sample(whole, max_utterances, seed),
-        out,
-        cache or out / "pooled",
-        CacheConfig(num_workers=num_workers),
-        _say,
-        columns=columns,
-        shares=parse_shares(split),
-        probe=build(ProbeConfig, shared["probe"], "probe"),
-        view=build(ViewConfig, shared["views"], "views"),
-        against=None if against is None else opened[against],
-        train=None if other is None else sample(other, max_utterances, seed),
-        layer=layer,
-        seed=seed,
-        device=chosen,
-    )
-    looked_at = f"{len(subject.manifest)} of {len(whole)}"
+        opened[source], sample(whole, max_utterances, seed), out, cache or out / "pooled", CacheConfig(num_workers=num_workers), _say,
+        columns=columns, shares=parse_shares(split), probe=probe, view=view, against=opened[against] if against else None,
+        train=None if other is None else sample(other, max_utterances, seed), layer=layer, seed=seed, device=chosen,
+    )  # fmt: skip
     found = diagnose(
         subject, configs,
-        source=source, source_digest=subject.source.digest, data=str(data), utterances=looked_at, against=against,
-        train=None if train is None else str(train),
+        source=source, source_digest=subject.source.digest, data=str(data), utterances=f"{len(subject.manifest)} of {len(whole)}",
+        against=against, train=None if train is None else str(train),
     )  # fmt: skip
     print(json_module.dumps(_listed(found)) if json else _spoken(found))
     _say(f"wrote {out / PAGE}")
     return 0
+
+
+def _settings(
+    only: tuple[str, ...], overrides: dict[str, Any], against: str | None
+) -> tuple[dict[str, Any], ProbeConfig, ViewConfig]:
+    """Return the analyses that are to run with their configurations, how probes are trained and how views are made.
+
+    MisuseError for an option that only analyses take which `only` leaves out.
+    """
+    from audiossl.config import build
+    from audiossl.diagnostics.diagnosis import configured, takers
+    from audiossl.diagnostics.linear_probe import ProbeConfig
+    from audiossl.diagnostics.views import ViewConfig
+
+    tables = {name: table for name, table in overrides.items() if name not in _SHARED}
+    configs = configured(only, tables)
+    given = {**dict.fromkeys(overrides, ".*"), **({"against": ""} if against else {})}
+    for name, keys in given.items():
+        needed = takers(name)
+        if not configs.keys() & set(needed):
+            raise MisuseError(
+                f"audiossl diagnose: --{name}{keys}: for {' and '.join(needed)}, which --only leaves out; leave the option out too, or add one to --only"
+            )
+    probe, view = (overrides.get(name, {}) for name in _SHARED)
+    return configs, build(ProbeConfig, probe, "probe"), build(ViewConfig, view, "views")
+
+
+def _manifests(
+    data: Path, train: Path | None, columns: tuple[str, ...], *, allow_commands: bool
+) -> tuple[Manifest, Manifest | None]:
+    from audiossl.data.manifest import Manifest
+
+    whole = Manifest.open(data, allow_commands=allow_commands)
+    for column in columns:
+        whole.column(column)  # before the long pass: it may not be there
+    return whole, None if train is None else Manifest.open(train, allow_commands=allow_commands)
+
+
+def _open(
+    names: list[str], whole: Manifest, other: Manifest | None, seed: int, device: str
+) -> dict[str, FeatureSource]:
+    """Return the sources by name; ValueError for one that cannot read the data."""
+    from audiossl.diagnostics.sources import open_features
+    from audiossl.units.reading import check_readable
+
+    calibration = whole if other is None else other
+    opened = {name: open_features(name, seed=seed, device=device, train=calibration) for name in names}
+    for name, features in opened.items():
+        for manifest in (whole, *([] if other is None else [other])):
+            check_readable(manifest, features.reads, name, log=_say)
+    return opened
 
 
 def _say(line: str) -> None:

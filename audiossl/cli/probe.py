@@ -45,10 +45,10 @@ def main(
     Example: audiossl probe exp/hubert --task keyword --train data/train --dev data/dev --test data/test --out exp/hubert/probe
 
     Args:
-        source: experiment, checkpoint, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, or `random:` and an experiment or recipe for random weights.
+        source: experiment, checkpoint, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe for random weights.
         train: data directory to train on; with --split, the one that is split.
         out: folder to write probe.json and results.json into.
-        task: keyword or speaker, or another task with one label per utterance.
+        task: one with a label per utterance: emotion, keyword or speaker.
         column: file with the labels, if not the task's own; any utt2X.
         dev: data directory to choose on.
         test: data directory to report.
@@ -110,8 +110,9 @@ def _settings(task: str | None, column: str | None, overrides: dict[str, Any]) -
     if task is not None:
         cls = registry.get("tasks", task)
         if not hasattr(cls, "probe"):
+            known = [name for name in registry.names("tasks") if hasattr(registry.get("tasks", name), "probe")]
             raise ValueError(
-                f"--task {task}: has no label per utterance to probe; use keyword or speaker, or --column utt2X"
+                f"--task {task}: has no label per utterance to probe; use {', '.join(known)}, or --column utt2X"
             )
         defaults, column = cls.probe, column or cls.Config().column
     assert column is not None

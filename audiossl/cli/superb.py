@@ -64,7 +64,7 @@ def run_all(
     Example: audiossl superb all --upstream fbank exp/hubert/it2 --data data --out exp/superb
 
     Args:
-        upstream: experiments, checkpoints, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, or `random:` and an experiment or recipe.
+        upstream: experiments, checkpoints, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe.
         data: folder with a folder per task: DIR/ks/train, DIR/ks/dev, DIR/ks/test, and so on.
         out: folder to write; results are in OUT/<upstream>/<task>, the table is table.md, table.csv and table.html.
         seed: of the heads, and of random weights.
@@ -175,7 +175,7 @@ Example: audiossl superb {name} --upstream exp/hubert/it2 --data data/{name} --o
 
 Args:
     others: further tasks.
-    upstream: experiment, checkpoint, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, or `random:` and an experiment or recipe.
+    upstream: experiment, checkpoint, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe.
     data: folder with the data directories of the task: train, dev and test (er, callers, tasks of HEAR with folds: all; qbe: documents, queries_dev and queries_eval).
     out: folder to write; the result is in OUT/<upstream>/{name}/results.json.
     seed: of the heads, and of random weights.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,6 +66,37 @@ def main(
     from audiossl.train.distributed import join_world
     from audiossl.train.run_finetune import load_finetuned
 
+    _check_places(paths, out, overwrite=overwrite)
+    decoding = _Decoding(beam, lm, lexicon, lm_weight, word_score)
+    config = LoaderConfig(batch_seconds=batch_seconds, num_workers=num_workers)
+    with join_world(device) as world:
+        module, tables = load_finetuned(experiment)
+        _require_text(module.task, experiment, tables["task"]["name"])
+        decoding.prepare(module.task, experiment)
+        module.to(world.device)
+        found = _transcribe(module, experiment, paths, config, allow_commands=allow_commands)
+    if out is not None:
+        write_table(out, found.texts.items())
+    _show(found, json=json)
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    _keep(experiment, found, decoding, seed=tables["train"]["seed"], parameters=trained)
+    return 1 if found.bad else 0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Texts by utterance, scores by data directory, and what is wrong with the recordings that cannot be used, a line each."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    bad: list[str] = field(default_factory=list)
+
+    def note(self, utterance: str, message: str) -> None:
+        """Add a recording that cannot be used."""
+        self.bad.append(message if utterance in message else f"{utterance}: {message}")
+
+
+def _check_places(paths: tuple[Path, ...], out: Path | None, *, overwrite: bool) -> None:
     if not paths:
         raise ValueError("no recordings are given; add audio files or data directories")
     for path in paths:
@@ -73,44 +104,18 @@ def main(
             raise ValueError(f"{path}: no such file or directory; give audio files or data directories")
     if out is not None:
         require_new(out, overwrite=overwrite)
-    decoding = _Decoding(beam, lm, lexicon, lm_weight, word_score)
-    config = LoaderConfig(batch_seconds=batch_seconds, num_workers=num_workers)
-    bad: list[str] = []
-    with join_world(device) as world:
-        module, tables = load_finetuned(experiment)
-        if not hasattr(module.task.config, "column"):
-            raise ValueError(
-                f"{experiment}: its task {tables['task']['name']!r} writes no text; `audiossl superb` scores it"
-            )
-        decoding.prepare(module.task, experiment)
-        module.to(world.device)
-        texts, scores = _transcribe(module, experiment, paths, config, bad, allow_commands=allow_commands)
-    if out is not None:
-        write_table(out, texts.items())
-    if json:
-        print(json_module.dumps({"texts": texts, "scores": scores, "bad": bad}, ensure_ascii=False))
-    else:
-        for utterance, text in texts.items():
-            print(f"{utterance} {text}")
-        for place, values in scores.items():
-            print(f"{place}: " + ", ".join(f"{name} {value:.2f} %" for name, value in values.items()), file=sys.stderr)
-    for line in bad:
-        print(f"audiossl: {line}", file=sys.stderr)
-    folder = open_source(experiment)[0].parent.parent
-    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    try:
-        _keep(
-            folder,
-            scores,
-            decoding,
-            seed=tables["train"]["seed"],
-            left_out=len(bad),
-            parameters=trained,
-            **_spent(folder),
-        )
-    except OSError as error:
-        print(f"audiossl: {folder}: the scores are not kept: {error.strerror}", file=sys.stderr)
-    return 1 if bad else 0
+
+
+def _require_text(task: Any, experiment: str, name: str) -> None:
+    """Raise ValueError for a task whose predictions are embeddings, masks or other numbers."""
+    if task.writes_text:
+        return
+    cure = (
+        "`audiossl search` takes it"
+        if hasattr(task, "embed_words")
+        else "`audiossl embed` takes its encoder, `audiossl superb` scores the task"
+    )
+    raise ValueError(f"{experiment}: its task {name!r} writes no text; {cure}")
 
 
 @dataclass(frozen=True)
@@ -175,73 +180,84 @@ class _Decoding:
 
 
 def _transcribe(
-    module: FineTune,
-    experiment: str,
-    paths: tuple[Path, ...],
-    config: LoaderConfig,
-    bad: list[str],
-    *,
-    allow_commands: bool,
-) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
-    """Return the texts by utterance and the scores by data directory; unusable recordings are added to `bad`."""
-    from audiossl.contracts import read_by
-    from audiossl.train.run_finetune import predict_all
-    from audiossl.units.reading import check_readable, with_units
-    from audiossl.units.stream import StreamConfig
-
-    def note(utterance: str, message: str) -> None:
-        bad.append(message if utterance in message else f"{utterance}: {message}")
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    reads = read_by(module.encoder)
-    texts: dict[str, str] = {}
-    scores: dict[str, dict[str, float]] = {}
+    module: FineTune, experiment: str, paths: tuple[Path, ...], config: LoaderConfig, *, allow_commands: bool
+) -> _Found:
+    """Read audio files, then data directories, and score those that have the reference."""
+    found = _Found()
     files = [path for path in paths if not path.is_dir()]
     if files:
-        sound = []
-        for path in files:
-            try:
-                audio_info(path)
-                sound.append(path)
-            except AudioError as error:
-                bad.append(str(error))
-        recordings = FileList(tuple(sound))
-        if reads is not None and sound:
-            stream = StreamConfig(config.batch_seconds, config.num_workers, max_bad_fraction=1.0)
-            recordings = with_units(recordings, reads, experiment, stream, log=bad.append)
-        texts |= dict(predict_all(module, recordings, config, on_bad=note)) if len(recordings) else {}
+        _read_files(module, experiment, files, config, found)
     for directory in (path for path in paths if path.is_dir()):
-        manifest = Manifest.open(directory, allow_commands=allow_commands)
-        check_readable(manifest, reads, experiment, log=say)
-        own = dict(sorted(predict_all(module, manifest, config, on_bad=note)))
-        texts |= own
-        column = module.task.config.column
-        if own and (directory / column).is_file():  # else `bad` says what each recording lacks
-            references = dict(zip(manifest.ids, manifest.column(column), strict=True))
-            scores[str(directory)] = module.task.score(list(own.values()), [references[utterance] for utterance in own])
-    return texts, scores
+        _read_directory(module, experiment, Manifest.open(directory, allow_commands=allow_commands), config, found)
+    return found
 
 
-def _keep(folder: Path, scores: dict[str, dict[str, float]], decoding: _Decoding, *, seed: int, **context: Any) -> None:
+def _read_files(module: FineTune, experiment: str, files: list[Path], config: LoaderConfig, found: _Found) -> None:
+    from audiossl.contracts import read_by
+    from audiossl.train.run_finetune import predict_all
+    from audiossl.units.reading import with_units
+    from audiossl.units.stream import StreamConfig
+
+    sound = []
+    for path in files:
+        try:
+            audio_info(path)
+            sound.append(path)
+        except AudioError as error:
+            found.bad.append(str(error))
+    recordings, reads = FileList(tuple(sound)), read_by(module.encoder)
+    if reads is not None and sound:
+        stream = StreamConfig(config.batch_seconds, config.num_workers, max_bad_fraction=1.0)
+        recordings = with_units(recordings, reads, experiment, stream, log=found.bad.append)
+    if len(recordings):
+        found.texts.update(predict_all(module, recordings, config, on_bad=found.note))
+
+
+def _read_directory(module: FineTune, experiment: str, manifest: Manifest, config: LoaderConfig, found: _Found) -> None:
+    from audiossl.contracts import read_by
+    from audiossl.train.run_finetune import predict_all
+    from audiossl.units.reading import check_readable
+
+    check_readable(manifest, read_by(module.encoder), experiment, log=_say)
+    own = dict(sorted(predict_all(module, manifest, config, on_bad=found.note)))
+    found.texts.update(own)
+    # Where nothing was read `bad` says what each recording lacks.
+    if own and all((manifest.path / name).is_file() for name in module.task.needs):
+        found.scores[str(manifest.path)] = module.task.evaluate(own, manifest)
+
+
+def _show(found: _Found, *, json: bool) -> None:
+    if json:
+        print(json_module.dumps({"texts": found.texts, "scores": found.scores, "bad": found.bad}, ensure_ascii=False))
+    else:
+        for utterance, text in found.texts.items():
+            print(f"{utterance} {text}")
+        for place, values in found.scores.items():
+            _say(f"{place}: " + ", ".join(f"{name} {value:.2f} %" for name, value in values.items()))
+    for line in found.bad:
+        _say(f"audiossl: {line}")
+
+
+def _keep(experiment: str, found: _Found, decoding: _Decoding, *, seed: int, parameters: int) -> None:
     """Append the scores to the experiment's results, named like `WER test`, with what else is said of them."""
-    for place, values in scores.items():
-        for name, value in values.items():
-            shown = name.upper() if name in {"wer", "cer"} else name
-            add_result(
-                folder,
-                f"{shown} {Path(place).resolve().name}{decoding.label}",
-                value,
-                "%",
-                seed=seed,
-                data=place,
-                **context,
-                **decoding.row(),
-            )
+    folder = open_source(experiment)[0].parent.parent
+    try:
+        for place, values in found.scores.items():
+            for name, value in values.items():
+                shown = name.upper() if name in {"wer", "cer"} else name
+                add_result(
+                    folder, f"{shown} {Path(place).resolve().name}{decoding.label}", value, "%",
+                    seed=seed, data=place, left_out=len(found.bad), parameters=parameters, **_spent(folder), **decoding.row(),
+                )  # fmt: skip
+    except OSError as error:
+        _say(f"audiossl: {folder}: the scores are not kept: {error.strerror}")
 
 
-def _spent(folder: Path) -> dict[str, float | None]:
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _spent(folder: Path) -> dict[str, Any]:
     """Return what training the model took, where its experiment noted it; the encoder's pretraining is not in it."""
     from audiossl.train.ledger import read_cost
 

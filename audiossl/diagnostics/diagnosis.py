@@ -32,6 +32,11 @@ def configured(only: Sequence[str], overrides: dict[str, Any]) -> dict[str, Any]
     return {name: build(analyses.get(name).Config, overrides.get(name, {}), name) for name in wanted}
 
 
+def takers(option: str) -> list[str]:
+    """Names of the analyses that an option or a table of options is for, one that several share or their own."""
+    return [name for name in names(analyses.KIND) if option in (name, *getattr(analyses.get(name), "TAKES", ()))]
+
+
 def diagnose(subject: Subject, configs: dict[str, Any], **facts: Any) -> dict[str, Finding | str]:
     """Run analyses and write the page and the results; returns what each found, or why it was skipped.
 

@@ -48,7 +48,7 @@ def draw_spectra(figure: Figure, spectra: Sequence[np.ndarray]) -> None:
 
 
 def draw_scatter(figure: Figure, panels: Mapping[str, np.ndarray], labels: np.ndarray, names: Sequence[str]) -> None:
-    """First two components, a panel per name; the commonest classes in colour. panels: (point, 2) each. labels: (point,), -1: none."""
+    """Points in two dimensions, a panel per name; the commonest classes in colour. panels: (point, 2) each. labels: (point,), -1: none."""
     columns = figure.subplots(1, len(panels), squeeze=False)[0]
     counts = np.bincount(labels[labels >= 0], minlength=len(names))
     shown = [int(label) for label in np.argsort(-counts, kind="stable")[:_NAMED] if counts[label]]

@@ -42,8 +42,10 @@ class ProbeConfig:
     def __post_init__(self) -> None:
         if not self.learning_rates or min(self.learning_rates) <= 0:
             raise ValueError(f"probe.learning_rates: {list(self.learning_rates)} has no or not only positive values")
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"probe.seeds: {list(self.seeds)} is empty or repeats a seed; give different ones")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(
+                f"probe.seeds: {list(self.seeds)} is empty, repeats a seed or has one below 0; give different ones"
+            )
         if min(self.steps, self.batch, self.eval_every) < 1:
             raise ValueError("probe: steps, batch and eval_every must be at least 1")
 

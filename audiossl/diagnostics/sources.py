@@ -1,4 +1,4 @@
-"""What probes and scores look at: an encoder, trained or with random weights, or the filterbank that any encoder must beat."""
+"""What probes and scores look at: an encoder, trained or with random weights, or the filterbank or cepstra that any encoder must beat."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FILTERBANKS = ("fbank", "fbank+deltas", "fbank+deltas+cmvn")
 """The last one is SUPERB's own, of the rows called FBANK in published tables; the others keep the mean of each utterance."""
+MFCC = "mfcc"
 _CALIBRATION_SECONDS = 600.0
 
 
@@ -72,13 +73,15 @@ class FeatureSource:
 
 
 def open_features(source: str, *, seed: int, device: str, train: Manifest) -> FeatureSource:
-    """Return the features that a source means: a filterbank, a trained encoder, or one with random weights.
+    """Return the features that a source means: a filterbank, cepstra, a trained encoder, or one with random weights.
 
     train: where a filterbank encoder built from a recipe, and so never calibrated, measures its mean and deviation.
     """
     from audiossl.config import find_recipe, load_toml, recipe_names
     from audiossl.interop.encoder import RANDOM, build_encoder, load_encoder, weights_hash
 
+    if source == MFCC:
+        return mfcc_source()
     if source in FILTERBANKS:
         return superb_fbank_source() if "cmvn" in source else fbank_source(deltas="deltas" in source)
     name = source.removeprefix(RANDOM)
@@ -124,6 +127,20 @@ def fbank_source(*, deltas: bool = False) -> FeatureSource:
     digest = hashlib.sha256(f"{name} 80 mels 25/10 ms".encode()).hexdigest()
     # 400 samples are one window of 25 ms.
     return FeatureSource(name, digest, 16_000, 1, 240 if deltas else 80, 400, 160, extract)
+
+
+def mfcc_source() -> FeatureSource:
+    """13 cepstra at 100 Hz with first and second differences (39): their means and deviations over time are the usual baseline of bioacoustics."""
+
+    @torch.no_grad()
+    def extract(waveform: Tensor, lengths: Tensor) -> EncoderOutput:
+        from audiossl.nn.features import mfcc39
+
+        frames, num_frames = mfcc39(waveform, lengths)
+        return EncoderOutput([frames], num_frames)
+
+    digest = hashlib.sha256(b"mfcc 13 of 23 mels 25/10 ms, two differences").hexdigest()
+    return FeatureSource(MFCC, digest, 16_000, 1, 39, 400, 160, extract)  # 400 samples are one window of 25 ms
 
 
 def superb_fbank_source() -> FeatureSource:

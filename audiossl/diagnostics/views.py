@@ -96,4 +96,4 @@ class Views:
 
     @cached_property
     def _augmenter(self) -> Augmenter:
-        return Augmenter(self.config)
+        return Augmenter(self.config, self.manifest)

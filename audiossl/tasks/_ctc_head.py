@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from audiossl.nn.ssl_encoder import SSLEncoder
 
 VOCABULARY = "vocabulary.json"
+CUT_BATCHES = "batches end at superb.batch_seconds of padded audio, where the published code halves those that begin with more than 300,000 samples"
+"""Of the published recipes of PR, SF and OOD-ASR, in what ours differ; for `variant`."""
+BY_TEXT = "neighbours in duration share a batch, where the published code takes neighbours in length of the text"
+"""The same of PR and SF."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,6 +44,7 @@ class CTCHead(Task):
     """
 
     kind: ClassVar[TokenKind]
+    writes_text: ClassVar[bool] = True
 
     def __init__(self, num_layers: int, config: Any, vocabulary: Vocabulary) -> None:
         super().__init__()

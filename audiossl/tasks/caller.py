@@ -33,6 +33,9 @@ class Caller:
             return cls(column="utt2spk")
 
     runner: ClassVar[str] = "layers"
+    variant: ClassVar[str] = (
+        "dev chooses one of all layers, where the last is taken, and the cost of errors in steps of ours"
+    )
     metric = "unweighted_average_recall"
 
     def __init__(self, config: Config, names: tuple[str, ...]) -> None:

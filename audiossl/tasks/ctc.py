@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -35,6 +35,8 @@ _LOG = logging.getLogger(__name__)
 
 class CTC(Task):
     """Softmax layer over the tokens of a vocabulary, trained and read out by CTC (Graves et al., 2006)."""
+
+    writes_text: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Config:

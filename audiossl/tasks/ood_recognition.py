@@ -10,7 +10,7 @@ from torch import nn
 from audiossl.metrics.character_error_rate import character_error_rate
 from audiossl.metrics.word_error_rate import word_error_rate
 from audiossl.nn.recurrent import BLSTM
-from audiossl.tasks._ctc_head import RecurrentConfig, RecurrentCTC
+from audiossl.tasks._ctc_head import CUT_BATCHES, RecurrentConfig, RecurrentCTC
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,9 @@ class OODRecognition(RecurrentCTC):
     Differs from the published code: the characters are those of the training texts.
     """
 
-    variant: ClassVar[str] = "characters of the training texts; SpecAugment masks up to its full widths, and no padding"
+    variant: ClassVar[str] = (
+        f"characters of the training texts; SpecAugment masks up to its full widths, and no padding; {CUT_BATCHES}"
+    )
 
     @dataclass(frozen=True)
     class Config(RecurrentConfig):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from torch import nn
 
 from audiossl.metrics.phone_error_rate import phone_error_rate
 from audiossl.nn.lexicon import Lexicon
 from audiossl.nn.vocabulary import Vocabulary
-from audiossl.tasks._ctc_head import VOCABULARY, CTCHead, TextLabels
+from audiossl.tasks._ctc_head import BY_TEXT, CUT_BATCHES, VOCABULARY, CTCHead, TextLabels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +32,8 @@ PHONES = ("SIL", "SPN", *sorted([*_CONSONANTS, *(vowel + stress for vowel in _VO
 
 class PhoneRecognition(CTCHead):
     """The task PR of SUPERB (Yang et al., 2021, section 3.2): stressed phones, AH0 and AH1 are two."""
+
+    variant: ClassVar[str] = f"{BY_TEXT}; {CUT_BATCHES}"
 
     @dataclass(frozen=True)
     class Config:

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from audiossl.metrics.slot_cer import slot_cer
 from audiossl.metrics.slot_f1 import slot_f1
-from audiossl.tasks._ctc_head import RecurrentConfig, RecurrentCTC
+from audiossl.tasks._ctc_head import BY_TEXT, CUT_BATCHES, RecurrentConfig, RecurrentCTC
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 class SlotFilling(RecurrentCTC):
-    """The task SF of SUPERB (Yang et al., 2021, section 3.2): ASR's head; each mark of a slot is one more token."""
+    """The task SF of SUPERB (Yang et al., 2021, section 3.2): ASR's head; each mark of a slot is one more token.
 
-    variant: ClassVar[str] = "SpecAugment masks up to its full widths, and no padding"
+    Differs from the published code: characters and slots are those of the training texts, not those of its lists.
+    """
+
+    variant: ClassVar[str] = (
+        f"characters and slots of the training texts; SpecAugment masks up to its full widths, and no padding; {BY_TEXT}; {CUT_BATCHES}"
+    )
 
     @dataclass(frozen=True)
     class Config(RecurrentConfig):

@@ -26,7 +26,9 @@ CHARACTERS = (PAD, *sorted(f"ABCDEFGHIJKLMNOPQRSTUVWXYZ'{BOUNDARY}"))
 class SpeechRecognition(RecurrentCTC):
     """The task ASR of SUPERB (Yang et al., 2021, section 3.2), without a language model."""
 
-    variant: ClassVar[str] = "SpecAugment masks up to its full widths, and no padding"
+    variant: ClassVar[str] = (
+        "SpecAugment masks up to its full widths, and no padding; batches end at superb.batch_seconds of padded audio"
+    )
 
     @dataclass(frozen=True)
     class Config(RecurrentConfig):

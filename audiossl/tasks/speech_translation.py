@@ -40,6 +40,7 @@ class SpeechTranslation(Task):
     """
 
     variant: ClassVar[str] = "characters of the training texts, where some are folded (NFKC)"
+    writes_text: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Config:

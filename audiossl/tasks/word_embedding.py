@@ -105,6 +105,11 @@ class WordEmbedding(Task):
         table = read_json_table(experiment / WORDS, "it is written by `audiossl finetune`")
         return cls(encoder.dim, encoder.num_layers, config, {word: tuple(symbols) for word, symbols in table.items()})
 
+    @classmethod
+    def label_files(cls, config: Config, part: str) -> tuple[str, ...]:  # noqa: ARG003 - as all tasks have it
+        """Words, and their phones."""
+        return (config.column, *([PHONES_CTM] if config.symbols == "phones" else []))
+
     def save_labels(self, experiment: Path) -> None:
         """Write the words with their symbols into the experiment folder."""
         write_json(experiment / WORDS, {word: list(symbols) for word, symbols in self.words.items()})

@@ -16,8 +16,9 @@ from audiossl.diagnostics.results import read_results
 from audiossl.encoders.fbank import FBank
 
 HERTZ = {"A": 300.0, "I": 2500.0, "U": 700.0}
+HERE = ["--num-workers", "0", "--device", "cpu"]
 QUICK = ["--probe.steps", "20", "--probe.batch", "16", "--probe.seeds", "[0]", "--probe.learning_rates", "[0.03]"]
-QUICK += ["--clustering.restarts", "1", "--views.num_rooms", "2", "--num-workers", "0", "--device", "cpu"]
+QUICK += ["--clustering.restarts", "1", "--views.num_rooms", "2", *HERE]
 EVERY = {"abx", "alignment", "clustering", "memorisation", "probes", "risk", "scatter", "separability", "spectrum"}
 
 
@@ -60,6 +61,12 @@ def run(words, capsys):
         main(["diagnose", *map(str, words)])
     out, err = capsys.readouterr()
     return stop.value.code, out, err
+
+
+def test_help_names_every_analysis(capsys):
+    code, out, _ = run(["--help"], capsys)
+    assert code == 0
+    assert {name for name in EVERY if name not in out} == set()
 
 
 class Wellformed(HTMLParser):
@@ -144,7 +151,8 @@ def test_what_the_data_lack_is_skipped_and_named(corpus, tmp_path, capsys):
 
 
 def test_only_what_was_asked_for(corpus, tmp_path, capsys):
-    words = ["fbank", "--data", corpus / "test", "--out", tmp_path / "d", *QUICK, "--only", "clustering", "spectrum"]
+    words = ["fbank", "--data", corpus / "test", "--out", tmp_path / "d", *HERE, "--clustering.restarts", "1"]
+    words += ["--only", "clustering", "spectrum"]
     code, said, _ = run(words, capsys)
     assert code == 0
     assert [line for line in said.splitlines() if not line.startswith(" ")] == ["clustering:", "spectrum:"]
@@ -167,10 +175,15 @@ def test_only_what_was_asked_for(corpus, tmp_path, capsys):
         (["--only", "memorisation", "--against", "fbank"], 1, "has the same weights"),
         (["--only", "scatter", "--layer", "7"], 1, "layer 7: fbank has layers 0 to 0"),
         (["--only", "abx", "--abx.engine", "fast"], 1, "abx.engine"),
+        (["--only", "spectrum", "--risk.shots", "3"], 2, "--risk.*: for risk, which --only leaves out"),
+        (["--only", "spectrum", "--probe.steps", "3"], 2, "--probe.*: for probes and risk, which --only leaves out"),
+        (["--only", "risk", "--views.crop", "0.5"], 2, "--views.*: for alignment and memorisation, which"),
+        (["--only", "alignment", "--against", "x"], 2, "--against: for memorisation, which --only leaves out"),
+        (["--seed", "-1"], 2, "--seed -1 is negative"),
     ],
 )
 def test_misuse_is_one_line(corpus, tmp_path, capsys, words, status, message):
-    code, out, err = run(["fbank", "--data", corpus / "test", "--out", tmp_path / "d", *QUICK, *words], capsys)
+    code, out, err = run(["fbank", "--data", corpus / "test", "--out", tmp_path / "d", *HERE, *words], capsys)
     assert code == status
     assert message in err.splitlines()[-1]
     assert out == ""

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from audiossl import registry
-from audiossl.diagnostics.sources import encoder_source, fbank_source, open_features, superb_fbank_source
-from audiossl.nn.features import fbank
+from audiossl.diagnostics.sources import encoder_source, fbank_source, mfcc_source, open_features, superb_fbank_source
+from audiossl.nn.features import fbank, mfcc39
 
 
 class PaddingCounts(torch.nn.Module):
@@ -89,7 +89,17 @@ def test_the_filterbank_of_superb():
     assert quiet.unique().tolist() == pytest.approx([np.log(np.finfo(np.float32).eps)])
 
 
+def test_cepstra():
+    source = open_features("mfcc", seed=0, device="cpu", train=None)
+    waveform, lengths = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0)), torch.tensor([4000, 400])
+    output = source.extract(waveform, lengths)
+    wanted, frames = mfcc39(waveform, lengths)
+    assert (source.dim, source.num_layers, source.min_samples, output.lengths.tolist()) == (39, 1, 400, [23, 1])
+    assert torch.equal(output.layers[0], wanted)
+    assert torch.equal(output.lengths, frames)
+
+
 def test_sources_that_differ_have_different_digests():
-    sources = [fbank_source(), fbank_source(deltas=True), superb_fbank_source()]
-    assert len({source.digest for source in sources}) == 3
+    sources = [fbank_source(), fbank_source(deltas=True), superb_fbank_source(), mfcc_source()]
+    assert len({source.digest for source in sources}) == 4
     assert dataclasses.asdict(fbank_source())["dim"] == 80

@@ -132,6 +132,56 @@ def test_scores_of_embeddings(tmp_path):
     assert found["f1_best"] >= found["f1"]
 
 
+# Words of three phones each, most with a neighbour that differs in one of them.
+SPOKEN = [
+    "abc", "abd", "bac", "bad", "cab", "dab", "cad", "dac", "fed", "def", "fad", "daf", "bed", "deb", "cef", "fec"
+]  # fmt: skip
+
+
+def sounds(phones, rng):
+    """Frames of four utterances of each word: phones of two to four frames, an offset for each voice, noise of the phones' own size."""
+    words, frames = sorted(SPOKEN) * 4, []
+    for word in words:
+        clean = np.concatenate([np.repeat(phones[phone][None], rng.integers(2, 5), axis=0) for phone in word])
+        offset = 0.5 * rng.standard_normal(clean.shape[1])
+        frames.append(torch.tensor(clean + offset + rng.standard_normal(clean.shape), dtype=torch.float32))
+    lengths = torch.tensor([len(one) for one in frames])
+    return EncoderOutput([torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)], lengths), words
+
+
+def learned(manifest, seed, **more):
+    """Scores on utterances that training did not have, after 60 updates."""
+    rng = np.random.default_rng(seed)
+    phones = {phone: rng.standard_normal(16) for phone in "abcdef"}
+    test, words = sounds(phones, np.random.default_rng(100 + seed))
+    torch.manual_seed(seed)
+    config = WordEmbedding.Config(symbols="letters", dim=32, hidden_dim=32, symbol_dim=16, **more)
+    own = WordEmbedding(16, 0, config, {word: tuple(word) for word in sorted(SPOKEN)})
+    optimiser = torch.optim.Adam(own.parameters(), 3e-3)
+    label = torch.tensor([sorted(SPOKEN).index(word) for word in words])
+    for _ in range(60):
+        result = own.loss(sounds(phones, rng)[0], {"label": label})
+        optimiser.zero_grad()
+        (result.loss_sum / result.count).backward()
+        optimiser.step()
+    with torch.no_grad():
+        return own.eval().evaluate(dict(zip(manifest.ids, own.predict(test), strict=True)), manifest)
+
+
+def test_hard_negatives_beat_random_ones_and_tell_words_apart(tmp_path):
+    rows = sorted(SPOKEN) * 4
+    manifest = SimpleNamespace(
+        ids=[str(number) for number in range(len(rows))], path=tmp_path, column=lambda name: rows
+    )
+    for seed in range(2):
+        # Over all negatives the loss is what random ones give on average.
+        hard, random = learned(manifest, seed), learned(manifest, seed, hardest=0)
+        assert hard["f1"] > 90
+        assert hard["f1_best"] >= hard["f1"]
+        for name in ("average_precision", "cross_average_precision"):
+            assert hard[name] > random[name] + 5
+
+
 def test_words_travel_with_the_experiment(tmp_path):
     own = task(directory(tmp_path / "a", ["stop", "go"])).eval()
     own.save_labels(tmp_path)

@@ -1,7 +1,8 @@
 """One file per analysis of `audiossl diagnose`, found by its name.
 
 Each has `TITLE`, a frozen dataclass `Config` (the table of its name on the command line) and `run(subject, config) -> Finding`, which raises
-`SkippedError` with the reason where the data lack what it needs.
+`SkippedError` with the reason where the data lack what it needs. `TAKES`, where it has one, names what it takes of the options that several share:
+`probe`, `views`, `against`.
 """
 
 from __future__ import annotations

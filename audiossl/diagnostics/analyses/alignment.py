@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from audiossl.diagnostics.subject import Subject
 
 TITLE = "Alignment and uniformity"
+TAKES = ("views",)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from audiossl.diagnostics.finding import Finding, SkippedError
 from audiossl.diagnostics.layer_figures import draw_layers
-from audiossl.diagnostics.pca import principal_components
+from audiossl.diagnostics.reduction import reduced, require
 from audiossl.diagnostics.subject import Labels, Subject, spoken
 from audiossl.metrics._contingency import contingency
 from audiossl.metrics.adjusted_mutual_information import adjusted_mutual_information
@@ -31,11 +31,13 @@ Method = Literal["k-means", "agglomerative", "affinity", "hdbscan"]
 class Config:
     """How embeddings are reduced and clustered.
 
-    methods: which. components: principal components that are kept; 0 keeps all dimensions. clusters: how many; 0: as many as there are classes. restarts,
+    methods: which. reduction: principal components, or UMAP as in the publication, which needs the package umap-learn. components: dimensions that are kept; 0 keeps
+    all, of principal components alone. clusters: how many; 0: as many as there are classes. restarts,
     iterations: of k-means. damping: of affinity propagation. min_cluster: utterances, of HDBSCAN. max_points: utterances, for all but k-means hold all pairs.
     """
 
     methods: tuple[Method, ...] = ("k-means", "agglomerative")
+    reduction: Literal["pca", "umap"] = "pca"
     components: int = 50
     clusters: int = 0
     restarts: int = 10
@@ -49,6 +51,9 @@ class Config:
             raise ValueError(
                 f"clustering: {self.components} components, {self.clusters} clusters; give 0, or 2 and more"
             )
+        if self.reduction == "umap" and self.components < 2:
+            raise ValueError(f"clustering.components: {self.components} for umap; give at least 2, such as 50")
+        require(self.reduction, "clustering.reduction")
         if min(self.restarts, self.iterations) < 1 or self.max_points < 3:
             raise ValueError("clustering: restarts and iterations must be at least 1, max_points at least 3")
         if not self.methods or not 0.5 <= self.damping < 1 or self.min_cluster < 2:
@@ -72,7 +77,9 @@ def run(subject: Subject, config: Config) -> Finding:
         rows, numbers = labels.rows[chosen], labels.numbers[chosen]
         clusters = config.clusters or len(np.unique(numbers))
         if 2 <= clusters < len(rows):
-            layers = [_reduced(subject.points(layer, rows), config) for layer in range(subject.num_layers)]
+            layers = [
+                _reduced(subject.points(layer, rows), config, subject.seed) for layer in range(subject.num_layers)
+            ]
             _add_column(finding, spoken(column), layers, numbers, clusters, config, subject.seed)
         else:
             finding.notes.append(f"{column}: {len(rows)} utterances cannot make {clusters} clusters")
@@ -89,15 +96,16 @@ def _add_column(
     for method in config.methods:
         found = [_METHODS[method](points, clusters, config, seed) for points in layers]
         apart = [_silhouette(points, by) for points, by in zip(layers, found, strict=True)]
-        tag = f"{method}, {name}" if name else method
+        told = method if config.reduction == "pca" else f"{method} in UMAP"
+        tag = f"{told}, {name}" if name else told
         if method not in _COUNTING:
             finding.add_layers(f"silhouette ({tag})", apart, clusters=clusters)
         else:
             finding.add_layers(f"silhouette ({tag})", apart)
             finding.add_layers(f"clusters ({tag})", [len(np.unique(by)) for by in found])
-        curves[f"silhouette, {method}"] = apart
+        curves[f"silhouette, {told}"] = apart
         if name:
-            curves[f"AMI, {method}"] = _against_labels(finding, tag, numbers, found, apart)
+            curves[f"AMI, {told}"] = _against_labels(finding, tag, numbers, found, apart)
     caption = f"{clusters} clusters" + (f" against {name}" if name else "")
     finding.picture(lambda figure: draw_layers(figure, curves, "score"), caption)
 
@@ -124,10 +132,9 @@ def _some(count: int, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
 
 
-def _reduced(points: np.ndarray, config: Config) -> np.ndarray:
+def _reduced(points: np.ndarray, config: Config, seed: int) -> np.ndarray:
     """(point, component) float32."""
-    reduced, _ = principal_components(points, config.components or points.shape[1])
-    return np.ascontiguousarray(reduced, dtype=np.float32)
+    return reduced(points, config.components or points.shape[1], config.reduction, seed)
 
 
 def _kmeans(points: np.ndarray, clusters: int, config: Config, seed: int) -> np.ndarray:

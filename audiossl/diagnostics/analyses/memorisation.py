@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from audiossl.diagnostics.subject import Subject
 
 TITLE = "Memorisation"
+TAKES = ("views", "against")
 SCORES, RANKING = "utt2mem", "most_memorised.txt"
 _CHUNK = 1024
 

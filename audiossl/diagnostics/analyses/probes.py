@@ -11,6 +11,7 @@ from audiossl.diagnostics.probing import majority
 from audiossl.diagnostics.subject import Subject, spoken
 
 TITLE = "Probes by layer"
+TAKES = ("probe",)
 
 
 @dataclass(frozen=True)

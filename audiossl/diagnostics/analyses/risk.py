@@ -12,6 +12,7 @@ from audiossl.diagnostics.linear_probe import Split, train_probe
 from audiossl.diagnostics.subject import Subject, spoken
 
 TITLE = "Risk decomposition"
+TAKES = ("probe",)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The first two principal components of a few layers, coloured by label."""
+"""A few layers in two dimensions, coloured by label: principal components, t-SNE or UMAP."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import numpy as np
 from audiossl.diagnostics.finding import Finding
 from audiossl.diagnostics.layer_figures import draw_scatter
 from audiossl.diagnostics.pca import principal_components
+from audiossl.diagnostics.reduction import Reduction, reduced, require
 from audiossl.diagnostics.subject import Subject, spoken
 
-TITLE = "First two components"
+TITLE = "Two dimensions"
 
 
 @dataclass(frozen=True)
 class Config:
-    """max_points: drawn in each panel."""
+    """method: principal components, t-SNE, or UMAP, which needs the package umap-learn. max_points: drawn in each panel."""
 
+    method: Reduction = "pca"
     max_points: int = 2000
 
     def __post_init__(self) -> None:
         if self.max_points < 2:
             raise ValueError(f"scatter.max_points is {self.max_points}; give at least 2")
+        require(self.method, "scatter.method")
 
 
 def run(subject: Subject, config: Config) -> Finding:
@@ -35,10 +38,12 @@ def run(subject: Subject, config: Config) -> Finding:
     ]
     panels = {}
     for layer in layers:
-        points, shares = principal_components(subject.points(layer, rows), 2)
-        panels[f"layer {layer}: {100 * shares.sum():.0f} % of the variance"] = np.pad(
-            points, ((0, 0), (0, 2 - points.shape[1]))
-        )
+        points = subject.points(layer, rows)
+        title = f"layer {layer}: {config.method}"
+        if config.method == "pca":
+            title = f"layer {layer}: {100 * principal_components(points, 2)[1].sum():.0f} % of the variance"
+        flat = reduced(points, 2, config.method, subject.seed)
+        panels[title] = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
     columns = subject.labels()
     if not columns:
         nothing = np.full(len(rows), -1)

@@ -24,7 +24,7 @@ seed=0
 data=data
 exp=exp
 device=auto
-accumulate=8
+accumulate=8   # of ctc_full: processes x accumulate = 8 is the published batch; ctc_adapters keeps its recipe's
 
 . ./cmd.sh
 . ./path.sh
@@ -55,7 +55,7 @@ if [ $tokens = bpe ]; then
 else
   pieces=(--task.tokens $tokens)
 fi
-common="--dev $data/dev-clean --resume --device $device --train.seed $seed --train.accumulate $accumulate"
+common="--dev $data/dev-clean --resume --device $device --train.seed $seed"
 
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   echo "Stage 0: Kaldi directories"
@@ -75,7 +75,7 @@ fi
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
   echo "Stage 2: CTC on 100 hours: adapters, and in full"
   $train_cmd finetune ctc_adapters --init $init --data $data/train-clean-100 --out $exp/ctc_adapters_$tokens $common "${steps[@]}" "${pieces[@]}" "${adapters[@]}"
-  $train_cmd finetune ctc_full --init $init --data $data/train-clean-100 --out $exp/ctc_full_$tokens $common "${steps[@]}" "${pieces[@]}"
+  $train_cmd finetune ctc_full --init $init --data $data/train-clean-100 --out $exp/ctc_full_$tokens $common --train.accumulate $accumulate "${steps[@]}" "${pieces[@]}"
 fi
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then

@@ -6,8 +6,9 @@
 #   ./run.sh --seed 1 --exp exp/s1          another seed, in another place
 #   ./run.sh --smoke true                   every stage on seconds of audio
 #
-# Four words are never labelled in training: their values end in `_unseen`. Frozen encoder; losses compared at equal updates:
-# hard negatives, all negatives, hard negatives with labels of its own for the unlabelled words, and adaptive margins.
+# Four words are never labelled in training: their values end in `_unseen`. Frozen encoder; losses compared at equal updates, in one table:
+# hard negatives, all negatives (on average what random ones are), hard negatives with labels of its own for the unlabelled words, and
+# adaptive margins. The table of several seeds: python ../../utils/task_table.py test exp/s0 exp/s1
 
 stage=0
 stop_stage=100
@@ -78,6 +79,7 @@ if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
   for name in hard all self_labelled adaptive_margin; do
     python "$root/egs/utils/score_task.py" $exp/$name $exp/words/test $workers
   done
+  python "$root/egs/utils/task_table.py" test $exp
 fi
 
 if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then

@@ -30,16 +30,19 @@ def test_scores_are_divided_by_their_range():
         Config(draws=0)
 
 
-def trained(data, seed):
-    """A wide network that pulls noisy views of each row together and rows apart: SimCLR's loss on vectors."""
+def trained(data, seed, *, batch=None, steps=300):
+    """A wide network that pulls noisy views of each row together and rows apart, not from its copies: SimCLR's loss on vectors."""
     torch.manual_seed(0)  # the same start
     network = torch.nn.Sequential(torch.nn.Linear(24, 256), torch.nn.ReLU(), torch.nn.Linear(256, 16))
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(network.parameters(), 2e-3)
-    for _ in range(300):
-        views = data + 0.7 * torch.randn(2, *data.shape, generator=generator)
+    for _ in range(steps):
+        rows = data if batch is None else data[torch.randperm(len(data), generator=generator)[:batch]]
+        views = rows + 0.7 * torch.randn(2, *rows.shape, generator=generator)
         first, second = F.normalize(network(views), dim=-1)
-        loss = F.cross_entropy(first @ second.T / 0.2, torch.arange(len(data)))
+        copies = (rows[:, None] == rows).all(dim=-1) & ~torch.eye(len(rows), dtype=torch.bool)
+        scores = (first @ second.T / 0.2).masked_fill(copies, -torch.inf)
+        loss = F.cross_entropy(scores, torch.arange(len(rows)))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -62,3 +65,17 @@ def test_candidates_are_memorised_and_shared_rows_are_not():
     assert of_candidates.mean() > 0.05
     assert of_independent.mean() < -0.05
     assert abs(of_shared.mean()) < 0.5 * of_candidates.mean()
+
+
+def test_injected_duplicates_rank_in_the_top_decile():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(360, 24, generator=generator)
+    shared, candidates, independent = rows.split([240, 60, 60])
+    often = candidates[:6].repeat(60, 1)
+    f = trained(torch.cat([shared, candidates, often]), 1, batch=64, steps=500)
+    g = trained(torch.cat([shared, independent]), 2, batch=64, steps=500)
+    views = rows[:, None] + 0.7 * torch.randn(len(rows), 10, 24, generator=generator)
+    with torch.no_grad():
+        own, other = (view_distances(network(rows).numpy(), network(views).numpy()) for network in (f, g))
+    ranked = np.argsort(-memorisation(own, other))
+    assert set(range(240, 246)) <= set(ranked[: len(rows) // 10].tolist())
