@@ -5,9 +5,9 @@
 #   babble                          array: those of the keyword probe once more, with a noisy --test; empty: none
 #   phones                          array: two data directories with phones.ctm, to choose the layer on and to report; empty: no units
 #
-# exp/s<seed>/<recipe> holds: ssl, the experiment; updates, as many as fit into the time; keyword, babble, speaker, units_<layer>, units_dev, units_test;
-# said, what the last step said, and failed, its last line where it failed; note, what else the table should say. What fails ends its recipe and
-# nothing else.
+# exp/updates/<recipe> says how many updates fit into the time, measured with the first seed.
+# exp/s<seed>/<recipe> holds: ssl, the experiment; keyword, babble, speaker, units_<layer>, units_dev, units_test; said, what the last step said, and failed,
+# its last line where it failed; note, what else the table should say. What fails ends its recipe and nothing else.
 
 utils=$root/egs/utils
 all_recipes="hubert_nano wav2vec2_nano wav2vec_aug_nano ccc_wav2vec2_nano unispeech_sat_nano mert_nano vq_wav2vec_kmeans_nano vq_wav2vec_gumbel_nano
@@ -48,23 +48,24 @@ label_codes() { # SEED FOLDER: label all data with the codes of vq_wav2vec_gumbe
   touch "$2/codes/applied"
 }
 
-count_updates() { # FOLDER COMMAND ...: write FOLDER/updates
-  local folder=$1
+count_updates() { # FILE COMMAND ...: write how many updates of a training fit into the time
+  local file=$1
   shift
-  python "$utils/updates_in_time.py" "$seconds" "$timed_updates" "$@" > "$folder/updates.partial" && mv "$folder/updates.partial" "$folder/updates"
+  mkdir -p "$(dirname "$file")"
+  python "$utils/updates_in_time.py" "$seconds" "$timed_updates" "$@" > "$file.partial" && mv "$file.partial" "$file"
 }
 
 pretrain_one() { # RECIPE SEED
-  local folder=$exp/s$2/$1
+  local folder=$exp/s$2/$1 updates=$exp/updates/$1
   settings "$1" "$2"
   if [ "$1" = discrete_bert_nano ]; then
     label_codes "$2" "$folder" || return 0
   fi
   local command=($train_cmd pretrain "$1" --data "$train" --device "$device" --train.seed "$2" --train.eval_every 0 "${told[@]}" "${short[@]}")
-  if [ ! -e "$folder/updates" ]; then
-    attempt "$folder" count_updates "$folder" "${command[@]}" || return 0
+  if [ ! -e "$updates" ]; then
+    attempt "$folder" count_updates "$updates" "${command[@]}" || return 0
   fi
-  attempt "$folder" "${command[@]}" --out "$folder/ssl" --resume --train.max_steps "$(cat "$folder/updates")" --train.log_every 10 || return 0
+  attempt "$folder" "${command[@]}" --out "$folder/ssl" --resume --train.max_steps "$(cat "$updates")" --train.log_every 10 || return 0
 }
 
 probe_one() { # SOURCE FOLDER SEED
