@@ -181,6 +181,7 @@ def augment(
     from audiossl.config import build
     from audiossl.data.augment import AugmentConfig
     from audiossl.data.augmented import augment_directory
+    from audiossl.data.manifest import Manifest
 
     tables = dict(overrides or {})
     config = build(AugmentConfig, tables.pop("augment", {}), "augment")
@@ -194,6 +195,7 @@ def augment(
         source, out, config, seed=seed, sample_rate=sample_rate, allow_commands=allow_commands
     ):
         print(line, file=sys.stderr)
+    print(f"{out}: {len(Manifest.open(out))} utterances", file=sys.stderr)
     return 0
 
 

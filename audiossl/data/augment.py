@@ -73,7 +73,9 @@ class AugmentConfig:
         if len(set(self.order)) < len(self.order) or not set(self.order) <= set(_STEPS):
             raise ValueError(f"order is {self.order}; give each of {', '.join(_STEPS)} once at the most")
         if self.noise_probability > 0 and not self.noise_dirs:
-            raise ValueError("noise_probability is not 0, but noise_dirs is empty; name a data directory of noises")
+            raise ValueError(
+                f"noise_probability is not 0, but noise_dirs is empty; name a data directory of noises, or '{OWN}', the data themselves"
+            )
         for name, ranges in (("noise_snr", self.noise_snr), ("noise_counts", self.noise_counts)):
             if self.noise_dirs and len(ranges) not in {1, len(self.noise_dirs)}:
                 raise ValueError(

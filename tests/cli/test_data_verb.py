@@ -167,6 +167,7 @@ def test_shard(data, tmp_path, capsys):
 def test_augment(data, tmp_path, capsys):
     noisy = ("--augment.noise_probability", 1, "--augment.noise_dirs", f'["{data}"]', "--augment.noise_snr", "[[5, 5]]")
     assert run("augment", data, tmp_path / "noisy", *noisy, "--sample-rate", 8000, "--seed", 1) == 0
+    assert capsys.readouterr().err == f"{tmp_path / 'noisy'}: 6 utterances\n"
     assert run("validate", tmp_path / "noisy") == 0
     capsys.readouterr()
     assert run("augment", data, tmp_path / "more", "--augment.noise_chance", 1) == 1
