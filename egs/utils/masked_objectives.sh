@@ -6,8 +6,8 @@
 #   phones                          array: two data directories with phones.ctm, to choose the layer on and to report; empty: no units
 #
 # exp/updates/<recipe> says how many updates fit into the time, measured with the first seed.
-# exp/s<seed>/<recipe> holds: ssl, the experiment; keyword, babble, speaker, units_<layer>, units_dev, units_test; said, what the last step said, and failed,
-# its last line where it failed; note, what else the table should say. What fails ends its recipe and nothing else.
+# exp/s<seed>/<recipe> holds: ssl, the experiment; keyword, babble, speaker, and pooled, what these read; units_<layer>, units_dev, units_test; said, what the
+# last step said, and failed, its last line where it failed; note, what else the table should say. What fails ends its recipe and nothing else.
 
 utils=$root/egs/utils
 all_recipes="hubert_nano wav2vec2_nano wav2vec_aug_nano ccc_wav2vec2_nano unispeech_sat_nano mert_nano vq_wav2vec_kmeans_nano vq_wav2vec_gumbel_nano
@@ -43,7 +43,7 @@ label_codes() { # SEED FOLDER: label all data with the codes of vq_wav2vec_gumbe
   [ ! -e "$2/codes/applied" ] || return 0
   attempt "$2" audiossl units fit --data "$train" --out "$2/codes" --feature codes --encoder "$exp/s$1/vq_wav2vec_gumbel_nano/ssl" --clusters 1000 \
     --overwrite || return 1
-  attempt "$2" audiossl units apply --data $(printf '%s\n' "$train" "${keyword[@]}" "${speaker[@]}" | grep -v -e ^-- -e ^0 | sort -u) \
+  attempt "$2" audiossl units apply --data $(printf '%s\n' "$train" "${keyword[@]}" "${babble[@]}" "${speaker[@]}" | grep -v -e ^-- -e ^0 | sort -u) \
     --codebook "$2/codes" --name "vq_s$1_${seconds}s" || return 1
   touch "$2/codes/applied"
 }
@@ -74,8 +74,8 @@ probe_one() { # SOURCE FOLDER SEED
     local -n places=$name
     task=${name/babble/keyword}
     if [ ${#places[@]} -gt 0 ] && [ ! -e "$2/$name/probe.json" ]; then
-      attempt "$2" audiossl probe "$1" --task $task "${places[@]}" --out "$2/$name" --cache "$2/$task/pooled" --seed "$3" --device "$device" \
-        "${probe[@]}" || return 0
+      attempt "$2" audiossl probe "$1" --task $task "${places[@]}" --out "$2/$name" --cache "$2/pooled" --seed "$3" --device "$device" \
+        --probe.seeds "[$3]" "${probe[@]}" || return 0
     fi
   done
 }
