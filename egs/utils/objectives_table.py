@@ -16,19 +16,24 @@ from audiossl.diagnostics.results import Result, machine, read_results
 
 PROBES = {"keyword": "keyword %", "babble": "keyword in babble %", "speaker": "speaker %"}
 COLUMNS = ("updates", "audio h per h", *PROBES.values(), "phone purity %", "layer")
-_SPEED = re.compile(r"audio_s_per_s (\S+)")
+_BATCHES = re.compile(r"([\d.]+) h, in (\d+) batches")
 
 
-def measured(folder: Path) -> dict[str, float | str]:
-    """What is known of one recipe with one seed, by column; `failed` is what it said where it ended early, `note` what else is to say."""
+def measured(folder: Path, seconds: float) -> dict[str, float | str]:
+    """What is known of one recipe with one seed, by column; `failed` is what it said where it ended early, `note` what else is to say.
+
+    seconds: into which its updates fit, with the machine to themselves.
+    """
     found: dict[str, float | str] = {}
     log = folder / "ssl" / "log" / "train.log"
     if log.exists():
         metrics = folder / "ssl" / "metrics.jsonl"
-        found["updates"] = len(metrics.read_text(encoding="utf-8").splitlines())
-        speeds = [float(text) for text in _SPEED.findall(log.read_text(encoding="utf-8"))]
-        if speeds:  # seconds per second are hours per hour
-            found["audio h per h"] = statistics.median(speeds)
+        updates = len(metrics.read_text(encoding="utf-8").splitlines())
+        found["updates"] = updates
+        batches = _BATCHES.search(log.read_text(encoding="utf-8"))
+        if batches:
+            hours, count = map(float, batches.groups())
+            found["audio h per h"] = 3600 * updates * hours / count / seconds
     for name, column in PROBES.items():
         rows = _results(folder / name)
         if rows:
@@ -65,7 +70,7 @@ def cell(values: list[float | str]) -> str:
     numbers = [value for value in values if not isinstance(value, str)]
     if not numbers:
         return ", ".join(dict.fromkeys(map(str, values))) or "-"
-    form = "{:.0f}" if max(numbers) >= 1000 or all(value == int(value) for value in numbers) else "{:.1f}"
+    form = "{:.0f}" if max(numbers) >= 1000 or all(isinstance(value, int) for value in numbers) else "{:.1f}"
     mean, low, high = (form.format(value) for value in (statistics.mean(numbers), min(numbers), max(numbers)))
     return mean if len(numbers) == 1 else f"{mean} ({low} to {high})"
 
@@ -85,7 +90,7 @@ def main() -> None:
     commands: dict[str, str] = {}
     for seed in map(Path, folders):
         for folder in sorted(path for path in seed.iterdir() if path.is_dir()):
-            rows[folder.name].append(measured(folder))
+            rows[folder.name].append(measured(folder, float(seconds)))
             config = folder / "ssl" / "config.toml"
             if config.exists():
                 commands.setdefault(folder.name, load_toml(config)["run"]["command"])
@@ -105,7 +110,8 @@ def main() -> None:
             "\nPhone purity: 100 units of k-means, on test, of the layer that is best on dev; of vq-wav2vec its 100 most frequent codes."
         )
     print(
-        "\nAudio h per h: the median over the log's lines of what was trained on per time.\n\nCommands (first seed):\n"
+        "\nAudio h per h: what the batches of all updates hold, over the time that these were measured to fit into.\n\n"
+        "Commands (first seed):\n"
     )
     for command in commands.values():
         print(f"    {command}")
