@@ -12,6 +12,7 @@ speaker: the first 16 characters of `client_id`.
 from __future__ import annotations
 
 import csv
+import io
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -53,8 +54,6 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
 
 def fake(root: Path) -> None:
     """Write a tiny imitation: Spanish and Chinese, with sentences that are left out."""
-    import soundfile
-
     rng = np.random.default_rng(0)
     sentences = {
         "es": (
@@ -71,11 +70,21 @@ def fake(root: Path) -> None:
             lines = ["client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccent\tlocale\tsegment"]
             for number, (sentence, accent) in enumerate(rows):
                 name = f"common_voice_{language}_{part}{number}.mp3"
-                tone = 0.1 * rng.standard_normal(24_000)
-                soundfile.write(root / language / "clips" / name, tone, 48_000, format="MP3")
+                _write_clip(root / language / "clips" / name, 0.1 * rng.standard_normal(24_000))
                 speaker = f"{number:02x}{len(part):02x}" * 32
                 lines.append(f"{speaker}\t{name}\t{sentence}\t2\t0\t\t\t{accent}\t{language}\t")
             (root / language / f"{part}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_clip(path: Path, waveform: np.ndarray) -> None:
+    """Write (sample,) floats at 48 kHz as the corpus has them: a tag, and no first frame that says how many follow."""
+    import soundfile
+
+    stream = io.BytesIO()
+    soundfile.write(stream, waveform, 48_000, format="MP3")
+    encoded = stream.getvalue()
+    tag = b"ID3\4\0\0\0\0\0\x20" + bytes(32)
+    path.write_bytes(tag + encoded[encoded.index(encoded[:2], 2) :])
 
 
 def _utterances(folder: Path, part: str, language: str, accent: str) -> Iterator[CorpusUtterance]:

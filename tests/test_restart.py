@@ -80,7 +80,12 @@ def press_control_c(process):
     os.killpg(process.pid, signal.SIGINT)
 
 
-@pytest.mark.parametrize(("stop", "expected"), [(terminate, 143), (press_control_c, 130)])
+def terminate_group(process):
+    """As `timeout`, systemd and Slurm do it."""
+    os.killpg(process.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("stop", "expected"), [(terminate, 143), (press_control_c, 130), (terminate_group, 143)])
 def test_stopped_run_saves_and_goes_on(words, tmp_path, stop, expected):
     out, two = tmp_path / "e", ["--data.num_workers", "2"]
     process = start(
@@ -100,6 +105,8 @@ def test_stopped_run_saves_and_goes_on(words, tmp_path, stop, expected):
     assert status == expected, err
     assert err.splitlines()[-1].endswith("a checkpoint is saved; continue with --resume")
     assert "Traceback" not in err
+    with pytest.raises(ProcessLookupError):  # no worker is left
+        os.killpg(process.pid, 0)
     [checkpoint] = list_checkpoints(out)
     step = int(checkpoint.name.removeprefix("step_"))
     assert losses(out)[-1][0] == step

@@ -32,7 +32,11 @@ class Full:
         self.config = config
 
     def insert(self, encoder: SSLEncoder) -> None:
-        """Make the parameters trainable; it adds none."""
+        """Make the parameters trainable; it adds none. ValueError where the frontend should train and the encoder gives it no gradient."""
+        if not self.config.freeze_frontend and getattr(encoder, "feature_grad_mult", 1.0) == 0:
+            raise ValueError(
+                "adapter.freeze_frontend: false, but encoder.feature_grad_mult is 0, which freezes the frontend; set that to 1, or leave this out"
+            )
         encoder.requires_grad_(requires_grad=True)
         for name, module in encoder.named_children():
             if name == "frontend":

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from audiossl.cli._device import chosen_device
 from audiossl.cli.main import MisuseError
-from audiossl.files import require_same, whole_file
+from audiossl.files import require_new, require_same, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +58,8 @@ def main(
     if strange is not None:
         raise MisuseError(f"--{strange}: unknown table; did you mean 'search'?")
     config = build(SearchConfig, (overrides or {}).get("search", {}), "search")
+    if out is not None:
+        require_new(out, overwrite=True)  # the same lines may be there
     files = _files(recordings)
     module, _ = load_finetuned(model)
     if not hasattr(module.task, "embed_words"):
@@ -65,18 +67,21 @@ def main(
     chosen = chosen_device(device)
     module.to(chosen)
     symbols = _symbols(words, module.task, lexicon)
-    hits = search(module.encoder, module.task, symbols, files, config, device=chosen)
+    bad: list[str] = []
+    hits = search(module.encoder, module.task, symbols, files, config, device=chosen, on_bad=bad.append)
     lines = [f"{hit.score:.3f} {hit.word} {hit.start:.2f} {hit.end:.2f} {hit.recording}" for hit in hits]
+    print(json_module.dumps([hit._asdict() for hit in hits]) if json else "\n".join(lines))
     if out is not None:
         with whole_file(out) as partial:
             partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             if not overwrite:
                 require_same(out, partial)
-    print(json_module.dumps([hit._asdict() for hit in hits]) if json else "\n".join(lines))
     silent = [word for word in symbols if all(hit.word != word for hit in hits)]
     if silent:
         print(f"audiossl: not heard above {config.threshold:g}: {' '.join(silent)}", file=sys.stderr)
-    return 0
+    for line in bad:
+        print(f"audiossl: {line}", file=sys.stderr)
+    return 1 if bad else 0
 
 
 def _files(recordings: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from audiossl.data.audio import AudioError, audio_info
-from audiossl.data.kaldi import write_table
+from audiossl.data.kaldi import check_row, write_table
 from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
 from audiossl.data.whole import FileList
@@ -69,15 +69,18 @@ def main(
     _check_places(paths, out, overwrite=overwrite)
     decoding = _Decoding(beam, lm, lexicon, lm_weight, word_score)
     config = LoaderConfig(batch_seconds=batch_seconds, num_workers=num_workers)
+    files = [path for path in paths if not path.is_dir()]
+    manifests = [Manifest.open(path, allow_commands=allow_commands) for path in paths if path.is_dir()]
+    _check_ids(files, manifests, out)
     with join_world(device) as world:
         module, tables = load_finetuned(experiment)
         _require_text(module.task, experiment, tables["task"]["name"])
         decoding.prepare(module.task, experiment)
         module.to(world.device)
-        found = _transcribe(module, experiment, paths, config, allow_commands=allow_commands)
+        found = _transcribe(module, experiment, files, manifests, config)
+    _show(found, json=json)
     if out is not None:
         write_table(out, found.texts.items())
-    _show(found, json=json)
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     _keep(experiment, found, decoding, seed=tables["train"]["seed"], parameters=trained)
     return 1 if found.bad else 0
@@ -85,10 +88,14 @@ def main(
 
 @dataclass(frozen=True)
 class _Found:
-    """Texts by utterance, scores by data directory, and what is wrong with the recordings that cannot be used, a line each."""
+    """Texts by utterance, scores by data directory, and recordings that each of those left out.
+
+    bad: what is wrong with recordings that cannot be used and with directories that cannot be scored, a line each.
+    """
 
     texts: dict[str, str] = field(default_factory=dict)
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)
 
     def note(self, utterance: str, message: str) -> None:
@@ -104,6 +111,25 @@ def _check_places(paths: tuple[Path, ...], out: Path | None, *, overwrite: bool)
             raise ValueError(f"{path}: no such file or directory; give audio files or data directories")
     if out is not None:
         require_new(out, overwrite=overwrite)
+
+
+def _check_ids(files: list[Path], manifests: list[Manifest], out: Path | None) -> None:
+    """Raise ValueError where `out` could not hold an id, or where two places have one, whose lines nobody could tell apart."""
+    for path in files if out is not None else ():
+        try:
+            check_row(path, str(path), "")
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: its path is its id in --out, which must be UTF-8 without white space; rename it, or leave out --out"
+            ) from error
+    seen = {str(path) for path in files}
+    for manifest in manifests:
+        double = next((name for name in manifest.ids if name in seen), None)
+        if double is not None:
+            raise ValueError(
+                f"{manifest.path}: has an utterance {double!r}, as another path has; transcribe them one after the other"
+            )
+        seen.update(manifest.ids)
 
 
 def _require_text(task: Any, experiment: str, name: str) -> None:
@@ -180,15 +206,19 @@ class _Decoding:
 
 
 def _transcribe(
-    module: FineTune, experiment: str, paths: tuple[Path, ...], config: LoaderConfig, *, allow_commands: bool
+    module: FineTune, experiment: str, files: list[Path], manifests: list[Manifest], config: LoaderConfig
 ) -> _Found:
     """Read audio files, then data directories, and score those that have the reference."""
+    from audiossl.contracts import read_by
+    from audiossl.units.reading import check_readable
+
+    for manifest in manifests:
+        check_readable(manifest, read_by(module.encoder), experiment, log=_say)
     found = _Found()
-    files = [path for path in paths if not path.is_dir()]
     if files:
         _read_files(module, experiment, files, config, found)
-    for directory in (path for path in paths if path.is_dir()):
-        _read_directory(module, experiment, Manifest.open(directory, allow_commands=allow_commands), config, found)
+    for manifest in manifests:
+        _read_directory(module, manifest, config, found)
     return found
 
 
@@ -208,22 +238,25 @@ def _read_files(module: FineTune, experiment: str, files: list[Path], config: Lo
     recordings, reads = FileList(tuple(sound)), read_by(module.encoder)
     if reads is not None and sound:
         stream = StreamConfig(config.batch_seconds, config.num_workers, max_bad_fraction=1.0)
-        recordings = with_units(recordings, reads, experiment, stream, log=found.bad.append)
+        device = str(next(module.parameters()).device)
+        recordings = with_units(recordings, reads, experiment, stream, device=device, log=found.bad.append)
     if len(recordings):
         found.texts.update(predict_all(module, recordings, config, on_bad=found.note))
 
 
-def _read_directory(module: FineTune, experiment: str, manifest: Manifest, config: LoaderConfig, found: _Found) -> None:
-    from audiossl.contracts import read_by
+def _read_directory(module: FineTune, manifest: Manifest, config: LoaderConfig, found: _Found) -> None:
     from audiossl.train.run_finetune import predict_all
-    from audiossl.units.reading import check_readable
 
-    check_readable(manifest, read_by(module.encoder), experiment, log=_say)
+    before = len(found.bad)
     own = dict(sorted(predict_all(module, manifest, config, on_bad=found.note)))
     found.texts.update(own)
+    found.left_out[str(manifest.path)] = len(found.bad) - before
     # Where nothing was read `bad` says what each recording lacks.
     if own and all((manifest.path / name).is_file() for name in module.task.needs):
-        found.scores[str(manifest.path)] = module.task.evaluate(own, manifest)
+        try:
+            found.scores[str(manifest.path)] = module.task.evaluate(own, manifest)
+        except ValueError as error:
+            found.bad.append(f"{manifest.path}: is not scored: {error}")
 
 
 def _show(found: _Found, *, json: bool) -> None:
@@ -247,7 +280,7 @@ def _keep(experiment: str, found: _Found, decoding: _Decoding, *, seed: int, par
                 shown = name.upper() if name in {"wer", "cer"} else name
                 add_result(
                     folder, f"{shown} {Path(place).resolve().name}{decoding.label}", value, "%",
-                    seed=seed, data=place, left_out=len(found.bad), parameters=parameters, **_spent(folder), **decoding.row(),
+                    seed=seed, data=place, left_out=found.left_out[place], parameters=parameters, **_spent(folder), **decoding.row(),
                 )  # fmt: skip
     except OSError as error:
         _say(f"audiossl: {folder}: the scores are not kept: {error.strerror}")

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from audiossl.cli._device import chosen_device
 from audiossl.files import require_folder
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def fit(
     batch_seconds: float = 100.0,
     num_workers: int = 2,
     max_bad_fraction: float = 0.01,
-    device: str = "",
+    device: str = "auto",
     overwrite: bool = False,
     allow_commands: bool = False,
     json: bool = False,
@@ -59,7 +60,7 @@ def fit(
         batch_seconds: seconds of audio read at a time.
         num_workers: processes that read audio.
         max_bad_fraction: share of the recordings that may be unusable; they are named and left out.
-        device: where the encoder runs; unset, the GPU if there is one.
+        device: where the encoder runs: auto, cpu, cuda or cuda:N.
         overwrite: replace a codebook that is already in `out`.
         allow_commands: run the programs that wav.scp names.
         json: print what was fitted as JSON.
@@ -77,7 +78,8 @@ def fit(
         _log("warning: --layer is 0: the input of the encoder's first block is clustered")
     config = FitConfig(clusters, fraction, max_frames, iterations, redo, seed, codebooks)
     manifest = Manifest.open(data, allow_commands=allow_commands)
-    features = make_features(feature or ("encoder" if encoder else "mfcc"), encoder, layer, device=device)
+    chosen = chosen_device(device)
+    features = make_features(feature or ("encoder" if encoder else "mfcc"), encoder, layer, device=chosen)
     codebook = fit_codebook(
         manifest, features, config, StreamConfig(batch_seconds, num_workers, max_bad_fraction), log=_log
     )
@@ -97,7 +99,7 @@ def apply(
     batch_seconds: float = 100.0,
     num_workers: int = 2,
     max_bad_fraction: float = 0.01,
-    device: str = "",
+    device: str = "auto",
     overwrite: bool = False,
     allow_commands: bool = False,
     json: bool = False,
@@ -115,7 +117,7 @@ def apply(
         batch_seconds: seconds of audio read at a time.
         num_workers: processes that read audio.
         max_bad_fraction: share of the recordings that may be unusable; they are named and left out.
-        device: where the encoder runs; unset, the GPU if there is one.
+        device: where the encoder runs: auto, cpu, cuda or cuda:N.
         overwrite: replace labels NAME of another codebook.
         allow_commands: run the programs that wav.scp names.
         json: print what was written as JSON.
@@ -133,7 +135,7 @@ def apply(
     if not overwrite:
         for folder in data:
             _refuse_others(folder, names, book.hash)
-    features = make_features(book.card.feature, book.card.encoder, book.card.layer, device=device)
+    features = make_features(book.card.feature, book.card.encoder, book.card.layer, device=chosen_device(device))
     for manifest in manifests:
         stream = StreamConfig(batch_seconds, num_workers, max_bad_fraction)
         card = apply_codebook(manifest, book, features, name, stream, log=_log)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiossl.data import kaldi
+from audiossl.data.audio import OVERSHOOT
 from audiossl.data.lines import Fault, parse_phone, parse_trial, says_target, scan
 from audiossl.data.turns import parse_turns
 
@@ -17,16 +18,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DURATION_TOLERANCE = 0.05
-"""Seconds by which `utt2dur` or an alignment may differ from the audio: both are often rounded to hundredths or frames."""
+"""Seconds by which an alignment may be longer than the audio, and `utt2dur` shorter: both are often rounded to hundredths or frames."""
 
-LABEL_TOLERANCE = 3.0
-"""Labels that may be missing or too many: a 25 ms window at a 10 ms hop ends up to 2.5 labels early, and rounded durations
-add half of one."""
+LABEL_TOLERANCE = 3.9
+"""Labels that may be missing or too many: a 29 ms window at a 10 ms hop ends up to 2.9 labels early, and durations that are
+too long by what reading forgives add one."""
 
 LABEL_SHARE = 0.01
 """The same as a share of the utterance, where that is more: durations of compressed audio are not exact."""
 
 AGAIN = "run `audiossl units apply` again"
+
+
+def duration_fits(listed: float, true: float) -> bool:
+    """Whether `utt2dur` may say `listed` of an utterance of `true` seconds: what reads up to there must find sound."""
+    return -DURATION_TOLERANCE <= listed - true <= OVERSHOOT + 1e-6
 
 
 def labels_fit(count: Any, duration: Any, rate: float) -> Any:

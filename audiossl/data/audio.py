@@ -3,12 +3,14 @@
 Whatever comes in - WAV, FLAC, Ogg Vorbis or Opus, MP3, NIST SPHERE; any rate; any number of channels - comes out as mono
 float32 at the wanted rate. A recording that cannot be used is an `AudioError`: one line with the file, what is wrong and a
 cure. libsndfile silently shortens a WAV whose data end early; here the header's promise is held against what is there. An
-Ogg stream does not say how long it should be, so one that was cut at a page boundary passes.
+Ogg stream, or an MP3 that was written into a pipe, does not say how long it should be, so one that was cut at a page or
+frame boundary passes.
 """
 
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import re
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiossl.data.mp3 import with_length
 from audiossl.files import whole_file
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ SUFFIXES = frozenset(
 OVERSHOOT = 0.01
 """Seconds by which a segment may pass the end of its recording: times are often rounded to hundredths."""
 
+# Frames of an MP3 borrow bits of those before, and a decoder that sought gives silence or noise until it has some.
+_RUN_UP = 1 << 15  # samples
 _STREAMED = 0x7FFF0000  # programs that write a WAV into a pipe put a length from here up in its header
 _UNKNOWN_LENGTH = 1 << 40  # libsndfile's answer for a FLAC stream without a length is near 2**63
 _PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -141,7 +146,11 @@ def _opened(path: Path | str) -> Iterator[Any]:
         with soundfile.SoundFile(descriptor, closefd=False) as sound:
             if sound.format == "NIST":
                 _check_nist(os.pread(descriptor, 1024, 0), sound, str(path))
-            yield sound
+            if sound.format == "MP3":
+                with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as stream, _measured(sound, stream) as measured:
+                    yield measured
+            else:
+                yield sound
     except soundfile.LibsndfileError as error:
         raise _undecodable(str(path), os.fstat(descriptor).st_size, error) from error
     finally:
@@ -156,9 +165,23 @@ def _decoding(encoded: bytes, name: str) -> Iterator[Any]:
         with soundfile.SoundFile(io.BytesIO(encoded)) as sound:
             if sound.format == "NIST":
                 _check_nist(encoded[:1024], sound, name)
-            yield sound
+            with _measured(sound, encoded) as measured:
+                yield measured
     except soundfile.LibsndfileError as error:
         raise _undecodable(name, len(encoded), error) from error
+
+
+@contextmanager
+def _measured(sound: Any, encoded: bytes | mmap.mmap) -> Iterator[Any]:
+    """The same recording, but with its true length where libsndfile guesses that of an MP3."""
+    import soundfile
+
+    stream = with_length(encoded) if sound.format == "MP3" else None
+    if stream is None:
+        yield sound
+        return
+    with soundfile.SoundFile(io.BytesIO(stream)) as measured:
+        yield measured
 
 
 def _undecodable(name: str, size: int, error: Exception) -> AudioError:
@@ -202,9 +225,10 @@ def _read(
 ) -> np.ndarray:
     info = _info(sound, name)
     first, count = _part(info, name, start, duration)
-    if first:
-        sound.seek(first)
-    samples = _decode(sound, count)
+    begin = max(0, first - _RUN_UP) if sound.format == "MP3" else first
+    if begin:
+        sound.seek(begin)
+    samples = _decode(sound, first - begin + count)[first - begin :]
     if len(samples) < count:
         raise _cut_short(name, f"{first + len(samples)} of {info.num_samples} samples can be decoded")
     waveform = _mono(samples, name, channel)
@@ -243,7 +267,7 @@ def _part(info: AudioInfo, name: str, start: float, duration: float | None) -> t
         asked = "the end" if duration is None else f"{start + duration:g} s"
         raise PartError(
             f"{name}: {start:g} s to {asked} is asked for, but it ends at {info.duration:g} s; correct the segment "
-            "or restore the recording"
+            "or utt2dur, or restore the recording"
         )
     last = min(last, total)
     if last <= first:

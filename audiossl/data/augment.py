@@ -6,6 +6,7 @@ like any other; of a noise only the piece that is added is decoded, however long
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from audiossl.data.audio import AudioError
 from audiossl.data.manifest import Manifest
 from audiossl.data.rooms import impulse_response, random_room
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
     Waveform: TypeAlias = NDArray[np.float32]
 
+_LOG = logging.getLogger(__name__)
+
+_TRIES = 10  # recordings that are drawn, one after the other, before a directory of noises counts as one without
 _ROOM_STREAM = 1979  # keeps the rooms' random numbers apart from all others
 _ROWS = 4  # blocks of a convolution and its response come in fours: scipy transforms so many at once where processors have wide registers
 _STEP = 1 << 13  # samples of a block at the least; long transforms leave the cache, short ones are mostly tail
@@ -116,21 +121,26 @@ class Noises:
     def __init__(self, dirs: Sequence[Path], own: Source | None = None) -> None:
         self._dirs = [own if own is not None and path == OWN else _opened(path) for path in dirs]
         self._seconds = [noises.durations for noises in self._dirs]  # here, and not in every worker
+        self._unusable: set[str] = set()
 
     def draw(
         self, samples: int, rng: np.random.Generator, sample_rate: int, counts: Sequence[tuple[int, int]] = ((1, 1),)
     ) -> tuple[int, Waveform]:
         """Return the number of the directory that was drawn, and the sum of some of its recordings: (samples,) float32, not silent.
 
-        counts: how many, uniform; one range for all directories or one for each.
+        counts: how many, uniform; one range for all directories or one for each. ValueError where none of several recordings can be used.
         """
         kind = int(rng.integers(len(self._dirs)))
         low, high = counts[kind % len(counts)]
         chosen = rng.integers(len(self._seconds[kind]), size=int(rng.integers(low, high + 1)))
         noise = np.zeros(samples, dtype=np.float32)
+
+        def read(index: int) -> Waveform:
+            audio = partial(self._dirs[kind].audio, index, sample_rate=sample_rate)
+            return _excerpt(audio, float(self._seconds[kind][index]), samples, sample_rate, rng)
+
         for index in chosen.tolist():
-            read = partial(self._dirs[kind].audio, index, sample_rate=sample_rate)
-            noise += _excerpt(read, float(self._seconds[kind][index]), samples, sample_rate, rng)
+            noise += _usable(self._dirs[kind], read, index, rng, self._unusable)
         return kind, noise
 
 
@@ -141,6 +151,7 @@ class Augmenter:
         self.config = config
         self._noises = Noises(config.noise_dirs if config.noise_probability > 0 else (), own)
         self._responses = _opened(config.reverb_dir) if config.reverb_probability > 0 and config.reverb_dir else None
+        self._unusable: set[str] = set()
 
     def __call__(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
         """Augment (sample,) floats at `sample_rate` Hz: (sample,) float32, as long as before unless the speed changed.
@@ -170,7 +181,11 @@ class Augmenter:
 
     def _reverb(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
         if self._responses is not None:
-            response = self._responses.audio(int(rng.integers(len(self._responses))), sample_rate=sample_rate)
+            read, index = (
+                partial(self._responses.audio, sample_rate=sample_rate),
+                int(rng.integers(len(self._responses))),
+            )
+            response = _usable(self._responses, read, index, rng, self._unusable)
         else:
             response = _simulated(int(rng.integers(self.config.num_rooms)), self.config.rt60, sample_rate)
         return reverberate(waveform, response)
@@ -253,6 +268,27 @@ def _opened(path: Path) -> Manifest:
     if len(manifest) == 0:
         raise ValueError(f"{path}: holds no recordings to augment with; prepare it again")
     return manifest
+
+
+def _usable(
+    source: Source, read: Callable[[int], Waveform], index: int, rng: np.random.Generator, unusable: set[str]
+) -> Waveform:
+    """Return what `read` makes of recording `index` or, where that cannot be used, of others that are drawn instead.
+
+    unusable: names of those that the log was told of; each is read again when it is drawn, so that draws do not depend on what came before.
+    """
+    for _ in range(_TRIES):
+        try:
+            return read(index)
+        except AudioError as error:
+            name = source.ids[index]
+            if name not in unusable:
+                _LOG.warning("%s: %s is not augmented with: %s", source.path, name, error)
+            unusable.add(name)
+            index = int(rng.integers(len(source.ids)))
+    raise ValueError(
+        f"{source.path}: none of {_TRIES} recordings that were drawn to augment with can be used; run `audiossl data fix {source.path}`"
+    )
 
 
 def _excerpt(

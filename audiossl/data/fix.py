@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiossl.data import kaldi
-from audiossl.data.alignments import DURATION_TOLERANCE
+from audiossl.data.alignments import duration_fits
 from audiossl.data.audio import OVERSHOOT, AudioError
 from audiossl.data.lines import Line, file_fault, parse_phone, parse_trial, scan, value_fault
 from audiossl.data.manifest import Manifest
@@ -213,7 +213,7 @@ class _Fix:
             _, start, end, _ = self.segments.get(utterance, ("", 0.0, None, None))
             length = self.lengths[utterance] if end is None else end - start
             said = listed.get(utterance)
-            if said is not None and (length is None or abs(float(said) - length) <= DURATION_TOLERANCE):
+            if said is not None and (length is None or duration_fits(float(said), length)):
                 rows.append((utterance, said))
             elif length is not None:
                 rows.append((utterance, kaldi.seconds(length)))

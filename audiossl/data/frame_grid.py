@@ -40,6 +40,10 @@ class FrameGrid:
         """Frames of a waveform of `samples` samples."""
         return max(0, (samples - self.first) // self.stride + 1)
 
+    def samples_of(self, frames: int) -> int:
+        """Fewest samples that give so many frames."""
+        return self.first + (frames - 1) * self.stride
+
     def align(self, labels: NDArray[np.int64], *, start: int, num_samples: int, label_rate: float) -> NDArray[np.int64]:
         """Labels of the frames of a crop that begins at sample `start`: (frame,), -1 where the labels have run out.
 

@@ -7,6 +7,7 @@ again, and nothing but the batch number needs saving.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ def make_loader(
     `batch_views` are used; workers are forked where the system can, so nothing is copied. A batch holds tensors, lists of
     strings, `utt_ids`, and `bad`: a list of (utterance id, message) for those that were left out because a ValueError was raised
     on the way to their views; a batch that has nothing else left is `{"bad": [...], "utt_ids": []}`. ValueError, before the
-    first batch, for a missing column and for changed speed together with `units/`.
+    first batch, for a missing column and for changed speed together with `units/`, or with any column of a `module` that is `aligned`.
     """
     from torch import Generator
     from torch.utils.data import DataLoader
@@ -185,10 +186,11 @@ class BatchMaker:
         seed: int,
         shuffle: bool = True,
     ) -> None:
-        units = [name for name in module.needs if name.startswith("units/")]
-        if units and config.augment and not config.augment.keeps_time:
+        whole = getattr(module, "aligned", False)
+        aligned = [name for name in module.needs if whole or name.startswith("units/")]
+        if aligned and config.augment and not config.augment.keeps_time:
             raise ValueError(
-                f"augment.speed_probability is {config.augment.speed_probability}, but the labels of {units[0]} are aligned with"
+                f"augment.speed_probability is {config.augment.speed_probability}, but what {aligned[0]} says is aligned with"
                 " the unchanged recordings; set it to 0"
             )
         self.sampler = make_sampler(manifest, config, seed=seed, shuffle=shuffle)
@@ -311,14 +313,27 @@ def usable(batches: Iterable[Batch], bad: BadRecordings, log: Callable[[str], No
 
 
 def worker_init(worker: int) -> None:
-    """Give a worker one thread: there are as many workers as cores to spare, and threads of threads only queue."""
+    """Give a worker one thread: there are as many workers as cores to spare, and threads of threads only queue. See `_outlive_a_signal`."""
     import torch
 
     del worker
+    _outlive_a_signal()
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # for what is imported from now on
     if "faiss" in sys.modules:
         sys.modules["faiss"].omp_set_num_threads(1)
+
+
+def _outlive_a_signal() -> None:
+    """Work on after a first SIGTERM, for it is sent to whole groups of processes, and the main one still wants its batch; a second one ends."""
+    parent, caught = os.getppid(), [0]
+
+    def note(number: int, _frame: Any) -> None:
+        if caught[0] or os.getppid() != parent:
+            os._exit(0)
+        caught[0] = number
+
+    signal.signal(signal.SIGTERM, note)
 
 
 def _named(fault: tuple[str, str]) -> str:

@@ -5,11 +5,12 @@ Ids and the small tables are held (about 300 bytes per utterance); transcripts, 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from audiossl.data import kaldi
-from audiossl.data.alignments import AGAIN, DURATION_TOLERANCE, phone_faults, trial_faults, turn_faults, unit_faults
+from audiossl.data.alignments import AGAIN, duration_fits, phone_faults, trial_faults, turn_faults, unit_faults
 from audiossl.data.audio import OVERSHOOT, AudioError, AudioInfo, PartError, audio_info
 from audiossl.data.lines import EMPTY_LINE, Fault, absence, file_fault, scan, value_fault
 from audiossl.data.manifest import Manifest
@@ -294,7 +295,7 @@ class _Check:
             if true is None:
                 if utterance in self.durations and listed > 0.0:
                     self.durations[utterance] = listed  # of a program's output, which is not run for this
-            elif abs(listed - true) > DURATION_TOLERANCE:
+            elif not (math.isnan(listed) or duration_fits(listed, true)):
                 yield Fault(
                     path, line, f"{utterance!r} is said to last {value} s, but lasts {kaldi.seconds(true)} s", self.fix
                 )

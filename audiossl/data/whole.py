@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 class WholeUtterances:
     """Views for the loader: the waveform alone, or the units that an encoder `reads` instead.
 
-    min_samples: fewer than that give no frame, and make the utterance a bad one.
+    min_samples: fewer than that do not give `min_frames` frames, and make the utterance a bad one.
     """
 
     min_samples: int
     reads: UnitsInput | None = None
+    min_frames: int = 1
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -38,17 +39,19 @@ class WholeUtterances:
     def views(self, utterance: Utterance, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002 - the loader's contract
         """Return the waveform, or what stands for it."""
         signal = utterance.signal(self.reads)
-        samples = len(signal)
-        if samples < self.min_samples:
-            raise ValueError(
-                f"{samples / utterance.sample_rate:.3f} s is too short for one frame "
-                f"({self.min_samples / utterance.sample_rate:.3f} s); leave it out"
-            )
+        require_frames(len(signal), self.min_samples, self.min_frames, rate=utterance.sample_rate)
         return {"waveform": signal}
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the loader's contract
         """Return the batch as it is."""
         return batch
+
+
+def require_frames(samples: int, min_samples: int, min_frames: int, *, rate: int) -> None:
+    """Raise ValueError for fewer samples than `min_frames` frames need. rate: samples per second."""
+    if samples < min_samples:
+        frames = "one frame" if min_frames == 1 else f"{min_frames} frames"
+        raise ValueError(f"{samples / rate:.3f} s is too short for {frames} ({min_samples / rate:.3f} s); leave it out")
 
 
 def one_epoch(
@@ -58,10 +61,15 @@ def one_epoch(
 
     first: number of the batch to begin with. label: what the progress display calls this pass; "" shows none.
     """
-    whole = replace(config, min_duration=0.0, max_duration=None, augment=None)
+    whole = as_whole(config)
     numbers = range(first, make_sampler(source, whole, seed=0, shuffle=False).batches_per_epoch(0))
     batches = make_loader(source, module, whole, sample_rate=sample_rate, seed=0, positions=numbers, shuffle=False)
     return progress(batches, len(numbers), label) if label else batches
+
+
+def as_whole(config: LoaderConfig) -> LoaderConfig:
+    """Return how `one_epoch` makes batches: nothing is left out or augmented."""
+    return replace(config, min_duration=0.0, max_duration=None, augment=None)
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class FileList:
     def __len__(self) -> int:
         return len(self.files)
 
-    @property
+    @cached_property
     def ids(self) -> Sequence[str]:
         """Paths as given."""
         return [str(file) for file in self.files]

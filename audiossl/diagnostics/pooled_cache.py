@@ -2,7 +2,8 @@
 
 The heads of utterance-level probes are affine in time, so that they lose nothing by starting from the mean over frames; thousands of
 probe steps then cost one upstream pass. A cache is `features.npy` (utterance, layer, dim) float32 with `features.json`; it is
-used again as long as encoder and data directory are the same, and an interrupted pass goes on where it stopped.
+used again as long as encoder and data directory are the same, and an interrupted pass goes on where it stopped. Of processes that want
+the same cache one computes it while the others wait.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from audiossl.data.json_files import read_json, write_json
+from audiossl.diagnostics.results import locked
 from audiossl.nn.pooling import mean_over_frames
 
 if TYPE_CHECKING:
@@ -66,7 +68,6 @@ def pooled_features(
     """
     data = data_digest(manifest, (*AUDIO_TABLES, *source.reader.needs))
     facts = {
-        "source": source.name,
         "source_digest": source.digest,
         "data_digest": data,
         "utterances": len(manifest),
@@ -76,9 +77,11 @@ def pooled_features(
     place = folder / f"{manifest.path.name}-{data[:8]}-{source.digest[:8]}{'-deviations' if config.deviations else ''}"
     path = place / "features.npy"
     forwards = 0
-    if not (path.is_file() and _reusable(place / "features.json", facts)):
+    if not _reusable(place, facts):
         place.mkdir(parents=True, exist_ok=True)
-        forwards = _compute(manifest, source, place, facts, config, log)
+        with locked(place):
+            if not _reusable(place, facts):  # another process may have made it meanwhile
+                forwards = _compute(manifest, source, place, facts, config, log)
     features = np.load(path, mmap_mode="r")
     return PooledFeatures(path, features, ~np.isnan(features[:, 0, 0]), forwards)
 
@@ -139,7 +142,7 @@ def _compute(
     del features
     # The description goes last: where it stands, the array is whole.
     partial.replace(place / "features.npy")
-    write_json(place / "features.json", {**facts, "bad": list(bad.messages.items())})
+    write_json(place / "features.json", {"source": source.name, **facts, "bad": list(bad.messages.items())})
     journal.unlink(missing_ok=True)
     return forwards
 
@@ -185,8 +188,9 @@ def _pool(source: FeatureSource, batch: Batch, config: CacheConfig) -> np.ndarra
     return pooled.float().cpu().numpy()
 
 
-def _reusable(path: Path, facts: dict[str, Any]) -> bool:
-    if not path.is_file():
+def _reusable(place: Path, facts: dict[str, Any]) -> bool:
+    card = place / "features.json"
+    if not (card.is_file() and (place / "features.npy").is_file()):
         return False
-    found = read_json(path)
+    found = read_json(card)
     return all(found.get(key) == value for key, value in facts.items())

@@ -64,7 +64,7 @@ def add_result(
     result = Result(name, float(value), unit, **known, more=context)
     path = _file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.parent):
+    with locked(path.parent):
         rows = read_results(path) if path.exists() else []
         kept = [_row(row) for row in rows if same is None or not _same(row, result, same)]
         write_json(path, [*kept, _row(result)])
@@ -140,11 +140,12 @@ def _file(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder itself: no lock file is left behind, and a killed process holds nothing."""
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder itself, once other processes let it go: no lock file is left behind, and a killed process holds nothing."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a loader's workers may have the descriptor too
         os.close(descriptor)

@@ -61,6 +61,10 @@ class FeatureSource:
     extract: Callable[[Tensor, Tensor], EncoderOutput]
     reads: UnitsInput | None = None
 
+    def samples_of(self, frames: int) -> int:
+        """About the fewest samples that give so many frames."""
+        return self.min_samples + (frames - 1) * self.stride
+
     @property
     def reader(self) -> WholeUtterances:
         """What the loader's workers do for it."""

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from audiossl.contracts import EncoderOutput
-from audiossl.data.audio import audio_info, read_audio
+from audiossl.data.audio import AudioError, audio_info, read_audio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -70,28 +70,31 @@ def search(
     config: SearchConfig,
     *,
     device: str = "cpu",
+    on_bad: Callable[[str], None],
 ) -> list[Hit]:
     """Search recordings for words, given with their symbols; the best hits first, those of a word in one recording apart from one another.
 
-    task: `tasks.word_embedding`, in eval mode like the encoder.
+    task: `tasks.word_embedding`, in eval mode like the encoder. on_bad: called with the fault of each recording that cannot be read; the others are searched.
     """
     queries = task.embed_words(list(words.values()))
-    hits: list[Hit] = []
+    best: dict[str, list[Hit]] = {word: [] for word in words}
     for path in recordings:
-        parts = list(_pieces(encoder, task, queries, path, config, device))
-        found = Found(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True))) if parts else None
-        if found is not None:
-            hits += (hit for number, word in enumerate(words) for hit in _apart(found, number, word, path, config))
-    hits.sort(key=lambda hit: (-hit.score, hit.recording, hit.start, hit.word))
-    if not config.top:
-        return hits
-    left = dict.fromkeys(words, config.top)
-    kept = []
-    for hit in hits:
-        if left[hit.word]:
-            left[hit.word] -= 1
-            kept.append(hit)
-    return kept
+        try:
+            parts = list(_pieces(encoder, task, queries, path, config, device))
+        except AudioError as error:
+            on_bad(str(error))
+            continue
+        if not parts:
+            continue
+        found = Found(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        for number, word in enumerate(words):
+            hits = sorted([*best[word], *_apart(found, number, word, path, config)], key=_rank)
+            best[word] = hits[: config.top or None]
+    return sorted((hit for hits in best.values() for hit in hits), key=_rank)
+
+
+def _rank(hit: Hit) -> tuple[float, str, float, str]:
+    return -hit.score, hit.recording, hit.start, hit.word
 
 
 def _pieces(

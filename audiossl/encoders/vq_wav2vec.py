@@ -136,7 +136,9 @@ class VQWav2Vec(nn.Module):
         z, frames = self.features(waveform, lengths)
         return self.quantise(z, frames).codes, frames
 
-    def forward(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
-        """waveform: (batch, sample) in [-1, 1]; lengths: (batch,), valid samples."""
+    def forward(self, waveform: Tensor, lengths: Tensor, *, num_layers: int | None = None) -> EncoderOutput:
+        """waveform: (batch, sample) in [-1, 1]; lengths: (batch,), valid samples. num_layers: 0 stops before the quantiser."""
         z, frames = self.features(waveform, lengths)
+        if num_layers == 0:
+            return EncoderOutput([z], frames)
         return EncoderOutput([z, self.aggregate(self.quantise(z, frames).q, frames)], frames)

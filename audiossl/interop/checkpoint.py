@@ -126,8 +126,14 @@ def restore(checkpoint: Path, module: nn.Module, optimizer: Optimizer) -> dict[s
 
 def best_step(experiment: Path) -> int | None:
     """Step that scored best on the development data, if that was measured."""
+    return best_mark(experiment).get("step")
+
+
+def best_mark(experiment: Path) -> dict[str, Any]:
+    """Return what `mark_best` wrote: `step` and its scores; nothing where none was measured."""
     path = experiment / "best.json"
-    return int(json.loads(path.read_text())["step"]) if path.is_file() else None
+    mark: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return mark
 
 
 def mark_best(experiment: Path, step: int, score: Mapping[str, Any]) -> None:

@@ -166,9 +166,10 @@ def is_foreign(path: Path) -> bool:
 def _random_like(source: str, seed: int) -> SSLEncoder:
     import torch
 
+    tables = open_source(source)[1]
     trained = load_encoder(source)
     torch.manual_seed(seed)
-    encoder = _build_evaluated(open_source(source)[1])
+    encoder = _build_evaluated(tables)
     # Some buffers are measured on data before training (the mean and deviation of the filterbank); the running statistics of batch
     # norms belong to the trained weights and would spoil random ones.
     measured = dict(trained.named_buffers())
@@ -226,6 +227,8 @@ def fill(encoder: SSLEncoder, checkpoint: Path, *, attribute: str = "encoder", p
 def open_source(source: str | Path) -> tuple[Path, dict[str, Any]]:
     """Return the checkpoint folder that a source means and the configuration of its experiment."""
     path = find_source(source)
+    if is_foreign(path):
+        raise _not_imported(source)
     if (path / CONFIG).is_file():
         return chosen_checkpoint(path), _tables(path)
     experiment = path.parent.parent
@@ -255,17 +258,25 @@ def _seen_from(experiment: Path, init: str) -> str:
     return init
 
 
+def _not_imported(source: str | Path) -> ValueError:
+    return ValueError(
+        f"{source}: is no experiment; if it is a checkpoint of another package, run `audiossl import {source} --out EXP` and give EXP"
+    )
+
+
 def find_source(source: str | Path) -> Path:
     """Return the folder of a source: the path itself, or the first one of that name below the search roots."""
     if Path(source).is_dir():
         return Path(source)
+    if Path(source).is_file():
+        raise _not_imported(source)
     roots = search_roots()
     for root in roots:
         if (root / source / CONFIG).is_file():
             return root / source
     places = ", ".join(str(root) for root in roots)
     raise ValueError(
-        f"{source}: no such experiment or checkpoint, nor one of that name in {places}; train it first, or give the path of a downloaded checkpoint"
+        f"{source}: no such experiment or checkpoint, nor one of that name in {places}; train it first, or make one of a downloaded checkpoint by `audiossl import`"
     )
 
 

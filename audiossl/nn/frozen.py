@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def frozen_parts(encoder: SSLEncoder) -> list[nn.Module]:
-    """Parts below the first trained one: the whole encoder, or its frontend, if it has one, and the layers under the first trained layer."""
+    """Parts below the first trained one: the whole encoder; its frontend, if it has one; or all but the layers from the first trained one on."""
     if not _trains(encoder):
         return [encoder]
     layers = encoder.transformer.layers
@@ -25,7 +25,8 @@ def frozen_parts(encoder: SSLEncoder) -> list[nn.Module]:
     if any(p.requires_grad for p in encoder.parameters() if id(p) in between):
         return frontend
     first = next((index for index, layer in enumerate(layers) if _trains(layer)), len(layers))
-    return [*frontend, *layers[:first]]
+    below = [child for child in (*encoder.children(), *encoder.transformer.children()) if not _trains(child)]
+    return [*below, *layers[:first]]
 
 
 def frozen_batch_norms(encoder: nn.Module) -> list[nn.Module]:

@@ -52,6 +52,7 @@ def self_guided_mask(
     x, layout = seen[0]
     bias = attention.bias_of(x, layout) if isinstance(attention, BiasedAttention) else None  # all frames: never packed
     received = attention_received(attention, layout.leave(x), lengths, query_share=query_share, bias=bias)
+    torch.clear_autocast_cache()  # older versions of torch would train with the weights that it cast here, which have no graph
     return most_of(received, lengths, share=mask_share)
 
 

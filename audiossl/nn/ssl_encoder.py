@@ -19,7 +19,7 @@ class EncoderConfig(TransformerConfig):
     """What all encoders have in common beside their Transformer; the defaults are wav2vec 2.0 base."""
 
     feature_grad_mult: float = 0.1
-    """The frontend's gradients are multiplied by this; 0 freezes it."""
+    """The frontend's gradients are multiplied by this; 0 freezes it, and its parameters do not train."""
     dropout_input: float = 0.1
     """Of the projected features, before masking."""
     dropout_features: float = 0.1
@@ -71,6 +71,8 @@ class SSLEncoder(nn.Module):
         self.feature_grad_mult = config.feature_grad_mult
         self.normalise_waveform = config.normalise_waveform
         self.frontend = frontend
+        if not config.feature_grad_mult:  # processes that train together would wait for its gradients
+            self.get_submodule("frontend").requires_grad_(requires_grad=False)
         self.feature_norm = nn.LayerNorm(self.feature_dim)
         self.projection = nn.Linear(self.feature_dim, self.dim)
         self.dropout_input = nn.Dropout(config.dropout_input)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -30,8 +30,9 @@ class Task(nn.Module):
     workers; small and picklable, without the weights. metric: a key of what `evaluate` returns, and which way is better.
     runner: the file of `superb/` that scores it. selects_on_test: the official protocol chooses the checkpoint on test. shown: what a table
     shows, of what `settle` returns, where that is not the metric. averages: what `evaluate` returns is a mean over utterances, so that it may be
-    asked of one batch after the other, and no predictions be kept. writes_text: `predict` returns strings, as `audiossl transcribe` prints them. hears: `labels` look at the waveform. encoder_needs: methods of an encoder that it
-    can be fine-tuned with. variant: in what it differs from the published protocol, for the row of a score; "": in nothing that is known.
+    asked of one batch after the other, and no predictions be kept. writes_text: `predict` returns strings, as `audiossl transcribe` prints them. hears: `labels` look at the waveform. aligned: its labels
+    are of times in the recordings, so that these cannot be played faster. encoder_needs: methods of an encoder that it
+    can be fine-tuned with. min_frames: recordings of fewer cannot be used. variant: in what it differs from the published protocol, for the row of a score; "": in nothing that is known.
     """
 
     runner: ClassVar[Literal["pooled", "frames", "search"]] = "frames"
@@ -41,7 +42,9 @@ class Task(nn.Module):
     averages: ClassVar[bool] = False
     writes_text: ClassVar[bool] = False
     hears: ClassVar[bool] = False
+    aligned: ClassVar[bool] = False
     encoder_needs: ClassVar[tuple[str, ...]] = ("contextualise",)
+    min_frames: ClassVar[int] = 1
 
     config: Any
     needs: tuple[str, ...]
@@ -53,6 +56,15 @@ class Task(nn.Module):
         """Files of a directory that a score depends on beside the audio, known before anything is built. part: `train`, `dev`, `test`."""
         columns: tuple[str, ...] = config.columns if hasattr(config, "columns") else (config.column,)
         return columns
+
+    @classmethod
+    def check_labels(cls, config: Any, manifest: Manifest) -> None:
+        """Raise ValueError for labels of a directory by which it could not be scored; its `label_files` are there, with a line for each utterance."""
+
+    @classmethod
+    def looked_up(cls, config: Any, manifest: Manifest) -> Iterable[str]:  # noqa: ARG003 - of most tasks, nothing
+        """What the labels of a directory stand for in files outside of it, of which a score depends on nothing else."""
+        return ()
 
     def loss(self, output: EncoderOutput, batch: Batch) -> StepOutput:
         """Return the loss of a batch, as sums."""

@@ -160,7 +160,7 @@ class Transformer(nn.Module):
         kept = self._kept_layers(x.device)
         for i, layer in enumerate(self.layers[:count]):
             y = layer(x, layout)
-            x = y if kept is None else torch.where(kept[i], y, x)
+            x = y if kept is None or not layer.training else torch.where(kept[i], y, x)
             outputs.append(x)
         if self.pre_norm and count == len(self.layers):
             outputs[-1] = self.norm(x)
@@ -181,7 +181,8 @@ class Transformer(nn.Module):
         """LayerDrop (Fan et al., 2020): (layer,) bool, drawn from torch's generator of the device.
 
         A dropped layer is computed and not used: its gradients are zero, not missing, so that distributed processes that drop
-        different layers still agree on what they exchange, and nothing waits for the device to say which.
+        different layers still agree on what they exchange, and nothing waits for the device to say which. A block in eval mode is never dropped: it is
+        a frozen one, see `nn.frozen`.
         """
         if not self.training or self.layer_drop == 0:
             return None

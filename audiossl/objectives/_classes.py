@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from audiossl.data.manifest import Manifest
 from audiossl.losses.margin_softmax import margin_softmax
@@ -124,6 +125,8 @@ class ClassObjective(SpeakerObjective):
 
     headline: ClassVar[tuple[str, ...]] = ("accuracy",)
     least_utterances = 1  # which is compared with the vectors
+    least_in_process = 1
+    """Of a batch in each process: batch norms of embeddings cannot do with a single crop."""
 
     def __init__(self, encoder: SpeakerEncoder, config: ClassConfig, classes: Classes) -> None:
         durations = (config.crop_duration,) * config.num_crops
@@ -135,6 +138,8 @@ class ClassObjective(SpeakerObjective):
         self.margin = config.margin.build()
         self.vectors = nn.Parameter(torch.empty(len(classes.names), encoder.embedding_dim))
         nn.init.xavier_normal_(self.vectors)
+        if config.num_crops == 1 and any(isinstance(module, _BatchNorm) for module in self.modules()):
+            self.least_in_process = 2
 
     @classmethod
     def from_data(cls, encoder: SpeakerEncoder, config: Any, data_dir: Path) -> ClassObjective:

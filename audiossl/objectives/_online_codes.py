@@ -65,6 +65,8 @@ class OnlineCodesObjective(TeacherObjective):
         self.codebooks = EMACodebooks(books, config.num_codes, encoder.dim, decay=config.codebook_decay)
         self.heads = nn.ModuleList(nn.Linear(encoder.dim, config.num_codes) for _ in range(books))
         self.still = follower_of(self._shared())
+        for parameter in encoder.projection.parameters():
+            parameter.register_hook(self._unless_frozen)  # type: ignore[no-untyped-call]
         self.register_buffer("frozen", torch.tensor(False))
         self._is_frozen = False
 
@@ -122,11 +124,15 @@ class OnlineCodesObjective(TeacherObjective):
             self.frozen.fill_(True)
             self._is_frozen = True
 
-    @torch.no_grad()
     def _target_vectors(self, local: LocalFeatures, places: Tensor) -> Tensor:
         """The teacher's frames at some places: (book, place, dim)."""
-        targets = self.targets(self.encoder.projection(local.z), local.lengths)
+        # Projected with a graph: older versions of torch keep the weight that autocast casts here for the student too.
+        projected = self.encoder.projection(local.z).detach()
+        targets = self.targets(projected, local.lengths)
         return torch.stack([target.flatten(0, 1)[places] for target in targets])
+
+    def _unless_frozen(self, gradient: Tensor) -> Tensor:
+        return torch.zeros_like(gradient) if self._is_frozen else gradient
 
     def _logits(self, tops: list[Tensor], places: Tensor) -> Tensor:
         """What each head says of its layer's frames at some places: (book, frame, code)."""

@@ -26,7 +26,7 @@ class FastHuBERT(UnitObjective):
     class Config(UnitConfig):
         """The published base model. It counts no penalty, and its mean is over frames and layers.
 
-        layers: those that are predicted from, 1 being the first block, ascending; the last one is what `masked_accuracy` tells, and the
+        layers: those that are predicted from, 1 being the first block, ascending; the last one is the encoder's and what `masked_accuracy` tells, and the
         others are logged as `masked_0_accuracy`, ... in their order. Published classifiers have 4 special classes that no frame has, here 0.
         """
 
@@ -51,6 +51,11 @@ class FastHuBERT(UnitObjective):
         if config.layers[-1] > encoder.num_layers:
             raise ValueError(
                 f"objective.layers: {list(config.layers)}, but the encoder has {encoder.num_layers}; name those"
+            )
+        if config.layers[-1] < encoder.num_layers:
+            raise ValueError(
+                f"objective.layers: {list(config.layers)} end below the encoder's {encoder.num_layers} blocks, of which those above would not train; "
+                f"set encoder.num_layers to {config.layers[-1]}, or name {encoder.num_layers} too"
             )
         super().__init__(encoder, config, num_codes, config.layers)
         self.heads = nn.ModuleList(

@@ -3,7 +3,7 @@
 A store is `frames.bin` (utterance after utterance, each (layer, frame, dim)) with `index.npy`: offset and number of frames of each
 utterance. An utterance stands in the index once its frames are safe on disk, so that a kill loses at most one batch. The first batch
 that does not fit closes the store: what it holds is then a function of the stream of batches alone, and a run that is resumed
-computes again just what it computed before.
+computes again just what it computed before. Several processes may add to one store.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from audiossl.data.json_files import read_json, write_json
 from audiossl.diagnostics.pooled_cache import data_digest
+from audiossl.diagnostics.results import locked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,12 +50,13 @@ class FrameStore:
         self.path, self._index_path, card = place / "frames.bin", place / "index.npy", place / "frames.json"
         self.dtype, self.max_bytes = np.dtype(dtype), max_bytes
         self._layers, self._dim = source.num_layers, source.dim
-        if not (card.is_file() and read_json(card) == facts):
-            place.mkdir(parents=True, exist_ok=True)
-            self.path.write_bytes(b"")
-            # One row more than utterances: bytes in use, and the budget at which the store was closed.
-            np.save(self._index_path, np.zeros((len(manifest.ids) + 1, 2), np.int64))
-            write_json(card, facts)
+        place.mkdir(parents=True, exist_ok=True)
+        with locked(place):
+            if not (card.is_file() and read_json(card) == facts):
+                self.path.write_bytes(b"")
+                # One row more than utterances: bytes in use, and the budget at which the store was closed.
+                np.save(self._index_path, np.zeros((len(manifest.ids) + 1, 2), np.int64))
+                write_json(card, facts)
         # Shared with the loader's workers: they see what is added while they run.
         self._index: np.memmap[Any, np.dtype[np.int64]] = np.load(self._index_path, mmap_mode="r+")
 
@@ -75,6 +77,12 @@ class FrameStore:
 
     def add(self, rows: Sequence[int], frames: Sequence[np.ndarray]) -> None:
         """Keep the frames of all of these utterances, (layer, frame, dim) each, or of none and close the store."""
+        with locked(self.path.parent):
+            # Another process may have added some.
+            absent = [place for place, row in enumerate(rows) if not self.has(row)]
+            self._add([rows[place] for place in absent], [frames[place] for place in absent])
+
+    def _add(self, rows: Sequence[int], frames: Sequence[np.ndarray]) -> None:
         used, size = int(self._index[-1, 0]), sum(array.nbytes for array in frames)
         if self.closed or used + size > self.max_bytes:
             self._index[-1, 1] = max(int(self._index[-1, 1]), self.max_bytes)

@@ -12,6 +12,7 @@ from audiossl.contracts import EncoderOutput
 from audiossl.data.loader import BadRecordings, make_loader, make_sampler
 from audiossl.data.piece import Piece
 from audiossl.data.progress import progress
+from audiossl.data.whole import require_frames
 from audiossl.nn.masking import valid_frames
 from audiossl.superb.frame_store import Undecoded
 from audiossl.superb.hearing import CHUNK_START, Chunks
@@ -33,7 +34,7 @@ class FrameViews:
     """What is done in the loader's workers: whole utterances or random crops, with the labels of each task as `<task>/<name>`.
 
     labels: (task, its labels). crop_seconds: longer utterances are cropped to it, from a start uniform on the samples; None never. hears: some
-    labels look at the waveform, so that recordings are decoded also where their frames are known.
+    labels look at the waveform, so that recordings are decoded also where their frames are known. min_samples: fewer do not give `min_frames` frames.
     """
 
     min_samples: int
@@ -41,16 +42,13 @@ class FrameViews:
     labels: tuple[tuple[str, Callable[[Utterance], Mapping[str, Any]]], ...] = ()
     crop_seconds: float | None = None
     hears: bool = False
+    min_frames: int = 1
 
     def views(self, utterance: Utterance, rng: np.random.Generator) -> dict[str, Any]:
         """Waveform, without samples where its frames are known, and labels."""
         piece = self._piece(utterance, rng)
-        samples = len(piece.waveform)
-        if 0 < samples < self.min_samples:
-            raise ValueError(
-                f"{samples / piece.sample_rate:.3f} s is too short for one frame "
-                f"({self.min_samples / piece.sample_rate:.3f} s); leave it out"
-            )
+        if len(piece.waveform):
+            require_frames(len(piece.waveform), self.min_samples, self.min_frames, rate=piece.sample_rate)
         made = {f"{task}/{name}": value for task, labels in self.labels for name, value in labels(piece).items()}
         return {"waveform": piece.waveform, **made}
 
@@ -148,7 +146,10 @@ class Taken:
 
 
 class Split:
-    """A data directory as heads see it. heard: what they see of its utterances, or the chunks of these; None: all of them as they are."""
+    """A data directory as heads see it. heard: what they see of its utterances, or the chunks of these; None: all of them as they are.
+
+    min_frames: utterances with fewer cannot be used.
+    """
 
     def __init__(
         self,
@@ -159,10 +160,12 @@ class Split:
         log: Callable[[str], None],
         *,
         heard: Source | None = None,
+        min_frames: int = 1,
     ) -> None:
         self.manifest, self.frames, self._config, self._seed, self._log = manifest, frames, config, seed, log
         self._heard: Source = manifest if heard is None else heard
         self._bad = BadRecordings(config.max_bad_fraction, len(self._heard.ids))
+        self._whole = FrameViews(frames.source.samples_of(min_frames), min_frames=min_frames)
 
     def joined(self, predictions: Mapping[str, Any]) -> Mapping[str, Any]:
         """Predictions by utterance."""
@@ -170,7 +173,7 @@ class Split:
 
     def once(self, label: str) -> Iterator[Taken]:
         """Every utterance once, whole and without labels. label: of the progress display."""
-        yield from self._batches(FrameViews(self.frames.source.min_samples), None, label)
+        yield from self._batches(self._whole, None, label)
 
     def shuffled(self, views: FrameViews, numbers: range, label: str) -> Iterator[Taken]:
         """Yield the training batches of these global numbers."""

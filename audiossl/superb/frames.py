@@ -19,6 +19,7 @@ What a task (`nn.task.Task`) is asked for:
   where the task `averages` (class attribute), scored batch by batch.
 * `selects_on_test` (class attribute, absent: False): where the official protocol chooses on test. Then test is scored at every
   evaluation and its best goes to `Score.official`; and DIR/dev may be absent, with one learning rate, whose last step is the score.
+* `min_frames` (class attribute): recordings of fewer are left out, for all tasks of a stream.
 * `label_files(config, part)` (class method): what `labels.py` hashes, so that heads go on only with the labels that they began with.
 """
 
@@ -120,12 +121,14 @@ def run_together(jobs: Sequence[Job], evaluation: Evaluation, out: Path) -> list
     train = Manifest.open(evaluation.data / "train")
     groups = [TaskHeads(job, evaluation, train, out) for job in jobs]
     splits = _splits(groups, train, evaluation, out / "frames")
+    least = _min_frames(groups)
     views = FrameViews(
-        evaluation.upstream.min_samples,
+        evaluation.upstream.samples_of(least),
         needs=tuple(dict.fromkeys(name for group in groups for name in group.needs)),
         labels=tuple((group.job.name, group.labels) for group in groups),
         crop_seconds=_hearing(jobs[0]).crop_seconds,
         hears=any(group.hears for group in groups),
+        min_frames=least,
     )
     numbers = range(min(group.position for group in groups), max(group.end for group in groups))
     label = f"{evaluation.upstream_name}: {' '.join(job.name for job in jobs)}"
@@ -221,7 +224,9 @@ def _splits(groups: Sequence[TaskHeads], train: Manifest, evaluation: Evaluation
             left -= share
             store = FrameStore(folder, heard, upstream, config.cache_dtype, share)
         frames = Frames(upstream, store, torch.device(evaluation.device))
-        found[name] = Split(manifest, frames, loading, evaluation.seed, evaluation.log, heard=heard)
+        found[name] = Split(
+            manifest, frames, loading, evaluation.seed, evaluation.log, heard=heard, min_frames=_min_frames(groups)
+        )
     return found
 
 
@@ -247,6 +252,10 @@ def _heard(
         least = -(-upstream.min_samples // upstream.stride)
         found = Chunks.cut(found, hearing.chunk_frames, rate=rate / upstream.stride, least=least)
     return found
+
+
+def _min_frames(groups: Sequence[TaskHeads]) -> int:
+    return max(int(group.job.task_class.min_frames) for group in groups)
 
 
 def _hearing(job: Job) -> Hearing:

@@ -142,9 +142,10 @@ class TaskHeads:
         torch.manual_seed(hash_seed(seed))
         task: Task = job.task_class.from_data(source.shape, job.task_config, train)
         self.needs, self.labels, self.metric = tuple(task.needs), task.labels, task.metric
-        task.to(self.device)
-        # Copies: the heads of all rates begin equal.
-        self.heads = [Head(copy.deepcopy(task), rate, self.config) for rate in self.config.learning_rates]
+        # Copies: the heads of all rates begin equal. Made before they are moved: those of a GPU's LSTM would not lie in one piece.
+        self.heads = [
+            Head(copy.deepcopy(task).to(self.device), rate, self.config) for rate in self.config.learning_rates
+        ]
         self.position = 0
         self.ledger = Ledger(evaluation.device)
         self._facts = {"seed": seed, "upstream": source.digest, "data": data, **_settings(job)}

@@ -24,7 +24,8 @@ _IN_TURN = ("all",)
 class Labels:
     """Labels of a task: its class, and the tables `[task]` and `[superb]`.
 
-    The class says `label_files(task_config, part)`: names of files of a directory, or paths; columns hold a line for each utterance.
+    The class says `label_files(task_config, part)`: names of files of a directory, or paths; columns hold a line for each utterance. `check_labels` and
+    `looked_up`, where it has them, are as in `nn.task.Task`.
     """
 
     task_class: Any
@@ -45,16 +46,23 @@ class Labels:
         return tuple(dict.fromkeys((*self.task_class.label_files(self.task_config, part), *further)))
 
     def check(self, data: Path) -> None:
-        """Raise ValueError for a directory or a file of labels that is not there, before anything is computed."""
+        """Raise ValueError for a directory or a file of labels that is not there, and for labels by which it could not be scored, before anything is computed.
+
+        What cannot be labelled of DIR/train is left to the runner.
+        """
         for part in self.parts:
             if part == "dev" and self.task_class.runner == "frames" and not (data / part).is_dir():
                 continue  # one rate without dev may do: `frames.py` knows
             manifest = Manifest.open(data / part)
             for name in self.names(part):
                 if keyed_by(name) == "utterance":
-                    manifest.column(name)
+                    column = manifest.column(name)
+                    for _ in column if part != "train" else ():
+                        pass
                 elif name not in getattr(self.task_class, "optional_files", ()) and not (data / part / name).is_file():
                     raise ValueError(f"{data / part / name}: no such file, and this task is scored by it; write it")
+            if part != "train" and hasattr(self.task_class, "check_labels"):
+                self.task_class.check_labels(self.task_config, manifest)
 
     def digest(self, data: Path) -> str:
         """SHA-256 of all directories; where they lie does not matter."""
@@ -75,8 +83,11 @@ class Labels:
                 column = manifest.column(name)
                 values = (_placeless(column[row]) if column.has(row) else "" for row in range(len(manifest)))
                 digest.update(f"\n{name}\n".encode() + "\n".join(values).encode())
-            elif (directory / name).is_file():  # a path that is absolute stays what it is
-                digest.update(f"\n{PurePath(name).name}\n".encode() + (directory / name).read_bytes())
+            elif not PurePath(name).is_absolute() and (directory / name).is_file():
+                digest.update(f"\n{name}\n".encode() + (directory / name).read_bytes())
+        if hasattr(self.task_class, "looked_up"):
+            for value in self.task_class.looked_up(self.task_config, manifest):
+                digest.update(f"\n{value}".encode())
         return digest.hexdigest()
 
 

@@ -64,10 +64,13 @@ class Moments(NamedTuple):
 def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     """Search with every layer for the development queries and with the best one for the others; nothing is random."""
     ledger, layers = Ledger(evaluation.device), _layers(job.config, evaluation.upstream)
+    data = evaluation.data
+    documents = Manifest.open(data / DOCUMENTS).ids  # what cannot be read is not searched, and counts as rejected
+    truths = {part: Truth.read(data / part, data / DOCUMENTS, documents) for part in (DEV, EVAL)}
     stores = _stores(evaluation, out / "layers", layers, job.config)
-    search = _Search(job.task_class(job.task_config), job.task_config, stores, evaluation)
+    search = _Search(job.task_class(job.task_config), job.task_config, stores, truths, evaluation)
     name = job.task_class.metric[0]
-    facts = {"task": asdict(job.task_config), "data": job.labels.digest(evaluation.data)}
+    facts = {"task": asdict(job.task_config), "data": job.labels.digest(data)}
     by_layer = _earlier(out, stores, facts)
     for layer in progress(layers, len(layers), f"{job.name}: layers"):
         if layer not in by_layer:
@@ -97,20 +100,19 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
 
 @dataclass(frozen=True)
 class _Search:
-    """A task with the frames that it searches."""
+    """A task with the frames that it searches, and what it should find."""
 
     task: Any
     config: Any
     stores: dict[str, StoredLayers]
+    truths: dict[str, Truth]
     evaluation: Evaluation
 
     def values(self, part: str, layer: int) -> dict[str, float]:
         """What a search with a layer for the queries of a directory scores."""
         queries, documents = self.stores[part], self.stores[DOCUMENTS]
         found = searched(queries, documents, layer, self.config, device=self.evaluation.device)
-        data = self.evaluation.data
-        truth = Truth.read(data / part, data / DOCUMENTS, documents.ids)
-        values: dict[str, float] = self.task.evaluate(found, queries.ids, documents.ids, truth)
+        values: dict[str, float] = self.task.evaluate(found, queries.ids, documents.ids, self.truths[part])
         return values
 
 

@@ -76,6 +76,7 @@ class MaskHead(Task):
         "the last mask is repeated where an upstream has too few frames; sources in the order of the best SI-SDR"
     )
     hears: ClassVar[bool] = True
+    aligned: ClassVar[bool] = True
     encoder_needs: ClassVar[tuple[str, ...]] = ("local_features", "contextualise")  # and so one that reads waveforms
 
     labels: MaskLabels

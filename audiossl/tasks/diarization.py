@@ -65,6 +65,7 @@ class Diarization(Task):
             """Return the smallest one that exercises everything, for tests."""
             return cls(hidden_dim=8)
 
+    aligned: ClassVar[bool] = True
     metric: tuple[str, Literal["min", "max"]] = ("accuracy", "max")
     shown = "der"
     labels: TurnLabels
@@ -94,6 +95,13 @@ class Diarization(Task):
     def label_files(cls, config: Config, part: str) -> tuple[str, ...]:  # noqa: ARG003 - as all tasks have it
         """Turns."""
         return (UTT2TURNS,)
+
+    @classmethod
+    def check_labels(cls, config: Config, manifest: Manifest) -> None:
+        """Raise ValueError for a line that holds no turns, and for more speakers than the head has outputs."""
+        labels = TurnLabels(1.0, config.speakers)
+        for name, value in zip(manifest.ids, manifest.column(UTT2TURNS), strict=True):
+            labels.speech(name, value, 0.0, 0.0)
 
     def save_labels(self, experiment: Path) -> None:
         """Write nothing: speakers have no names here."""

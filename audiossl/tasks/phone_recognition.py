@@ -77,6 +77,23 @@ class PhoneRecognition(CTCHead):
         return (config.column, *(str(Path(path).absolute()) for path in config.lexicon))
 
     @classmethod
+    def check_labels(cls, config: Config, manifest: Manifest) -> None:
+        """Raise ValueError for a word that the lexicon lacks."""
+        if config.lexicon:
+            lexicon = Lexicon.read(config.lexicon)
+            for text in manifest.column(config.column):
+                lexicon.phones_of(text)
+
+    @classmethod
+    def looked_up(cls, config: Config, manifest: Manifest) -> list[str]:
+        """Phones of the words of a directory, where there is a lexicon."""
+        if not config.lexicon:
+            return []
+        lexicon, column = Lexicon.read(config.lexicon), manifest.column(config.column)
+        words = {word for index in range(len(manifest)) if column.has(index) for word in column[index].split()}
+        return [lexicon.phones.get(word, "") for word in sorted(words)]
+
+    @classmethod
     def from_data(cls, encoder: SSLEncoder, config: Config, manifest: Manifest) -> Self:
         """Build it for the phones of a data directory; words that the lexicon lacks are left to the labels to name."""
         column = manifest.column(config.column)

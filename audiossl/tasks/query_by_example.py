@@ -99,8 +99,8 @@ class Truth:
     relevant: np.ndarray
 
     @classmethod
-    def read(cls, queries: Path, documents: Path, searched: Sequence[str]) -> Self:
-        """Read `relevant` of a directory of queries and `listed` of one of documents; without it, those `searched` are all.
+    def read(cls, queries: Path, documents: Path, held: Sequence[str]) -> Self:
+        """Read `relevant` of a directory of queries and `listed` of one of documents; without it, those that the directory has, `held`, are all.
 
         ValueError names a line of which the document is not listed.
         """
@@ -110,7 +110,7 @@ class Truth:
                 f"{path}: no such file; write a line `query document` for every document that holds a query"
             )
         listing = documents / LISTED
-        every = tuple(name for _, name, _ in read_table(listing)) if listing.is_file() else tuple(searched)
+        every = tuple(name for _, name, _ in read_table(listing)) if listing.is_file() else tuple(held)
         column = {name: index for index, name in enumerate(every)}
         row: dict[str, int] = {}
         pairs = []

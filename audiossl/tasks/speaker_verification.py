@@ -83,6 +83,7 @@ class SpeakerVerification(Task):
             return cls(hidden_dim=8, pooled_dim=12)
 
     metric: tuple[str, Literal["min", "max"]] = ("eer", "min")
+    min_frames: ClassVar[int] = _LOST + 2
     selects_on_test = True
     """The protocol reports the best of its checkpoints on test."""
 
@@ -121,6 +122,12 @@ class SpeakerVerification(Task):
         """Speakers, and where it is scored the trials."""
         return (config.column,) if part == "train" else (config.column, TRIALS)
 
+    @classmethod
+    def check_labels(cls, config: Config, manifest: Manifest) -> None:  # noqa: ARG003 - as all tasks have it
+        """Raise ValueError for a line of `trials` that is none, or names an utterance that the directory lacks."""
+        row = {name: index for index, name in enumerate(manifest.ids)}
+        _read_trials(manifest.path / TRIALS, row, "is no utterance of this directory; correct the line, or take it out")
+
     def save_labels(self, experiment: Path) -> None:
         """Write the speakers into the experiment folder."""
         self.vocabulary.save(experiment / CLASSES)
@@ -132,9 +139,9 @@ class SpeakerVerification(Task):
     def hidden(self, output: EncoderOutput) -> Tensor:
         """(batch, hidden_dim), what the first layer above the pooling gives; ValueError where a recording has fewer than 16 frames."""
         shortest = int(output.lengths.min())
-        if shortest < _LOST + 2:
+        if shortest < self.min_frames:
             raise ValueError(
-                f"a recording of {shortest} frames is too short for the speaker network ({_LOST + 2}); leave it out"
+                f"a recording of {shortest} frames is too short for the speaker network ({self.min_frames}); leave it out"
             )
         frames = self.projector(self.weighted(output)).transpose(1, 2)  # (batch, hidden_dim, frame)
         for conv in self.convs:
@@ -163,7 +170,9 @@ class SpeakerVerification(Task):
         ValueError names a trial of which a side has no embedding.
         """
         row = {name: index for index, name in enumerate(predictions)}
-        enrol, test, labels = _read_trials(manifest.path / TRIALS, row)
+        enrol, test, labels = _read_trials(
+            manifest.path / TRIALS, row, "has no embedding; mend its recording, or take the trial out"
+        )
         embeddings = np.stack(list(predictions.values()))
         scores = np.empty(len(labels), np.float32)
         for start in range(0, len(scores), 65_536):
@@ -173,8 +182,11 @@ class SpeakerVerification(Task):
         return {"eer": curve_eer(curve), "min_dcf": curve_min_dcf(curve)}
 
 
-def _read_trials(path: Path, row: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of enrolment and test, and whether they are one speaker: (trial,) each, from either format of `trials`."""
+def _read_trials(path: Path, row: Mapping[str, int], lacking: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of enrolment and test, and whether they are one speaker: (trial,) each, from either format of `trials`.
+
+    lacking: what the error says of a name that has no row.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; write `enrol test target|nontarget` lines, or `audiossl trials`")
     sides: tuple[list[int], list[int]] = [], []
@@ -187,9 +199,7 @@ def _read_trials(path: Path, row: Mapping[str, int]) -> tuple[np.ndarray, np.nda
             )
         for name, side in zip(pair, sides, strict=True):
             if name not in row:
-                raise ValueError(
-                    f"{path}:{number}: {name!r} has no embedding; mend its recording, or take the trial out"
-                )
+                raise ValueError(f"{path}:{number}: {name!r} {lacking}")
             side.append(row[name])
         word = value.split()[1]
         labels.append(word == "target" if word in {"target", "nontarget"} else key == "1")

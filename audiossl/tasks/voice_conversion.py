@@ -80,6 +80,7 @@ class VoiceConversion(Task):
             """Return the smallest one that exercises everything, for tests."""
             return cls(column="utt2clean", hidden_dim=4, prenet_dims=(3,), num_workers=0)
 
+    aligned: ClassVar[bool] = True
     metric: tuple[str, Literal["min", "max"]] = ("mcd", "min")
 
     def __init__(self, encoder_dim: int, num_layers: int, frame_rate: float, config: Config) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import torch
@@ -15,15 +16,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 T = TypeVar("T")
+_LONG = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: `rank` of `size`, and the device that it computes on."""
+    """This process among all: `rank` of `size`, and the device that it computes on.
+
+    patient: a group of gloo in which processes may wait for one another for days, as while the main one makes units; None: the default group.
+    """
 
     rank: int
     size: int
     device: torch.device
+    patient: torch.distributed.ProcessGroup | None = None
 
     @property
     def main(self) -> bool:
@@ -47,18 +53,19 @@ class World:
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
-            torch.distributed.barrier()
+            torch.distributed.barrier(self.patient)
 
 
 @contextmanager
 def join_world(device: str = "auto") -> Iterator[World]:
     """Join the processes that torchrun started (NCCL on GPUs, gloo on CPUs), or be alone; end a script of several with `leave`.
 
-    device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`.
+    device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`, which is for one process on a machine. ValueError where it cannot be used.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    chosen = _device(device, local_rank, local_size)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if size == 1:
@@ -66,7 +73,7 @@ def join_world(device: str = "auto") -> Iterator[World]:
         return
     torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=size)
     try:
-        yield World(rank, size, chosen)
+        yield World(rank, size, chosen, torch.distributed.new_group(backend="gloo", timeout=_LONG))
     finally:
         torch.distributed.destroy_process_group()
 
@@ -83,15 +90,22 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _device(name: str, local_rank: int) -> torch.device:
+def _device(name: str, local_rank: int, local_size: int) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
         name = f"cuda:{local_rank}"
+    elif name.startswith("cuda:") and local_size > 1:
+        raise ValueError(
+            f"--device {name}: {local_size} processes would share this GPU; use --device cuda, one for each"
+        )
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"--device {name}: no such device; use auto, cpu, cuda or cuda:0") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device {name}: this torch sees no GPU; use --device cpu, or see `audiossl doctor`")
+    if device.type == "cuda" and device.index >= (gpus := torch.cuda.device_count()):
+        cure = f"start no more than {gpus} processes on it" if local_size > 1 else f"give a number below {gpus}"
+        raise ValueError(f"--device {name}: this machine shows {gpus} GPU(s); {cure}")
     return device

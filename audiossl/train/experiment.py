@@ -204,8 +204,11 @@ def require_files(manifest: Manifest, needs: Iterable[str]) -> None:
         manifest.column(name)
 
 
-def describe_batches(manifest: Manifest, config: LoaderConfig, *, seed: int) -> list[str]:
-    """Say for the log what a run trains on, what is left out, and how much of the batches is audio; a warning where that is little."""
+def describe_batches(manifest: Manifest, config: LoaderConfig, *, seed: int, crops: bool = True) -> list[str]:
+    """Say for the log what a run trains on, what is left out, and how much of the batches is audio; a warning where that is little.
+
+    crops: whether it may learn from pieces of utterances.
+    """
     from audiossl.data.loader import make_sampler
 
     sampler = make_sampler(manifest, config, seed=seed)
@@ -214,7 +217,7 @@ def describe_batches(manifest: Manifest, config: LoaderConfig, *, seed: int) -> 
     if useful < _USEFUL:
         lines.append(
             f"warning: {1 - useful:.1%} of the batches is padding, more than {1 - _USEFUL:.0%}; "
-            "lower data.batch_seconds, or set data.crop_duration or data.max_duration"
+            f"lower data.batch_seconds, or set {'data.crop_duration or ' if crops else ''}data.max_duration"
         )
     return lines
 

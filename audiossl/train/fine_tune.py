@@ -87,8 +87,10 @@ class FineTune(nn.Module):
         self.adapter = adapter
         self.config = config
         self.steps = 0  # of the optimiser, so far
-        light = FineTuneViews(config, FrameGrid.of(encoder), encoder.dim, task.labels, read_by(encoder))
+        grid, reads = FrameGrid.of(encoder), read_by(encoder)
+        light = FineTuneViews(config, grid, encoder.dim, task.labels, reads, task.min_frames)
         self.needs: tuple[str, ...] = (*task.needs, *([light.reads.column] if light.reads else []))
+        self.aligned: bool = task.aligned
         self.views = light.views
         self.batch_views = light.batch_views
         self.train()
@@ -156,7 +158,7 @@ class FineTuneViews:
     """What fine-tuning does in the loader's workers: whole utterances with their labels, and masks.
 
     num_channels: what channel masks are drawn of. labels: from an utterance to what the task wants of it, by name. reads: the units that the encoder is
-    given instead of the waveform, which then is never decoded.
+    given instead of the waveform, which then is never decoded. min_frames: utterances with fewer are bad ones.
     """
 
     config: FineTuneConfig
@@ -164,6 +166,7 @@ class FineTuneViews:
     num_channels: int
     labels: Callable[[Utterance], Mapping[str, Any]]
     reads: UnitsInput | None = None
+    min_frames: int = 1
 
     def views(self, utterance: Utterance, rng: np.random.Generator) -> dict[str, Any]:  # noqa: ARG002 - nothing is random yet
         """Whole waveform or units, number of frames, labels."""
@@ -171,6 +174,10 @@ class FineTuneViews:
         frames = self.grid.num_frames(len(signal))
         if frames < 1:
             raise ValueError(f"{utterance.id}: {len(signal)} samples give no frame; set data.min_duration")
+        if frames < self.min_frames:
+            raise ValueError(
+                f"{utterance.id}: {frames} frames, fewer than the {self.min_frames} that the task needs; set data.min_duration"
+            )
         return {"waveform": signal, "num_frames": frames, **self.labels(utterance)}
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:

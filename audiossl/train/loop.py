@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from audiossl.interop.checkpoint import latest_checkpoint, mark_best, restore, save_checkpoint
+from audiossl.interop.checkpoint import best_mark, latest_checkpoint, mark_best, restore, save_checkpoint
 from audiossl.train.journal import Journal
 from audiossl.train.ledger import Ledger, write_cost
 from audiossl.train.monitor import CollapseConfig, CollapseMonitor
@@ -24,7 +24,7 @@ from audiossl.train.optim import OptimConfig, clip_each, learning_rate, make_opt
 from audiossl.train.sums import Sums, Totals, to_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from torch import nn
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from audiossl.data.loader import BadRecordings
     from audiossl.train.distributed import World
 
+    Better = tuple[str, Literal["min", "max"]]
     Evaluate = Callable[[nn.Module, Callable[[str], None]], dict[str, float]]
 _FATAL_BAD_STEPS = 10
 
@@ -89,7 +90,7 @@ def train(
     world: World,
     sample_rate: int,
     evaluate: Evaluate | None = None,
-    better: tuple[str, Literal["min", "max"]] | None = None,
+    better: Better | None = None,
     bad: BadRecordings | None = None,
     ledger: Ledger | None = None,
     begin: Callable[[], None] | None = None,
@@ -104,7 +105,7 @@ def train(
     what belongs into the experiment, in the main process, once a checkpoint to go on from has been loaded. notes: lines for the log. Raises
     CollapseError, ValueError on diverging losses or too many bad recordings, StoppedError after SIGINT or SIGTERM.
     """
-    run = _Run(module, experiment, config, optim, world, ledger or Ledger(world.device), resume=resume)
+    run = _Run(module, experiment, config, optim, world, ledger or Ledger(world.device), better, resume=resume)
     if begin is not None and world.main:
         begin()
     position = run.position
@@ -137,11 +138,11 @@ def train(
             journal.advance(run.step, run.essentials(last), announce=announce)
             run.monitor.watch(run.step, last)
             at_end = run.step == config.max_steps
-            improved = False
-            if evaluate is not None and (at_end or (config.eval_every and run.step % config.eval_every == 0)):
-                improved = run.evaluate(evaluate, better, journal)
-            if improved or at_end or totals.stop or run.step % config.save_every == 0:
-                run.save(improved=improved)
+            if at_end or totals.stop or run.step % config.save_every == 0:
+                run.save()  # before an evaluation, which may fail
+            due = at_end or (config.eval_every and run.step % config.eval_every == 0)
+            if evaluate is not None and due and run.evaluate(evaluate, journal):
+                run.save_best()
             if totals.stop and not at_end:
                 raise StoppedError(caught[0] or signal.SIGTERM)
     return last
@@ -158,12 +159,13 @@ class _Run:
         optim: OptimConfig,
         world: World,
         ledger: Ledger,
+        better: Better | None,
         *,
         resume: bool,
     ) -> None:
-        self.module, self.ledger = module.to(world.device), ledger
+        self.module, self.ledger, self._better = module.to(world.device), ledger, better
         self.experiment, self.config, self.optim, self.world = experiment, config, optim, world
-        self.step = self.position = self._bad_steps = 0
+        self.step = self.position = self._bad_steps = self._saved_at = 0
         self.best: float | None = None
         constant = (p for name in getattr(module, "constant_lr", ()) for p in module.get_submodule(name).parameters())
         self.optimizer = make_optimizer(module.parameters(), optim, constant=constant)
@@ -241,29 +243,23 @@ class _Run:
         loss = {"loss": sums.loss / sums.count} if sums.count else {}
         return {**loss, **sums.metrics, "lr": rate, **norms}
 
-    def evaluate(
-        self,
-        function: Evaluate,
-        better: tuple[str, Literal["min", "max"]] | None,
-        journal: Journal,
-    ) -> bool:
+    def evaluate(self, function: Evaluate, journal: Journal) -> bool:
         """Measure on the development data; returns whether this is the best so far."""
         self.module.eval()
         with torch.no_grad(), autocast(self.world.device, self.config.precision):
-            self._scores = function(self.module, journal.say)
+            scores = function(self.module, journal.say)
+        # The main process's: those of others may differ in their last bit, and then in what they do next.
+        self._scores = self.world.gather([scores])[0]
         self.module.train()
         journal.record(self.step, "dev", self._scores)
         journal.say(f"step {self.step}: dev " + " ".join(f"{name} {value:.4g}" for name, value in self._scores.items()))
-        if better is None:
-            return False
-        name, direction = better
-        score = self._scores[name] * (1 if direction == "min" else -1)
-        if self.best is not None and score >= self.best:
+        score = self._score(self._scores)
+        if score is None or (self.best is not None and score >= self.best):
             return False
         self.best = score
         return True
 
-    def save(self, *, improved: bool) -> None:
+    def save(self) -> None:
         """Write a checkpoint of this step, and what the run cost so far."""
         if self.world.main:
             cost = self.ledger.cost()
@@ -277,9 +273,15 @@ class _Run:
             }
             save_checkpoint(self.experiment, self.step, weights, state, keep=self.config.keep_checkpoints)
             write_cost(self.experiment, cost)
-            if improved:
-                mark_best(self.experiment, self.step, self._scores)
+        self._saved_at = self.step
         self.world.barrier()
+
+    def save_best(self) -> None:
+        """Mark the checkpoint of this step as the best, and write it if it is not there yet."""
+        if self._saved_at != self.step:
+            self.save()
+        if self.world.main:
+            mark_best(self.experiment, self.step, self._scores)
 
     def _load(self) -> None:
         checkpoint = latest_checkpoint(self.experiment)
@@ -287,12 +289,36 @@ class _Run:
             return
         state = restore(checkpoint, self.module, self.optimizer)
         self.step, self.position, self.best = state["step"], state["position"], state["best"]
+        mark = best_mark(self.experiment)
+        # It was scored after it was written.
+        if mark.get("step") == self.step and self._better is not None and self._better[0] in mark:
+            self.best = self._score(mark)
         if self.step > self.config.max_steps:
             raise ValueError(
                 f"{checkpoint}: is beyond train.max_steps {self.config.max_steps}; raise it, or choose another --out"
             )
+        self._refuse_other_batches()
         if "cost" in state:  # checkpoints of earlier versions have none
             self.ledger.go_on(state["cost"])
+
+    def _score(self, scores: Mapping[str, Any]) -> float | None:
+        """Return the one that chooses the best checkpoint, the lower the better; None where none does."""
+        if self._better is None:
+            return None
+        name, direction = self._better
+        return float(scores[name]) * (1 if direction == "min" else -1)
+
+    def _refuse_other_batches(self) -> None:
+        """ValueError where an update would no longer be of as many micro-batches as before."""
+        before, left = divmod(self.position, max(1, self.step))
+        if left or before in {0, self.world.size * self.config.accumulate}:
+            return
+        accumulate, left = divmod(before, self.world.size)
+        cure = f"a number of processes that divides {before}" if left else f"train.accumulate {accumulate}"
+        raise ValueError(
+            f"train.accumulate: {self.config.accumulate} in {self.world.size} process(es), but this run has {before} micro-batches "
+            f"in an update; resume with {cure}"
+        )
 
     def _scale_and_clip(self, count: float) -> dict[str, float]:
         """Make the gradient one of the mean loss, then clip it; returns norms before the clipping, of all and of the frontend's part."""

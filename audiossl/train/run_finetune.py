@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from audiossl import config as configuration
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from audiossl.train.loop import Evaluate
 
 Tables = dict[str, Any]
+
+_SCORED_TOGETHER = 32  # utterances, by a task that averages over them
 
 
 def finetune(
@@ -70,6 +74,11 @@ def finetune(
     if parts["finetune"].freeze_steps and parts["optim"].weight_decay:
         raise ValueError(
             f"finetune.freeze_steps: optim.weight_decay {parts['optim'].weight_decay} would move what rests; set it to 0"
+        )
+    if parts["data"].crop_duration is not None:
+        raise ValueError(
+            f"data.crop_duration: {parts['data'].crop_duration:g} would cut nothing, since fine-tuning learns from whole utterances; "
+            "leave it out, or set data.max_duration"
         )
     with join_world(device) as world:
         return _run(tables, parts, out, world, Ledger(world.device), resume=resume)
@@ -121,7 +130,8 @@ def predict_all(
     from audiossl.train.sums import to_device
 
     device = next(module.parameters()).device
-    reader = WholeUtterances(FrameGrid.of(module.encoder).first, read_by(module.encoder))
+    least = module.task.min_frames
+    reader = WholeUtterances(FrameGrid.of(module.encoder).samples_of(least), read_by(module.encoder), least)
     for batch in one_epoch(source, reader, config, sample_rate=module.encoder.sample_rate):
         for utterance, message in batch["bad"]:
             on_bad(utterance, message)
@@ -186,6 +196,7 @@ def _run(
         require_files(manifest, module.needs)
     for manifest in manifests[1:]:
         _require_labels(manifest, (*module.needs, *task.label_files(task_config, "dev")), tables["task"]["name"])
+        task.check_labels(task_config, manifest)
 
     def begin() -> None:
         write_config(out, tables)
@@ -204,7 +215,7 @@ def _run(
         bad=BadRecordings(parts["data"].max_bad_fraction, len(manifests[0])),
         ledger=ledger,
         begin=begin,
-        notes=describe_batches(manifests[0], parts["data"], seed=config.seed) if world.main else (),
+        notes=describe_batches(manifests[0], parts["data"], seed=config.seed, crops=False) if world.main else (),
         resume=resume,
     )
 
@@ -254,9 +265,23 @@ def _scorer(manifest: Manifest, config: LoaderConfig) -> Evaluate:
             for line in bad.add([(utterance, message)]):
                 say(line)
 
-        scores: dict[str, float] = module.task.evaluate(
-            dict(predict_all(module, manifest, config, on_bad=note)), manifest
-        )
+        predictions = predict_all(module, manifest, config, on_bad=note)
+        if module.task.averages:
+            return _mean_scores(module.task, predictions, manifest)
+        scores: dict[str, float] = module.task.evaluate(dict(predictions), manifest)
         return scores
 
     return measure
+
+
+def _mean_scores(task: Any, predictions: Iterator[tuple[str, Any]], manifest: Manifest) -> dict[str, float]:
+    """Score predictions of a task that `averages` some at a time, so that few are held; ValueError where there is none."""
+    sums: dict[str, float] = defaultdict(float)
+    count = 0
+    while some := dict(itertools.islice(predictions, _SCORED_TOGETHER)):
+        for name, value in task.evaluate(some, manifest).items():
+            sums[name] += value * len(some)
+        count += len(some)
+    if not count:
+        raise ValueError(f"{manifest.path}: no recording can be used; mend the data")
+    return {name: total / count for name, total in sums.items()}

@@ -87,7 +87,7 @@ def _run(
 
     manifests = open_data(tables)
     if world.main and "units" in parts:
-        _make_units(parts, manifests, out)
+        _make_units(parts, manifests, out, str(world.device))
     world.barrier()
     config, reading = parts["train"], parts["data"]
     torch.manual_seed(hash_seed(config.seed))
@@ -106,6 +106,9 @@ def _run(
         _say(f"{manifests[0].path}: {hidden} of {len(manifests[0])} utterances show no label and are left out")
     stream = stream_of(training, objective, reading, sample_rate=encoder.sample_rate, seed=config.seed)
     _refuse_lonely(training, reading, getattr(objective, "least_utterances", 1), world.size)
+    _refuse_lonely(training, reading, getattr(objective, "least_in_process", 1), 1)
+    for manifest in manifests[1:]:
+        _check_dev(manifest, objective, reading)
     if not _has_checkpoint(out):
         unusable = BadRecordings(reading.max_bad_fraction, len(training))
         _start(encoder, tables["run"].get("init"), stream, unusable, seed=config.seed)
@@ -137,11 +140,23 @@ def _overfull(parts: dict[str, Any]) -> list[str]:
     return [f"{line} hold up to {left / counted:.1f} times data.batch_seconds; give at least {left:g}"]
 
 
-def _refuse_lonely(manifest: Manifest, reading: LoaderConfig, least: int, processes: int) -> None:
+def _check_dev(manifest: Manifest, objective: Any, reading: LoaderConfig) -> None:
+    """ValueError, before training, where the development data could give no loss."""
+    from audiossl.data.whole import as_whole
+
+    if hasattr(objective, "labelled") and not len(objective.labelled(manifest)):
+        raise ValueError(
+            f"{manifest.path}: no utterance shows a label that the training data have, so there would be no loss; "
+            "leave out --dev, or give other utterances of the classes to train on"
+        )
+    _refuse_lonely(manifest, as_whole(reading), getattr(objective, "least_utterances", 1), 1, dev=True)
+
+
+def _refuse_lonely(manifest: Manifest, reading: LoaderConfig, least: int, processes: int, *, dev: bool = False) -> None:
     """ValueError where some batches hold fewer than the `least` utterances, over all processes, that an objective compares with one another."""
     from audiossl.data.loader import make_sampler
 
-    sampler = make_sampler(manifest, reading, seed=0)
+    sampler = make_sampler(manifest, reading, seed=0, shuffle=not dev)
     few = int((sampler.batch_sizes * processes < least).sum())
     if not few:
         return
@@ -150,15 +165,16 @@ def _refuse_lonely(manifest: Manifest, reading: LoaderConfig, least: int, proces
         raise ValueError(f"{manifest.path}: {len(sampler)} utterance, {compared}; add data")
     if 0 < reading.batch_utterances < least:
         raise ValueError(f"data.batch_utterances: {reading.batch_utterances} in a batch, {compared}; raise it")
+    where = f" of {manifest.path}, of which nothing is left out" if dev else ""
     stretch = reading.augment.longest_stretch if reading.augment else 1.0
     cure = f"give at least {math.ceil(10 * least * sampler.longest * stretch) / 10:g}"
     cure += " or set data.crop_duration" if reading.crop_duration is None else ""
     raise ValueError(
-        f"data.batch_seconds: {reading.batch_seconds:g} s are 1 utterance in {few} of {len(sampler.batch_sizes)} batches, {compared}; {cure}"
+        f"data.batch_seconds: {reading.batch_seconds:g} s are 1 utterance in {few} of {len(sampler.batch_sizes)} batches{where}, {compared}; {cure}"
     )
 
 
-def _make_units(parts: dict[str, Any], manifests: list[Manifest], out: Path) -> None:
+def _make_units(parts: dict[str, Any], manifests: list[Manifest], out: Path, device: str) -> None:
     """Fit and apply the units of the recipe's [units] table where the data directories lack them."""
     from audiossl.units.recipe import ensure_units
 
@@ -173,6 +189,7 @@ def _make_units(parts: dict[str, Any], manifests: list[Manifest], out: Path) -> 
         out / "units",
         max_bad_fraction=reading.max_bad_fraction,
         allow_commands=reading.allow_commands,
+        device=device,
         log=_say,
     )
 

@@ -11,7 +11,6 @@ import numpy as np
 from audiossl.config import to_table
 from audiossl.data.json_files import write_json
 from audiossl.files import whole_set
-from audiossl.units.features import default_device
 from audiossl.units.guards import LabelGuard
 from audiossl.units.labels import LabelWriter, UnitsCard, card_path, labels_path, set_names
 from audiossl.units.residual import ResidualQuantiser
@@ -75,7 +74,7 @@ def _label(
 ) -> LabelGuard:
     """Write the tables of all label sets; returns the guard of the first. places: where each of them is written for now."""
     size, rate, kind = codebook.card.size, codebook.card.rate, codebook.card.feature
-    quantise = ResidualQuantiser(codebook.stages, "cpu" if features.in_workers else default_device())
+    quantise = ResidualQuantiser(codebook.stages, features.device)
     guards = [LabelGuard(str(path), rate=rate, size=size, feature=kind, log=log) for path in places]
     with ExitStack() as stack:
         writers = [stack.enter_context(LabelWriter(place, size)) for place in places.values()]

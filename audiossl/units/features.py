@@ -23,12 +23,13 @@ FeatureKind: TypeAlias = Literal["mfcc", "logmel", "chroma", "encoder", "codes"]
 class Frames(Protocol):
     """Frames of a batch of recordings.
 
-    min_samples: the shortest recording that has a frame. in_workers: cheap enough for the loader's worker processes.
+    min_samples: the shortest recording that has a frame. in_workers: cheap enough for the loader's worker processes. device: where the frames are.
     """
 
     sample_rate: int
     min_samples: int
     in_workers: bool
+    device: str
 
     def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """waveform: (batch, sample), lengths: (batch,). Returns (batch, frame, dim) and (batch,) frames."""
@@ -62,6 +63,7 @@ class MFCCFeatures:
     sample_rate = 16_000
     min_samples = 400
     in_workers = True
+    device = "cpu"
 
     def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """See `Features`."""
@@ -80,6 +82,7 @@ class MusicFeatures:
     sample_rate = 24_000
     min_samples = 320
     in_workers = True
+    device = "cpu"
 
     def __init__(self, kind: Literal["logmel", "chroma"]) -> None:
         from audiossl.nn.music_features import Chroma, MusicLogMels
@@ -108,7 +111,7 @@ class EncoderFeatures:
         if not 0 <= layer <= encoder.num_layers:
             raise ValueError(f"layer {layer}: {source} has layers 0 to {encoder.num_layers}; choose one of them")
         self._model = encoder.float().eval().to(device)
-        self._device = device
+        self.device = device
         self.encoder, self.layer = source, layer
         self.encoder_hash = weights_hash(encoder)
         self.rate = encoder.sample_rate / encoder.stride
@@ -125,7 +128,7 @@ class EncoderFeatures:
 
     @torch.no_grad()
     def _run(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
-        output: EncoderOutput = self._model(waveform.to(self._device), lengths.to(self._device), num_layers=self.layer)
+        output: EncoderOutput = self._model(waveform.to(self.device), lengths.to(self.device), num_layers=self.layer)
         return output
 
 
@@ -142,7 +145,7 @@ class CodeFeatures:
 
     def __init__(self, encoder: VQWav2Vec, *, source: str, device: str = "cpu") -> None:
         self._model = encoder.float().eval().to(device)
-        self._device = device
+        self.device = device
         self.encoder, self.encoder_hash = source, weights_hash(encoder)
         self.rate = encoder.sample_rate / encoder.stride
         self.dim, self.sample_rate = encoder.dim, encoder.sample_rate
@@ -155,12 +158,12 @@ class CodeFeatures:
 
     def codes(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, frame, group) int64, and (batch,) frames."""
-        return self._model.codes(waveform.to(self._device), lengths.to(self._device))
+        return self._model.codes(waveform.to(self.device), lengths.to(self.device))
 
     @torch.no_grad()
     def entries(self, codes: Tensor) -> Tensor:
         """What codes stand for. codes: (frame, group). Returns (frame, dim) float32."""
-        return self._model.quantiser.look_up(codes.to(self._device))
+        return self._model.quantiser.look_up(codes.to(self.device))
 
 
 class CodesAlone:
@@ -168,7 +171,8 @@ class CodesAlone:
 
     def __init__(self, features: CodeFeatures) -> None:
         self._features = features
-        self.in_workers, self.sample_rate, self.min_samples = False, features.sample_rate, features.min_samples
+        self.in_workers, self.device = False, features.device
+        self.sample_rate, self.min_samples = features.sample_rate, features.min_samples
 
     def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """See `Frames`."""

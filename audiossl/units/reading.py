@@ -11,7 +11,7 @@ from audiossl.config import build
 from audiossl.data.kaldi import UNITS
 from audiossl.interop.encoder import RANDOM, open_source
 from audiossl.units import codebook as codebooks
-from audiossl.units.features import default_device, make_features
+from audiossl.units.features import make_features
 from audiossl.units.guards import check_units
 from audiossl.units.labels import has_labels, labels_path, read_card
 from audiossl.units.recipe import UnitsConfig
@@ -79,11 +79,11 @@ def check_readable(manifest: Manifest, reads: UnitsInput | None, source: str, *,
 
 
 def with_units(
-    files: FileList, reads: UnitsInput, source: str, config: StreamConfig, *, log: Callable[[str], None]
+    files: FileList, reads: UnitsInput, source: str, config: StreamConfig, *, device: str, log: Callable[[str], None]
 ) -> FileList:
     """Label loose recordings as the data was that `source` was trained on; those that cannot be used are named through `log` and left out.
 
-    ValueError where the experiment does not hold the codebook.
+    device: where an encoder runs whose frames are clustered. ValueError where the experiment does not hold the codebook.
     """
     found = origin(source, reads)
     if found is None:
@@ -92,9 +92,9 @@ def with_units(
             f"run `audiossl units apply --name {reads.column.removeprefix(f'{UNITS}/')}`"
         )
     codebook = found.load()
-    features = make_features(codebook.card.feature, codebook.card.encoder, codebook.card.layer)
+    features = make_features(codebook.card.feature, codebook.card.encoder, codebook.card.layer, device=device)
     codebook.check_features(features)
-    quantise = ResidualQuantiser(codebook.stages, "cpu" if features.in_workers else default_device())
+    quantise = ResidualQuantiser(codebook.stages, features.device)
     labels: dict[str, str] = {}
     for batch in stream_frames(files, features, config, label="labelling recordings", log=log):
         flat = quantise(batch.frames)[found.stage].tolist()

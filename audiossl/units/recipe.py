@@ -69,6 +69,7 @@ def ensure_units(
     *,
     max_bad_fraction: float = 0.01,
     allow_commands: bool = False,
+    device: str = "",
     log: Callable[[str], None],
 ) -> None:
     """Fit a codebook on the first directory unless `out` holds one, and label every directory that lacks its labels.
@@ -78,13 +79,14 @@ def ensure_units(
     one, or of fewer utterances than the directory has now, are made again. Labels that are kept are checked (`units.guards`), and they and the
     codebook must be of the encoder that `config` names, by its weights; only where it names none are labels there of any encoder.
     max_bad_fraction: share of the recordings of a directory that may be unusable. allow_commands: run the programs that `wav.scp` names.
+    device: of the encoder, see `make_features`.
     """
     from audiossl.data.manifest import Manifest
 
     manifests = [Manifest.open(folder, allow_commands=allow_commands) for folder in data_dirs]
     stream = config.stream(max_bad_fraction)
     # An encoder is loaded once, and only when it is looked at.
-    features = cache(partial(make_features, config.feature, config.encoder, config.layer))
+    features = cache(partial(make_features, config.feature, config.encoder, config.layer, device=device))
     if not codebooks.exists(out) and _are_there(manifests, config, features, log):
         return
     if codebooks.exists(out):

@@ -7,6 +7,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -256,7 +257,7 @@ class _AtLeast:
     def ids(self) -> Sequence[str]:
         return self.source.ids
 
-    @property
+    @cached_property
     def durations(self) -> np.ndarray:
         return np.asarray(np.maximum(self.source.durations, self.seconds))
 

@@ -124,6 +124,9 @@ def test_full_leaves_the_frontend_alone_unless_told():
     assert trained(model) == {name for name in everything if not name.startswith("frontend.")}
     Full(Full.Config(freeze_frontend=False)).insert(model)
     assert trained(model) == everything
+    model.feature_grad_mult = 0.0
+    with pytest.raises(ValueError, match=r"adapter\.freeze_frontend: false, but encoder\.feature_grad_mult is 0"):
+        Full(Full.Config(freeze_frontend=False)).insert(model)
 
 
 def test_frozen_trains_and_saves_nothing():

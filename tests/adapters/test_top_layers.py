@@ -64,7 +64,10 @@ def test_frozen_layers_stay_in_eval_mode_under_a_norm_that_trains():
     module = encoder(pre_norm=True)
     TopLayers(TopLayers.Config(num_top_layers=1)).insert(module)
     assert module.transformer.norm.weight.requires_grad
-    assert frozen_parts(module) == [module.frontend, *module.transformer.layers[:1]]
+    parts, inside = frozen_parts(module), module.transformer
+    assert parts[-1] is inside.layers[0]
+    assert {module.frontend, module.projection, module.dropout_input, inside.positions, inside.dropout} <= set(parts)
+    assert not {inside, inside.norm, inside.layers[1]} & set(parts)
 
 
 def test_batch_norms_that_do_not_train_are_found():

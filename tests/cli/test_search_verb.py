@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -101,8 +102,22 @@ def test_faults_are_one_line(place, tmp_path, capsys):
     code, _, err = run(capsys, "go", *model, "--recordings", tmp_path / "nowhere")
     assert (code, "no such file or folder" in err) == (1, True)
     assert run(capsys, "go", *model, "--recordings", place / "audio", "--serach.top", "1")[0] == 2
+    words = ("--recordings", place / "audio", "--out", tmp_path / "none" / "hits.txt")
+    code, out, err = run(capsys, "go", *model, *words, "--search.threshold", "-1.0")
+    assert (code, out) == (1, "")
+    assert f"{tmp_path / 'none'}: no such folder; make it, or choose another --out" in err
     code, _, err = run(capsys, "go", "--model", place / "base", "--recordings", place / "audio")
     assert (code, err.count("\n")) == (1, 1)
+
+
+def test_damaged_recordings_are_named_at_the_end(place, tmp_path, capsys):
+    shutil.copytree(place / "audio", tmp_path / "audio")
+    (tmp_path / "audio" / "2.wav").write_bytes(b"RIFF but nothing else")
+    words = ("--recordings", tmp_path / "audio", "--search.threshold", "-1.0", "--search.top", "0")
+    code, out, err = run(capsys, "go", "--model", place / "phones", *words)
+    assert code == 1
+    assert {line.rpartition("/")[2] for line in out.splitlines()} == {f"{number}.wav" for number in (0, 1, 3, 4, 5)}
+    assert err.startswith(f"audiossl: {tmp_path / 'audio' / '2.wav'}: ")
 
 
 def test_silence_is_said(place, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -120,6 +121,64 @@ def test_what_writes_no_text_is_refused(place, tmp_path, capsys, task, cure):
         assert err.startswith(f"audiossl: {experiment}: its task {task['name']!r} writes no text; {cure}")
         assert err.count("\n") == 1
     assert not (tmp_path / "texts").exists()
+
+
+@pytest.fixture(scope="module")
+def keyword(place):
+    fine_tuned(place, name="keyword", column="utt2word", projector_dim=0)
+    return place / "keyword"
+
+
+def test_ids_that_cannot_be_told_apart_or_written_are_refused_before_reading(place, keyword, tmp_path, capsys):
+    shutil.copy(place / "0.wav", tmp_path / "Meeting 1.wav")
+    words = (tmp_path / "Meeting 1.wav", "--out", tmp_path / "texts")
+    status, out, err = transcribe(capsys, keyword, *words)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "Meeting 1.wav: its path is its id in --out, which must be UTF-8 without white space; rename it" in err
+    assert transcribe(capsys, keyword, words[0])[0] == 0
+    shutil.copytree(place / "data", tmp_path / "copy", ignore=shutil.ignore_patterns(".index"))
+    status, out, err = transcribe(capsys, keyword, place / "data", tmp_path / "copy", *words[1:])
+    assert (status, out) == (1, "")
+    assert err.startswith(f"audiossl: {tmp_path / 'copy'}: has an utterance 's0-0', as another path has; transcribe")
+    assert not (tmp_path / "texts").exists()
+
+
+def test_what_cannot_be_scored_or_written_is_printed_all_the_same(place, keyword, tmp_path, capsys, monkeypatch):
+    shutil.copytree(place / "data", tmp_path / "data", ignore=shutil.ignore_patterns(".index"))
+    column = tmp_path / "data" / "utt2word"
+    column.write_text("".join(column.read_text().splitlines(keepends=True)[1:]))
+    status, out, err = transcribe(capsys, keyword, tmp_path / "data", "--out", tmp_path / "texts")
+    assert (status, out.count("\n")) == (1, 4)
+    assert err == (
+        f"audiossl: {tmp_path / 'data'}: is not scored: {column}: no line for utterance 's0-0'; "
+        "add it or run `audiossl data fix` on the directory\n"
+    )
+    assert (tmp_path / "texts").read_text() == out
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "texts")
+
+    monkeypatch.setattr("audiossl.cli.transcribe.write_table", full)
+    status, out, err = transcribe(capsys, keyword, place / "data", "--out", tmp_path / "others")
+    assert (status, out.count("\n")) == (1, 4)
+    assert "texts" in err
+
+
+def test_what_is_left_out_is_counted_by_directory(place, keyword, tmp_path, capsys):
+    for name in ("whole", "part"):
+        rows = []
+        for number in range(2):
+            path = tmp_path / f"{name}-{number}.wav"
+            shutil.copy(place / f"{number}.wav", path)
+            rows.append(CorpusUtterance(path.stem, path.stem, path, name, columns={"utt2word": "go"}))
+        write_data_dir(rows, tmp_path / name)
+    for path in (tmp_path / "part-1.wav", tmp_path / "loose.wav"):
+        path.write_bytes(b"RIFF but nothing else")
+    words = [tmp_path / name for name in ("loose.wav", "whole", "part")]
+    status, out, _ = transcribe(capsys, keyword, *words, "--json")
+    assert (status, len(json.loads(out)["bad"])) == (1, 2)
+    found = {row.name: row.more["left_out"] for row in read_results(keyword)}
+    assert (found["accuracy whole"], found["accuracy part"]) == (0, 1)
 
 
 def test_every_task_says_what_it_predicts():

@@ -90,6 +90,19 @@ def test_fit_refuses(data, tmp_path, capsys, words, message):
     assert not (tmp_path / "book").exists()
 
 
+def test_a_device_that_cannot_be_used(data, tmp_path, capsys):
+    cannot = "--device cuda:7: cannot be used: "
+    fit = ("fit", "--data", data, "--out", tmp_path / "book", "--clusters", "5", "--num-workers", "0", "--device")
+    status, out, err = run(capsys, *fit, "cuda:7")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert cannot in err
+    assert run(capsys, *fit, "auto")[0] == 0
+    words = ("apply", "--data", data, "--codebook", tmp_path / "book", "--name", "x", "--device", "cuda:7")
+    status, _, err = run(capsys, *words)
+    assert (status, err.count("\n")) == (1, 1)
+    assert cannot in err
+
+
 def test_quality_without_units(data, capsys):
     status, _, err = run(capsys, "quality", "--data", data, "--name", "km7")
     assert status == 1

@@ -185,3 +185,61 @@ def test_silence_and_nan(tmp_path):
 def test_too_short_for_the_wanted_rate(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.array([0.5]), 44100)
     fails(tmp_path / "a.wav", "none at 8000 Hz", sample_rate=8000)
+
+
+def piped_mp3(tmp_path, *, rate, mode, tag=b"", seconds=2.0):
+    """An MP3 as a pipe leaves it, without the first frame of Xing or Info; and the samples that it was cut from."""
+    soundfile.write(tmp_path / "whole.mp3", tone(seconds, rate), rate, bitrate_mode=mode)
+    encoded = (tmp_path / "whole.mp3").read_bytes()
+    assert b"Xing" in encoded[:60]
+    frames = encoded[encoded.index(encoded[:2], 4) :]
+    (tmp_path / "a.mp3").write_bytes(tag + frames)
+    return tmp_path / "a.mp3", read_audio(tmp_path / "whole.mp3")
+
+
+ID3 = b"ID3\3\0\0\0\0\x1f\x20" + bytes(31 * 128 + 32)
+ENCODER_DELAY = 576
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+@pytest.mark.parametrize("rate", [16000, 44100])
+@pytest.mark.parametrize("tag", [b"", ID3], ids=["plain", "tagged"])
+def test_an_mp3_that_does_not_say_its_length_is_read_to_its_end(tmp_path, rate, mode, tag):
+    path, samples = piped_mp3(tmp_path, rate=rate, mode=mode, tag=tag)
+    info, read = audio_info(path), read_audio(path)
+    assert info.num_samples == len(read) == decoded_info(path.read_bytes(), "a").num_samples
+    assert 0 <= len(read) - len(samples) - ENCODER_DELAY < 2 * 1152
+    assert np.abs(read[ENCODER_DELAY:][: len(samples)] - samples).max() < 1e-4
+    assert np.array_equal(decode_audio(path.read_bytes(), "a"), read)
+    part = read_audio(path, start=1.0, duration=0.5)
+    assert len(part) == rate // 2
+    assert np.abs(part - read[rate : rate + rate // 2]).max() < 1e-4
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_a_part_of_an_mp3_begins_as_the_whole_goes_on(tmp_path, rate):
+    pauses = np.random.default_rng(0).integers(0, 2, 80).repeat(rate // 10)
+    soundfile.write(tmp_path / "a.mp3", tone(8.0, rate) * pauses, rate)
+    whole = read_audio(tmp_path / "a.mp3")
+    for start in (0.1, 0.7, 1.0, 3.3, 5.55, 6.1):
+        part = read_audio(tmp_path / "a.mp3", start=start, duration=1.0, allow_silent=True)
+        assert np.abs(part - whole[round(start * rate) :][:rate]).max() < 1e-4
+
+
+def test_an_mp3_that_says_its_length_behind_a_tag_is_still_cut_short(tmp_path):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, tone(2.0), RATE)
+    encoded = ID3 + path.read_bytes()
+    path.write_bytes(encoded)
+    assert audio_info(path).num_samples == 2 * RATE
+    path.write_bytes(encoded[: len(encoded) * 2 // 3])
+    fails(path, "cut short")
+
+
+def test_what_follows_the_frames_of_an_mp3_is_no_sound(tmp_path):
+    path, _ = piped_mp3(tmp_path, rate=RATE, mode="CONSTANT")
+    samples = audio_info(path).num_samples
+    path.write_bytes(path.read_bytes() + b"TAG" + b"abc".ljust(125, b"\0"))
+    assert audio_info(path).num_samples == len(read_audio(path)) == samples
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert RATE / 2 < len(read_audio(path)) < RATE * 1.5

@@ -186,6 +186,41 @@ def test_impulse_responses_come_from_their_directory(tmp_path):
     np.testing.assert_allclose(wet, reverberate(noise(4000), response), atol=1e-6)
 
 
+@pytest.fixture(params=["silent", "gone"])
+def damaged(tmp_path, request):
+    """A directory of noises of which every other one cannot be used."""
+    folder = data_dir(tmp_path / "n", {name: noise(3000, seed) for seed, name in enumerate("abcd")})
+    for name in "bd":
+        write_audio(folder / f"{name}.flac", np.zeros(3000), RATE)
+    Manifest.open(folder).durations  # noqa: B018 - measured once, before a file goes
+    if request.param == "gone":
+        for name in "bd":
+            (folder / f"{name}.flac").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("step", ["noise", "reverb"])
+def test_a_recording_that_cannot_be_used_is_named_once_and_another_is_drawn(damaged, caplog, step):
+    place = {"noise": {"noise_dirs": (damaged,), "noise_counts": ((1, 2),)}, "reverb": {"reverb_dir": damaged}}[step]
+    config, speech = AugmentConfig(**{f"{step}_probability": 1.0}, **place), noise(4000)
+    augmenter = Augmenter(config)
+    results = [augmenter(speech, np.random.default_rng(seed), RATE) for seed in range(20)]
+    assert not any(np.array_equal(result, speech) for result in results)
+    assert sorted(message.split(" is not augmented")[0] for message in caplog.messages) == [
+        f"{damaged}: b",
+        f"{damaged}: d",
+    ]
+    for seed in (19, 3):  # whatever was drawn before
+        np.testing.assert_array_equal(Augmenter(config)(speech, np.random.default_rng(seed), RATE), results[seed])
+
+
+def test_a_directory_without_a_usable_noise_is_an_error(tmp_path):
+    folder = data_dir(tmp_path / "n", {"a": np.zeros(3000)})
+    augmenter = Augmenter(AugmentConfig(noise_probability=1.0, noise_dirs=(folder,)))
+    with pytest.raises(ValueError, match=f"^{folder}: none of 10 recordings .* can be used; run `audiossl data fix"):
+        augmenter(noise(100), np.random.default_rng(0), RATE)
+
+
 @pytest.mark.parametrize("relative", [0.001, 0.3, 0.7])
 def test_gaussian_noise_is_a_multiple_of_the_waveforms_deviation(relative):
     speech = 0.02 * np.sin(np.arange(40_000) / 9).astype(np.float32) + np.float32(0.5)  # an offset is no deviation

@@ -77,6 +77,7 @@ CASES = [
     ("spk2utt", b"s1 s1-0 s1-1 s1-2\n", b"", IDS),
     ("utt2dur", b"s0-1 1", b"s0-1 0", IDS),
     ("utt2dur", b"s0-1 1", b"s0-1 7", IDS),
+    ("utt2dur", b"s0-1 1", b"s0-1 1.04", IDS),
     ("utt2dur", b"s0-1 1\n", b"", IDS),
     ("segments", b"s0 2 3\n", b"s0 2 9\n", IDS),
     ("segments", b"s0 2 3\n", b"s0 2 -1\n", IDS),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from audiossl.data.augment import OWN, AugmentConfig, Augmenter
 from audiossl.data.loader import BadRecordings, BatchMaker, LoaderConfig, make_loader, make_sampler
 from audiossl.data.manifest import Manifest
 from audiossl.data.shards import write_shards
+from audiossl.data.whole import FileList
 
 RATE = 16_000
 
@@ -130,6 +133,19 @@ def test_endless_positions_are_read_as_needed(manifest):
     assert_equal(list(itertools.islice(batches, 10)), load(manifest, positions=range(10)))
 
 
+def test_a_worker_outlives_one_signal_and_not_another(manifest):
+    config = LoaderConfig(batch_seconds=3.0, num_workers=1, prefetch=1)
+    loader = make_loader(manifest, Crops(), config, sample_rate=RATE, seed=0, positions=itertools.count())
+    next(loader)
+    [worker] = loader._workers
+    os.kill(worker.pid, signal.SIGTERM)
+    for _ in range(5):
+        assert next(loader)["utt_ids"]
+    worker.terminate()
+    worker.join(timeout=30)
+    assert worker.exitcode == 0
+
+
 def test_evaluation_sees_each_utterance_once_longest_first(manifest):
     config = LoaderConfig(batch_seconds=3.0, num_workers=0)
     batches = list(make_loader(manifest, Crops(), config, sample_rate=RATE, seed=0, shuffle=False))
@@ -219,6 +235,19 @@ def test_noise_from_the_data_itself(folder, manifest, tmp_path):
         Augmenter(reading(OWN))
 
 
+def test_a_noise_that_cannot_be_used_is_booked_on_no_other_utterance(folder, tmp_path):
+    silent = tmp_path / "silent.flac"
+    write_audio(silent, np.zeros(8000), RATE)
+    scp = (folder / "wav.scp").read_text().replace(f"u03 {folder}/u03.flac", f"u03 {silent}")
+    (tmp_path / "wav.scp").write_text(scp)
+    (tmp_path / "units").mkdir()
+    for name in ("text", "units/km5"):
+        (tmp_path / name).write_text((folder / name).read_text())
+    augment = AugmentConfig(noise_probability=1.0, noise_dirs=(OWN,), noise_counts=((3, 3),))
+    batches = load(Manifest.open(tmp_path), positions=range(12), augment=augment)
+    assert {utterance for batch in batches for utterance, _ in batch["bad"]} == {"u03"}
+
+
 class Pairs(Crops):
     """The whole waveform as it was and augmented, and half of each."""
 
@@ -245,8 +274,15 @@ def test_changed_speed_is_refused_beside_units_and_allowed_without(manifest):
     with pytest.raises(ValueError, match=r"speed_probability is 1\.0.*units/km5"):
         load(manifest, augment=augment)
 
+    class Turns(Crops):
+        needs = ("text",)
+        aligned = True
+
+    with pytest.raises(ValueError, match=r"speed_probability is 1\.0.*text"):
+        load(manifest, Turns(), augment=augment)
+
     class Plain:
-        needs = ()
+        needs = ("text",)
 
         def views(self, utterance, rng):
             return {"waveform": utterance.waveform}
@@ -260,6 +296,12 @@ def test_changed_speed_is_refused_beside_units_and_allowed_without(manifest):
         if utterance in slow:
             assert slow[utterance] == pytest.approx(2 * manifest.durations[index] * RATE, abs=2)
     assert max(batch["waveform"].numel() for batch in batches) <= 3.0 * RATE + 20  # the stretch is allowed for
+
+
+def test_ids_of_loose_recordings_are_listed_once(folder):
+    files = FileList((folder / "u00.flac", folder / "u01.flac"))
+    assert files.ids == [f"{folder}/u00.flac", f"{folder}/u01.flac"]
+    assert files.ids is files.ids  # asked for with every utterance
 
 
 def test_a_missing_column_is_named_at_once(manifest):

@@ -199,3 +199,12 @@ def test_noisy_rows_are_normalised_again(noises):
     mixed = add_pieces(batch(), LENGTHS, left, noises=found, normalise=True)
     for row in found.target[:2]:
         assert mixed[row, : LENGTHS[row]].var() == pytest.approx(1, abs=0.01)
+
+
+def test_a_noise_that_cannot_be_used_does_not_end_the_batch(noises, tmp_path):
+    sound = noises._dirs[0].path / "n.flac"
+    write_audio(tmp_path / "s.flac", np.zeros(2000), 16_000)
+    (tmp_path / "wav.scp").write_text(f"n {sound}\ns {tmp_path}/s.flac\n")
+    for seed in range(5):
+        _, _, found = with_noise(Noises((tmp_path,)), seed)
+        assert all(noise.any() for noise in found.noise)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,6 +104,37 @@ def test_other_batches_do_not_continue_a_pass(tmp_path, monkeypatch):
     found = pooled_features(manifest, counting_source()[0], tmp_path / "c", config=CacheConfig(1.0, 0), log=print)
     assert found.forwards == 6
     assert found.usable.all()
+
+
+def test_one_of_two_who_want_a_cache_makes_it_while_the_other_waits(tmp_path):
+    manifest = corpus(tmp_path)
+    source, calls = counting_source()
+    late, late_calls = counting_source()
+    found = []
+
+    def ask():
+        found.append(pooled_features(manifest, late, tmp_path / "c", config=ONE_EACH, log=print))
+
+    other = threading.Thread(target=ask)
+
+    def extract(waveform, lengths):
+        if len(calls) == 3:
+            other.start()
+            other.join(0.5)
+        return source.extract(waveform, lengths)
+
+    first = pooled_features(manifest, replace(source, extract=extract), tmp_path / "c", config=ONE_EACH, log=print)
+    other.join()
+    assert (first.forwards, found[0].forwards, late_calls) == (6, 0, [])
+    for index in range(6):
+        np.testing.assert_allclose(first.features[index], by_hand(manifest, index), atol=1e-6)
+
+
+def test_a_source_spelt_otherwise_is_the_same(tmp_path):
+    manifest, (source, _) = corpus(tmp_path), counting_source()
+    pooled_features(manifest, source, tmp_path / "c", config=ONE_EACH, log=print)
+    other = replace(source, name="./counting")
+    assert pooled_features(manifest, other, tmp_path / "c", config=ONE_EACH, log=print).forwards == 0
 
 
 def test_unusable_recordings_are_named_and_left_out(tmp_path):

@@ -52,8 +52,9 @@ def recording(path, spans, seconds):
     return path
 
 
-def find(paths, **more):
-    return search(Encoder(), Task(), WORDS, paths, SearchConfig(**{"durations": (0.3, 0.5), "threshold": 0.9, **more}))
+def find(paths, *, on_bad=pytest.fail, **more):
+    config = SearchConfig(**{"durations": (0.3, 0.5), "threshold": 0.9, **more})
+    return search(Encoder(), Task(), WORDS, paths, config, on_bad=on_bad)
 
 
 def test_words_are_found_where_they_are(tmp_path):
@@ -94,6 +95,14 @@ def test_the_best_of_all_recordings_are_kept(tmp_path):
     assert len(few) == 2
     assert few == find(paths, top=0)[:2]
     assert find(paths, threshold=1.01) == []
+
+
+def test_a_damaged_recording_is_named_and_the_others_are_searched(tmp_path):
+    paths = [recording(tmp_path / f"{k}.wav", [("low", 0.5, 1.0)], 1.5) for k in range(3)]
+    paths[1].write_bytes(b"RIFF but nothing else")
+    bad = []
+    assert {hit.recording for hit in find(paths, on_bad=bad.append)} == {str(paths[0]), str(paths[2])}
+    assert [line.startswith(f"{paths[1]}: ") for line in bad] == [True]
 
 
 def test_recordings_shorter_than_a_window_or_a_frame(tmp_path):

@@ -104,6 +104,9 @@ def test_faults_are_named(place, tmp_path):
         run(place, tmp_path / "wide", place / "inner", encoder={"ffn_dim": 128})
     with pytest.raises(ValueError, match=r"nowhere: no such experiment"):
         run(place, tmp_path / "lost", tmp_path / "nowhere")
+    (tmp_path / "model.pt").touch()
+    with pytest.raises(ValueError, match=r"model.pt: is no experiment; .* run `audiossl import \S+ --out EXP`"):
+        run(place, tmp_path / "foreign", tmp_path / "model.pt")
     assert not (tmp_path / "wide").exists()
 
 

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from audiossl.encoders.conformer import Conformer
 from audiossl.encoders.fbank import FBank
@@ -129,3 +130,23 @@ def test_an_encoder_without_attention_is_refused():
         self_guided_mask(
             encoder, torch.randn(1, 5, encoder.feature_dim), torch.tensor([5]), mask_share=0.5, query_share=1.0
         )
+
+
+def keep_casts(monkeypatch):
+    """As autocast does in older versions of torch: a weight is cast once, and stays without a graph if the first to need it had none."""
+    kept, linear = {}, F.linear
+    cast = lambda x, weight, bias=None: linear(x, kept.setdefault(weight, weight * 1.0), bias)  # noqa: E731
+    monkeypatch.setattr(F, "linear", cast)
+    monkeypatch.setattr(torch, "clear_autocast_cache", kept.clear)
+
+
+def test_the_first_block_trains_where_autocast_keeps_what_it_cast(monkeypatch):
+    torch.manual_seed(0)
+    encoder = FBank(FBank.Config.tiny()).eval()
+    lengths, z = torch.tensor([30, 18]), torch.randn(2, 30, encoder.feature_dim)
+    keep_casts(monkeypatch)
+    masked = self_guided_mask(encoder, z, lengths, mask_share=0.5, query_share=1.0)
+    encoder.contextualise(z, lengths, masked=masked).layers[-1][..., 0].sum().backward()
+    first = encoder.transformer.layers[0]
+    for part in (encoder.projection, first.attention.qkv, first.ffn_in):
+        assert part.weight.grad is not None

@@ -165,6 +165,7 @@ def test_gradient_multiplier():
         norms[factor] = None if gradient is None else gradient.norm().item()
     assert norms[0.1] == pytest.approx(0.1 * norms[1.0], rel=1e-4)
     assert norms[0.0] is None
+    assert not any(p.requires_grad for p in encoder.frontend.parameters())
 
 
 def test_normalised_waveform():

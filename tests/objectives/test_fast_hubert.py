@@ -94,6 +94,13 @@ def test_layers_beyond_the_encoder_are_refused():
         objective(FastHuBERT.Config(labels=NAMES))
 
 
+def test_blocks_above_the_last_layer_are_refused():
+    with pytest.raises(
+        ValueError, match=r"objective.layers: \[1\] end below the encoder's 2 blocks.*set encoder.num_layers to 1"
+    ):
+        objective(FastHuBERT.Config(labels=NAMES, layers=(1,)))
+
+
 def test_from_data_reads_the_codebook(tmp_path):
     (tmp_path / "units").mkdir()
     (tmp_path / "units" / "km.json").write_text(json.dumps({"codebook_size": 9, "rate": 50.0}))

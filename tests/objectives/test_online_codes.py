@@ -90,7 +90,17 @@ def test_a_frozen_frontend_stands_still_and_the_rest_goes_on(cls):
     assert torch.equal(module.teacher.layers[0].ffn_in.weight, teacher) is (cls is DinoSR)
     module(make_batch(module)).loss_sum.backward()
     assert all(p.grad is not None for p in module._shared().parameters())  # processes wait for all of them
-    assert not any(p.grad.any() for p in module.encoder.frontend.parameters())
+    assert not any(
+        p.grad.any() for p in module._shared().parameters()
+    )  # neither the norm of all nor its clipping counts them
+
+
+@each
+def test_what_trains_is_never_cast_without_a_graph(cls):  # autocast may keep it
+    module, seen = objective(cls).train(), []
+    module.encoder.projection.register_forward_pre_hook(lambda *_: seen.append(torch.is_grad_enabled()))
+    module(make_batch(module))
+    assert seen == [True, True]
 
 
 @each

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +70,25 @@ def test_the_first_batch_that_does_not_fit_closes_the_store(manifest, tmp_path):
     assert not larger.closed
     larger.add([2], [frames_of(4)])
     assert larger.has(2)
+
+
+def test_what_two_add_at_once_lies_side_by_side(manifest, tmp_path, monkeypatch):
+    one, other = open_store(manifest, tmp_path), open_store(manifest, tmp_path)
+    kept = {row: frames_of(3 + row, row) for row in range(3)}
+    late = threading.Thread(target=other.add, args=([1, 2], [kept[1], kept[2]]))
+
+    def synced(_):
+        if late.ident is None:
+            late.start()
+            late.join(0.3)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    one.add([0, 1], [kept[0], kept[1]])
+    late.join()
+    for store in (one, other):
+        for row, frames in kept.items():
+            np.testing.assert_array_equal(store.read(row), frames)
+    assert one.path.stat().st_size == sum(frames.nbytes for frames in kept.values())
 
 
 def test_other_features_have_a_store_of_their_own(manifest, tmp_path):

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
-from frame_runs import DIM, LAYERS, SIZES, Upstream, assert_same_heads, checkpoint, job, make_corpus, phones, train
+from frame_runs import (
+    DIM,
+    LAYERS,
+    RATE,
+    SIZES,
+    STRIDE,
+    Upstream,
+    assert_same_heads,
+    checkpoint,
+    job,
+    make_corpus,
+    phones,
+    train,
+)
 from torch import nn
 
 from audiossl import registry
 from audiossl.config import build, find_recipe, load_toml
 from audiossl.contracts import StepOutput
+from audiossl.data.audio import write_audio
 from audiossl.data.manifest import Manifest
 from audiossl.nn.task import Task
 from audiossl.superb.frames import SHARED, Config
@@ -49,6 +64,25 @@ def test_tasks_together_equal_each_alone(data, tmp_path):
         assert (score.values, score.dev, score.step) == (other.values, other.dev, other.step)
         assert score.more == {"forwards_shared_with": ["asr" if score is pr else "pr"]}
         assert other.more == {}
+
+
+def test_recordings_with_too_few_frames_for_a_task_are_left_out(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns(".index"))
+    for part in ("train", "test"):
+        scp = tmp_path / "data" / part / "wav.scp"
+        write_audio(tmp_path / f"{part}.wav", np.full(15 * STRIDE, 0.1, np.float32), RATE)
+        scp.write_text(scp.read_text().replace(f"{data}/audio/{part}2.wav", f"{tmp_path}/{part}.wav"))
+        dur = scp.with_name("utt2dur")
+        dur.write_text(re.sub(rf"{part}2 .*", f"{part}2 {15 * STRIDE / RATE}", dur.read_text()))
+    for part in ("dev", "test"):
+        (tmp_path / "data" / part / "trials").write_text(f"{part}0 {part}0 target\n{part}0 {part}1 nontarget\n")
+    heard = {"gain_db": 0.0, "trim_silence": False, "min_seconds": 0.0, "hidden_dim": 8, "pooled_dim": 12}
+    asv = job("asv", "speaker_verification", heard, max_bad_fraction=0.4)
+    said = []
+    (score,) = train(asv, tmp_path / "data", tmp_path / "out", log=said)
+    assert score.metric == "eer"
+    for part in ("train", "test"):
+        assert [line for line in said if f"{part}2" in line and "0.300 s is too short for 16 frames (0.320 s)" in line]
 
 
 def test_forwards_are_counted(data, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,6 +104,28 @@ def test_the_best_layer_of_the_development_queries_is_scored(data, tmp_path):
     assert score.cost.forwards == 28
     assert score.cost.alone_forwards == LAYERS * (24 + 24)
     assert not (tmp_path / "layers").exists()
+
+
+def test_a_damaged_document_counts_as_one_that_is_not_found(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns(".index"))
+    damaged = tmp_path / "data" / "audio" / "d00.wav"
+    table = tmp_path / "data" / "documents" / "wav.scp"
+    table.write_text(table.read_text().replace(str(data / "audio" / "d00.wav"), str(damaged)))
+    damaged.write_bytes(b"RIFF but nothing else")
+    assert " d00" in (data / "queries_dev" / "relevant").read_text()
+    settings = replace(CONFIG, layers=(2,), max_bad_fraction=0.1)
+    whole = given(data, tmp_path / "whole", upstream()[0], config=settings)
+    found = given(tmp_path / "data", tmp_path / "damaged", upstream()[0], config=settings)
+    assert found.more["dev_by_layer"]["2"] < whole.more["dev_by_layer"]["2"]
+
+
+def test_what_is_relevant_is_checked_before_the_pass(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns(".index"))
+    (tmp_path / "data" / "queries_eval" / "relevant").write_text("e0 d77\n")
+    source, calls = upstream()
+    with pytest.raises(ValueError, match=r"queries_eval/relevant:1: 'd77' is not among the documents"):
+        given(tmp_path / "data", tmp_path / "out", source)
+    assert calls == []
 
 
 def test_an_interrupted_search_goes_on(data, tmp_path, monkeypatch):

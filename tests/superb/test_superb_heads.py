@@ -12,11 +12,12 @@ from torch import nn
 
 from audiossl.config import build
 from audiossl.contracts import StepOutput
+from audiossl.data.manifest import Manifest
 from audiossl.diagnostics.results import read_results
 from audiossl.nn.task import Task
 from audiossl.superb.frames import Config
-from audiossl.superb.heads import Head
-from audiossl.superb.job import Job
+from audiossl.superb.heads import Head, TaskHeads
+from audiossl.superb.job import Evaluation, Job
 from audiossl.superb.score import Choice
 
 
@@ -119,6 +120,21 @@ def test_a_head_that_diverges_keeps_its_best_state(data, tmp_path, rates):
     assert line == f"asr: learning rate 0.01 diverges at step 34; it is dropped, its best at step {whole.step} is kept"
     assert (score.learning_rate, score.step, score.values) == (1e-2, whole.step, whole.values)
     assert set(score.dev) == set(rates)
+
+
+def test_copies_are_made_before_they_are_moved(data, tmp_path, monkeypatch):
+    """Moving lays the weights of an LSTM in one piece, copying takes them apart."""
+    laid = set()
+
+    def lay(module):
+        laid.add(module)
+
+    monkeypatch.setattr(nn.LSTM, "flatten_parameters", lay)
+    asked = Evaluation(Upstream().source, "pieces", data, 3, "cpu", print)
+    heads = TaskHeads(job(learning_rates=[1e-2, 1e-3]), asked, Manifest.open(data / "train"), tmp_path).heads
+    used = [module for head in heads for module in head.task.modules() if isinstance(module, nn.LSTM)]
+    assert len(used) >= 2
+    assert laid >= set(used)
 
 
 class Torn(Task):

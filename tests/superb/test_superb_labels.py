@@ -91,16 +91,66 @@ def test_what_queries_are_searched_for(data):
 
 
 def test_the_words_of_a_lexicon(data, tmp_path, monkeypatch):
-    (tmp_path / "words.txt").write_text("yes Y EH1 S\n")
+    others = "no N OW1\non AA1 N\nso S OW1\n"
+    (tmp_path / "words.txt").write_text(f"yes Y EH1 S\n{others}")
     monkeypatch.chdir(tmp_path)
     pr = labels("phone_recognition", column="text", lexicon=("words.txt",))
     before = pr.digest(data)
     pr.check(data)
-    (tmp_path / "words.txt").write_text("yes Y EH0 S\n")
+    (tmp_path / "words.txt").write_text(f"yes Y EH0 S\n{others}")
     assert pr.digest(data) != before
     (tmp_path / "words.txt").unlink()
     with pytest.raises(ValueError, match=r"words\.txt: no such file"):
         pr.check(data)
+
+
+def test_a_word_of_test_alone_changes_nothing_that_heads_learn_from(data, tmp_path):
+    lexicon = tmp_path / "words.txt"
+    lexicon.write_text("yes Y EH1 S\nno N OW1\non AA1 N\nso S OW1\n")
+    edit(data / "test" / "text", "test1 no", "test1 nope")
+    pr = labels("phone_recognition", column="text", lexicon=(str(lexicon),))
+    with pytest.raises(ValueError, match=r"^'nope' is not in the lexicon .*words\.txt; add its pronunciation"):
+        pr.check(data)
+    before = pr.part_digests(data, pr.parts)
+    lexicon.write_text(f"{lexicon.read_text()}nope N OW1 P\nother AH1\n")
+    pr.check(data)
+    after = pr.part_digests(data, pr.parts)
+    assert [part for part in before if before[part] != after[part]] == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "name", "lines", "said"),
+    [
+        ("speech_recognition", {}, "text", "test0 yes no\ntest2 so yes\n", "text: no line for utterance 'test1'; add it"),
+        (
+            "speaker_verification", {}, "trials", "test0 test1 target\ntest0 test9 nontarget\n",
+            "trials:2: 'test9' is no utterance of this directory; correct the line",
+        ),
+        ("speaker_verification", {}, "trials", "test0 test1\n", "trials:1: not `enrol test target|nontarget`"),
+        (
+            "diarization", {}, "utt2turns", "test0 a 0 1\ntest1 a 0 1\ntest2 a 0\n",
+            "test2: utt2turns says 'a 0', not `speaker start end ...`",
+        ),
+        (
+            "diarization", {}, "utt2turns", "test0 a 0 1\ntest1 a 0 1\ntest2 a 0 1 b 0 1 c 0 1\n",
+            "test2: 3 speakers, where the head tells 2 apart",
+        ),
+    ],
+)  # fmt: skip
+def test_what_test_cannot_be_scored_by_is_said_beforehand(data, task, settings, name, lines, said):
+    for part in ("train", "dev", "test"):
+        if name != "text":
+            (data / part / name).write_text(
+                f"{part}0 {part}1 target\n"
+                if name == "trials"
+                else "".join(f"{part}{number} a 0.0 1.0\n" for number in range(10))
+            )
+    asked = labels(task, **settings)
+    asked.check(data)
+    (data / "test" / name).write_text(lines)
+    with pytest.raises(ValueError) as error:
+        asked.check(data)
+    assert said in str(error.value)
 
 
 def test_recordings_that_are_labels_may_lie_elsewhere_but_be_no_others(data):

@@ -132,6 +132,22 @@ def test_scores_of_embeddings(tmp_path):
     assert found["f1_best"] >= found["f1"]
 
 
+def test_no_more_than_so_many_utterances_meet_the_words(tmp_path, monkeypatch):
+    manifest = directory(tmp_path, ["stop", "go", "left"] * 4)
+    sizes = []
+
+    def measure(scores, wanted):
+        sizes.append(len(scores))
+        return average_precision(scores, wanted)
+
+    monkeypatch.setattr("audiossl.tasks.word_embedding.average_precision", measure)
+    monkeypatch.setattr("audiossl.tasks.word_embedding._MOST_PAIRED", 5)
+    own, rng = task(manifest).eval(), np.random.default_rng(0)
+    sound = dict(zip(manifest.ids, rng.normal(size=(12, 6)), strict=True))
+    assert own.evaluate(sound, manifest) == own.evaluate(sound, manifest)
+    assert sizes == [5 * 4 // 2, 5 * 3] * 2
+
+
 # Words of three phones each, most with a neighbour that differs in one of them.
 SPOKEN = [
     "abc", "abd", "bac", "bad", "cab", "dab", "cad", "dac", "fed", "def", "fad", "daf", "bed", "deb", "cef", "fec"

@@ -17,9 +17,9 @@ from audiossl.train.run_pretrain import _sections
 SPEECH = np.random.default_rng(0).lognormal(np.log(8.0), 0.6, 20_000).clip(0.5, 35.0)
 
 
-def described(durations, **options):
+def described(durations, *, crops=True, **options):
     source = SimpleNamespace(path=Path("data/train"), durations=np.asarray(durations))
-    return describe_batches(source, LoaderConfig(**options), seed=1)
+    return describe_batches(source, LoaderConfig(**options), seed=1, crops=crops)
 
 
 def test_one_line_says_what_is_used_and_left_out():
@@ -38,7 +38,9 @@ def test_much_padding_is_a_warning_with_a_cure():
     line, warning = described([1.0, 5.0, 10.0], batch_seconds=100.0)
     assert "53.3% of the batches is audio" in line
     assert warning.startswith("warning: 46.7% of the batches is padding")
-    assert "lower data.batch_seconds" in warning
+    assert warning.endswith("lower data.batch_seconds, or set data.crop_duration or data.max_duration")
+    _, whole = described([1.0, 5.0, 10.0], batch_seconds=100.0, crops=False)
+    assert whole.endswith("lower data.batch_seconds, or set data.max_duration")
     assert len(described([1.0, 5.0, 10.0], batch_seconds=10.0)) == 1
 
 
@@ -52,7 +54,7 @@ def test_a_stream_that_could_give_nothing_is_refused_at_once(tmp_path):
     source = SimpleNamespace(path=tmp_path, ids=["a"], durations=np.ones(1), column=lambda name: [name])
     module = SimpleNamespace(needs=("units/km",), views=None, batch_views=None)
     faster = LoaderConfig(augment=AugmentConfig(speed_probability=0.5))
-    with pytest.raises(ValueError, match="labels of units/km are aligned"):
+    with pytest.raises(ValueError, match="what units/km says is aligned"):
         stream_of(source, module, faster, sample_rate=16000, seed=0)
     noisy = LoaderConfig(augment=AugmentConfig(noise_probability=0.5, noise_dirs=(tmp_path / "musan",)))
     with pytest.raises(ValueError, match="musan: no data directory"):

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from audiossl import registry
 from audiossl.adapters.frozen import Frozen
 from audiossl.adapters.full import Full
 from audiossl.adapters.houlsby import Houlsby
 from audiossl.adapters.lora import LoRA
 from audiossl.adapters.top_layers import TopLayers
 from audiossl.contracts import Utterance
+from audiossl.data.augment import AugmentConfig
 from audiossl.data.collate import collate, to_tensors
+from audiossl.data.loader import BatchMaker, LoaderConfig
 from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.nn.vocabulary import Vocabulary
 from audiossl.tasks.ctc import CTC
@@ -80,6 +83,18 @@ def test_a_frozen_encoder_gives_the_same_features_in_training():
     first, second = module.encode(batch).layers[-1], module.encode(batch).layers[-1]
     assert torch.equal(first, second)
     assert module.task.training
+
+
+@pytest.mark.parametrize("adapter", [Houlsby(Houlsby.Config.tiny()), TopLayers(TopLayers.Config(1))])
+def test_what_lies_below_the_first_trained_layer_is_what_was_pretrained(adapter):
+    module = model(adapter, replace(NO_MASKS, layer_drop=1.0))
+    for part in module.encoder.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.5
+    batch = make_batch(module)
+    training = module.encode(batch).layers
+    whole = module.eval().encode(batch).layers
+    assert [torch.equal(a, b) for a, b in zip(training, whole, strict=True)] == [True, True, False]
 
 
 @every_adapter
@@ -166,6 +181,16 @@ def count_saved(module, batch):
         loss = module(batch).loss_sum
     assert loss.requires_grad
     return sum(kept.values())
+
+
+@pytest.mark.parametrize("name", ["diarization", "enhancement", "separation"])
+def test_labels_of_times_refuse_another_speed(name):
+    encoder, cls = Wav2Vec2(Wav2Vec2.Config.tiny()), registry.get("tasks", name)
+    module = FineTune(encoder, Frozen(Frozen.Config()), cls.from_data(encoder, cls.Config.tiny(), None), NO_MASKS)
+    config = LoaderConfig(augment=AugmentConfig(speed_probability=0.5))
+    with pytest.raises(ValueError, match=rf"speed_probability is 0.5, but what {module.needs[0]} says is aligned"):
+        BatchMaker(None, module, config, sample_rate=16000, seed=0)
+    assert registry.get("tasks", "voice_conversion").aligned
 
 
 TOP = [

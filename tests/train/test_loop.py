@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -212,6 +214,57 @@ def test_checkpoints_are_dropped_but_the_best(tmp_path):
         evaluate=lambda _module, _say: {"wer": next(scores)}, better=("wer", "min"),
     )  # fmt: skip
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000004", "step_00000007", "step_00000008"]
+
+
+DONE = {"optim": OptimConfig(), "sample_rate": 16000, "better": ("wer", "min")}
+
+
+def test_a_run_is_saved_before_an_evaluation_that_fails(tmp_path):
+    def failing(_module, _say):
+        assert latest_checkpoint(tmp_path).name == "step_00000003"
+        raise ValueError("no loss")
+
+    words = DONE | {"config": TrainConfig(max_steps=3, precision="fp32", tensorboard=False), "world": ALONE}
+    with pytest.raises(ValueError, match="no loss"):
+        train(Broken(), batches, experiment=tmp_path, evaluate=failing, **words)
+    train(Broken(), batches, experiment=tmp_path, evaluate=failing, resume=True, **words)
+
+
+def test_a_best_checkpoint_stays_the_best_after_a_restart(tmp_path):
+    scores = iter([2.0, 1.0, 1.5])
+    words = DONE | {"experiment": tmp_path, "world": ALONE, "evaluate": lambda _module, _say: {"wer": next(scores)}}
+    for steps in (4, 6):
+        config = TrainConfig(max_steps=steps, precision="fp32", tensorboard=False, eval_every=2, save_every=2)
+        train(Broken(), batches, config=config, resume=True, **words)
+    assert json.loads((tmp_path / "best.json").read_text()) == {"step": 4, "wer": 1.0}
+
+
+def test_the_scores_of_the_main_process_decide(tmp_path):
+    class Second(World):
+        """A process whose own scores fall while those of the main one rise."""
+
+        def gather(self, items):
+            return [{"wer": -items[0]["wer"]}, *items]
+
+    scores = iter([3.0, 2.0, 1.0])
+    config = TrainConfig(max_steps=3, precision="fp32", tensorboard=False, eval_every=1)
+    words = DONE | {"world": Second(0, 1, torch.device("cpu")), "evaluate": lambda _module, _say: {"wer": next(scores)}}
+    train(Broken(), batches, experiment=tmp_path, config=config, **words)
+    assert json.loads((tmp_path / "best.json").read_text()) == {"step": 1, "wer": -3.0}
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulate", "cure"),
+    [(1, 2, "train.accumulate 4"), (2, 4, "train.accumulate 2"), (3, 1, "a number of processes that divides 4")],
+)
+def test_updates_of_other_sizes_are_not_the_same_run(tmp_path, size, accumulate, cure):
+    words = {"experiment": tmp_path, "optim": OptimConfig(), "sample_rate": 16000}
+    config = TrainConfig(max_steps=2, precision="fp32", tensorboard=False, accumulate=4)
+    train(Broken(), batches, config=config, world=ALONE, **words)
+    more, world = replace(config, max_steps=4, accumulate=accumulate), World(0, size, torch.device("cpu"))
+    said = f"train.accumulate: {accumulate} in {size} process(es), but this run has 4 micro-batches in an update; resume with {cure}"
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        train(Broken(), batches, config=more, world=world, resume=True, **words)
 
 
 class Clock:

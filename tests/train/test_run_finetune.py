@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +14,15 @@ import torch
 from audiossl.cli.transcribe import main as transcribe
 from audiossl.config import to_table, write_toml
 from audiossl.data.audio import write_audio
+from audiossl.data.loader import LoaderConfig
+from audiossl.data.whole import FileList
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.results import read_results
 from audiossl.encoders.fast_resnet34 import FastResNet34
 from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.interop.checkpoint import list_checkpoints, load_weights, save_checkpoint
+from audiossl.interop.encoder import load_encoder
+from audiossl.train import run_finetune
 from audiossl.train.ledger import read_cost
 from audiossl.train.run_finetune import finetune
 
@@ -108,6 +113,32 @@ def test_weight_decay_would_move_what_rests(place):
         run(place, "out", overrides={"optim": {"weight_decay": 0.01}})
 
 
+def test_a_crop_that_fine_tuning_would_not_make_is_refused(place):
+    said = r"^data\.crop_duration: 2 would cut nothing, since fine-tuning learns from whole utterances; leave it"
+    with pytest.raises(ValueError, match=said):
+        run(place, "out", overrides={"data": {"crop_duration": 2.0}})
+    assert not (place / "out").exists()
+
+
+def test_recordings_with_too_few_frames_for_the_task_are_left_out(place, capsys):
+    rows = []
+    for number, samples in enumerate((9000, 9000, 3000)):
+        path = place / f"short{number}.wav"
+        write_audio(path, 0.1 * np.random.default_rng(number).standard_normal(samples), 16000)
+        rows.append(CorpusUtterance(f"s{number}-0", f"s{number}-0", path, f"s{number}"))
+    write_data_dir(rows, place / "short")
+    (place / "short" / "trials").write_text("s0-0 s0-0 target\ns0-0 s1-0 nontarget\n")
+    overrides = {
+        "task": {"name": "speaker_verification", "hidden_dim": 8, "pooled_dim": 12}, "finetune": {"freeze_steps": 0},
+        "data": {"max_bad_fraction": 0.5}, "train": {"max_steps": 2, "eval_every": 2},
+    }  # fmt: skip
+    run(place, "out", data=place / "short", dev=place / "short", overrides=overrides)
+    said = capsys.readouterr().err
+    assert "s2-0: 9 frames, fewer than the 16 that the task needs; set data.min_duration" in said
+    assert "s2-0: 0.188 s is too short for 16 frames (0.325 s); leave it out" in said
+    assert "dev eer" in said
+
+
 @pytest.mark.parametrize("encoder", [{}, {"dropout": 0.0}, {"name": "wav2vec2"}])
 def test_an_encoder_of_another_kind_is_one_short_line(place, encoder):
     config = FastResNet34.Config.tiny()
@@ -121,6 +152,19 @@ def test_an_encoder_of_another_kind_is_one_short_line(place, encoder):
     with pytest.raises(ValueError, match=said):
         run(place, "out", overrides={"encoder": {"name": "conformer"}})
     assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "random:"])
+@pytest.mark.parametrize("name", ["model.pt", "folder"])
+def test_a_downloaded_checkpoint_is_to_be_imported_first(place, prefix, name):
+    (place / "folder").mkdir()
+    (place / "folder" / "config.json").write_text("{}")
+    (place / "model.pt").touch()
+    said = f"^{place}/{name}: is no experiment; .* run `audiossl import {place}/{name} --out EXP` and give EXP$"
+    with pytest.raises(ValueError, match=said):
+        run(place, "out", init=f"{prefix}{place}/{name}")
+    with pytest.raises(ValueError, match=said):
+        load_encoder(f"random:{place}/{name}")
 
 
 @pytest.mark.parametrize("adapter", ["houlsby", "lora", "mms"])
@@ -143,6 +187,52 @@ def test_labels_that_are_missing_stop_before_training(place):
     words = {"init": str(place / "init"), "data": place / "dev", "device": "cpu"}
     with pytest.raises(ValueError, match=f"^{place}{lacking}"):  # the place is named once
         finetune(str(place / "recipe.toml"), out=place / "out", **words)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "lines", "said"),
+    [
+        (
+            {"name": "speaker_verification", "hidden_dim": 8, "pooled_dim": 12},
+            "trials",
+            "s-0 s-1 target\ns-0 s-9 nontarget\n",
+            "dev/trials:2: 's-9' is no utterance of this directory",
+        ),
+        (
+            {"name": "word_embedding", "column": "text", "dim": 6, "hidden_dim": 5, "symbol_dim": 4},
+            "phones.ctm",
+            "s-0 1 0.0 0.1 a\n",
+            "dev/text: no utterance of 'BA A' has phones",
+        ),
+    ],
+)
+def test_labels_that_cannot_be_scored_stop_before_training(place, task, name, lines, said):
+    phones = [f"s-{number} 1 0.0 0.1 {'ab'[number % 2]}\n" for number in range(4)]
+    (place / "data" / "phones.ctm").write_text("".join(phones))
+    shutil.copytree(place / "data", place / "dev", ignore=shutil.ignore_patterns(".index"))
+    (place / "dev" / name).write_text(lines)
+    with pytest.raises(ValueError) as error:
+        run(place, "out", dev=place / "dev", overrides={"task": task, "finetune": {"freeze_steps": 0}})
+    assert said in str(error.value)
+    assert not (place / "out").exists()
+
+
+def test_tasks_that_average_are_scored_some_at_a_time(monkeypatch):
+    seen = []
+
+    def evaluate(predictions, _):
+        seen.append(len(predictions))
+        return {"snr": sum(predictions.values()) / len(predictions)}
+
+    said = [[(str(number), float(number)) for number in range(5)], []]
+    monkeypatch.setattr(run_finetune, "predict_all", lambda *_, **__: iter(said.pop(0)))
+    monkeypatch.setattr(run_finetune, "_SCORED_TOGETHER", 2, raising=False)
+    measure = run_finetune._scorer(FileList(()), LoaderConfig())
+    module = SimpleNamespace(task=SimpleNamespace(averages=True, evaluate=evaluate))
+    assert measure(module, print) == {"snr": 2.0}
+    assert seen == [2, 2, 1]
+    with pytest.raises(ValueError, match=r"recordings: no recording can be used; mend the data"):
+        measure(module, print)
 
 
 def test_the_recipe_regularises_in_place_of_pretraining(place):

@@ -128,3 +128,50 @@ def test_what_that_says_is_enough(place):
     write_data_dir([CorpusUtterance("s-0", "s-0", place / "0.wav", "s")], place / "data")
     with pytest.raises(ValueError, match=r"data: 1 utterance, and this objective compares 2 or more; add data$"):
         run(place, ("simclr", "fast_resnet34"), out="alone")
+
+
+def write_speakers(folder, speakers, seconds=0.6):
+    """One recording of each."""
+    rows = []
+    for number, speaker in enumerate(speakers):
+        path = folder.with_name(f"{folder.name}{number}.wav")
+        write_audio(path, 0.1 * np.random.default_rng(number).standard_normal(round(seconds * 16000)), 16000)
+        rows.append(CorpusUtterance(f"{speaker}-{number}", f"{speaker}-{number}", path, speaker))
+    shutil.rmtree(folder, ignore_errors=True)
+    write_data_dir(rows, folder)
+
+
+SUPERVISED = ("supervised_speaker", "fast_resnet34")
+
+
+def test_development_data_of_other_speakers_are_refused_at_once(place):
+    write_speakers(place / "data", "aabb")
+    write_speakers(place / "dev", "cd")
+    with pytest.raises(ValueError, match=r"dev: no utterance shows a label that .*; leave out --dev, or give other"):
+        run(place, SUPERVISED, run={"dev": str(place / "dev")})
+    assert not (place / "out").exists()
+    write_speakers(place / "dev", "ca")
+    run(place, SUPERVISED, run={"dev": str(place / "dev")})
+
+
+def test_development_data_with_one_utterance_in_a_batch_are_refused_at_once(place):
+    write_speakers(place / "dev", "ab", seconds=2.0)
+    words = {"data": {"batch_seconds": 1.2, "max_duration": 1.0}, "run": {"dev": str(place / "dev")}}
+    said = (
+        r"1 utterance in 2 of 2 batches of \S+/dev, of which nothing is left out, and .* 2 or more; give at least 4 or"
+    )
+    with pytest.raises(ValueError, match=said):
+        run(place, ("simclr", "fast_resnet34"), **words)
+    assert not (place / "out").exists()
+    run(place, ("simclr", "fast_resnet34"), **{**words, "data": {"batch_seconds": 4.0, "max_duration": 1.0}})
+
+
+@pytest.mark.parametrize("crops", [1, 2])
+def test_a_batch_norm_needs_two_crops(place, crops):
+    write_speakers(place / "data", "aabb")
+    words = {"data": {"batch_seconds": 1.0}, "objective": {"num_crops": crops}}
+    if crops == 2:
+        run(place, SUPERVISED, **words)
+        return
+    with pytest.raises(ValueError, match=rf"1 utterance in 4 of 4 batches, and this objective compares {BOTH}"):
+        run(place, SUPERVISED, **words)

@@ -22,6 +22,7 @@ from audiossl.encoders.vq_wav2vec import VQWav2Vec
 from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.train.run_finetune import finetune, load_finetuned, predict_all
 from audiossl.train.run_pretrain import pretrain
+from audiossl.units import features
 from audiossl.units.labels import read_card, read_labels
 
 TRAIN = {"max_steps": 2, "save_every": 2, "precision": "fp32", "tensorboard": False}
@@ -157,9 +158,10 @@ def test_units_of_another_codebook_are_refused(place, capsys):
     assert "made by another codebook than those that" in capsys.readouterr().err
 
 
-def test_a_file_and_a_directory_of_it_give_the_same(place, capsys):
+def test_a_file_and_a_directory_of_it_give_the_same(place, capsys, monkeypatch):
     made, data = place
     label(made, data)
+    monkeypatch.setattr(features, "default_device", lambda: pytest.fail("--device is not asked for"))
     capsys.readouterr()
     (made / "noise.txt").write_text("no audio")
     files = sorted((made / "test").glob("*.wav"))

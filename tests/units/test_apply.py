@@ -72,6 +72,13 @@ def test_units_of_an_encoder(corpus):
         apply(manifest, fit(manifest, features), other)
 
 
+def test_frames_are_compared_where_they_are(corpus, monkeypatch):
+    features = EncoderFeatures(Wav2Vec2(Wav2Vec2.Config.tiny()), source="exp/a", layer=1, device="cpu")
+    book = fit(Manifest.open(corpus), features)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert apply(Manifest.open(corpus), book, features).labels > 0  # on a GPU it would fail here
+
+
 def test_useless_labels_are_not_written_and_the_old_ones_stay(corpus):
     manifest = Manifest.open(corpus)
     book = fit(manifest, MFCCFeatures())

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from audiossl.data.audio import OVERSHOOT
 from audiossl.units.guards import (
     LabelGuard,
     check_lengths,
@@ -80,7 +81,11 @@ def test_lengths(labels, sound):
 @pytest.mark.parametrize("samples", range(400, 3000, 37))
 def test_a_whole_window_framing_passes_at_every_length(samples):
     lengths = np.array([(samples - 400) // 160 + 1])
-    check_lengths("units/km", ["u"], lengths, np.array([round(samples / 16000, 2)]), rate=100)
+    seconds = samples / 16000
+    check_lengths("units/km", ["u"], lengths, np.array([round(seconds, 2)]), rate=100)
+    check_lengths(
+        "units/km", ["u"], lengths, np.array([seconds + OVERSHOOT]), rate=100
+    )  # as validation and reading forgive
 
 
 def test_lengths_of_compressed_audio_may_be_a_percent_off():

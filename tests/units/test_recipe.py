@@ -12,6 +12,7 @@ from audiossl.data.manifest import Manifest
 from audiossl.encoders.fbank import FBank
 from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.units import codebook as codebooks
+from audiossl.units.features import make_features
 from audiossl.units.guards import check_same_codebook
 from audiossl.units.labels import read_card
 from audiossl.units.recipe import UnitsConfig, ensure_units
@@ -38,6 +39,18 @@ def test_fits_on_the_first_and_labels_all(folders, tmp_path):
     times = [(folder / "units/km8").stat().st_mtime_ns for folder in folders]
     assert run(folders, out) == []
     assert [(folder / "units/km8").stat().st_mtime_ns for folder in folders] == times
+
+
+def test_units_are_made_on_the_device_of_the_training(folders, tmp_path, monkeypatch):
+    asked = []
+
+    def noted(*words, device):
+        asked.append(device)
+        return make_features(*words, device=device)
+
+    monkeypatch.setattr("audiossl.units.recipe.make_features", noted)
+    ensure_units(folders, CONFIG, tmp_path / "codebook", device="cuda:1", log=[].append)
+    assert asked == ["cuda:1"]
 
 
 def test_labels_from_elsewhere_are_used_as_they_are(folders, tmp_path):

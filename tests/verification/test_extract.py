@@ -16,10 +16,11 @@ from audiossl.data.shards import write_shards
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.encoders.fbank import FBank
 from audiossl.encoders.thin_resnet34 import ThinResNet34
+from audiossl.encoders.vq_wav2vec import VQWav2Vec
 from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.verification.embeddings import Embeddings
-from audiossl.verification.extract import EvenCrops, ExtractConfig, extract, open_embedder
+from audiossl.verification.extract import EvenCrops, ExtractConfig, _AtLeast, extract, open_embedder
 
 RATE = 16000
 SECONDS = (0.31, 1.27, 0.5, 0.9, 2.0, 0.43, 1.1)
@@ -96,8 +97,9 @@ def test_buckets_give_what_each_utterance_gives_alone(data, tmp_path):
 
 
 @pytest.mark.parametrize("layer", [None, 1, 0])
-def test_an_encoder_without_embeddings_gives_means_over_time(data, tmp_path, layer):
-    encoder = experiment(tmp_path / "exp", "fbank", FBank, FBank.Config.tiny())
+@pytest.mark.parametrize(("name", "cls"), [("fbank", FBank), ("vq_wav2vec", VQWav2Vec)])
+def test_an_encoder_without_embeddings_gives_means_over_time(data, tmp_path, layer, name, cls):
+    encoder = experiment(tmp_path / "exp", name, cls, cls.Config.tiny())
     embedder = open_embedder(str(tmp_path / "exp"), layer=layer)
     place = encoder.num_layers if layer is None else layer
     assert embedder.what == f"means over time of layer {place}"
@@ -221,6 +223,9 @@ def test_batches_of_crops_do_not_grow_where_utterances_are_short(data, tmp_path)
     config = ExtractConfig(crops=4, crop_duration=0.5, batch_seconds=4.0, **HERE)
     extract(Manifest.open(data), watched, tmp_path / "e", config, log=print)
     assert sizes == [(8, 8000)] * 3 + [(4, 8000)]
+    source = _AtLeast(Manifest.open(data), 1.0)
+    assert source.durations.min() == 1.0
+    assert source.durations is source.durations  # asked for with every utterance
 
 
 def test_bad_recordings_are_named_left_out_or_too_many(data, tmp_path):
