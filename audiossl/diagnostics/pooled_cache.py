@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from audiossl.data.json_files import read_json, write_json
+from audiossl.data.kaldi import WAV_SCP, audio_path, is_command, read_table
 from audiossl.diagnostics.results import locked
 from audiossl.nn.pooling import mean_over_frames
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from audiossl.diagnostics.sources import FeatureSource
 
 _BATCHES_PER_SAVE = 20
-AUDIO_TABLES = ("wav.scp", "segments", "shards.json")
+AUDIO_TABLES = (WAV_SCP, "segments", "shards.json")
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ def pooled_features(
 
 
 def data_digest(manifest: Manifest, tables: Sequence[str] = AUDIO_TABLES) -> str:
-    """SHA-256 of what says which audio a data directory holds: ids, durations, and some files, by default wav.scp and segments.
+    """SHA-256 of what says which audio a data directory holds: ids, durations, some files, by default wav.scp and segments, and when recordings were written.
 
-    A recording replaced by another one of the same name and length goes unnoticed.
+    What a program in wav.scp prints is not looked at.
     """
     digest = hashlib.sha256(np.ascontiguousarray(manifest.durations, dtype=np.float64).tobytes())
     for start in range(0, len(manifest), 4096):
@@ -100,7 +101,22 @@ def data_digest(manifest: Manifest, tables: Sequence[str] = AUDIO_TABLES) -> str
         if path.is_file():
             with path.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
+    for stamp in _stamps(manifest.path):
+        digest.update(stamp)
     return digest.hexdigest()
+
+
+def _stamps(directory: Path) -> Iterator[bytes]:
+    """Size and time of each recording, so that one made again under its name is another one; nothing of those that are missing."""
+    listing = directory / WAV_SCP
+    for _, _, entry in read_table(listing) if listing.is_file() else ():
+        if is_command(entry):
+            continue
+        try:
+            found = audio_path(entry, directory).stat()
+        except (OSError, ValueError):
+            continue
+        yield f"{found.st_size} {found.st_mtime_ns}\n".encode()
 
 
 def _compute(

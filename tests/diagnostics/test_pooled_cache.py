@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from audiossl.contracts import EncoderOutput
-from audiossl.data.audio import write_audio
+from audiossl.data.audio import read_audio, write_audio
 from audiossl.data.manifest import Manifest
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics import pooled_cache
@@ -173,6 +173,16 @@ def test_digest_follows_the_audio_tables(tmp_path):
     table = manifest.path / "wav.scp"
     table.write_text(table.read_text().replace("/0.wav", "/1.wav"))
     assert data_digest(Manifest.open(manifest.path)) != before
+
+
+def test_digest_follows_recordings_that_are_made_again(tmp_path):
+    manifest = corpus(tmp_path)
+    before = data_digest(manifest)
+    recording = tmp_path / "audio" / "0.wav"
+    write_audio(recording, 0.5 * read_audio(recording), 16_000)
+    assert data_digest(Manifest.open(manifest.path)) != before
+    recording.unlink()
+    assert data_digest(Manifest.open(manifest.path))
 
 
 @pytest.mark.parametrize("deltas", [False, True])
