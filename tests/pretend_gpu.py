@@ -22,6 +22,7 @@ GPU = torch.device("cuda", 0)
 _TENSOR = torch.Tensor
 _FREE = ("copy_", "_to_copy", "lift", "is_same_size", "_nested_view_from_jagged")
 _PACKING = "_pack_padded_sequence"  # wants its lengths, and leaves sizes, in the processor's memory
+_WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique_", "equal", "is_nonzero")
 _INDEXING = ("index.", "index_put", "_index_put_impl_", "_unsafe_index")
 
 
@@ -56,6 +57,7 @@ class _Operations(TorchDispatchMode):
         super().__init__()
         self.storages = storages
         self.making = False  # whether a factory was told to make its tensor there
+        self.waits = 0  # how often the processor has to wait for what the GPU finds, before it can go on
         self.inside = False  # whether torch works on tensors there: what it makes for itself is there too
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -69,6 +71,7 @@ class _Operations(TorchDispatchMode):
             compared = [args[0]]
         if not name.startswith(_FREE) and there and not self.making:
             self._check(name, compared)
+        self.waits += there and (name.startswith(_WAITS) or _chooses(name, args))
         known = {self.storages.key(tensor) for tensor in given}
         result = func(*args, **(kwargs or {}))
         if there:
@@ -83,6 +86,11 @@ class _Operations(TorchDispatchMode):
         if any(tensor.dim() and not self.storages.holds(tensor) for tensor in given):
             places = (f"{tuple(t.shape)} on {'cuda' if self.storages.holds(t) else 'cpu'}" for t in given)
             raise RuntimeError(f"Expected all tensors to be on the same device: {name} of {', '.join(places)}")
+
+
+def _chooses(name: str, args: Any) -> bool:
+    """Whether it indexes with truth values, of which somebody has to count the true ones."""
+    return name.startswith(_INDEXING) and any(t.dtype == torch.bool for t in _tensors(args[1]))
 
 
 class _Move(torch.autograd.Function):
@@ -172,7 +180,7 @@ _STORAGES = _Storages()
 
 @contextmanager
 def pretend_gpu():
-    """Run the body on a machine with one GPU, in this thread."""
+    """Run the body on a machine with one GPU, in this thread; yields what counts the `waits` for it."""
     operations = _Operations(_STORAGES)
     facts = {
         "is_available": True,
@@ -194,4 +202,4 @@ def pretend_gpu():
             stack.enter_context(patch.object(torch.cuda, name, lambda *_, value=value, **__: value))
         stack.enter_context(operations)
         stack.enter_context(_Calls(_STORAGES, operations))
-        yield
+        yield operations

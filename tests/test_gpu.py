@@ -96,6 +96,16 @@ def test_objective_trains_on_a_gpu(tmp_path, name, encoder):
         assert np.isfinite(run(3, resume=True)["loss"])
 
 
+@pytest.mark.parametrize("name", ["hubert", "wav2vec2", "ccc_wav2vec2", "unispeech_sat", "mert", "best_rq"])
+def test_a_step_hardly_waits_for_the_gpu(tmp_path, name):
+    module, manifest = tiny_objective(name, "wavlm", tmp_path / "corpus")
+    with pretend_gpu() as gpu:
+        batch = to_device(batch_maker(module.to(GPU), manifest)[0], GPU)
+        module(batch).loss_sum.backward()
+        module.after_step(1)
+    assert gpu.waits <= 1  # whether all utterances are of one length
+
+
 @pytest.mark.parametrize(("name", "encoder"), ADAPTERS)
 def test_adapter_on_a_gpu(name, encoder):
     _, model = adapted(name, encoder)
