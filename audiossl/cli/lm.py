@@ -27,7 +27,7 @@ def main(
 
     A text is a file with a sentence per line, or a data directory, whose `text` is taken. All n-grams are kept, in memory.
 
-    Example: audiossl lm data/train librispeech-lm-norm.txt --order 4 --out lm.arpa --lexicon lexicon.txt
+    Example: audiossl lm data/train more_text.txt --order 4 --out lm.arpa --lexicon lexicon.txt
 
     Args:
         texts: files and data directories.

@@ -40,10 +40,11 @@ class VQWav2Vec(nn.Module):
 
     @dataclass(frozen=True)
     class Config:
-        """Defaults: the published model. quantiser: "gumbel", drawn with noise in training, or "kmeans", the nearest entry.
+        """Defaults: the published training command. quantiser: "gumbel", drawn with noise in training, or "kmeans", the nearest entry.
 
         groups, entries: of the codebook, which the groups share. context_kernels: of the causal convolutions. start: "random", as published, or "data",
-        our variant: see `calibrate`.
+        our variant: see `calibrate`. activation: of all convolutions and of the network that gives the logits. log_compression: features are log(1 + |x|), as in
+        wav2vec (Schneider et al., 2019).
         """
 
         dim: int = 512
@@ -52,6 +53,8 @@ class VQWav2Vec(nn.Module):
         entries: int = 320
         context_kernels: tuple[int, ...] = tuple(range(2, 14))
         start: Literal["random", "data"] = "random"
+        activation: Literal["gelu", "relu"] = "gelu"
+        log_compression: bool = False
 
         @classmethod
         def nano(cls) -> VQWav2Vec.Config:
@@ -67,7 +70,7 @@ class VQWav2Vec(nn.Module):
         super().__init__()
         self.config = config = VQWav2Vec.Config() if config is None else config
         self.dim = self.feature_dim = config.dim
-        self.convs = VQFeatureConvs(config.dim)
+        self.convs = VQFeatureConvs(config.dim, activation=config.activation, log_compression=config.log_compression)
         self.quantiser: GumbelQuantiser | KMeansQuantiser
         if config.quantiser == "gumbel":
             self.quantiser = GumbelQuantiser(
@@ -77,11 +80,11 @@ class VQWav2Vec(nn.Module):
                 code_dim=config.dim,
                 shared=True,
                 hidden_layers=1,
-                activation="relu",
+                activation=config.activation,
             )
         else:
             self.quantiser = KMeansQuantiser(config.dim, groups=config.groups, entries=config.entries, shared=True)
-        self.aggregator = CausalAggregator(config.dim, config.context_kernels)
+        self.aggregator = CausalAggregator(config.dim, config.context_kernels, activation=config.activation)
 
     @property
     def frontend(self) -> VQFeatureConvs:

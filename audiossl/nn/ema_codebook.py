@@ -46,6 +46,8 @@ class EMACodebooks(nn.Module):
         with torch.autocast(vectors.device.type, enabled=False):
             # A matrix product, for adding rows by index is not repeatable on a GPU.
             chosen = F.one_hot(nearest, self.counts.shape[1]).to(self.pending).transpose(1, 2)  # (book, code, row)
+            usable = vectors.isfinite().all(-1, keepdim=True)  # or else 0 x infinity would reach every code
+            vectors, chosen = vectors.where(usable, 0), chosen * usable.transpose(1, 2)
             self.pending[..., :-1] += chosen @ vectors.to(self.pending)
             self.pending[..., -1] += chosen.sum(-1)
 
@@ -53,8 +55,7 @@ class EMACodebooks(nn.Module):
     def update(self) -> None:
         """Move the codes that were nearest to something; the others keep sum and count, as published: none is ever reset.
 
-        s <- decay s + (1 - decay) sum, n <- decay n + (1 - decay) count. Every process has to call this. A code that a vector with
-        infinities came to stays where it is.
+        s <- decay s + (1 - decay) sum, n <- decay n + (1 - decay) count. Every process has to call this. Vectors with infinities do not count.
         """
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self.pending)

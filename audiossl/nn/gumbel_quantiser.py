@@ -55,9 +55,10 @@ class GumbelQuantiser(nn.Module):
         frame x entry, where the published product of one-hot vectors and codebook is frame x entry x dim. float32 at least, also under
         autocast.
         """
-        logits = self.logits(x).unflatten(-1, (self.groups, self.entries))
         with torch.autocast(x.device.type, enabled=False):
-            logits = logits if logits.dtype == torch.float64 else logits.float()
+            logits = self.logits(x if x.dtype == torch.float64 else x.float()).unflatten(
+                -1, (self.groups, self.entries)
+            )
             soft = logits.softmax(dim=-1)
             if not self.training:
                 codes = logits.argmax(dim=-1)

@@ -56,7 +56,7 @@ def channel_mask(
     mask_prob: float,
     mask_length: int,
     generator: np.random.Generator,
-    min_masks: int = 2,
+    min_masks: int = 0,
 ) -> NDArray[np.bool_]:
     """Spans of channels masked in all frames, for fine-tuning (Baevski et al., 2020, section 3.3): (batch, channel) bool."""
     return span_mask(

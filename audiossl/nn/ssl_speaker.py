@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol, overload
 
 from torch import nn
 
-from audiossl.nn.frozen import frozen_parts
+from audiossl.nn.frozen import frozen_batch_norms, frozen_parts
 from audiossl.nn.speaker_encoder import require_frames
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class SSLSpeaker(nn.Module):
         return self.encoder.num_frames(samples)
 
     def train(self, mode: bool = True) -> SSLSpeaker:
-        """Switch dropout on and off, but never on below the first trained part."""
+        """Switch dropout on and off, but never on below the first trained part, nor batch norms that are frozen."""
         super().train(mode)
-        for part in frozen_parts(self.encoder):
+        for part in (*frozen_parts(self.encoder), *frozen_batch_norms(self.encoder)):
             part.eval()
         return self
 

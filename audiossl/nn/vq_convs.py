@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import overload
+from typing import Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from audiossl.nn.conv_frontend import conv_over_time
 from audiossl.nn.valid_group_norm import ValidGroupNorm
 
 KERNELS = (10, 8, 4, 4, 4, 1, 1, 1)
 STRIDES = (5, 4, 2, 2, 2, 1, 1, 1)
+Activation: TypeAlias = Literal["gelu", "relu"]
 
 
 class VQFeatureConvs(nn.Module):
-    """Eight convolutions without padding or bias, each with a norm over channels and time and a ReLU; then log(1 + |x|).
+    """Eight convolutions without padding or bias, each with a norm over channels and time and an activation; then, on request, log(1 + |x|).
 
     Receptive field 465 samples, hop 160.
     """
@@ -24,8 +26,9 @@ class VQFeatureConvs(nn.Module):
     stride = math.prod(STRIDES)
     sample_rate = 16000
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, activation: Activation, log_compression: bool) -> None:
         super().__init__()
+        self.activation, self.log_compression = activation, log_compression
         self.convs = nn.ModuleList(
             nn.Conv1d(dim if i else 1, dim, kernel, stride, bias=False)
             for i, (kernel, stride) in enumerate(zip(KERNELS, STRIDES, strict=True))
@@ -52,18 +55,19 @@ class VQFeatureConvs(nn.Module):
             assert isinstance(conv, nn.Conv1d)
             x = conv_over_time(x, conv)
             count = ((count - conv.kernel_size[0]) // conv.stride[0] + 1).clamp(min=0)
-            x = norm(x, count).relu()
-        return torch.log1p(x.abs()), count
+            x = _activate(norm(x, count), self.activation)
+        return torch.log1p(x.abs()) if self.log_compression else x, count
 
 
 class CausalAggregator(nn.Module):
-    """Convolutions that hear only the past, each with a norm, a ReLU and a skip: (x + r) sqrt(1/2).
+    """Convolutions that hear only the past, each with a norm, an activation and a skip: (x + r) sqrt(1/2).
 
     The first frame is repeated in front, so that there are as many frames as before.
     """
 
-    def __init__(self, dim: int, kernels: tuple[int, ...]) -> None:
+    def __init__(self, dim: int, kernels: tuple[int, ...], *, activation: Activation) -> None:
         super().__init__()
+        self.activation = activation
         self.convs = nn.ModuleList(nn.Conv1d(dim, dim, kernel) for kernel in kernels)
         self.norms = nn.ModuleList(ValidGroupNorm(dim) for _ in kernels)
 
@@ -72,6 +76,10 @@ class CausalAggregator(nn.Module):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             assert isinstance(conv, nn.Conv1d)
             before = x[:, :1].expand(-1, conv.kernel_size[0] - 1, -1)
-            y = norm(conv_over_time(torch.cat([before, x], dim=1), conv), lengths).relu()
+            y = _activate(norm(conv_over_time(torch.cat([before, x], dim=1), conv), lengths), self.activation)
             x = (x + y) * math.sqrt(0.5)
         return x
+
+
+def _activate(x: Tensor, activation: Activation) -> Tensor:
+    return F.gelu(x) if activation == "gelu" else x.relu()

@@ -22,7 +22,7 @@ class OptimConfig:
     penalty on the squares and so goes through the momentum. decay_vectors: whether parameters of one dimension (biases, norms) decay too.
     warmup_steps: linear from 0 to `peak_lr`. schedule: what follows, until the last step; `tri_stage` warms up, holds and decays
     exponentially over the `tri_stage` fractions of the run (Baevski et al., 2020): `warmup_steps` must be 0; `step` multiplies by
-    `decay_factor` every `decay_steps` steps, counted from the first of the run; `inverse_sqrt`, also called Noam's (Vaswani et al., 2017), falls
+    `decay_factor` every `decay_steps` steps, counted from the first of the run, also while it warms up; `inverse_sqrt`, also called Noam's (Vaswani et al., 2017), falls
     with the root of the step from `peak_lr` at `warmup_steps`, whatever the length of the run. final_lr_ratio: what is left of `peak_lr` at the end; 0 is
     0.05 for `tri_stage`, whose decay never reaches 0. An option that the choice does not use is a ValueError.
     """
@@ -82,12 +82,13 @@ def learning_rate(step: int, total: int, config: OptimConfig) -> float:
     """Learning rate of update `step` (0-based) out of `total`."""
     if config.schedule == "tri_stage":
         return _tri_stage(step, total, config)
+    if config.schedule == "step":
+        warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+        return config.peak_lr * warm * config.decay_factor ** (step // config.decay_steps)
     if step < config.warmup_steps:
         return config.peak_lr * (step + 1) / config.warmup_steps
     if config.schedule == "inverse_sqrt":
         return config.peak_lr * math.sqrt(config.warmup_steps / (step + 1))
-    if config.schedule == "step":
-        return config.peak_lr * config.decay_factor ** (step // config.decay_steps)
     done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
     floor = config.final_lr_ratio
     if config.schedule == "linear":

@@ -5,7 +5,7 @@
 #   babble                          array: those of the keyword probe once more, with a noisy --test; empty: none
 #   phones                          array: two data directories with phones.ctm, to choose the layer on and to report; empty: no units
 #
-# exp/updates/<recipe> says how many updates fit into the time, measured with the first seed.
+# exp/seconds is the time, and exp/updates/<recipe> says how many updates fit into it, measured with the first seed.
 # exp/s<seed>/<recipe> holds: ssl, the experiment; keyword, babble, speaker, and pooled, what these read; units_<layer>, units_dev, units_test; said, what the
 # last step said, and failed, its last line where it failed; note, what else the table should say. What fails ends its recipe and nothing else.
 
@@ -29,11 +29,17 @@ attempt() {
   fi
 }
 
+# codes_name SEED: what vq-wav2vec's codes are called in the data directories, which other experiments read too.
+codes_name() {
+  echo "vq_${exp//[^A-Za-z0-9]/_}_s$1"
+}
+
 # settings RECIPE SEED: what a recipe wants to be told of the data, into the array `told`.
 settings() {
   told=()
   if [ "$1" = discrete_bert_nano ]; then
-    local codes=vq_s$2_${seconds}s
+    local codes
+    codes=$(codes_name "$2")
     told=(--units.name "$codes" --units.feature codes --units.encoder "$exp/s$2/vq_wav2vec_gumbel_nano/ssl" --units.clusters 1000
       --encoder.labels "$codes" --objective.labels "[\"$codes\"]")
   fi
@@ -42,9 +48,9 @@ settings() {
 label_codes() { # SEED FOLDER: label all data with the codes of vq_wav2vec_gumbel_nano, for the one recipe that reads them instead of recordings
   [ ! -e "$2/codes/applied" ] || return 0
   attempt "$2" audiossl units fit --data "$train" --out "$2/codes" --feature codes --encoder "$exp/s$1/vq_wav2vec_gumbel_nano/ssl" --clusters 1000 \
-    --overwrite || return 1
+    --device "$device" --overwrite || return 1
   attempt "$2" audiossl units apply --data $(printf '%s\n' "$train" "${keyword[@]}" "${babble[@]}" "${speaker[@]}" | grep -v -e ^-- -e ^0 | sort -u) \
-    --codebook "$2/codes" --name "vq_s$1_${seconds}s" || return 1
+    --codebook "$2/codes" --name "$(codes_name "$1")" --device "$device" || return 1
   touch "$2/codes/applied"
 }
 
@@ -92,8 +98,8 @@ units_one() { # SOURCE FOLDER SEED LAYERS; instead of a layer also `mfcc`, or `c
       *) kind=(--encoder "$1" --layer "$layer" --max-frames 200000) ;;
     esac
     attempt "$2" audiossl units fit --data "$train" --out "$2/units_$layer" "${kind[@]}" --clusters $clusters --seed "$3" \
-      --overwrite || return 0
-    attempt "$2" audiossl units apply --data "${phones[@]}" --codebook "$2/units_$layer" --name "$name" || return 0
+      --device "$device" --overwrite || return 0
+    attempt "$2" audiossl units apply --data "${phones[@]}" --codebook "$2/units_$layer" --name "$name" --device "$device" || return 0
     attempt "$2" audiossl units quality --data "${phones[0]}" --name "$name" --out "$2/units_dev" --label "layer $layer" || return 0
     attempt "$2" audiossl units quality --data "${phones[1]}" --name "$name" --out "$2/units_test" --label "layer $layer" || return 0
     rm -f "${phones[0]}/units/$name"{,.json} "${phones[1]}/units/$name"{,.json}
@@ -120,6 +126,12 @@ run_all() {
   local unit_layers="1 2 3 4" clusters=100 timed_updates=30
   if $smoke; then
     unit_layers=1 clusters=10 timed_updates=2 untrained=hubert_nano
+  fi
+  mkdir -p "$exp"
+  [ -e "$exp/seconds" ] || echo "$seconds" > "$exp/seconds"
+  if [ "$(cat "$exp/seconds")" != "$seconds" ]; then
+    echo "--seconds $seconds: $exp holds runs of $(cat "$exp/seconds") s; choose another --exp" >&2
+    exit 2
   fi
   for seed in $seeds; do
     for recipe in $recipes; do

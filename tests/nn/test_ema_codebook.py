@@ -69,16 +69,20 @@ def test_codes_that_nothing_is_near_to_stay():
     assert torch.equal(found.sums[:, others], before[0][:, others])
 
 
-def test_a_code_that_meets_infinities_stays():
-    found = books()
+def test_vectors_with_infinities_do_not_count():
+    found, without = books(), books()
     before = found.sums.clone()
     bad = vectors(4)
+    codes = torch.tensor([[0, 1, 2, 2], [0, 1, 2, 2]])
+    without.observe(bad[:1, [0, 2, 3]].expand(2, -1, -1), codes[:, [0, 2, 3]])
+    without.update()
     bad[0, 1, 2] = torch.inf
     found.observe(bad, torch.tensor([[0, 1, 2, 2], [0, 1, 2, 2]]))
     found.update()
     assert found.sums.isfinite().all()
     assert torch.equal(found.sums[0, 1], before[0, 1])
     assert not torch.equal(found.sums[1, 1], before[1, 1])
+    torch.testing.assert_close(found.sums[0], without.sums[0])  # the other codes of that book have moved as without it
 
 
 def test_codes_begin_standardised_over_a_book():

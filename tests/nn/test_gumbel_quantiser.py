@@ -90,6 +90,7 @@ def test_under_autocast_the_choice_is_made_in_float32():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         q, _, soft = module(frames(), 1.0)
     assert q.dtype == soft.dtype == torch.float32
+    torch.testing.assert_close(soft, module(frames(), 1.0).soft_probs, rtol=0, atol=0)
 
 
 def test_identity_tells_all_combinations_apart():

@@ -134,6 +134,8 @@ def test_accepts_torch_lengths():
 
 
 def test_channel_mask():
+    few = channel_mask(4000, 256, mask_prob=0.1, mask_length=64, generator=np.random.default_rng(0))
+    assert few.mean() == pytest.approx(0.1, abs=0.01)  # no least number of spans: 0.4 of them in the mean
     mask = channel_mask(3, 768, mask_prob=0.5, mask_length=64, generator=np.random.default_rng(0))
     assert mask.shape == (3, 768)
     assert mask.any(1).all()

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from audiossl.adapters.houlsby import Houlsby
 from audiossl.contracts import SpeakerEncoder
+from audiossl.encoders.conformer import Conformer
 from audiossl.encoders.fbank import FBank
 from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.nn.mhfa import MHFA, EcapaHead
@@ -65,6 +69,18 @@ def test_what_is_frozen_never_sees_dropout():
     speaker.encoder.requires_grad_(False)
     assert speaker.train().head.training
     assert not any(part.training for part in speaker.encoder.modules())
+
+
+def test_frozen_batch_norms_stay_as_they_were():
+    torch.manual_seed(0)
+    encoder = Conformer(replace(Conformer.Config.tiny(), conv_norm="batch"))
+    Houlsby(Houlsby.Config.tiny()).insert(encoder)
+    speaker = SSLSpeaker(encoder, HEADS["mhfa"](encoder)).train()
+    norms = [m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm1d)]
+    before = [norm.running_mean.clone() for norm in norms]
+    speaker.embed(*recordings())
+    assert norms
+    assert all(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True))
 
 
 def test_errors():

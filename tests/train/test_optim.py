@@ -39,6 +39,11 @@ def test_step_multiplies_every_so_many_steps():
     assert learning_rate(19, 1000, config) == pytest.approx(1e-3)
     assert learning_rate(20, 1000, config) == pytest.approx(0.95e-3)
     assert learning_rate(999, 1000, config) == pytest.approx(1e-3 * 0.95**49)
+    # The warm-up multiplies the rate that falls meanwhile: nothing jumps where it ends.
+    slow = OptimConfig(peak_lr=1.0, schedule="step", decay_steps=10, decay_factor=0.5, warmup_steps=30)
+    assert [learning_rate(step, 100, slow) for step in (0, 9, 10, 29, 30)] == pytest.approx(
+        [1 / 30, 10 / 30, 0.5 * 11 / 30, 0.25, 0.125]
+    )
     halved = OptimConfig(peak_lr=1.0, schedule="step", decay_steps=1, decay_factor=0.5)
     assert learning_rate(3, 10, halved) == pytest.approx(0.125)
 
