@@ -12,6 +12,7 @@ stop_stage=100
 smoke=false
 published=false
 upstreams="fbank fbank+deltas random:hubert_nano"
+tasks=
 init=../../mini/hubert/exp/it2
 recipe=ctc_adapters_nano
 seed=
@@ -39,7 +40,7 @@ elif [[ "$init" = */* ]] && [ ! -e "$init" ]; then
 fi
 
 # Stages 0 to 2. The smoke's directories are its own.
-./run.sh --stage $stage --stop_stage $stop_stage --smoke $smoke --published $published --upstreams "$upstreams" --seed $seed \
+./run.sh --stage $stage --stop_stage $stop_stage --smoke $smoke --published $published --upstreams "$upstreams" --tasks "$tasks" --seed $seed \
   --data "$data" --exp "$exp" --device $device
 if $smoke; then
   data=smoke/data

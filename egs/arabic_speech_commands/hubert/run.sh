@@ -48,8 +48,8 @@ fi
 
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
   echo "Stage 1: k-means units of MFCC"
-  [ -e $exp/mfcc ] || audiossl units fit --data $data/all_train --out $exp/mfcc --clusters $clusters --seed $seed
-  audiossl units apply --data $data/all_train --codebook $exp/mfcc --name mfcc_$seed
+  [ -e $exp/mfcc ] || audiossl units fit --data $data/all_train --out $exp/mfcc --clusters $clusters --seed $seed --device $device
+  audiossl units apply --data $data/all_train --codebook $exp/mfcc --name mfcc_$seed --device $device
 fi
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
@@ -63,7 +63,7 @@ if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
     name=$(basename $source)
     case $source in random:*) name=random ;; esac
     audiossl probe $source --task keyword --train $data/train --dev $data/dev --test $data/test --out $exp/probe_$name \
-      --seed $seed "${probe[@]}"
+      --seed $seed --device $device "${probe[@]}"
   done
 fi
 

@@ -35,16 +35,16 @@ fi
 
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   echo "Stage 0: keywords as the lists have them, the speakers of dev and test unheard; speakers by takes: 9 is dev, 10 is test"
-  if [ ! -d $data/sid/test ]; then
-    audiossl prep arabic_speech_commands --corpus "$corpus" --out $data/ks
-    audiossl data combine $data/all $data/ks/all_train $data/ks/test
-    mkdir -p $data/sid
-    for part in train dev test; do
+  [ -d $data/ks ] || audiossl prep arabic_speech_commands --corpus "$corpus" --out $data/ks
+  [ -d $data/all ] || audiossl data combine $data/all $data/ks/all_train $data/ks/test
+  mkdir -p $data/sid
+  for part in train dev test; do
+    if [ ! -d $data/sid/$part ]; then
       case $part in train) takes='0[1-8]' ;; dev) takes=09 ;; test) takes=10 ;; esac
       grep -E -- "-$takes " $data/all/utt2spk > $data/sid/$part.list
       audiossl data subset $data/all $data/sid/$part --list-file $data/sid/$part.list
-    done
-  fi
+    fi
+  done
 fi
 
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then

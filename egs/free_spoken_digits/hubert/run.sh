@@ -47,8 +47,8 @@ fi
 
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
   echo "Stage 1: k-means units of MFCC"
-  [ -e $exp/mfcc ] || audiossl units fit --data $data/train_strings --out $exp/mfcc --clusters $clusters --seed $seed
-  audiossl units apply --data $data/train_strings $data/dev_strings --codebook $exp/mfcc --name mfcc_$seed
+  [ -e $exp/mfcc ] || audiossl units fit --data $data/train_strings --out $exp/mfcc --clusters $clusters --seed $seed --device $device
+  audiossl units apply --data $data/train_strings $data/dev_strings --codebook $exp/mfcc --name mfcc_$seed --device $device
 fi
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
@@ -73,7 +73,7 @@ if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
   echo "Stage 4: word error rate on the published test takes"
   for name in asr asr_random asr_full asr_top2 asr_lora; do
     if [ -e $exp/$name ]; then
-      audiossl transcribe $exp/$name $data/test_strings --out $exp/$name/test.txt --overwrite > /dev/null
+      audiossl transcribe $exp/$name $data/test_strings --out $exp/$name/test.txt --overwrite --device $device > /dev/null
     fi
   done
   audiossl report $exp/it1 $exp/asr* --compare --title "HuBERT on Free Spoken Digits" --out $exp/report.html

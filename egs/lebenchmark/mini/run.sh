@@ -8,6 +8,7 @@
 #   ./run.sh                              pretrains hubert_nano, then recognises words (asr) and spots keywords (ks)
 #   ./run.sh --tasks "asr ks sf er"       slots and emotions too, of `audiossl prep superb_mini`: five sessions, the fourth dev and the fifth test
 #   ./run.sh --tasks asr                  one task
+#   ./run.sh --voices 48 --exp exp/v48    asr with the audio of more voices, and so fewer that are of no task
 #   ./run.sh --init EXP --recipe RECIPE   a given encoder; RECIPE is what its pretraining continues with
 #   ./run.sh --seed 1                     a further seed: the table shows mean and deviation
 #   ./run.sh --smoke true                 every stage on seconds of audio
@@ -58,38 +59,44 @@ fi
 place=$exp/s$seed
 options=(--resume --device $device --train.seed $seed "${short[@]}")
 agnostic=${init:-$place/agnostic}
+asr=$data/asr_${voices}_voices
+other=$data/without_${voices}_voices
+# of TASK: its data directories.
+of() {
+  case $1 in asr) echo $asr ;; *) echo $data/$1 ;; esac
+}
 
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   echo "Stage 0: synthesise the corpus; $voices voices are the audio of asr, keywords that of ks, the other voices are of no task"
   [ -d $data ] || audiossl prep mini --out $data "${prep[@]}"
-  if [ ! -d $data/other ]; then
-    mkdir -p $data/asr $data/ks
-    [ -d $data/asr/train ] || audiossl data subset $data/train $data/asr/train --speakers $voices
-    awk 'NR == FNR { own[$1]; next } !($1 in own)' $data/asr/train/utt2spk $data/train/utt2spk > $data/other.list
-    for part in dev test; do ln -sfn ../$part $data/asr/$part; done
-    for part in train dev test; do ln -sfn ../keywords_$part $data/ks/$part; done
-    audiossl data subset $data/train $data/other --list-file $data/other.list
+  [ -d $asr/train ] || audiossl data subset $data/train $asr/train --speakers $voices
+  for part in dev test; do ln -sfn ../$part $asr/$part; done
+  mkdir -p $data/ks
+  for part in train dev test; do ln -sfn ../keywords_$part $data/ks/$part; done
+  if [ ! -d $other ]; then
+    awk 'NR == FNR { own[$1]; next } !($1 in own)' $asr/train/utt2spk $data/train/utt2spk > $other.list
+    audiossl data subset $data/train $other --list-file $other.list
   fi
   case " $tasks " in *" sf "* | *" er "*)
     [ -d $data/superb_mini ] || audiossl prep superb_mini --out $data/superb_mini --prep.tasks '["sf","er"]' "${more_prep[@]}"
     ln -sfn superb_mini/sf $data/sf
-    if [ ! -d $data/er/test ]; then
-      all=$data/superb_mini/er/all
-      mapfile -t sessions < <(cut -d' ' -f2 $all/utt2session | sort -u)
-      mkdir -p $data/er
-      for part in train dev test; do
+    all=$data/superb_mini/er/all
+    mapfile -t sessions < <(cut -d' ' -f2 $all/utt2session | sort -u)
+    mkdir -p $data/er
+    for part in train dev test; do
+      if [ ! -d $data/er/$part ]; then
         awk -v part=$part -v dev="${sessions[3]}" -v test="${sessions[4]}" \
           '{ own = $2 == dev ? "dev" : $2 == test ? "test" : "train" } own == part { print $1 }' $all/utt2session > $data/er/$part.list
         audiossl data subset $all $data/er/$part --list-file $data/er/$part.list
-      done
-    fi
+      fi
+    done
     ;;
   esac
 fi
 
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ] && [ -z "$init" ]; then
   echo "Stage 1: task-agnostic pretraining"
-  $train_cmd pretrain $recipe --data $data/other --out $agnostic "${options[@]}" "${units[@]}" "${small[@]}" --train.max_steps $updates --train.eval_every 0
+  $train_cmd pretrain $recipe --data $other --out $agnostic "${options[@]}" "${units[@]}" "${small[@]}" --train.max_steps $updates --train.eval_every 0
 fi
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
@@ -97,7 +104,7 @@ if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
   mkdir -p $place
   python "$root/egs/utils/recipe_with_encoder.py" $recipe $agnostic $place/continue.toml
   for task in $tasks; do
-    $train_cmd pretrain $place/continue.toml --init $agnostic --data $data/$task/train --out $place/continued_$task "${options[@]}" "${units[@]}" \
+    $train_cmd pretrain $place/continue.toml --init $agnostic --data $(of $task)/train --out $place/continued_$task "${options[@]}" "${units[@]}" \
       --train.max_steps $more --train.eval_every 0
   done
 fi
@@ -106,8 +113,8 @@ fi
 tune() {
   local out=$1 recipe=$2
   shift 2
-  $train_cmd finetune $recipe --init $source --data $data/$task/train --dev $data/$task/dev --out $out "${options[@]}" "$@" "${steps[@]}"
-  [ -e $out/results.json ] || audiossl transcribe $out $data/$task/test --device $device > /dev/null
+  $train_cmd finetune $recipe --init $source --data $(of $task)/train --dev $(of $task)/dev --out $out "${options[@]}" "$@" "${steps[@]}"
+  [ -e $out/results.json ] || audiossl transcribe $out $(of $task)/test --device $device > /dev/null
 }
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then

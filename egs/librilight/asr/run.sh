@@ -3,8 +3,11 @@
 #
 #   ./run.sh --corpus DIR --limited DIR --init EXP
 #                                      the first DIR holds `LibriSpeech/`, the second `librispeech_finetuning/`; EXP is a pretrained encoder
-#                                      (an experiment, or a checkpoint that `audiossl import` knows); --lm_text FILE is librispeech-lm-norm.txt
-#                                      of openslr.org/11, else the transcripts of all training parts that are there
+#                                      (an experiment, or a checkpoint that `audiossl import` knows); the 4-gram is made of --lm_text FILE,
+#                                      else of the transcripts of all training parts that are there
+#   ./run.sh --lm FILE --lexicon FILE  instead, a model of words as it is, such as the official 4-gram of openslr.org/11 (published with --beam
+#                                      1500), and its words with their characters; `audiossl lm librispeech-vocab.txt --order 1 --out vocab.arpa
+#                                      --lexicon FILE` writes these
 #   ./run.sh --sizes "10min 1h"        only these
 #   ./run.sh --smoke true              every stage on imitations of the corpora
 #
@@ -23,6 +26,8 @@ limited=
 init=../../librispeech/hubert/exp/it2
 sizes="10min 1h 10h 100h"
 lm_text=
+lm=
+lexicon=
 beam=50
 seed=0
 data=data
@@ -55,6 +60,11 @@ if $smoke; then
   limited=smoke/limited
   audiossl prep librilight --fake $limited
 fi
+[ -z "$lm$lexicon" ] || { [ -n "$lm" ] && [ -n "$lexicon" ] && [ -z "$lm_text" ]; } ||
+  { echo "$0: --lm and --lexicon go together, without --lm_text; give both or leave them out" >&2; exit 2; }
+for file in $lm $lexicon; do
+  [ -e $file ] || { echo "$0: $file: no such file; correct --lm or --lexicon" >&2; exit 2; }
+done
 declare -A part=([10min]=limited/train-10min [1h]=limited/train-1h [10h]=limited/train-10h [100h]=librispeech/train-clean-100)
 declare -A recipe=([10min]=ctc_10min [1h]=ctc_1h [10h]=ctc_10h [100h]=ctc_full)
 for size in $sizes; do
@@ -69,12 +79,17 @@ if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   ! $smoke || audiossl pretrain wav2vec2_base --data $data/librispeech/train-clean-100 --out $init --device $device "${steps[@]}" "${small[@]}"
 fi
 
+if [ -z "$lm" ]; then
+  text=$lm_text
+  for name in librispeech/train-960 librispeech/train-clean-100 limited/train-10h; do [ -n "$text" ] || [ ! -d $data/$name ] || text=$data/$name; done
+  lm=$exp/4gram_${text//[^A-Za-z0-9]/_}.arpa
+  lexicon=$exp/lexicon_${text//[^A-Za-z0-9]/_}.txt
+fi
+
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
   echo "Stage 1: 4-gram of words, and their lexicon"
-  text=("$lm_text")
-  [ -n "$lm_text" ] || text=($(for name in librispeech/train-960 librispeech/train-clean-100 limited/train-10h; do [ ! -d $data/$name ] || { echo $data/$name; break; }; done))
   mkdir -p $exp
-  [ -e $exp/4gram.arpa ] || audiossl lm "${text[@]}" --order 4 --out $exp/4gram.arpa --lexicon $exp/lexicon.txt
+  [ -e $lm ] || audiossl lm $text --order 4 --out $lm --lexicon $lexicon
 fi
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
@@ -93,8 +108,8 @@ if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
     for name in librispeech/test-clean librispeech/test-other; do
       [ -d $data/$name ] || continue
       audiossl transcribe $exp/$size $data/$name --device $device > /dev/null
-      ! $decode_lm || audiossl transcribe $exp/$size $data/$name --device $device --beam $beam --lm $exp/4gram.arpa \
-        --lexicon $exp/lexicon.txt --lm_weight 2 --word_score -1 > /dev/null
+      ! $decode_lm || audiossl transcribe $exp/$size $data/$name --device $device --beam $beam --lm $lm \
+        --lexicon $lexicon --lm_weight 2 --word_score -1 > /dev/null
     done
   done
   audiossl report $(for size in $sizes; do echo $exp/$size; done) --compare --title "CTC with little supervision" --out $exp/report.html

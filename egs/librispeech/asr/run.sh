@@ -2,9 +2,12 @@
 # LibriSpeech: CTC on 100 labelled hours, with adapters and in full, read greedily, by beam search and with n-gram language models.
 #
 #   ./run.sh --corpus DIR --init EXP   DIR holds `LibriSpeech/`; EXP is a pretrained encoder (an experiment, or a checkpoint that
-#                                      `audiossl import` knows); --lm_text FILE is librispeech-lm-norm.txt of openslr.org/11, else
-#                                      the transcripts of all training parts that are there
-#   ./run.sh --tokens bpe              word pieces instead of characters (extra `asr`); then there is no lexicon
+#                                      `audiossl import` knows); the 4-gram is made of --lm_text FILE, else of the transcripts of
+#                                      all training parts that are there
+#   ./run.sh --lm FILE --lexicon FILE  instead, a model of words as it is, such as the official 4-gram of openslr.org/11 (published with --beam
+#                                      1500), and its words with their characters; `audiossl lm librispeech-vocab.txt --order 1 --out vocab.arpa
+#                                      --lexicon FILE` writes these
+#   ./run.sh --tokens bpe              word pieces instead of characters (extra `asr`); then there is no lexicon, and no 4-gram
 #   ./run.sh --smoke true              every stage on an imitation of the corpus
 #
 # Published (Baevski et al., 2020; Hsu et al., 2021), not rerun here, ctc_full, test-clean / test-other:
@@ -17,6 +20,8 @@ smoke=false
 corpus=
 init=../hubert/exp/it2
 lm_text=
+lm=
+lexicon=
 tokens=characters
 bpe_size=500
 beam=50
@@ -50,6 +55,13 @@ if $smoke; then
   rm -rf smoke
   audiossl prep librispeech --fake $corpus
 fi
+[ -z "$lm$lexicon" ] || { [ -n "$lm" ] && [ -n "$lexicon" ] && [ -z "$lm_text" ]; } ||
+  { echo "$0: --lm and --lexicon go together, without --lm_text; give both or leave them out" >&2; exit 2; }
+for file in $lm $lexicon; do
+  [ -e $file ] || { echo "$0: $file: no such file; correct --lm or --lexicon" >&2; exit 2; }
+done
+[ $tokens = characters ] || [ -z "$lm$lm_text" ] ||
+  { echo "$0: --tokens $tokens is read without a lexicon; leave out --lm, --lexicon and --lm_text" >&2; exit 2; }
 if [ $tokens = bpe ]; then
   pieces=(--task.tokens bpe --task.bpe_size $bpe_size)
 else
@@ -64,12 +76,17 @@ if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   ! $smoke || audiossl pretrain wav2vec2_base --data $data/train-clean-100 --out $init --device $device "${steps[@]}" "${small[@]}"
 fi
 
+if [ -z "$lm" ]; then
+  text=$lm_text
+  for part in train-960 train-clean-100; do [ -n "$text" ] || [ ! -d $data/$part ] || text=$data/$part; done
+  lm=$exp/4gram_${text//[^A-Za-z0-9]/_}.arpa
+  lexicon=$exp/lexicon_${text//[^A-Za-z0-9]/_}.txt
+fi
+
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
   echo "Stage 1: 4-gram of words, and their lexicon"
-  text=("$lm_text")
-  [ -n "$lm_text" ] || text=($(for part in train-960 train-clean-100; do [ ! -d $data/$part ] || { echo $data/$part; break; }; done))
   mkdir -p $exp
-  [ -e $exp/4gram.arpa ] || audiossl lm "${text[@]}" --order 4 --out $exp/4gram.arpa --lexicon $exp/lexicon.txt
+  [ $tokens != characters ] || [ -e $lm ] || audiossl lm $text --order 4 --out $lm --lexicon $lexicon
 fi
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
@@ -93,7 +110,7 @@ if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
       $read > /dev/null
       $read --beam $beam > /dev/null
       if $decode_lm; then
-        [ $tokens != characters ] || $read --beam $beam --lm $exp/4gram.arpa --lexicon $exp/lexicon.txt --lm_weight 2 --word_score -1 > /dev/null
+        [ $tokens != characters ] || $read --beam $beam --lm $lm --lexicon $lexicon --lm_weight 2 --word_score -1 > /dev/null
         $read --beam $beam --lm $exp/6gram_$tokens.arpa > /dev/null
       fi
     done

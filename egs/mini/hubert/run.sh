@@ -5,8 +5,8 @@
 #   ./run.sh --stage 4             from stage 4 on; finished work is kept
 #   ./run.sh --seed 1 --exp exp/s1 another seed, in another place
 #   ./run.sh --full true           also fine-tunes the whole encoder, to compare with the adapters
-#   ./run.sh --updates 6000        a longer second iteration
-#   ./run.sh --voices 136          labels of all training voices instead of a few
+#   ./run.sh --updates 6000 --exp exp/long  a longer second iteration
+#   ./run.sh --voices 136 --exp exp/all     labels of all training voices instead of a few
 #   ./run.sh --smoke true          every stage on seconds of audio
 
 stage=0
@@ -54,7 +54,15 @@ labelled=$data/train_${voices}_voices
 finetune="$train_cmd finetune --data $labelled --dev $data/dev --resume --device $device --train.seed $seed"
 # A model this small keeps few cores busy: two runs side by side, with half of the cores each, take little more time than one.
 half=${OMP_NUM_THREADS:-$(python -c 'import os; print(max(1, (os.cpu_count() or 1) // 2))')}
+tag=$seed # units belong to the data directory, which other experiments share
+[ $exp = exp ] || tag=${exp//[^A-Za-z0-9]/_}_$seed
 mkdir -p $exp/log
+options="--updates $updates --voices $voices --seed $seed"
+[ -e $exp/options ] || echo "$options" > $exp/options
+if [ "$(cat $exp/options)" != "$options" ]; then
+  echo "$0: $exp was made with $(cat $exp/options), not $options; choose another --exp" >&2
+  exit 2
+fi
 trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
@@ -65,34 +73,34 @@ fi
 
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
   echo "Stage 1: k-means units of MFCC"
-  [ -e $exp/mfcc ] || audiossl units fit --data $data/train --out $exp/mfcc --clusters $clusters --seed $seed
-  audiossl units apply --data $data/train $data/dev $data/test --codebook $exp/mfcc --name mfcc_$seed
+  [ -e $exp/mfcc ] || audiossl units fit --data $data/train --out $exp/mfcc --clusters $clusters --seed $seed --device $device
+  audiossl units apply --data $data/train $data/dev $data/test --codebook $exp/mfcc --name mfcc_$tag --device $device
 fi
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
   echo "Stage 2: HuBERT, iteration 1, on the units of MFCC"
-  $pretrain hubert_nano --out $exp/it1 --objective.labels "[\"mfcc_$seed\"]" "${short[@]}" "${steps_first[@]}"
+  $pretrain hubert_nano --out $exp/it1 --objective.labels "[\"mfcc_$tag\"]" "${short[@]}" "${steps_first[@]}"
 fi
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
   echo "Stage 3: k-means units of layer $layer of iteration 1"
   [ -e $exp/it1_units ] || audiossl units fit --data $data/train --encoder $exp/it1 --layer $layer --out $exp/it1_units \
-    --clusters $clusters --seed $seed
-  audiossl units apply --data $data/train $data/dev $data/test --codebook $exp/it1_units --name it1_$seed
+    --clusters $clusters --seed $seed --device $device
+  audiossl units apply --data $data/train $data/dev $data/test --codebook $exp/it1_units --name it1_$tag --device $device
 fi
 
 if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
   echo "Stage 4: HuBERT, iteration 2"
-  $pretrain hubert_nano_it2 --out $exp/it2 --objective.labels "[\"it1_$seed\"]" "${short[@]}" "${steps_second[@]}"
+  $pretrain hubert_nano_it2 --out $exp/it2 --objective.labels "[\"it1_$tag\"]" "${short[@]}" "${steps_second[@]}"
 fi
 
 if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
   echo "Stage 5: what the units know of phones (the same number of units from each)"
   [ -e $exp/it2_units ] || audiossl units fit --data $data/train --encoder $exp/it2 --layer $layer --out $exp/it2_units \
-    --clusters $clusters --seed $seed
-  audiossl units apply --data $data/test --codebook $exp/it2_units --name it2_$seed
+    --clusters $clusters --seed $seed --device $device
+  audiossl units apply --data $data/test --codebook $exp/it2_units --name it2_$tag --device $device
   for name in mfcc it1 it2; do
-    audiossl units quality --data $data/test --name ${name}_$seed --out $exp/quality --label "$name units"
+    audiossl units quality --data $data/test --name ${name}_$tag --out $exp/quality --label "$name units"
   done
 fi
 
@@ -114,7 +122,7 @@ if [ $stage -le 7 ] && [ $stop_stage -ge 7 ]; then
   echo "Stage 7: word error rate on unseen voices and sentences"
   for name in asr asr_random asr_full; do
     if [ -e $exp/$name ]; then
-      audiossl transcribe $exp/$name $data/test --out $exp/$name/test.txt --overwrite > /dev/null
+      audiossl transcribe $exp/$name $data/test --out $exp/$name/test.txt --overwrite --device $device > /dev/null
     fi
   done
 fi
@@ -123,9 +131,9 @@ if [ $stage -le 8 ] && [ $stop_stage -ge 8 ]; then
   echo "Stage 8: probes for keywords (unseen voices) and speakers, against filterbanks"
   probes() { # SOURCE NAME
     OMP_NUM_THREADS=$half audiossl probe $1 --task keyword --train $data/keywords_train --dev $data/keywords_dev --test $data/keywords_test \
-      --out $exp/probe_keyword_$2 --seed $seed "${probe[@]}" &&
+      --out $exp/probe_keyword_$2 --seed $seed --device $device "${probe[@]}" &&
       OMP_NUM_THREADS=$half audiossl probe $1 --task speaker --train $data/train --split 0.7/0.1/0.2 \
-        --out $exp/probe_speaker_$2 --seed $seed "${probe[@]}"
+        --out $exp/probe_speaker_$2 --seed $seed --device $device "${probe[@]}"
   }
   { probes random:$exp/it2 random && probes fbank fbank; } > $exp/log/probes.log 2>&1 &
   probes $exp/it2 it2
@@ -137,7 +145,7 @@ fi
 if [ $stage -le 9 ] && [ $stop_stage -ge 9 ]; then
   echo "Stage 9: report"
   audiossl report $exp/quality $exp/it1 $exp/it2 $exp/asr* $exp/probe_* --compare --title "HuBERT on mini" --out $exp/report.html \
-    --data $data/test --units it2_$seed
+    --data $data/test --units it2_$tag
   echo "The same table with plots: $PWD/$exp/report.html"
   echo "Transcribe your own recording: audiossl transcribe $PWD/$exp/asr RECORDING.wav"
 fi

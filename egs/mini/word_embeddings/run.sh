@@ -77,7 +77,7 @@ fi
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
   echo "Stage 3: values on words of unseen voices"
   for name in hard all self_labelled adaptive_margin; do
-    python "$root/egs/utils/score_task.py" $exp/$name $exp/words/test $workers
+    python "$root/egs/utils/score_task.py" $exp/$name $exp/words/test $workers $device
   done
   python "$root/egs/utils/task_table.py" test $exp
 fi

@@ -53,7 +53,18 @@ fi
 
 if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   echo "Stage 0: data directories of all tasks"
-  [ -d $data ] || audiossl prep superb_mini --out $data "${prep[@]}"
+  if $published && ! $smoke && [ ! -d $data ]; then
+    echo "$0: --data $data: not found; name the directories of the real corpora, see ../README.md" >&2
+    exit 1
+  fi
+  if [ -d $data ] && [ -n "$tasks" ] && [ "$tasks" != "$(cat $data/synthesised 2> /dev/null)" ]; then
+    echo "$0: --tasks $tasks: $data is there already and was not synthesised with it; choose another --data, or leave it out" >&2
+    exit 1
+  fi
+  if [ ! -d $data ]; then
+    audiossl prep superb_mini --out $data "${prep[@]}"
+    echo "$tasks" > $data/synthesised
+  fi
 fi
 
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then

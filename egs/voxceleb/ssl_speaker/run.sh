@@ -5,9 +5,11 @@
 #   ./run.sh --voxceleb2 DIR --voxceleb1 DIR --musan DIR --rirs DIR     see cmd.sh for how training is started on several GPUs
 #   ./run.sh ... --recipe moco_am                                       another recipe for speakers, or a TOML file
 #   ./run.sh ... --batch_seconds 400                                    audio per process: the published batch divided by their number
-#   ./run.sh ... --choose best                                          the best of the last checkpoints on trials of --dev, never on a test list
+#   ./run.sh ... --choose best                                          the best of the last checkpoints on trials of --dev, never on a test list;
+#                                                                       a second choice goes beside the first, its --last checkpoints must have been kept
 #   ./run.sh ... --train voxceleb1/dev --crops 0                        other training data than published, whole utterances; see `published`
-#   ./run.sh ... --label_efficient true                                 then also: 1 to 100 % of the labels of its training data; see label_recipe
+#   ./run.sh ... --label_efficient true                                 then also: 1 to 100 % of the labels of its training data; see label_recipe;
+#                                                                       on several processes with --label_batch_seconds: 512 divided by their number
 #   ./run.sh --smoke true                                               every stage on imitations of the corpora
 
 stage=0
@@ -34,6 +36,7 @@ last=10                    # checkpoints for mean and best
 dev=voxceleb2/test         # no speaker of it is in any training part or test list
 dev_trials=20000
 batch_seconds=             # as in the recipe
+label_batch_seconds=       # as in label_recipe
 device=auto
 workers=8
 cohort=20000
@@ -84,6 +87,7 @@ if $smoke; then
   dev_trials=12
   [ $crops = 0 ] || { crops=2 crop_duration=0.6; }
   batch_seconds=6.4
+  label_batch_seconds=3.2
   short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --objective.crop_duration 0.4 --data.crop_duration 0.8)
   case $name in
     ssps_*) short+=(--encoder.channels 16 --encoder.pooled_dim 24 --encoder.embedding_dim 16 --objective.num_clusters 3 --objective.queue_size 16 --objective.start_epoch 1) ;;
@@ -94,7 +98,7 @@ if $smoke; then
     infonce_vicreg_847) short+=(--objective.projector_dims "[16,16]") ;;
     moco_am) short+=(--objective.queue_size 64) ;;
   esac
-  shorter=(--train.save_every 2 --train.tensorboard false --objective.crop_duration 0.4 --data.crop_duration 0.4 --data.batch_seconds 3.2)
+  shorter=(--train.save_every 2 --train.tensorboard false --objective.crop_duration 0.4 --data.crop_duration 0.4)
   label_steps=4
   rm -rf smoke
   for corpus in voxceleb1 voxceleb2 musan; do
@@ -107,6 +111,7 @@ augment=(--data.augment.reverb_dir $data/rirs/simulated_rirs
 kept=()   # where ffmpeg's work is kept, so that an interrupted preparation goes on
 [ -z "$audio" ] || kept=(--prep.audio "$audio")
 [ -z "$batch_seconds" ] || short+=(--data.batch_seconds $batch_seconds)
+[ -z "$label_batch_seconds" ] || shorter+=(--data.batch_seconds $label_batch_seconds)
 [ $choose = last ] || short+=(--train.keep_checkpoints $last)
 cut=()
 averaged=()
@@ -126,24 +131,37 @@ if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
     --data.num_workers $workers "${augment[@]}" "${short[@]}"
 fi
 
-model=$exp/$name
-[ $choose != mean ] || model=$exp/${name}_mean
-name=$(basename $model)
+trained=$exp/$name
+kept_steps=($trained/checkpoints/step_*)
+case $choose in
+  last)
+    name=${name}_last model=$trained
+    [ ! -e $trained/best.json ] || model=${kept_steps[-1]} # $trained is the best one, once that was chosen
+    ;;
+  mean) name=${name}_mean_$last model=$exp/$name ;;
+  best) name=${name}_best_$last model=$trained ;;
+esac
+cohort_name=cohort_${cohort}_$seed
 
 if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
+  [ -d ${kept_steps[-1]} ] || { echo "$0: $trained: has no checkpoint; run stage 1" >&2; exit 1; }
   case $choose in
     last) ;;
-    mean) [ -d $model ] || audiossl average ${model%_mean} --last $last --out $model ;;
+    mean) [ -d $model ] || audiossl average $trained --last $last --out $model ;;
     best)
+      if [ ${#kept_steps[@]} != $last ]; then
+        echo "$0: --last $last: $trained keeps ${#kept_steps[@]} checkpoints; write --last ${#kept_steps[@]}, or train anew with another --exp" >&2
+        exit 1
+      fi
       audiossl trials $data/$dev --out $exp/dev_trials --random $dev_trials --seed $seed
       audiossl select $model --trials $exp/dev_trials --data $data/$dev --num-workers $workers --device $device "${cut[@]}" "${averaged[@]}"
       ;;
   esac
   echo "Stage 2: embeddings of VoxCeleb1 and of a cohort: utterances drawn from the training data, for its speakers are not known"
-  members=$data/cohort_${train//\//_}
+  members=$data/${cohort_name}_${train//\//_}
   [ -d $members ] || audiossl data subset $data/$train $members --random $cohort --seed $seed
   audiossl embed $model $data/voxceleb1/all --out $exp/embeddings_$name/voxceleb1 --num-workers $workers --device $device "${cut[@]}"
-  audiossl embed $model $members --out $exp/embeddings_$name/cohort --num-workers $workers --device $device "${cut[@]}"
+  audiossl embed $model $members --out $exp/embeddings_$name/$cohort_name --num-workers $workers --device $device "${cut[@]}"
 fi
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
@@ -153,9 +171,9 @@ if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
     echo "$list, raw:"
     audiossl verify "${scored[@]}" --out $exp/verify_$name/raw_$list
     echo "$list, AS-norm:"
-    audiossl verify "${scored[@]}" --cohort $exp/embeddings_$name/cohort --norm as --top $top --out $exp/verify_$name/as_norm_$list
+    audiossl verify "${scored[@]}" --cohort $exp/embeddings_$name/$cohort_name --norm as --top $top --out $exp/verify_$name/as_norm_${cohort_name}_$list
   done
-  audiossl report $model $exp/verify_$name/* --compare --title "$name on VoxCeleb" --out $exp/report.html
+  audiossl report $trained $exp/verify_$name/* --compare --title "$name on VoxCeleb" --out $exp/report.html
 fi
 
 if $label_efficient && [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
