@@ -5,7 +5,7 @@
 #   babble                          array: those of the keyword probe once more, with a noisy --test; empty: none
 #   phones                          array: two data directories with phones.ctm, to choose the layer on and to report; empty: no units
 #
-# exp/seconds is the time, and exp/updates/<recipe> says how many updates fit into it, measured with the first seed.
+# exp/time is the time in seconds, and exp/updates/<recipe> says how many updates fit into it, measured with the first seed.
 # exp/s<seed>/<recipe> holds: ssl, the experiment; keyword, babble, speaker, and pooled, what these read; units_<layer>, units_dev, units_test; said, what the
 # last step said, and failed, its last line where it failed; note, what else the table should say. What fails ends its recipe and nothing else.
 
@@ -128,9 +128,9 @@ run_all() {
     unit_layers=1 clusters=10 timed_updates=2 untrained=hubert_nano
   fi
   mkdir -p "$exp"
-  [ -e "$exp/seconds" ] || echo "$seconds" > "$exp/seconds"
-  if [ "$(cat "$exp/seconds")" != "$seconds" ]; then
-    echo "--seconds $seconds: $exp holds runs of $(cat "$exp/seconds") s; choose another --exp" >&2
+  [ -e "$exp/time" ] || echo "$seconds" > "$exp/time"
+  if [ "$(cat "$exp/time")" != "$seconds" ]; then
+    echo "--seconds $seconds: $exp holds runs of $(cat "$exp/time") s; choose another --exp" >&2
     exit 2
   fi
   for seed in $seeds; do

@@ -72,7 +72,7 @@ def cell(values: list[float | str]) -> str:
         return ", ".join(dict.fromkeys(map(str, values))) or "-"
     form = "{:.0f}" if max(numbers) >= 1000 or all(isinstance(value, int) for value in numbers) else "{:.1f}"
     mean, low, high = (form.format(value) for value in (statistics.mean(numbers), min(numbers), max(numbers)))
-    return mean if len(numbers) == 1 else f"{mean} ({low} to {high})"
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def _keyword(runs: list[dict[str, float | str]]) -> float:
