@@ -209,3 +209,11 @@ def test_shipped_references_are_small_and_complete():
             max(curve.steps[-1] for curve in made.curves["loss"].values()) > 0.98 * made.settings["train"]["max_steps"]
         )
         assert not re.search(r'"/|/(tmp|home|root|work)\b', path.read_text())
+
+
+def test_small_masked_prediction_recipes_have_a_reference():
+    """Those of speakers learn from labels or clusters: of them `simclr_nano` has one."""
+    recipes = registry.folder("recipes").glob("*_nano*.toml")
+    trained = {path.stem for path in recipes if "objective" in load_toml(path)} - {"aam_nano", "pseudo_label_nano"}
+    assert "discrete_bert_nano" in trained
+    assert [name for name in sorted(trained) if not reference_path(name).is_file()] == []
