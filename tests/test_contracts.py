@@ -313,13 +313,19 @@ def test_adapter_answers_for_all_that_trains(name, encoder):
     assert same(outputs(model), outputs(other))
 
 
-@pytest.mark.parametrize(("name", "encoder"), TASKS)
-def test_task_learns_predicts_and_scores(tmp_path, name, encoder):
+def tiny_task(name, encoder, folder):
+    """The task on a frozen encoder, and its own small data."""
     model, cls = tiny_encoder(encoder), registry.get("tasks", name)
     reads = read_by(model)
-    manifest = small_data(tmp_path / "corpus", [(reads.column.removeprefix("units/"), reads.rate)] if reads else [])
+    manifest = small_data(folder, [(reads.column.removeprefix("units/"), reads.rate)] if reads else [])
     task = cls.from_data(model, cls.Config.tiny(), manifest)
-    module = FineTune(model, Frozen(Frozen.Config()), task, FineTuneConfig(channel_mask_length=4))
+    return FineTune(model, Frozen(Frozen.Config()), task, FineTuneConfig(channel_mask_length=4)), manifest
+
+
+@pytest.mark.parametrize(("name", "encoder"), TASKS)
+def test_task_learns_predicts_and_scores(tmp_path, name, encoder):
+    module, manifest = tiny_task(name, encoder, tmp_path / "corpus")
+    model, task, cls = module.encoder, module.task, type(module.task)
     maker = batch_maker(module, manifest)
     batches = [maker[position] for position in range(maker.sampler.batches_per_epoch())]
     result = module(batches[0])

@@ -17,17 +17,13 @@ from test_contracts import (
     adapted,
     batch_maker,
     inputs,
-    small_data,
     tiny_encoder,
     tiny_objective,
+    tiny_task,
 )
 
-from audiossl import registry
-from audiossl.adapters.frozen import Frozen
-from audiossl.contracts import read_by
 from audiossl.data.loader import make_loader
 from audiossl.train.distributed import World
-from audiossl.train.fine_tune import FineTune, FineTuneConfig
 from audiossl.train.loop import TrainConfig, train
 from audiossl.train.optim import OptimConfig
 from audiossl.train.sums import to_device
@@ -116,11 +112,7 @@ def test_adapter_on_a_gpu(name, encoder):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "encoder"), with_one_encoder(TASKS))
 def test_task_learns_and_predicts_on_a_gpu(tmp_path, name, encoder):
-    model, cls = tiny_encoder(encoder), registry.get("tasks", name)
-    reads = read_by(model)
-    manifest = small_data(tmp_path / "corpus", [(reads.column.removeprefix("units/"), reads.rate)] if reads else [])
-    task = cls.from_data(model, cls.Config.tiny(), manifest)
-    module = FineTune(model, Frozen(Frozen.Config()), task, FineTuneConfig(channel_mask_length=4))
+    module, manifest = tiny_task(name, encoder, tmp_path / "corpus")
     with pretend_gpu():
         module.to(GPU)
         batch = to_device(batch_maker(module, manifest)[0], GPU)

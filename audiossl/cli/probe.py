@@ -16,7 +16,7 @@ from audiossl.files import require_folder
 if TYPE_CHECKING:
     from audiossl.data.manifest import Manifest
     from audiossl.diagnostics.linear_probe import ProbeConfig, Split
-    from audiossl.diagnostics.pooled_cache import CacheConfig
+    from audiossl.diagnostics.pooled_cache import CacheConfig, PooledFeatures
     from audiossl.diagnostics.sources import FeatureSource
 
 
@@ -139,20 +139,22 @@ def _splits(
     reading: CacheConfig,
 ) -> tuple[list[Split], tuple[str, ...], int]:
     """Return the three splits, their classes, and how many utterances went through the encoder."""
-    from audiossl.diagnostics.pooled_cache import pooled_features
+    from audiossl.diagnostics.pooled_cache import pooled_features, unread_features
     from audiossl.diagnostics.probing import Labelled, parse_shares, read_labels, split_one, splits_of
 
     shares = parse_shares(split) if split is not None else None
-    labels = [read_labels(manifest, column) for manifest in manifests]  # before the long pass: they may be at fault
-    parts = [
-        Labelled(manifest, pooled_features(manifest, source, cache, config=reading, log=_say), named)
-        for manifest, named in zip(manifests, labels, strict=True)
-    ]
-    forwards = sum(part.pooled.forwards for part in parts)
-    if shares is not None:
-        return *split_one(parts[0], shares, seed=seed, column=column), forwards
-    train, dev, test = parts
-    return *splits_of(train, dev, test, column), forwards
+    labels = [read_labels(manifest, column) for manifest in manifests]
+
+    def divide(pooled: list[PooledFeatures]) -> tuple[list[Split], tuple[str, ...]]:
+        parts = [Labelled(*part) for part in zip(manifests, pooled, labels, strict=True)]
+        if shares is not None:
+            return split_one(parts[0], shares, seed=seed, column=column)
+        train, dev, test = parts
+        return splits_of(train, dev, test, column)
+
+    divide([unread_features(manifest) for manifest in manifests])  # before the long pass: labels may be at fault
+    pooled = [pooled_features(manifest, source, cache, config=reading, log=_say) for manifest in manifests]
+    return *divide(pooled), sum(part.forwards for part in pooled)
 
 
 def _say(line: str) -> None:

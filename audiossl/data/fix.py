@@ -184,6 +184,7 @@ class _Fix:
             new.unlink(missing_ok=True)
 
     def back_up(self, name: str) -> None:
+        """Keep the file as it is, under a name that is free."""
         target = self.directory / BACKUP / name
         target.parent.mkdir(parents=True, exist_ok=True)
         number = 0

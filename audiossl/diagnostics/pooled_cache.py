@@ -87,6 +87,12 @@ def pooled_features(
     return PooledFeatures(path, features, ~np.isnan(features[:, 0, 0]), forwards)
 
 
+def unread_features(manifest: Manifest) -> PooledFeatures:
+    """Stand for the features of a directory of which nothing is read yet, as if all recordings could be used: to look at its labels first."""
+    nothing = np.broadcast_to(np.float32(0), (len(manifest), 1, 1))
+    return PooledFeatures(manifest.path, nothing, np.ones(len(manifest), dtype=bool), 0)
+
+
 def data_digest(manifest: Manifest, tables: Sequence[str] = AUDIO_TABLES) -> str:
     """SHA-256 of what says which audio a data directory holds: ids, durations, some files, by default wav.scp and segments, and when recordings were written.
 

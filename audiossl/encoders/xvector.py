@@ -69,6 +69,7 @@ class _TimeDelayBody(nn.Module):
         self.embedding = nn.Linear(self.pooling.out_dim, config.embedding_dim)
 
     def frame_layers(self, features: Tensor, lengths: Tensor) -> EncoderOutput:
+        """Frames of every convolution. features: (batch, frame, feature); lengths: (batch,) valid frames."""
         valid = validity(lengths, features.shape[1])
         if valid is not None:
             valid = valid.unsqueeze(1)

@@ -141,3 +141,13 @@ def test_any_column_can_be_asked_for(corpus, tmp_path, capsys):
     assert code == 0
     assert json.loads(out)["column"] == "utt2spk"
     assert json.loads(out)["accuracy"] > 90
+
+
+def test_a_split_that_cannot_be_made_is_said_before_the_pass(corpus, tmp_path, capsys):
+    names = [line.split()[0] for line in (corpus / "train" / "utt2spk").read_text().splitlines()]
+    (corpus / "train" / "utt2alone").write_text("".join(f"{name} {name}\n" for name in names))
+    words = ["fbank", "--column", "utt2alone", "--train", corpus / "train", "--split", "0.6/0.2/0.2"]
+    code, _, err = run([*words, "--out", tmp_path / "p", *QUICK], capsys)
+    assert code == 1
+    assert "with 1 utterances leaves none for dev" in err
+    assert not (tmp_path / "p" / "pooled").exists()
