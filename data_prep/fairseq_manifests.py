@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import re
 from bisect import bisect_left
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ from audiossl.units.import_codes import CodesFormat
 from audiossl.units.labels import IMPORTED, LabelWriter, card_path, labels_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 _log = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ def _codebook_size(label: str, folders: list[Path]) -> int:
     return size
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path) -> Generator[str]:
     """Yield the lines of a file; only LF ends one."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -238,21 +239,25 @@ def _count(path: Path) -> int:
 
 def _rows(split: _Split) -> Iterator[_Row]:
     """Yield what a manifest lists, with transcripts; ids are held, to find those that come twice."""
-    lines = _lines(split.manifest)
-    next(lines)
-    transcripts = zip(*(_transcripts(split, column) for column in ("text", "utt2phones")), strict=True)
     seen: dict[str, int] = {}
-    for number, (line, (text, phones)) in enumerate(zip(lines, transcripts, strict=True), start=2):
-        place = f"{split.manifest}:{number}"
-        path, samples = _entry(line, place)
-        name = identifier(path.removesuffix(Path(path).suffix).strip("/"))
-        if name in seen:
-            raise ValueError(
-                f"{place}: {path!r} gives the id {name!r}, as does line {seen[name]}; remove the line from all files, or rename the recording"
-            )
-        seen[name] = number
-        columns = {column: value for column, value in (("text", text), ("utt2phones", phones)) if value is not None}
-        yield _Row(place, name, split.root / path, samples, columns)
+    with (  # closed at a fault too
+        closing(_lines(split.manifest)) as lines,
+        closing(_transcripts(split, "text")) as texts,
+        closing(_transcripts(split, "utt2phones")) as phones,
+    ):
+        next(lines)
+        for number, (line, *values) in enumerate(zip(lines, texts, phones, strict=True), start=2):
+            place = f"{split.manifest}:{number}"
+            path, samples = _entry(line, place)
+            name = identifier(path.removesuffix(Path(path).suffix).strip("/"))
+            if name in seen:
+                raise ValueError(
+                    f"{place}: {path!r} gives the id {name!r}, as does line {seen[name]}; remove the line from all files, or rename the recording"
+                )
+            seen[name] = number
+            told = zip(("text", "utt2phones"), values, strict=True)
+            columns = {column: value for column, value in told if value is not None}
+            yield _Row(place, name, split.root / path, samples, columns)
 
 
 def _entry(line: str, place: str) -> tuple[str, int]:
@@ -270,7 +275,7 @@ def _entry(line: str, place: str) -> tuple[str, int]:
     return path, int(samples)
 
 
-def _transcripts(split: _Split, column: str) -> Iterator[str | None]:
+def _transcripts(split: _Split, column: str) -> Generator[str | None]:
     """Yield the value of a column for each line of a manifest, None where no file tells it."""
     wanted = ("wrd", "ltr") if column == "text" else ("phn",)
     suffix = next((suffix for suffix in wanted if suffix in split.files), None)
