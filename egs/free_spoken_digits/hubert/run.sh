@@ -58,8 +58,10 @@ fi
 
 if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
   echo "Stage 3: recognition of digit strings with adapters, in the pretrained and in a random encoder"
-  $finetune ctc_adapters_nano --init $exp/it1 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
-  $finetune ctc_adapters_nano --init random:$exp/it1 --out $exp/asr_random "${short[@]}" "${steps_finetune[@]}"
+  # Words last several frames, which the frozen attention was not made to gather: the adapters hear neighbours too.
+  adapters="$finetune ctc_adapters_nano --adapter.kernel 15 --adapter.bottleneck 80"
+  $adapters --init $exp/it1 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
+  $adapters --init random:$exp/it1 --out $exp/asr_random "${short[@]}" "${steps_finetune[@]}"
   if $ways; then
     $finetune ctc_full_nano --init $exp/it1 --out $exp/asr_full "${short[@]}" "${steps_finetune[@]}"
     $finetune ctc_full_nano --init $exp/it1 --out $exp/asr_top2 --adapter.name top_layers --adapter.num_top_layers 2 \

@@ -30,8 +30,9 @@ fi
 
 prep=()
 [ -z "$tasks" ] || prep=(--prep.tasks "$tasks")
-# Short enough for two cores in an evening, long enough to tell an encoder from a random one; no published number is comparable.
-settings=(--superb.steps 2000 --superb.eval_every 200 --superb.cache_gb 10 --task.hidden_dim 128 --task.pooled_dim 128)
+# An hour or two on two cores for three encoders: small heads, two learning rates, and fewer steps for those that read frames. Enough to tell an encoder from a
+# random one; no published number is comparable.
+settings=(--superb.steps 2000 --superb.eval_every 200 --superb.accumulate 1 --superb.cache_gb 10 --task.hidden_dim 128 --task.pooled_dim 128)
 if $published; then
   settings=()
 fi
@@ -69,6 +70,15 @@ fi
 
 if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
   echo "Stage 1: scores; finished ones are kept"
+  if ! $published && ! $smoke; then
+    for task in pr asr sf ood sd; do
+      [ ! -d $data/$task ] || settings+=(--superb.$task.steps 600 --superb.$task.eval_every 100 --superb.$task.learning_rates "[1e-2,1e-3]")
+    done
+    [ ! -d $data/asv ] || settings+=(--superb.asv.steps 600 --superb.asv.eval_every 100 --superb.asv.learning_rates "[1e-3,5e-4]")
+    for task in asr sf; do
+      [ ! -d $data/$task ] || settings+=(--task.$task.projector_dim 128)
+    done
+  fi
   if ! $published; then  # synthetic sentences are short, and written in the synthesiser's phones
     [ ! -d $data/asv ] || settings+=(--task.asv.min_seconds 0)
     [ ! -d $data/pr ] || settings+=(--task.pr.vocabulary training)
