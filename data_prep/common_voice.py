@@ -3,10 +3,11 @@
 Layout: `<language>/{train,dev,test}.tsv` (with `client_id`, `path`, `sentence` and `accent` or `accents`) and `<language>/clips/*.mp3`. Licence: CC0. Source: Ardila et al.:
 "Common Voice: a massively-multilingual speech corpus", LREC 2020; commonvoice.mozilla.org.
 
-Writes `train`, `dev` and `test` of one language with `text`: in capitals and without punctuation, except apostrophes. A sentence of Spanish, Chinese or Arabic that
-holds letters of another script is left out; of Spanish the accent `mexicano` alone is taken; Chinese is written without spaces. SUPERB-SG does the same
-by lists of characters, where Unicode's classes are asked here, so that a few sentences differ. Id: `<speaker>-<clip>`,
-speaker: the first 16 characters of `client_id`.
+Writes `train`, `dev` and `test` of one language with `text`: in capitals and without punctuation, except apostrophes. A sentence of Spanish, Chinese
+or Arabic that holds letters of another script is left out; of Spanish the accent `mexicano` alone is taken; Chinese is written without spaces.
+SUPERB-SG does the same by lists of characters, where Unicode's classes are asked here, so that a few sentences differ. A clip that is empty or
+damaged is named and left out; more of them in a part than `--prep.max_bad_fraction` is an error. Id: `<speaker>-<clip>`, speaker: the first 16
+characters of `client_id`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import identifier, published
+from audiossl.data.corpus import check_fraction, identifier, published, that_open
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -35,10 +36,14 @@ _SAME = str.maketrans({"’": "'", "ㄧ": "一"})
 
 @dataclass(frozen=True)
 class Config:
-    """language: folder of the corpus. accent: take these speakers alone; None is SUPERB-SG's choice, "" is everybody."""
+    """language: folder of the corpus. accent: take these speakers alone; None is SUPERB-SG's choice, "" is everybody. max_bad_fraction: of a part."""
 
     language: str = "es"
     accent: str | None = None
+    max_bad_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_fraction(self.max_bad_fraction)
 
 
 def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> None:
@@ -49,7 +54,8 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     folder = published(corpus, *members) / language
     accent = _ACCENTS.get(language, "") if config.accent is None else config.accent
     for part in _PARTS:
-        write_data_dir(_utterances(folder, part, language, accent), out / part)
+        listed = list(_utterances(folder, part, language, accent))
+        write_data_dir(that_open(listed, part, config.max_bad_fraction), out / part)
 
 
 def fake(root: Path) -> None:

@@ -4,21 +4,24 @@ Layout: `<language>/validated.tsv` (with `client_id`, `path`, `sentence`) and `<
 `covost_v2.<language>_<target>.tsv` (with `path`, `translation`, `split`). Licence: CC BY-NC 4.0. Source: Wang et al., arXiv:2007.10310, 2020;
 github.com/facebookresearch/covost.
 
-Writes `train`, `dev` and `test` of one pair of languages with `text` and `utt2translation`, both as they were written, without a space before `.?,'`. As in SUPERB-SG, a
-sentence is left out that has more than five times as many words as its translation, or the other way round, or whose clip is not there. Differs from it: punctuation is not made
-uniform by the rules of Moses, and `|`, which stands for the space among our tokens, becomes one. Id: `<speaker>-<clip>`, speaker: the first 16 characters of `client_id`.
+Writes `train`, `dev` and `test` of one pair of languages with `text` and `utt2translation`, both as they were written, without a space before `.?,'`.
+As in SUPERB-SG, a sentence is left out that has more than five times as many words as its translation, or the other way round, unless one of the
+languages is written without spaces, or whose clip is not there. A clip that is empty or damaged is named and left out; more of them in a part than
+`--prep.max_bad_fraction` is an error. Differs from SUPERB-SG: punctuation is not made uniform by the rules of Moses, and `|`, which stands for the
+space among our tokens, becomes one. Id: `<speaker>-<clip>`, speaker: the first 16 characters of `client_id`.
 """
 
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import identifier, published
+from audiossl.data.corpus import check_fraction, identifier, published, that_open
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -28,14 +31,21 @@ if TYPE_CHECKING:
 # Parts of the list that are in each of ours; what CoVoST adds to the training data of Common Voice has a name of its own.
 _PARTS = {"train": {"train", "train_covost"}, "dev": {"dev"}, "test": {"test"}}
 _MAX_RATIO = 5
+_SPACELESS = {"ja", "zh-CN"}
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Config:
-    """source: folder of Common Voice. target: language of the translations."""
+    """source: folder of Common Voice. target: language of the translations. max_bad_fraction: of a part."""
 
     source: str = "en"
     target: str = "de"
+    max_bad_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_fraction(self.max_bad_fraction)
 
 
 def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> None:
@@ -48,22 +58,32 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
         for row in _rows(corpus / listed, "path", "translation", "split")
     }
     found: dict[str, list[CorpusUtterance]] = {part: [] for part in _PARTS}
+    spaced, unlike, absent = not _SPACELESS & {config.source, config.target}, 0, 0
     for row in _rows(corpus / spoken, "client_id", "path", "sentence"):
         split, translation = translations.get(row["path"], ("", ""))
         part = next((part for part, names in _PARTS.items() if split in names), None)
         path = corpus / config.source / "clips" / row["path"]
         text, translation = tidied(row["sentence"]), tidied(translation)
-        if part is not None and is_pair(text, translation) and path.is_file():
+        if part is None:
+            continue
+        if not is_pair(text, translation, spaced=spaced):
+            unlike += 1
+        elif not path.is_file():
+            absent += 1
+        else:
             speaker = row["client_id"][:16]
             name = f"{speaker}-{identifier(path.stem)}"
             columns = {"text": text, "utt2translation": translation}
             found[part].append(CorpusUtterance(name, name, path, speaker, columns=columns))
+    for count, why in ((unlike, "a side is empty or much longer than the other"), (absent, "the clip is not there")):
+        if count:
+            _log.warning("%s: pairs left out because %s: %d", corpus / listed, why, count)
     for part, utterances in found.items():
         if not utterances:
             raise ValueError(
                 f"{corpus / config.source / 'clips'}: none of the clips that {listed} puts in {part}; give Common Voice 4"
             )
-        write_data_dir(utterances, out / part)
+        write_data_dir(that_open(utterances, part, config.max_bad_fraction), out / part)
 
 
 def fake(root: Path) -> None:
@@ -97,10 +117,10 @@ def tidied(text: str) -> str:
     return re.sub(r" +(?=[.?,'])", "", " ".join(text.replace("|", " ").split()))
 
 
-def is_pair(text: str, translation: str) -> bool:
-    """Whether one is not much longer than the other, and none is empty."""
+def is_pair(text: str, translation: str, *, spaced: bool = True) -> bool:
+    """Whether none is empty and, where both are `spaced`, written with spaces between words, one is not much longer than the other."""
     ours, theirs = len(text.split()), len(translation.split())
-    return 0 < max(ours, theirs) <= _MAX_RATIO * min(ours, theirs)
+    return min(ours, theirs) > 0 and (not spaced or max(ours, theirs) <= _MAX_RATIO * min(ours, theirs))
 
 
 def _rows(path: Path, *needed: str) -> Iterator[dict[str, str]]:

@@ -27,12 +27,10 @@ import numpy as np
 from audiossl.config import to_table
 from audiossl.data.alignments import labels_fit
 from audiossl.data.audio import AudioError, AudioInfo, audio_info
-from audiossl.data.corpus import identifier, published, write_imitation
+from audiossl.data.corpus import check_fraction, identifier, published, without_bad, write_imitation
 from audiossl.data.json_files import write_json
 from audiossl.data.kaldi import audio_path
-from audiossl.data.loader import BadRecordings
 from audiossl.data.manifest import Manifest
-from audiossl.data.threads import in_threads
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.files import whole_set
 from audiossl.units.guards import LabelGuard
@@ -66,8 +64,7 @@ class Config:
     max_bad_fraction: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.max_bad_fraction <= 1.0:
-            raise ValueError(f"prep.max_bad_fraction: {self.max_bad_fraction} is no fraction; give 0 to 1")
+        check_fraction(self.max_bad_fraction)
         for name in self.labels:
             if name in _TRANSCRIPTS:
                 raise ValueError(f"prep.labels: {name!r} is a transcript, which is taken anyway; name unit labels only")
@@ -296,12 +293,8 @@ def _transcripts(split: _Split, column: str) -> Generator[str | None]:
 
 def _utterances(split: _Split, config: Config) -> Iterator[CorpusUtterance]:
     """Yield the recordings of a manifest that its lines tell the truth about."""
-    bad = BadRecordings(config.max_bad_fraction, split.total)
-    for row, wrong in in_threads(_fault, _rows(split), split.total, split.manifest.name):
-        if wrong:
-            for line in bad.add([(row.place, wrong)]):
-                _log.warning(line)
-            continue
+    label, most = split.manifest.name, config.max_bad_fraction
+    for row in without_bad(_rows(split), _fault, lambda row: row.place, split.total, label, most):
         yield CorpusUtterance(row.id, row.id, row.path, row.id, columns=row.columns)
 
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.audio import SUFFIXES, AudioError, audio_info
-from audiossl.data.corpus import identifier, published, write_imitation
-from audiossl.data.progress import progress
+from audiossl.data.audio import SUFFIXES
+from audiossl.data.corpus import check_fraction, header_fault, identifier, published, write_imitation
+from audiossl.data.threads import in_threads
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ class Config:
     max_bad_fraction: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.max_bad_fraction <= 1.0:
-            raise ValueError(f"prep.max_bad_fraction: {self.max_bad_fraction} is no fraction; give 0 to 1")
+        check_fraction(self.max_bad_fraction)
 
 
 def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> None:
@@ -65,11 +64,9 @@ def _utterances(corpus: Path, config: Config) -> Iterator[CorpusUtterance]:
         raise ValueError(f"{corpus}: no audio file below it; known suffixes: {' '.join(sorted(SUFFIXES))}")
     bad = 0
     seen: dict[str, Path] = {}
-    for path in progress(paths, len(paths), corpus.name):
-        try:
-            audio_info(path)
-        except AudioError as error:
-            _log.warning("left out: %s", error)
+    for path, wrong in in_threads(header_fault, paths, len(paths), corpus.name):
+        if wrong:
+            _log.warning("left out: %s", wrong)
             bad += 1
             continue
         utterance = _utterance(path, corpus, config)

@@ -29,11 +29,11 @@ _PARTS = {"train": "train", "dev": "valid", "test": "test"}
 
 @dataclass(frozen=True)
 class Config:
-    """Voices of train, dev and test: 8, 4 and 4, as published; which four are dev's and which test's is unverified."""
+    """Voices of train, dev and test: 8, 4 and 4, as SUPERB has them."""
 
     train: tuple[str, ...] = ("Ivy", "Joanna", "Joey", "Justin", "Kendra", "Kimberly", "Matthew", "Salli")
-    dev: tuple[str, ...] = ("Brian", "Emma", "Raveena", "Russell")
-    test: tuple[str, ...] = ("Aditi", "Amy", "Geraint", "Nicole")
+    dev: tuple[str, ...] = ("Aditi", "Amy", "Geraint", "Nicole")
+    test: tuple[str, ...] = ("Brian", "Emma", "Raveena", "Russell")
 
 
 def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> None:

@@ -4,9 +4,9 @@ Layout, the archives put together as SUPERB-SG has them: a folder per speaker wi
 ground truth in one, and `prompts/Eng_transcriptions.txt` (number and text). Licence: ODbL 1.0. Source: Zhao et al., Joint workshop for the Blizzard Challenge and Voice
 Conversion Challenge, 2020; github.com/nii-yamagishilab/VCC2020-database.
 
-Writes, for one target, `train` and `dev` of its own sentences (60 and 10, the last ones; which are dev's is unverified), `test` of the 25 evaluation sentences by each of four sources,
-and `reference`, the target saying these, with `text` where the prompts have all of a part; `utt2target` is the target's recording of the same sentence. The published score is the mean of the four targets. Id:
-`<speaker>-<number>`.
+Writes, for one target, `train` and `dev` of its own sentences (60 and 10; dev are the last of those that begin with `E1`, as in SUPERB-SG), `test` of
+the 25 evaluation sentences by each of four sources, and `reference`, the target saying these, with `text` where the prompts have all of a part;
+`utt2target` is the target's recording of the same sentence. The published score is the mean of the four targets. Id: `<speaker>-<number>`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PROMPTS = "prompts/Eng_transcriptions.txt"
 _EVALUATION = "E3"  # what numbers of the sentences to convert begin with
+_SHARED = "E1"  # likewise, of those to learn from that sources say too
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     texts = dict(_texts(corpus / _PROMPTS))
     recordings = sorted((corpus / config.target).glob("E*.wav"))
     own = [path for path in recordings if not path.name.startswith(_EVALUATION)]
+    own.sort(key=lambda path: path.name.startswith(_SHARED))
     wanted = [path for path in recordings if path.name.startswith(_EVALUATION)]
     if not wanted or not 0 < config.dev < len(own):
         raise ValueError(
@@ -63,7 +65,7 @@ def fake(root: Path) -> None:
     """Write a tiny imitation: a target with twelve sentences to learn from, four sources, two sentences to convert."""
     rng = np.random.default_rng(0)
     config, numbers = Config(), [f"E300{number:02}" for number in (1, 2)]
-    learnt = [f"E100{number:02}" for number in range(1, 13)]
+    learnt = ["E20001", *(f"E100{number:02}" for number in range(60, 71))]
     for speaker in (config.target, *config.sources):
         for number in numbers + (learnt if speaker == config.target else []):
             write_imitation(root / speaker / f"{number}.wav", rng, duration=0.5, sample_rate=24_000)

@@ -1,8 +1,9 @@
 """VoxCeleb2: 1,128,246 utterances of 6,112 celebrities from videos, 2,442 h, as AAC.
 
-Layout: `dev/aac/<id00012 ...>/<video>/<00001 ...>.m4a` (5,994 speakers) and `test/aac/...` (118), each if it is there; also in `vox2_dev/`,
-`vox2_dev_aac/`, `vox2_test/`, `vox2_test_aac/`; `wav` for `aac` where the recordings were converted. A bare `aac` or `wav` is taken for the
-development part. Licence: CC BY 4.0. Source: Chung, Nagrani, Zisserman: "VoxCeleb2: deep speaker recognition", Interspeech 2018.
+Layout: `dev/aac/<id00012 ...>/<video>/<00001 ...>.m4a` (5,994 speakers) and `aac/...` (118), as the archives of the two parts unpack, each if it is
+there; also `aac` in `vox2_dev/`, `vox2_dev_aac/`, `test/`, `vox2_test/`, `vox2_test_aac/`; `wav` for `aac` where the recordings were converted. A bare
+`aac` or `wav` is the development part if no other folder is and either it has more than 118 speakers or the test part has a folder of its own. Licence:
+CC BY 4.0. Source: Chung, Nagrani, Zisserman: "VoxCeleb2: deep speaker recognition", Interspeech 2018.
 
 Writes `dev` and `test` with `utt2video`; id: `<speaker>-<video>-<number>`. libsndfile cannot read AAC: `.m4a` is decoded by ffmpeg, once, to
 16 kHz FLAC (about 130 GB in all) under `audio`, or in the folder `--prep.audio`, where what is there already is used again.
@@ -21,7 +22,8 @@ from audiossl.data.corpus import published, write_imitation
 from audiossl.data.threads import in_threads
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
-_PARTS = {"dev": ("dev", "vox2_dev", "vox2_dev_aac", "."), "test": ("test", "vox2_test", "vox2_test_aac")}
+_PLACES = {"dev": ("dev", "vox2_dev", "vox2_dev_aac"), "test": ("test", "vox2_test", "vox2_test_aac")}
+_TEST_SPEAKERS = 118
 _KINDS = ("aac", "wav")
 _SUFFIXES = (".m4a", ".wav", ".flac")
 
@@ -37,8 +39,7 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     """Write `dev` and `test` under `out`; only `.m4a` is decoded, nothing is copied."""
     config = config or Config()
     corpus = published(corpus)
-    folders = {part: _folder(corpus, places) for part, places in _PARTS.items()}
-    there = {part: folder for part, folder in folders.items() if folder is not None}
+    there = _folders(corpus)
     if not there:
         raise ValueError(f"{corpus / 'dev' / 'aac'}: not found, nor any other part of VoxCeleb2; unpack it")
     audio = (out / "audio" if config.audio is None else config.audio).absolute()
@@ -59,6 +60,16 @@ def fake(root: Path) -> None:
                 for number in (1, 2):
                     path = root / part / "wav" / speaker / video / f"{number:05d}.wav"
                     write_imitation(path, rng, duration=1.0, sample_rate=16000)
+
+
+def _folders(corpus: Path) -> dict[str, Path]:
+    """The folder of speakers of each part that is there."""
+    there = {part: folder for part, places in _PLACES.items() if (folder := _folder(corpus, places)) is not None}
+    bare = _folder(corpus, (".",))
+    if bare is not None and len(there) < len(_PLACES):
+        few = sum(path.is_dir() for path in bare.iterdir()) <= _TEST_SPEAKERS
+        there["test" if "dev" in there or (few and "test" not in there) else "dev"] = bare
+    return there
 
 
 def _folder(corpus: Path, places: tuple[str, ...]) -> Path | None:

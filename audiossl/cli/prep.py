@@ -44,8 +44,10 @@ def main(
     if name is not None and fake is not None:
         if corpus is not None or out is not None:
             raise MisuseError("audiossl prep: --fake only writes an imitation; leave out --corpus and --out")
-        with new_directory(fake.absolute()) as partial:
-            registry.get("data_prep", name).fake(partial)
+        if json or overrides:
+            ignored = "--json" if json else f"--{next(iter(overrides or {}))}.*"
+            raise MisuseError(f"audiossl prep: --fake always writes the same, and says nothing; leave out {ignored}")
+        _imitate(name, fake.absolute())
         return
     if name is None or out is None:
         raise MisuseError(
@@ -58,6 +60,15 @@ def main(
         return
     for row in rows:
         print(f"{row['path']}: {row['utterances']} utterances, {row['hours']:.2f} h")
+
+
+def _imitate(name: str, folder: Path) -> None:
+    with new_directory(folder) as partial:
+        registry.get("data_prep", name).fake(partial)
+        if not any(partial.iterdir()):
+            raise ValueError(
+                f"--fake: {name} has no published layout to imitate; run `audiossl prep {name} --out DIR`, which needs no corpus"
+            )
 
 
 def _show_corpora(*, as_json: bool) -> None:

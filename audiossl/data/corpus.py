@@ -1,17 +1,26 @@
-"""What the corpora in `data_prep/` share: looking for a published layout, ids without white space, recordings for imitations."""
+"""What the corpora in `data_prep/` share: looking for a published layout, ids without white space, recordings that do not open, those for imitations."""
 
 from __future__ import annotations
 
+import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from audiossl.data.audio import write_audio
+from audiossl.data.audio import AudioError, audio_info, write_audio
+from audiossl.data.loader import BadRecordings
+from audiossl.data.threads import in_threads
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from audiossl.data.writer import CorpusUtterance
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 _NOT_IN_IDS = re.compile(r"[\s\x00-\x20\x7f]+")
 
 
@@ -31,6 +40,43 @@ def published(corpus: Path | None, *members: str) -> Path:
 def identifier(text: str) -> str:
     """Turn a name or a relative path into an id: `/` becomes `-`, white space `_`."""
     return _NOT_IN_IDS.sub("_", text.strip()).replace("/", "-")
+
+
+def check_fraction(max_bad_fraction: float) -> None:
+    """Raise ValueError for a `prep.max_bad_fraction` that is none."""
+    if not 0.0 <= max_bad_fraction <= 1.0:
+        raise ValueError(f"prep.max_bad_fraction: {max_bad_fraction} is no fraction; give 0 to 1")
+
+
+def without_bad(
+    rows: Iterable[T], fault: Callable[[T], str], place: Callable[[T], str], total: int, label: str, max_bad: float
+) -> Iterator[T]:
+    """Yield the rows of which `fault` says "", in order; the others are named by `place` and left out.
+
+    fault: may wait for the disk. ValueError as soon as more than the share `max_bad` of `total` is left out.
+    """
+    bad = BadRecordings(max_bad, total)
+    for row, wrong in in_threads(fault, rows, total, label):
+        if not wrong:
+            yield row
+            continue
+        for line in bad.add([(place(row), wrong)]):
+            _log.warning(line)
+
+
+def that_open(utterances: Sequence[CorpusUtterance], label: str, max_bad: float) -> Iterator[CorpusUtterance]:
+    """Yield the utterances whose recording has a sound header; the others as `without_bad` does."""
+    total = len(utterances)
+    return without_bad(utterances, lambda row: header_fault(row.path), lambda row: row.id, total, label, max_bad)
+
+
+def header_fault(path: Path) -> str:
+    """What is wrong with a recording by its header, "" if nothing."""
+    try:
+        audio_info(path)
+    except AudioError as error:
+        return str(error)
+    return ""
 
 
 def write_imitation(path: Path, rng: np.random.Generator, *, duration: float, sample_rate: int) -> None:

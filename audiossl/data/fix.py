@@ -1,7 +1,7 @@
 """Mend what can be mended in a data directory: order, doubles, lines that cannot be read, utterances that not all files know.
 
-Nothing is invented: what is mended is put in order, left out, or computed from the audio. Wrong labels, programs in `wav.scp` and
-missing files stay as they are. Each file is replaced whole, and a run that was killed is finished by the next one.
+Nothing is invented: what is mended is put in order, left out, or computed from the audio. Wrong labels, programs in `wav.scp`,
+missing files and, without `utt2spk`, tables of speakers stay as they are. Each file is replaced whole, and a run that was killed is finished by the next one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 from audiossl.data import kaldi
 from audiossl.data.alignments import duration_fits
 from audiossl.data.audio import OVERSHOOT, AudioError
+from audiossl.data.json_files import write_json
 from audiossl.data.lines import Line, file_fault, parse_phone, parse_trial, scan, value_fault
 from audiossl.data.manifest import Manifest
+from audiossl.data.parts import read_card, recounted
 from audiossl.data.validate import audio_faults, headers
 from audiossl.files import whole_file
 
@@ -32,7 +34,7 @@ def fix(directory: Path | str, *, allow_commands: bool = False, check_audio: boo
 
     Originals of changed files are kept in `.backup/` (`text`, next time `text.1` ...). An utterance stays only if each of `wav.scp`,
     `segments`, `utt2spk`, `text`, any `utt2X` and `units/<name>` that is there has a sound line for it and its recording opens;
-    `utt2dur` is written anew where it is wrong. check_audio: leave out what cannot be decoded or is silent, too.
+    `utt2dur` and the counts in `units/<name>.json` are written anew where they are wrong. check_audio: leave out what cannot be decoded or is silent, too.
     allow_commands: with it, run the programs that `wav.scp` names. ValueError, and nothing is changed, if no utterance would be left or
     a file cannot be read at all, as one in UTF-16.
     """
@@ -65,6 +67,7 @@ class _Fix:
         self.lengths: dict[str, float | None] = {}  # by recording; None for a program's output
         self.channels: dict[str, int] = {}  # by recording, where known
         self.segments: dict[str, tuple[str, float, float, int | None]] = {}
+        self.chosen: dict[str, int] = {}  # offset of the segment to keep, by utterance
         self.changed: dict[str, dict[str, str]] = {kaldi.SEGMENTS: {}}  # by table and key
 
     def run(self) -> list[str]:
@@ -77,10 +80,15 @@ class _Fix:
         self.recordings()
         utterances = self.utterances()
         recordings = {self.segments[name][0] for name in utterances} if self.segments else utterances
-        kept = {"utterance": utterances, "recording": recordings, "speaker": self.speakers(utterances)}
+        kept = {"utterance": utterances, "recording": recordings}
+        if kaldi.UTT2SPK in self.names:
+            kept["speaker"] = self.speakers(utterances)
         for name in self.names:
-            if name not in {kaldi.UTT2DUR, kaldi.SPK2UTT}:
-                self.table(name, kept[kaldi.keyed_by(name) or ""])
+            kind = kaldi.keyed_by(name)
+            if name not in {kaldi.UTT2DUR, kaldi.SPK2UTT} and kind in kept:
+                self.table(name, kept[kind])
+            if name.startswith(kaldi.UNITS):
+                self.card(name)
         self.speaker_lists()
         self.durations(utterances)
         self.phones(utterances)
@@ -134,6 +142,7 @@ class _Fix:
             if not (exists and 0.0 <= start < end < math.inf):
                 continue
             self.segments[line.key] = (recording, start, end, channel)
+            self.chosen[line.key] = line.offset
             if late:
                 value = f"{recording} {kaldi.seconds(start)} {kaldi.seconds(end)}"
                 self.changed[kaldi.SEGMENTS][line.key] = value if channel is None else f"{value} {channel}"
@@ -142,20 +151,21 @@ class _Fix:
         return set(self.segments)
 
     def speakers(self, utterances: Collection[str]) -> set[str]:
-        if kaldi.UTT2SPK not in self.names:
-            return set()
         rows = _sound(self.directory / kaldi.UTT2SPK, kaldi.UTT2SPK)
         return {line.value for line in rows if line.key in utterances}
 
     def table(self, name: str, kept: Collection[str]) -> None:
-        """Write a table anew with the first sound line of each of the keys `kept`, sorted."""
+        """Write a table anew with the first sound line of each of the keys `kept`, or the chosen segment, sorted."""
         path, changed = self.directory / name, self.changed.get(name, {})
+        chosen = self.chosen if name == kaldi.SEGMENTS else {}
         offsets: dict[str, int] = {}
         dropped = Counter[str]()
         for line in scan(path):
             why = line.fault or (line.key not in changed and value_fault(name, line.value))
-            if why or line.key in offsets or line.key not in kept:
-                dropped["unreadable" if why else "double" if line.key in offsets else "unknown or left out"] += 1
+            if why or line.key not in kept:
+                dropped["unreadable" if why else "unknown or left out"] += 1
+            elif line.key in offsets or chosen.get(line.key, line.offset) != line.offset:
+                dropped["double"] += 1
             else:
                 offsets[line.key] = line.offset
 
@@ -167,6 +177,20 @@ class _Fix:
 
         said = ", ".join(f"{count} {why}" for why, count in sorted(dropped.items()))
         self.replace(name, rows(), f"dropped {said}" if said else "put in order")
+
+    def card(self, name: str) -> None:
+        """Count the units `name` again for their card; one that cannot be read stays as it is."""
+        path = self.directory / f"{name}.json"
+        try:
+            card = read_card(path)
+        except ValueError:
+            return
+        counts = [len(value.split()) for _, _, value in kaldi.read_table(self.directory / name)]
+        new = recounted(card, utterances=len(counts), labels=sum(counts), total=len(counts))
+        if new != card:
+            self.back_up(f"{name}.json")
+            write_json(path, new)
+            self.done.append(f"{name}.json: counted again")
 
     def replace(self, name: str, rows: Iterable[tuple[str, str]], what: str) -> None:
         """Replace a table if that changes it; its original goes to the backup."""

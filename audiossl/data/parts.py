@@ -139,7 +139,7 @@ def _write_units(parts: Sequence[Manifest], name: str, folder: Path) -> None:
             yield key, value
 
     kaldi.write_sorted_table(folder / name, counted())
-    cards = [_card(part.path / f"{name}.json") for part in parts]
+    cards = [read_card(part.path / f"{name}.json") for part in parts]
     for part, card in zip(parts, cards, strict=True):
         for key in sorted({*card, *cards[0]} - set(_COUNTS)):
             if card.get(key) != cards[0].get(key):
@@ -147,12 +147,18 @@ def _write_units(parts: Sequence[Manifest], name: str, folder: Path) -> None:
                     f"{part.path / name}.json: {key} is {card.get(key)!r}, in {parts[0].path} {cards[0].get(key)!r}; "
                     "make the units of both with one codebook"
                 )
-    counts["left_out"] = sum(map(len, parts)) - counts["utterances"]
-    card = cards[0] | {key: counts[key] for key in _COUNTS if key in cards[0]}
+    card = recounted(cards[0], **counts, total=sum(map(len, parts)))
     (folder / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def _card(path: Path) -> dict[str, Any]:
+def recounted(card: dict[str, Any], *, utterances: int, labels: int, total: int) -> dict[str, Any]:
+    """Return the card of units with those of its counts that it has made anew. total: utterances of the directory."""
+    counts = {"utterances": utterances, "labels": labels, "left_out": total - utterances}
+    return card | {key: value for key, value in counts.items() if key in card}
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Read the card of units; ValueError names what cannot be read."""
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -89,7 +89,7 @@ class _Check:
         unreadable = yield from self.unreadable([*names, *others])
         if unreadable & {kaldi.WAV_SCP, kaldi.SEGMENTS}:
             return  # nothing else can be held against them
-        if kaldi.UTT2SPK in unreadable:
+        if kaldi.UTT2SPK in unreadable or kaldi.UTT2SPK not in names:
             unreadable |= {name for name in names if kaldi.keyed_by(name) == "speaker"}
         recordings = yield from self.recordings()
         if kaldi.SEGMENTS in names:

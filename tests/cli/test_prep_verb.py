@@ -100,6 +100,11 @@ def test_a_failure_leaves_nothing(digits, tmp_path, capsys):
         (("mini", "--out", "out", "--prep.voice", "3"), 1, "did you mean 'voices'"),
         (("mini", "--out", "out", "--train.steps", "3"), 1, "--prep.key value only"),
         (("mini", "--out", "out", "--corpus", "."), 1, "leave out --corpus"),
+        (("mini", "--fake", "out"), 1, "run `audiossl prep mini --out DIR`"),
+        (("superb_mini", "--fake", "out"), 1, "superb_mini has no published layout to imitate"),
+        (("folder", "--fake", "out", "--json"), 2, "leave out --json"),
+        (("folder", "--fake", "out", "--prep.speaker_level", "0"), 2, "leave out --prep.*"),
+        (("folder", "--fake", "out", "--train.steps", "3"), 2, "leave out --train.*"),
         (("speech_commands", "--out", "out", "--prep.version", "v3"), 1, "'v3' is not one of"),
     ],
 )
@@ -110,6 +115,12 @@ def test_misuse_and_errors_in_one_line(words, status, message, tmp_path, monkeyp
     assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_imitation_can_be_prepared(tmp_path, capsys):
+    assert call("folder", "--fake", tmp_path / "corpus") == 0
+    assert call("folder", "--corpus", tmp_path / "corpus", "--out", tmp_path / "out") == 0
+    assert "8 utterances" in capsys.readouterr().out
 
 
 def test_help_gives_an_example(capsys):

@@ -151,6 +151,39 @@ def test_speakers_of_utterances_that_go_go_too(data):
     assert list(faults(data)) == []
 
 
+def test_tables_of_speakers_stay_where_nobody_says_who_speaks(data):
+    (data / "utt2spk").unlink()
+    (data / "spk2utt").unlink()
+    (data / "spk2gender").write_text("s0 m\ns1 f\n")
+    edit(data / "wav.scp", b"s0.wav", b"none.wav")
+    fix(data)
+    assert (data / "spk2gender").read_text() == "s0 m\ns1 f\n"
+    assert [fault.path.name for fault in faults(data)] == ["utt2spk"]
+    assert fix(data) == []
+
+
+@pytest.mark.parametrize("bad", ["s9 2 3", "s0 2 3 7", "s0 3 9"])
+def test_of_two_segments_the_sound_one_is_kept(data, bad):
+    original = (data / "segments").read_bytes()
+    edit(data / "segments", b"s0-2 s0 2 3\n", f"s0-2 {bad}\ns0-2 s0 2 3\n".encode())
+    assert fix(data) == ["segments: dropped 1 double"]
+    assert (data / "segments").read_bytes() == original
+    assert list(faults(data)) == []
+    assert fix(data) == []
+
+
+def test_cards_of_units_are_counted_again(data):
+    card = data / "units" / "km4.json"
+    facts = {"rate": 10.0, "codebook_size": 4, "codebook_hash": "é"}
+    card.write_text(json.dumps(facts | {"utterances": 6, "labels": 60, "left_out": 1}))
+    before = card.read_bytes()
+    edit(data / "text", b"s0-1 WORD 1\n", b"")
+    assert "units/km4.json: counted again" in fix(data)
+    assert json.loads(card.read_text()) == facts | {"utterances": 5, "labels": 50, "left_out": 0}
+    assert (data / ".backup" / "units" / "km4.json").read_bytes() == before
+    assert fix(data) == []
+
+
 def test_durations_are_written_where_there_are_none_and_rounded_ones_kept(data):
     (data / "utt2dur").unlink()
     assert fix(data) == ["utt2dur: made from the audio"]

@@ -61,3 +61,14 @@ def test_what_is_missing_is_named(corpus, tmp_path):
         common_voice.prepare(corpus, tmp_path / "zh", common_voice.Config(language="zh-CN"))
     with pytest.raises(ValueError, match="fr/clips: not found"):
         common_voice.prepare(corpus, tmp_path / "fr", common_voice.Config(language="fr"))
+
+
+def test_damaged_clips_are_named_and_left_out_up_to_a_share(corpus, tmp_path, caplog):
+    (corpus / "es" / "clips" / "common_voice_es_dev1.mp3").write_bytes(b"")
+    with pytest.raises(ValueError, match="1 of 2 utterances cannot be used, more than max_bad_fraction 0.01 allows"):
+        texts(corpus, tmp_path / "strict")
+    left = [["BIEN DIJO", "DÓNDE ESTÁ EL NIÑO"], ["DÓNDE ESTÁ EL NIÑO"], ["BIEN DIJO", "DÓNDE ESTÁ EL NIÑO"]]
+    assert texts(corpus, tmp_path / "out", max_bad_fraction=0.5) == left
+    assert "common_voice_es_dev1.mp3: an empty file; restore the recording or leave it out" in caplog.text
+    with pytest.raises(ValueError, match="prep.max_bad_fraction: -1"):
+        common_voice.Config(max_bad_fraction=-1.0)

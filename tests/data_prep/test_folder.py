@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,18 @@ def test_broken_files_are_named_up_to_a_share(corpus, tmp_path, caplog):
     assert len(Manifest.open(tmp_path / "out/all")) == 8
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "broken.wav" in caplog.text
+
+
+def test_headers_are_read_side_by_side(corpus, tmp_path, monkeypatch):
+    both = threading.Barrier(2, timeout=10)
+
+    def wait(path):
+        both.wait()
+        return ""
+
+    monkeypatch.setattr(folder, "header_fault", wait)
+    folder.prepare(corpus, tmp_path / "out")
+    assert len(Manifest.open(tmp_path / "out/all")) == 8
 
 
 def test_faults_are_named(tmp_path):

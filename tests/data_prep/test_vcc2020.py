@@ -23,7 +23,8 @@ def test_parts_are_of_their_speakers_and_point_at_the_target(corpus, tmp_path):
         "test": 8,
         "reference": 2,
     }
-    assert list(found["train"].ids) == ["TEF1-E10001", "TEF1-E10002"]
+    assert list(found["train"].ids) == ["TEF1-E10060", "TEF1-E20001"]
+    assert list(found["dev"].ids) == [f"TEF1-E100{number}" for number in range(61, 71)]
     assert set(found["test"].column("utt2spk")) == {"SEF1", "SEF2", "SEM1", "SEM2"}
     for name, manifest in found.items():
         for utterance, target in zip(manifest.ids, manifest.column("utt2target"), strict=True):

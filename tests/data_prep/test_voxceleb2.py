@@ -98,12 +98,42 @@ def test_without_ffmpeg_one_line_says_so(corpus, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def bare(part, corpus, kind="wav", *, speakers=0):
+    """Move a part to where its archive unpacks to; returns the folder, filled up to so many speakers."""
+    folder = (corpus / part / "wav").rename(corpus / kind)
+    (corpus / part).rmdir()
+    known = sorted(folder.iterdir())
+    for number in range(speakers - len(known)):
+        shutil.copytree(known[0] / "21Uxsk56VDQ", folder / f"id1{number:04d}" / "21Uxsk56VDQ")
+    return folder
+
+
+def made(corpus, out):
+    voxceleb.prepare(corpus, out)
+    return {folder.name: len(Manifest.open(folder)) for folder in out.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["wav", "aac"])
+def test_the_archives_unpacked_into_one_folder_are_both_taken(kind, tmp_path):
+    voxceleb.fake(tmp_path / "corpus")
+    bare("test", tmp_path / "corpus", kind)
+    assert made(tmp_path / "corpus", tmp_path / "out") == {"dev": 12, "test": 4}
+
+
 def test_a_bare_folder_is_the_development_part(tmp_path):
     voxceleb.fake(tmp_path / "corpus")
-    shutil.move(tmp_path / "corpus" / "dev" / "wav", tmp_path / "corpus" / "wav")
+    folder = bare("dev", tmp_path / "corpus", speakers=119)
+    assert made(tmp_path / "corpus", tmp_path / "beside") == {"dev": 244, "test": 4}
     shutil.rmtree(tmp_path / "corpus" / "test")
-    voxceleb.prepare(tmp_path / "corpus", tmp_path / "out")
-    assert len(Manifest.open(tmp_path / "out" / "dev")) == 12
-    shutil.rmtree(tmp_path / "corpus" / "wav")
+    assert made(tmp_path / "corpus", tmp_path / "out") == {"dev": 244}
+    shutil.rmtree(folder)
     with pytest.raises(ValueError, match="aac: not found, nor any other part"):
         voxceleb.prepare(tmp_path / "corpus", tmp_path / "none")
+
+
+def test_a_bare_folder_of_few_speakers_is_the_test_part_unless_that_is_there(tmp_path):
+    voxceleb.fake(tmp_path / "corpus")
+    bare("dev", tmp_path / "corpus")
+    assert made(tmp_path / "corpus", tmp_path / "beside") == {"dev": 12, "test": 4}
+    shutil.rmtree(tmp_path / "corpus" / "test")
+    assert made(tmp_path / "corpus", tmp_path / "out") == {"test": 12}
