@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
 from audiossl.cli.main import MisuseError
+
+if TYPE_CHECKING:
+    from audiossl.verification.cluster import Clusters
 
 
 def main(
@@ -53,35 +56,38 @@ def main(
         raise MisuseError(f"audiossl cluster: --iterations {iterations} is not positive")
     if not out.parent.is_dir():
         raise ValueError(f"{out.parent}: no such folder; give a file in the data directory of these utterances")
-    card = out.with_name(f"{out.name}.json")
-    made_of = {"embeddings": str(embeddings), "clusters": clusters, "max_iterations": iterations, "seed": seed}
+    store, card = Embeddings.open(embeddings), out.with_name(f"{out.name}.json")
+    made_of = {"digest": store.digest(), "clusters": clusters, "max_iterations": iterations, "seed": seed}
     if out.exists() and not overwrite:
         _require_same(out, card, made_of)
-    store = Embeddings.open(embeddings)
     with join_world(device) as world:
         found = cluster(store, clusters, iterations=iterations, seed=seed, device=str(world.device))
     digits = len(str(clusters - 1))
     write_table(
         out, ((name, f"c{label:0{digits}d}") for name, label in zip(store.ids, found.labels.tolist(), strict=True))
     )
-    facts = {
-        **made_of,
-        "utterances": len(store),
+    facts = {"embeddings": str(embeddings), **made_of, **_sizes(found)}
+    write_json(card, facts)
+    print(json_module.dumps(facts) if json else _spoken(out, facts))
+    return 0
+
+
+def _sizes(found: Clusters) -> dict[str, Any]:
+    return {
+        "utterances": len(found.labels),
         "used": int((found.counts > 0).sum()),
         "smallest": int(found.counts.min()),
         "largest": int(found.counts.max()),
         "mean_cosine": round(found.cosine, 6),
         "iterations": found.iterations,
     }
-    write_json(card, facts)
-    if json:
-        print(json_module.dumps(facts))
-    else:
-        print(
-            f"{out}: {len(store)} utterances in {facts['used']} clusters of {facts['smallest']} to {facts['largest']}, "
-            f"mean cosine {found.cosine:.4f} after {found.iterations} iterations"
-        )
-    return 0
+
+
+def _spoken(out: Path, facts: dict[str, Any]) -> str:
+    return (
+        f"{out}: {facts['utterances']} utterances in {facts['used']} clusters of {facts['smallest']} to {facts['largest']}, "
+        f"mean cosine {facts['mean_cosine']:.4f} after {facts['iterations']} iterations"
+    )
 
 
 def _require_same(out: Path, card: Path, made_of: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from audiossl.files import require_folder
 
 if TYPE_CHECKING:
     from audiossl.data.manifest import Manifest
-    from audiossl.diagnostics.finding import Finding
+    from audiossl.diagnostics.finding import Finding, SkippedError
     from audiossl.diagnostics.linear_probe import ProbeConfig
     from audiossl.diagnostics.sources import FeatureSource
     from audiossl.diagnostics.views import ViewConfig
@@ -92,6 +92,11 @@ def main(
     )  # fmt: skip
     print(json_module.dumps(_listed(found)) if json else _spoken(found))
     _say(f"wrote {out / PAGE}")
+    failed = {str(finding): finding for finding in found.values() if isinstance(finding, ValueError)}
+    for line in list(failed)[1:]:
+        _say(f"audiossl: {line}")
+    for finding in failed.values():
+        raise finding
     return 0
 
 
@@ -150,27 +155,35 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _listed(found: dict[str, Finding | str]) -> dict[str, Any]:
+def _listed(found: dict[str, Finding | SkippedError | ValueError]) -> dict[str, Any]:
+    from audiossl.diagnostics.finding import Finding
+
     return {
-        name: {"skipped": finding}
-        if isinstance(finding, str)
-        else {
+        name: {
             "numbers": [
                 {"name": number.name, "value": number.value, "unit": number.unit, "layer": number.layer, **number.more}
                 for number in finding.numbers
             ],
             "notes": finding.notes,
         }
+        if isinstance(finding, Finding)
+        else {_unfound(finding): str(finding)}
         for name, finding in found.items()
     }
 
 
-def _spoken(found: dict[str, Finding | str]) -> str:
+def _unfound(reason: SkippedError | ValueError) -> str:
+    return "failed" if isinstance(reason, ValueError) else "skipped"
+
+
+def _spoken(found: dict[str, Finding | SkippedError | ValueError]) -> str:
     """One line per measure, with its values from layer to layer."""
+    from audiossl.diagnostics.finding import Finding
+
     lines = []
     for name, finding in found.items():
-        if isinstance(finding, str):
-            lines.append(f"{name}: skipped: {finding}")
+        if not isinstance(finding, Finding):
+            lines.append(f"{name}: {_unfound(finding)}: {finding}")
             continue
         lines.append(f"{name}:")
         width = 2 + max((len(number.measure) for number in finding.numbers), default=0)

@@ -6,26 +6,21 @@ import importlib
 import importlib.metadata
 import json as json_module
 import platform
+import re
 import sys
 
-_NEEDED = (
-    "torch",
-    "numpy",
-    "soundfile",
-    "soxr",
-    "librosa",
-    "faiss",
-    "jiwer",
-    "transformers",
-    "safetensors",
-    "tensorboard",
-)
+_OURS = "audiossl"
 _OPTIONAL = {
     "espeakng_loader": "the `mini` corpus, whose preparation fetches it; or pip install '.[synth]' in a checkout, 'audiossl[synth]' elsewhere",
     "torchaudio": "only for interoperability; it must match torch's own build",
     "s3prl": "only for interoperability",
 }
-_WHEELS = {"faiss": "faiss-cpu", "espeakng_loader": "espeakng-loader"}
+_WHEELS = {
+    "faiss": "faiss-cpu",
+    "sklearn": "scikit-learn",
+    "tomli_w": "tomli-w",
+    "espeakng_loader": "espeakng-loader",
+}
 
 
 def main(*, json: bool = False) -> int:
@@ -37,7 +32,7 @@ def main(*, json: bool = False) -> int:
         json: print the findings as JSON.
     """
     rows = [_look("python", platform.python_version(), "")]
-    rows += [_import(name, needed=True) for name in _NEEDED]
+    rows += [_import(name, needed=True) for name in _needed()]
     rows += [_import(name, needed=False) for name in _OPTIONAL]
     rows.append(_torch_devices())
     failed = any(row["state"] == "broken" for row in rows)
@@ -49,11 +44,23 @@ def main(*, json: bool = False) -> int:
     return 1 if failed else 0
 
 
+def _needed() -> list[str]:
+    """Modules of the packages that ours requires, without extras; ours itself where it is not installed."""
+    try:
+        lines = importlib.metadata.requires(_OURS) or []
+    except importlib.metadata.PackageNotFoundError:
+        return [_OURS]
+    modules = {wheel: module for module, wheel in _WHEELS.items()}
+    wheels = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines if "extra ==" not in line]
+    return [modules.get(wheel, wheel) for wheel in wheels]
+
+
 def _import(name: str, *, needed: bool) -> dict[str, str]:
     try:
         version = importlib.metadata.version(_WHEELS.get(name, name))
     except importlib.metadata.PackageNotFoundError:
-        cure = f"pip install {_WHEELS.get(name, name)}" if needed else _OPTIONAL[name]
+        wheel = "." if name == _OURS else _WHEELS.get(name, name)
+        cure = f"pip install {wheel}" if needed else _OPTIONAL[name]
         return _look(name, "-", cure, state="broken" if needed else "absent")
     try:
         importlib.import_module(name)

@@ -52,12 +52,19 @@ def main(
 
     if not experiments:
         raise MisuseError("audiossl report: no experiment is given; name at least one folder")
-    if out is None and (compare or data or units or utterance):
-        raise MisuseError(
-            "audiossl report: --compare, --data, --units and --utterance are for the page; add --out FILE"
-        )
+    page = {
+        "--title": title != "Experiments",
+        "--compare": compare,
+        "--data": data,
+        "--units": units,
+        "--utterance": utterance,
+    }
+    given = [name for name, value in page.items() if value]
     if reference is not None or corpus:
-        return _write_reference(experiments, reference, corpus)
+        given += [name for name, value in (("--out", out), ("--json", json)) if value]
+        return _write_reference(experiments, reference, corpus, given)
+    if out is None and given:
+        raise MisuseError(f"audiossl report: {' and '.join(given)}: for the page; add --out FILE")
     rows, missing = gather_results(name_experiments(experiments))
     if out is not None:
         missing = write_report(experiments, out, Options(title, compare, data, units, utterance), log=_say)
@@ -72,11 +79,13 @@ def main(
     return 0
 
 
-def _write_reference(experiments: tuple[Path, ...], reference: Path | None, corpus: str) -> int:
+def _write_reference(experiments: tuple[Path, ...], reference: Path | None, corpus: str, strange: list[str]) -> int:
     from audiossl.diagnostics.curves import write_reference
 
     if reference is None or not corpus or len(experiments) != 1:
         raise MisuseError("audiossl report: a reference is of one experiment; give EXP --reference FILE --corpus NAME")
+    if strange:
+        raise MisuseError(f"audiossl report: {' and '.join(strange)}: not for --reference; leave them out")
     made = write_reference(experiments[0], reference, corpus)
     points = max(len(curve.steps) for kinds in made.curves.values() for curve in kinds.values())
     _say(f"wrote {reference}: {', '.join(made.curves)}, {points} points")

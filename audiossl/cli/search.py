@@ -98,22 +98,21 @@ def _files(recordings: Path) -> list[Path]:
 
 
 def _symbols(words: Sequence[str], task: Any, lexicon: Path | None) -> dict[str, tuple[str, ...]]:
-    """Symbols of each word: of training, of the lexicon, or its letters."""
+    """Symbols of each word: those of training, its letters for a model of letters, or those of the lexicon."""
     from audiossl.nn.lexicon import Lexicon
 
     listed = Lexicon.read([str(lexicon)]).phones if lexicon is not None else {}
     found = {}
     for word in dict.fromkeys(words):
-        if word in listed:
-            found[word] = tuple(listed[word].split())
-        elif word in task.words:
+        if word in task.words:
             found[word] = task.words[word]
         elif task.config.symbols == "letters":
             found[word] = tuple(word)
+        elif word in listed:
+            found[word] = tuple(listed[word].split())
         else:
             raise ValueError(f"{word!r}: training did not have this word; write its phones into a file for --lexicon")
-        if all(symbol not in task.symbols for symbol in found[word]):
-            raise ValueError(
-                f"{word!r}: {' '.join(found[word])}: training had none of these; check spelling and lexicon"
-            )
+        strange = [symbol for symbol in found[word] if symbol not in task.symbols]
+        if strange and (task.config.symbols == "phones" or len(strange) == len(found[word])):
+            raise ValueError(f"{word!r}: {' '.join(strange)}: training did not have these; check spelling and lexicon")
     return found

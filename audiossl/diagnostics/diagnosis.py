@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from audiossl.diagnostics.subject import Subject
 
 PAGE = "diagnosis.html"
+_FOUND = ("learning_rate", "std", "standard_error")
+"""What a number says of itself that may differ where the same is measured again."""
 
 
 def configured(only: Sequence[str], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -37,36 +39,40 @@ def takers(option: str) -> list[str]:
     return [name for name in names(analyses.KIND) if option in (name, *getattr(analyses.get(name), "TAKES", ()))]
 
 
-def diagnose(subject: Subject, configs: dict[str, Any], **facts: Any) -> dict[str, Finding | str]:
-    """Run analyses and write the page and the results; returns what each found, or why it was skipped.
+def diagnose(subject: Subject, configs: dict[str, Any], **facts: Any) -> dict[str, Finding | SkippedError | ValueError]:
+    """Run analyses and write the page and the results; returns what each found, or why it was skipped or failed.
 
-    facts: what the page and every result say of the data. Results are written as soon as an analysis is done.
+    facts: what the page and every result say of the data. Results are written as soon as an analysis is done, in the place of the same
+    ones of an earlier diagnosis. ValueError, before any encoder runs, for what an analysis can tell beforehand.
     """
-    found: dict[str, Finding | str] = {}
+    for name, config in configs.items():
+        if hasattr(analyses.get(name), "check"):
+            analyses.get(name).check(subject, config)
+    found: dict[str, Finding | SkippedError | ValueError] = {}
     for name, config in configs.items():
         subject.log(f"{name} ...")
         try:
-            finding = analyses.get(name).run(subject, config)
-        except SkippedError as reason:
-            found[name] = str(reason)
+            found[name] = finding = analyses.get(name).run(subject, config)
+        except (SkippedError, ValueError) as reason:
+            found[name] = reason
             continue
         for number in finding.numbers:
             context = {**facts, **number.more} | ({} if number.layer is None else {"layer": number.layer})
-            add_result(subject.out, number.name, number.value, number.unit, seed=subject.seed, **context)
-        found[name] = finding
+            same = [key for key in ("seed", *context) if key not in _FOUND]
+            add_result(subject.out, number.name, number.value, number.unit, same=same, seed=subject.seed, **context)
     _write(subject.out / PAGE, found, facts)
     return found
 
 
-def _write(out: Path, found: dict[str, Finding | str], facts: dict[str, Any]) -> None:
+def _write(out: Path, found: dict[str, Finding | SkippedError | ValueError], facts: dict[str, Any]) -> None:
     sections = [_data(facts)]
     for name, finding in found.items():
         section = Section(analyses.get(name).TITLE)
-        if isinstance(finding, str):
-            section.missing.append(finding)
-        else:
+        if isinstance(finding, Finding):
             finding.tabulate()
             section.body += [f"<p>{escape(note)}</p>" for note in finding.notes] + finding.body
+        else:
+            section.missing.append(" ".join(str(finding).split()))
         sections.append(section)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as partial:

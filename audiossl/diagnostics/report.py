@@ -6,6 +6,7 @@ Whatever an experiment folder does not hold is left out and named, section by se
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,12 +28,26 @@ from audiossl.files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from audiossl.config import Tables
     from audiossl.diagnostics.curves import Curves, Reference
 
 _PROBE_KEYS = ("source", "column", "accuracy", "accuracy_std", "majority", "learning_rate", "parameters", "selection")
+_SETTINGS = (
+    "seed",
+    "layer",
+    "p_target",
+    "c_miss",
+    "c_fa",
+    "top",
+    "beam",
+    "lm_weight",
+    "word_score",
+    "power",
+    "t",
+    "clusters",
+)
+"""Numbers in a result that say how it was measured."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +123,7 @@ def _results(section: Section, experiments: dict[str, Path], *, compare: bool) -
     rows, missing = gather_results(experiments)
     section.missing += missing
     if rows:
-        section.body.append(_comparison(rows, list(experiments)) if compare else _listing(rows))
+        section.body.append(_comparison(rows, experiments) if compare else _listing(rows))
 
 
 def _listing(rows: list[tuple[str, Result]]) -> str:
@@ -122,13 +137,55 @@ def _listing(rows: list[tuple[str, Result]]) -> str:
     return table(["experiment", "result", "value", "seed", "date", "machine", "command"], cells, code=6)
 
 
-def _comparison(rows: list[tuple[str, Result]], experiments: list[str]) -> str:
-    """One row per result, one column per experiment; of repeated ones the latest."""
-    latest: dict[tuple[str, str], dict[str, str]] = {}
+def _comparison(rows: list[tuple[str, Result]], experiments: dict[str, Path]) -> str:
+    """One row per result, one column per experiment; of those that say the same of themselves the latest."""
+    measured: dict[tuple[str, str], list[tuple[str, dict[str, str], str]]] = {}
     for name, result in sorted(rows, key=lambda row: row[1].date):
-        latest.setdefault((result.name, result.unit), {})[name] = shown(result.value)
-    cells = [[*key, *(values.get(name, "") for name in experiments)] for key, values in sorted(latest.items())]
+        found = (name, _details(result, experiments[name]), shown(result.value))
+        measured.setdefault((result.name, result.unit), []).append(found)
+    cells = []
+    for (title, unit), several in sorted(measured.items()):
+        apart = _apart([(name, details) for name, details, _ in several])
+        latest: dict[str, dict[str, str]] = {}
+        for name, details, value in several:
+            said = ", ".join(f"{key} {details[key]}" for key in apart if key in details)
+            latest.setdefault(f"{title} ({said})" if said else title, {})[name] = value
+        cells += [
+            [label, unit, *(values.get(name, "") for name in experiments)] for label, values in sorted(latest.items())
+        ]
     return table(["result", "unit", *experiments], cells)
+
+
+def _details(result: Result, folder: Path) -> dict[str, str]:
+    """What a result says of how it was measured, with places below its experiment as there, so that they are alike in all.
+
+    Texts and `_SETTINGS`: any other number was measured with it. Of the weights of one source the latest count.
+    """
+    told = {"seed": result.seed, **{key: value for key, value in result.more.items() if key != "source_digest"}}
+    found = {}
+    for key, value in told.items():
+        parts = value if isinstance(value, list) else [value]
+        if value is not None and (key in _SETTINGS or all(isinstance(part, str | bool) for part in parts)):
+            found[key] = " + ".join(_inside(str(part), folder) for part in parts)
+    return found
+
+
+def _inside(text: str, folder: Path) -> str:
+    try:
+        below = str(Path(text).resolve().relative_to(folder.resolve()))
+    except ValueError:
+        return text
+    return "of itself" if below == "." else below
+
+
+def _apart(rows: list[tuple[str, dict[str, str]]]) -> list[str]:
+    """Keys by which results of one experiment differ, sorted."""
+    said: dict[tuple[str, str], set[str | None]] = {}
+    keys = {key for _, details in rows for key in details}
+    for name, details in rows:
+        for key in keys:
+            said.setdefault((key, name), set()).add(details.get(key))
+    return sorted({key for (key, _), values in said.items() if len(values) > 1})
 
 
 def _training(section: Section, experiments: dict[str, Path]) -> None:

@@ -50,7 +50,7 @@ def add_result(
     """Append a number to a results file, atomically; several processes may do so at once.
 
     path: the file, or the folder whose `results.json` is meant. same: what tells one measurement from another; earlier rows of this name
-    of which the context says the same by all these keys are replaced. None keeps all. context: `seed`; `command`, `date` and `machine`
+    that say the same by all these keys, of the context or `seed`, are replaced. None keeps all. context: `seed`; `command`, `date` and `machine`
     where the ones found here are not meant; any other value that JSON can hold.
     """
     if not math.isfinite(value):
@@ -72,7 +72,8 @@ def add_result(
 
 
 def _same(one: Result, other: Result, keys: Sequence[str]) -> bool:
-    return one.name == other.name and all(one.more.get(key) == other.more.get(key) for key in keys)
+    ours, theirs = _row(one), _row(other)
+    return one.name == other.name and all(ours.get(key) == theirs.get(key) for key in keys)
 
 
 def read_results(path: Path) -> list[Result]:

@@ -85,7 +85,11 @@ class Views:
         whole = float(self.manifest.durations[utterance])
         kept = whole * self.config.crop
         place = {"start": rng.uniform(0.0, whole - kept), "seconds": kept} if self.config.crop < 1 else {}
-        waveform = self.manifest.audio(utterance, sample_rate=sample_rate, allow_silent=allow_silent, **place)
+        waveform = self.manifest.audio(
+            utterance, sample_rate=sample_rate, allow_silent=allow_silent or bool(place), **place
+        )
+        if place and not allow_silent and not waveform.any():
+            self.manifest.audio(utterance, sample_rate=sample_rate)  # an AudioError if all of it is silent
         view = self._augmenter(waveform, rng, sample_rate) if waveform.any() else waveform
         first = round(start * sample_rate)
         return view[first:] if seconds is None else view[first : first + round(seconds * sample_rate)]

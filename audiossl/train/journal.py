@@ -34,6 +34,7 @@ class Journal:
         metrics = experiment / "metrics.jsonl"
         if metrics.exists():
             _forget_after(metrics, resumed_at)
+        self._path = metrics
         self._metrics = metrics.open("a", encoding="utf-8")
         self._log = (experiment / "log" / "train.log").open("a", encoding="utf-8")
         self._tensorboard = _tensorboard(experiment, resumed_at) if tensorboard else None
@@ -56,6 +57,13 @@ class Journal:
         self._log.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+    def holds(self, step: int, kind: str) -> bool:
+        """Whether metrics.jsonl has a line of this kind for a step; False in processes that do not write it."""
+        if not self.speaks:
+            return False
+        with self._path.open(encoding="utf-8") as lines:
+            return any((row["step"], row["kind"]) == (step, kind) for row in map(json.loads, lines))
 
     def record(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Add a line to metrics.jsonl, flushed."""

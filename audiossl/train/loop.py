@@ -120,6 +120,8 @@ def train(
             journal.say(
                 f"train.eval_every is {config.eval_every}, but no development data is given: nothing is evaluated; add --dev DIR"
             )
+        if evaluate is not None and run.owes_evaluation(journal):
+            run.evaluate(evaluate, journal)
         batches = stream(own)
         while run.step < config.max_steps:
             started = time.monotonic()
@@ -140,9 +142,8 @@ def train(
             at_end = run.step == config.max_steps
             if at_end or totals.stop or run.step % config.save_every == 0:
                 run.save()  # before an evaluation, which may fail
-            due = at_end or (config.eval_every and run.step % config.eval_every == 0)
-            if evaluate is not None and due and run.evaluate(evaluate, journal):
-                run.save_best()
+            if evaluate is not None and run.evaluation_is_due():
+                run.evaluate(evaluate, journal)
             if totals.stop and not at_end:
                 raise StoppedError(caught[0] or signal.SIGTERM)
     return last
@@ -172,7 +173,6 @@ class _Run:
         self.monitor = CollapseMonitor(config.collapse, getattr(module, "collapse_floors", {}))
         frontend = getattr(getattr(module, "encoder", None), "frontend", None)
         self._frontend = list(frontend.parameters()) if frontend is not None else []
-        self._scores: dict[str, float] = {}
         if resume:
             self._load()
         self.resumed_at = self.step
@@ -243,21 +243,32 @@ class _Run:
         loss = {"loss": sums.loss / sums.count} if sums.count else {}
         return {**loss, **sums.metrics, "lr": rate, **norms}
 
-    def evaluate(self, function: Evaluate, journal: Journal) -> bool:
-        """Measure on the development data; returns whether this is the best so far."""
+    def evaluation_is_due(self) -> bool:
+        """Whether this step is one to measure at on the development data."""
+        every = self.config.eval_every
+        return self.step == self.config.max_steps or (every > 0 and self.step % every == 0)
+
+    def owes_evaluation(self, journal: Journal) -> bool:
+        """Whether a run stopped between the checkpoint that this one goes on from and the evaluation that was due."""
+        if not self.resumed_at or not self.evaluation_is_due():
+            return False
+        return not self.world.gather([journal.holds(self.resumed_at, "dev")])[0]
+
+    def evaluate(self, function: Evaluate, journal: Journal) -> None:
+        """Measure on the development data, and mark the checkpoint of this step if it is the best so far."""
         self.module.eval()
         with torch.no_grad(), autocast(self.world.device, self.config.precision):
             scores = function(self.module, journal.say)
         # The main process's: those of others may differ in their last bit, and then in what they do next.
-        self._scores = self.world.gather([scores])[0]
+        scores = self.world.gather([scores])[0]
         self.module.train()
-        journal.record(self.step, "dev", self._scores)
-        journal.say(f"step {self.step}: dev " + " ".join(f"{name} {value:.4g}" for name, value in self._scores.items()))
-        score = self._score(self._scores)
-        if score is None or (self.best is not None and score >= self.best):
-            return False
-        self.best = score
-        return True
+        score = self._score(scores)
+        if score is not None and (self.best is None or score < self.best):
+            self.best = score
+            self._save_best(scores)
+        # After the mark: a run that stopped between them measures again.
+        journal.record(self.step, "dev", scores)
+        journal.say(f"step {self.step}: dev " + " ".join(f"{name} {value:.4g}" for name, value in scores.items()))
 
     def save(self) -> None:
         """Write a checkpoint of this step, and what the run cost so far."""
@@ -276,12 +287,12 @@ class _Run:
         self._saved_at = self.step
         self.world.barrier()
 
-    def save_best(self) -> None:
+    def _save_best(self, scores: dict[str, float]) -> None:
         """Mark the checkpoint of this step as the best, and write it if it is not there yet."""
         if self._saved_at != self.step:
             self.save()
         if self.world.main:
-            mark_best(self.experiment, self.step, self._scores)
+            mark_best(self.experiment, self.step, scores)
 
     def _load(self) -> None:
         checkpoint = latest_checkpoint(self.experiment)
@@ -289,6 +300,7 @@ class _Run:
             return
         state = restore(checkpoint, self.module, self.optimizer)
         self.step, self.position, self.best = state["step"], state["position"], state["best"]
+        self._saved_at = self.step
         mark = best_mark(self.experiment)
         # It was scored after it was written.
         if mark.get("step") == self.step and self._better is not None and self._better[0] in mark:

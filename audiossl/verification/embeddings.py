@@ -6,6 +6,7 @@ A path ending in `.npy` is that matrix; any other is a folder with `embeddings.n
 
 from __future__ import annotations
 
+import hashlib
 import io
 from contextlib import ExitStack
 from functools import partial
@@ -176,6 +177,13 @@ class Embeddings:
                 )
             total += part
         return np.asarray(total / (self.matrix.size // self.dim))
+
+    def digest(self) -> str:
+        """SHA-256 of ids and embeddings, wherever they lie."""
+        found = hashlib.sha256(f"{self.matrix.shape}\n".encode() + "\n".join(self.ids).encode())
+        for _, block in self.blocks():
+            found.update(np.ascontiguousarray(block).data)
+        return found.hexdigest()
 
     def norms(self, rows: np.ndarray) -> np.ndarray:
         """(row,) float64, the length of each embedding, of several crops their mean length."""

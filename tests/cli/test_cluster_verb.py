@@ -68,6 +68,20 @@ def test_other_labels_are_not_replaced(folder, capsys):
     assert out.read_text() != before
 
 
+def test_same_embeddings_are_those_of_the_same_content(folder, capsys):
+    out = folder / "data" / "utt2cluster"
+    assert run([folder / "vectors", "--clusters", "3", "--out", out], capsys)[0] == 0
+    (folder / "vectors").rename(folder / "moved")
+    assert run([folder / "moved", "--clusters", "3", "--out", out], capsys)[0] == 0
+    before, matrix = out.read_text(), np.load(folder / "moved" / "embeddings.npy")
+    np.save(
+        folder / "moved" / "embeddings.npy", np.roll(matrix, 1, axis=0)
+    )  # under the same name, of another checkpoint
+    code, _, err = run([folder / "moved", "--clusters", "3", "--out", out], capsys)
+    assert (code, out.read_text()) == (1, before)
+    assert "is made of something else" in err
+
+
 def test_faults_are_one_line_each(folder, capsys):
     good = folder / "data" / "utt2cluster"
     cases = (

@@ -161,9 +161,39 @@ def test_only_what_was_asked_for(corpus, tmp_path, capsys):
     assert "dur" not in said
 
 
+def test_one_failed_analysis_does_not_stop_the_others(corpus, tmp_path, capsys, monkeypatch):
+    def failing(subject, config):
+        raise ValueError("a column is at fault; mend it")
+
+    monkeypatch.setattr("audiossl.diagnostics.analyses.scatter.run", failing)
+    out = tmp_path / "d"
+    words = [
+        "fbank",
+        "--data",
+        corpus / "test",
+        "--out",
+        out,
+        *HERE,
+        "--only",
+        "probes",
+        "scatter",
+        "spectrum",
+        *QUICK[:8],
+    ]
+    for seed in ("0", "0", "1"):
+        code, said, err = run([*words, "--json", "--seed", seed], capsys)
+        assert (code, err.splitlines()[-1]) == (1, "audiossl: a column is at fault; mend it")
+        assert json.loads(said)["scatter"] == {"failed": "a column is at fault; mend it"}
+        assert "Not shown: a column is at fault" in (out / "diagnosis.html").read_text()
+    seeds = [row.seed for row in read_results(out) if row.name == "RankMe layer 0"]
+    assert seeds == [0, 1]  # the same again is in the place of the same
+    assert len([row for row in read_results(out) if row.name == "probe keyword accuracy layer 0"]) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
+        (["--memorisation.groups", "utt2mood"], 1, "utt2mood: no such file"),
         (["--only", "spectra"], 1, "unknown analysis 'spectra'; did you mean 'spectrum'?"),
         (["--only", "spectrum", "--clusterin.components", "3"], 1, "did you mean 'clustering'"),
         (["--clustering.component", "3"], 1, "did you mean 'components'"),

@@ -35,9 +35,20 @@ def test_table_json_and_page(tmp_path, capsys):
 
 def test_misuse(tmp_path, capsys):
     assert run([], capsys)[0] == 2
-    code, _, err = run([tmp_path, "--compare"], capsys)
-    assert code == 2
-    assert "add --out" in err
+    for option in (["--compare"], ["--title", "Mine"], ["--data", tmp_path], ["--units", "km"], ["--utterance", "u"]):
+        code, _, err = run([tmp_path, *option], capsys)
+        assert (code, err) == (2, f"audiossl: audiossl report: {option[0]}: for the page; add --out FILE\n")
+    reference = [tmp_path, "--reference", tmp_path / "r.jsonl", "--corpus", "mini"]
+    for option in (
+        ["--compare"],
+        ["--title", "Mine"],
+        ["--out", tmp_path / "r.html"],
+        ["--json"],
+        ["--data", tmp_path],
+    ):
+        code, _, err = run([*reference, *option], capsys)
+        assert (code, err) == (2, f"audiossl: audiossl report: {option[0]}: not for --reference; leave them out\n")
+        assert not list(tmp_path.iterdir())
     code, _, err = run([tmp_path / "nowhere"], capsys)
     assert code == 1
     assert "no such experiment folder" in err

@@ -91,7 +91,18 @@ def test_words_that_training_did_not_have(place, tmp_path, capsys):
     code, out, _ = run(capsys, "gong", "--model", place / "letters", *common)
     assert code == 0
     code, _, err = run(capsys, "XYZ", "--model", place / "letters", *common)
-    assert (code, "training had none of these" in err) == (1, True)
+    assert (code, "training did not have these" in err) == (1, True)
+
+
+def test_the_lexicon_is_for_words_that_training_did_not_have(place, tmp_path, capsys):
+    common = ("--recordings", place / "audio", "--search.threshold", "-1.0", "--json")
+    (tmp_path / "lexicon.txt").write_text("go n n n\ngong g oU N\n")
+    for model, word in (("phones", "go"), ("letters", "go"), ("letters", "gon")):
+        words = (word, "--model", place / model, *common)
+        assert run(capsys, *words, "--lexicon", tmp_path / "lexicon.txt") == run(capsys, *words)
+    code, out, err = run(capsys, "gong", "--model", place / "phones", "--lexicon", tmp_path / "lexicon.txt", *common)
+    assert (code, out) == (1, "")
+    assert "'gong': N: training did not have these; check spelling and lexicon" in err
 
 
 def test_faults_are_one_line(place, tmp_path, capsys):

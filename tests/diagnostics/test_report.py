@@ -122,6 +122,32 @@ def test_comparison_has_a_column_per_experiment_and_the_latest_number(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("details", "labels"),
+    [
+        ([{"source": "{here}"}, {"source": "fbank"}], ["probe (source fbank)", "probe (source of itself)"]),
+        ([{"trials": "a/trials"}, {"trials": "b/trials"}], ["probe (trials a/trials)", "probe (trials b/trials)"]),
+        ([{"data": "a", "plda": ["{here}/v"]}, {"data": "a"}], ["probe", "probe (plda v)"]),
+        ([{"p_target": 0.01, "seed": 0}, {"p_target": 0.05, "seed": 1}],
+         ["probe (p_target 0.01, seed 0)", "probe (p_target 0.05, seed 1)"]),
+        ([{"source_digest": "a", "std": 1.0, "layers": [1, 2]}, {"source_digest": "b", "std": 2.0}], ["probe"]),
+    ],
+)  # fmt: skip
+def test_comparison_tells_results_of_one_name_apart(tmp_path, details, labels):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+        for value, given in enumerate(details):
+            said = json.loads(json.dumps(given).replace("{here}", str(folder)))
+            add_result(folder, "probe", value + 1.0, "%", date=f"2024-01-0{value + 1}", **said)
+    write_report(folders, tmp_path / "r.html", Options(compare=True))
+    text, _ = page(tmp_path / "r.html")
+    cells = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", text.split("<h2>Training")[0])]
+    assert [row[0] for row in cells[1:]] == labels
+    assert sorted(row[2] for row in cells[1:]) == (["1.00", "2.00"] if len(labels) > 1 else ["2.00"])
+    assert all(row[2] == row[3] for row in cells[1:])
+
+
 def test_an_empty_experiment_makes_a_page_that_says_so(tmp_path):
     (tmp_path / "bare").mkdir()
     missing = write_report([tmp_path / "bare"], tmp_path / "r.html", Options())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audiossl.data.audio import write_audio
+from audiossl.data.audio import AudioError, write_audio
 from audiossl.data.manifest import Manifest
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.views import ViewConfig, Views
@@ -46,6 +46,20 @@ def test_crops_are_pieces_of_the_utterance(manifest):
         starts.append(int(np.flatnonzero(np.isclose(np.correlate(whole, piece), piece @ piece))[0]))
         np.testing.assert_array_equal(whole[starts[-1] : starts[-1] + 3000], piece)
     assert starts[0] != starts[1]
+
+
+def test_a_silent_piece_is_a_view_but_a_silent_recording_has_none(tmp_path):
+    waveform = np.zeros((2, 8000), np.float32)
+    waveform[0, :200] = 0.1
+    for name, samples in zip("ab", waveform, strict=True):
+        write_audio(tmp_path / f"{name}.wav", samples, 16_000)
+    write_data_dir([CorpusUtterance(k, k, tmp_path / f"{k}.wav", k) for k in "ab"], tmp_path / "data")
+    views = Views(Manifest.open(tmp_path / "data"), ViewConfig(crop=0.1, num_rooms=2), 4, 0)
+    pieces = [views.audio(number, sample_rate=16_000) for number in range(4)]
+    assert not all(piece.any() for piece in pieces)
+    assert all(len(piece) == 800 for piece in pieces)
+    with pytest.raises(AudioError, match="silent"):
+        views.audio(4, sample_rate=16_000)
 
 
 def test_ids_say_how_views_were_made(manifest):

@@ -225,9 +225,28 @@ def test_a_run_is_saved_before_an_evaluation_that_fails(tmp_path):
         raise ValueError("no loss")
 
     words = DONE | {"config": TrainConfig(max_steps=3, precision="fp32", tensorboard=False), "world": ALONE}
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="no loss"):
+            train(Broken(), batches, experiment=tmp_path, evaluate=failing, resume=resume, **words)
+
+
+@pytest.mark.parametrize(("steps", "every", "measured"), [(3, 0, [3]), (5, 3, [3, 5]), (5, 0, [5])])
+def test_an_evaluation_that_failed_is_made_up_once(tmp_path, steps, every, measured):
+    def go(max_steps, evaluate, *, resume=True):
+        config = TrainConfig(max_steps=max_steps, precision="fp32", tensorboard=False, eval_every=every)
+        words = DONE | {"experiment": tmp_path, "config": config, "world": ALONE, "resume": resume}
+        train(Broken(), batches, evaluate=evaluate, **words)
+
+    def failing(_module, _say):
+        raise ValueError("no loss")
+
     with pytest.raises(ValueError, match="no loss"):
-        train(Broken(), batches, experiment=tmp_path, evaluate=failing, **words)
-    train(Broken(), batches, experiment=tmp_path, evaluate=failing, resume=True, **words)
+        go(3, failing, resume=False)
+    for wer in (2.0, 1.0):  # what was measured is not measured again
+        go(steps, lambda _module, _say, wer=wer: {"wer": wer})
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "dev"] == measured
+    assert json.loads((tmp_path / "best.json").read_text()) == {"step": measured[0], "wer": 2.0}
 
 
 def test_a_best_checkpoint_stays_the_best_after_a_restart(tmp_path):

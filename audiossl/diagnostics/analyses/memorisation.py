@@ -40,6 +40,12 @@ class Config:
             raise ValueError(f"memorisation.draws is {self.draws}; give at least 1")
 
 
+def check(subject: Subject, config: Config) -> None:
+    """ValueError where the column of groups is not there."""
+    if config.groups:
+        subject.manifest.column(config.groups)
+
+
 def run(subject: Subject, config: Config) -> Finding:
     """Score every utterance; writes `utt2mem`, and the list from the most memorised down."""
     if subject.against is None:

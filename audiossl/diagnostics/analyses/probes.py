@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from audiossl.diagnostics.finding import Finding, SkippedError
 from audiossl.diagnostics.layer_figures import draw_layers
 from audiossl.diagnostics.linear_probe import ProbeResult, Split, train_probe
@@ -54,13 +56,15 @@ def run(subject: Subject, config: Config) -> Finding:  # noqa: ARG001 - as all a
 
 
 def probe_layers(subject: Subject, splits: list[Split], num_classes: int) -> list[ProbeResult]:
-    """One probe per layer. splits: train, dev and test of all layers; a slice of the memory map costs nothing."""
-    return [
-        train_probe(
-            *(replace(split, features=split.features[:, layer : layer + 1]) for split in splits),
-            num_classes=num_classes,
-            config=subject.probe,
-            device=subject.device,
+    """One probe per layer. splits: train, dev and test of all layers, of the same features.
+
+    A layer is held in memory while its probe trains, utterances x dim x 4 bytes, since every batch would copy it out of the memory map.
+    """
+    results = []
+    for layer in range(subject.num_layers):
+        features = np.ascontiguousarray(splits[0].features[:, layer : layer + 1])
+        train, dev, test = (replace(split, features=features) for split in splits)
+        results.append(
+            train_probe(train, dev, test, num_classes=num_classes, config=subject.probe, device=subject.device)
         )
-        for layer in range(subject.num_layers)
-    ]
+    return results
