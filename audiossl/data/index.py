@@ -119,8 +119,7 @@ def cached(directory: Path, name: str, signed: tuple[int, ...], build: Callable[
             _told.add(folder)
             print(f"{folders[0]}: cannot be written; the index is kept in {folder}", file=sys.stderr)
         stored = _load(folder / file_name, header)
-        assert stored is not None
-        return stored
+        return body if stored is None else stored  # another process may have written over it, or removed it
     raise ValueError(f"{folders[-1]}: cannot be written ({failure.strerror}); set XDG_CACHE_HOME to a writable folder")
 
 
@@ -155,8 +154,8 @@ def _load(path: Path, header: np.ndarray) -> np.ndarray | None:
 
 def _save(path: Path, content: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # By process, because the ranks of one job may build the same index at the same time.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # By chance, because the ranks of one job, on several nodes, may build the same index at the same time.
+    partial = path.with_name(f"{path.name}.{os.urandom(8).hex()}.partial")
     try:
         with naming(path), partial.open("wb") as file:
             np.save(file, content)

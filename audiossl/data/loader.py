@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from audiossl.contracts import Utterance
+from audiossl.data.alignments import parse_labels
 from audiossl.data.augment import AugmentConfig, Augmenter
 from audiossl.data.collate import collate, to_tensors
 from audiossl.data.sampler import BucketSampler
@@ -158,9 +159,10 @@ def make_loader(
     workers: dict[str, Any] = {}
     if config.num_workers:
         workers = {"prefetch_factor": config.prefetch, "worker_init_fn": worker_init, "persistent_workers": True}
+    numbers = range(maker.sampler.batches_per_epoch(0)) if positions is None else positions
     loader: DataLoader[Batch] = DataLoader(
-        maker,  # type: ignore[arg-type]  # a map-style dataset is anything with __getitem__
-        sampler=range(maker.sampler.batches_per_epoch(0)) if positions is None else positions,
+        _Sampled(maker),  # type: ignore[arg-type]  # a map-style dataset is anything with __getitem__
+        sampler=((position, *maker.sampler.batch(position)) for position in numbers),
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=config.num_workers,
@@ -174,7 +176,7 @@ def make_loader(
 
 
 class BatchMaker:
-    """Makes the batch of a global number: `maker[position]`. A map-style dataset for torch's DataLoader."""
+    """Makes the batch of a global number: `maker[position]`."""
 
     def __init__(
         self,
@@ -201,7 +203,10 @@ class BatchMaker:
         self._augmenter = Augmenter(config.augment, manifest) if config.augment else None
 
     def __getitem__(self, position: int) -> Batch:
-        epoch, indices = self.sampler.batch(position)
+        return self.make(position, *self.sampler.batch(position))
+
+    def make(self, position: int, epoch: int, indices: np.ndarray) -> Batch:
+        """Make the batch of a global number from what the sampler says of it."""
         views, utt_ids, bad = [], [], []
         for index in indices.tolist():
             try:
@@ -232,10 +237,23 @@ class BatchMaker:
         if not name.startswith("units/"):
             return value
         try:
-            return np.array(value.split(), dtype=np.int64)
+            return parse_labels(value)
         except ValueError as error:
             where = f"{self._manifest.path / name}: utterance {self._manifest.ids[index]!r}"
             raise ValueError(f"{where}: not all labels are whole numbers ({error}); make the units again") from error
+
+
+class _Sampled:
+    """A map-style dataset for torch's DataLoader: its index is a position and what the sampler says of it.
+
+    The sampler is asked in the main process, since its plan of an epoch is as large as the data: workers would each make and keep their own.
+    """
+
+    def __init__(self, maker: BatchMaker) -> None:
+        self._maker = maker
+
+    def __getitem__(self, sampled: tuple[int, int, np.ndarray]) -> Batch:
+        return self._maker.make(*sampled)
 
 
 class _Stored(Utterance):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _STREAM = 2**31 - 2
 """Keeps the sampler's random numbers apart from those of utterances, which are seeded from (seed, epoch, index)."""
-_CACHED_EPOCHS = 2  # neighbouring epochs overlap where prefetching workers cross from one to the next
+_CACHED_EPOCHS = 2  # who goes to and fro between neighbours plans each once
 
 
 class BucketSampler:

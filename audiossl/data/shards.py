@@ -38,7 +38,7 @@ _DESCRIPTION, _INDEX_FILE = "shards.json", "index.npy"
 _RECORDINGS = "recordings"  # table of the recording of each utterance, where that is not its own
 _FORMATS = {"flac": "FLAC", "wav": "WAV"}
 _BLOCK = 64  # utterances that are decoded and encoded at a time, by threads
-_OPEN_SHARDS = 64
+_OPEN_SHARE = 4  # of the files that a process may open, each folder of shards may hold one part in so many
 _ESCAPES = str.maketrans({"%": "%25", ".": "%2E", "/": "%2F"})
 
 
@@ -181,11 +181,15 @@ class ShardManifest:
 
 
 class _Files:
-    """Reads parts of files and keeps the last few open: opening one on a parallel file system takes longer than reading it."""
+    """Reads parts of files and keeps those of the last reads open: opening one on a parallel file system takes longer than reading it."""
 
     def __init__(self, paths: list[Path]) -> None:
+        import resource
+
         self._paths = paths
         self._open: OrderedDict[int, int] = OrderedDict()
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = len(paths) if allowed == resource.RLIM_INFINITY else max(1, allowed // _OPEN_SHARE)
 
     def read(self, number: int, offset: int, size: int, name: str) -> bytes:
         """Return `size` bytes from `offset` of file `number`; AudioError calls what was wanted `name`."""
@@ -202,7 +206,7 @@ class _Files:
     def _descriptor(self, number: int) -> int:
         if number not in self._open:
             self._open[number] = os.open(self._paths[number], os.O_RDONLY)
-            if len(self._open) > _OPEN_SHARDS:
+            if len(self._open) > self._most:
                 os.close(self._open.popitem(last=False)[1])
         self._open.move_to_end(number)
         return self._open[number]

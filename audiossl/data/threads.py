@@ -18,7 +18,7 @@ R = TypeVar("R")
 _CHUNK = 4096
 
 
-def in_threads(work: Callable[[T], R], items: Iterable[T], total: int, label: str) -> Iterator[tuple[T, R]]:
+def in_threads(work: Callable[[T], R], items: Iterable[T], total: int | None, label: str) -> Iterator[tuple[T, R]]:
     """Yield (item, work(item)) in order and show progress; holds a few thousand items.
 
     More threads than cores: reading a header waits for the disk, and libsndfile holds no lock of Python's.

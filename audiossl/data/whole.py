@@ -55,14 +55,21 @@ def require_frames(samples: int, min_samples: int, min_frames: int, *, rate: int
 
 
 def one_epoch(
-    source: Source, module: Viewing, config: LoaderConfig, *, sample_rate: int, first: int = 0, label: str = ""
+    source: Source,
+    module: Viewing,
+    config: LoaderConfig,
+    *,
+    sample_rate: int,
+    first: int = 0,
+    step: int = 1,
+    label: str = "",
 ) -> Iterator[Batch]:
     """Every utterance once, longest first, of any length and without augmentation; always the same batches.
 
-    first: number of the batch to begin with. label: what the progress display calls this pass; "" shows none.
+    first: number of the batch to begin with. step: with more than 1, only each so many-th batch from there on, as where processes share them. label: what the progress display calls this pass; "" shows none.
     """
     whole = as_whole(config)
-    numbers = range(first, make_sampler(source, whole, seed=0, shuffle=False).batches_per_epoch(0))
+    numbers = range(first, make_sampler(source, whole, seed=0, shuffle=False).batches_per_epoch(0), step)
     batches = make_loader(source, module, whole, sample_rate=sample_rate, seed=0, positions=numbers, shuffle=False)
     return progress(batches, len(numbers), label) if label else batches
 

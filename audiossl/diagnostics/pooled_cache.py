@@ -17,6 +17,7 @@ import torch
 
 from audiossl.data.json_files import read_json, write_json
 from audiossl.data.kaldi import WAV_SCP, audio_path, is_command, read_table
+from audiossl.data.threads import in_threads
 from audiossl.diagnostics.results import locked
 from audiossl.nn.pooling import mean_over_frames
 
@@ -83,8 +84,11 @@ def pooled_features(
         with locked(place):
             if not _reusable(place, facts):  # another process may have made it meanwhile
                 forwards = _compute(manifest, source, place, facts, config, log)
-    features = np.load(path, mmap_mode="r")
-    return PooledFeatures(path, features, ~np.isnan(features[:, 0, 0]), forwards)
+    bad = {utterance for utterance, _ in read_json(place / "features.json")["bad"]}
+    usable = np.ones(len(manifest), dtype=bool)
+    if bad:
+        usable = np.fromiter((utterance not in bad for utterance in manifest.ids), bool, len(manifest))
+    return PooledFeatures(path, np.load(path, mmap_mode="r"), usable, forwards)
 
 
 def unread_features(manifest: Manifest) -> PooledFeatures:
@@ -115,14 +119,19 @@ def data_digest(manifest: Manifest, tables: Sequence[str] = AUDIO_TABLES) -> str
 def _stamps(directory: Path) -> Iterator[bytes]:
     """Size and time of each recording, so that one made again under its name is another one; nothing of those that are missing."""
     listing = directory / WAV_SCP
-    for _, _, entry in read_table(listing) if listing.is_file() else ():
-        if is_command(entry):
-            continue
+    if not listing.is_file():
+        return
+
+    def stamp(entry: str) -> bytes:
         try:
             found = audio_path(entry, directory).stat()
         except (OSError, ValueError):
-            continue
-        yield f"{found.st_size} {found.st_mtime_ns}\n".encode()
+            return b""
+        return f"{found.st_size} {found.st_mtime_ns}\n".encode()
+
+    entries = (entry for _, _, entry in read_table(listing) if not is_command(entry))
+    for _, stamped in in_threads(stamp, entries, None, f"{directory}: looking at recordings"):
+        yield stamped
 
 
 def _compute(
@@ -215,4 +224,4 @@ def _reusable(place: Path, facts: dict[str, Any]) -> bool:
     if not (card.is_file() and (place / "features.npy").is_file()):
         return False
     found = read_json(card)
-    return all(found.get(key) == value for key, value in facts.items())
+    return "bad" in found and all(found.get(key) == value for key, value in facts.items())

@@ -93,8 +93,8 @@ class PairedViews(ContrastiveViews):
     def views(self, utterance: Utterance, rng: np.random.Generator) -> Mapping[str, Any]:
         """waveform, augmented: (sample,) both, aligned."""
         twin = copy.deepcopy(rng)  # cuts both at the same place
-        start, clean = self.crop(utterance.clean, rng)
-        other, augmented = self.crop(utterance, twin)
+        start, clean = self.crop_whole(utterance.clean, rng)
+        other, augmented = self.crop_whole(utterance, twin)
         if start != other or len(clean) != len(augmented):
             raise ValueError(
                 f"{utterance.id}: {len(utterance.clean.waveform)} samples are {len(utterance.waveform)} when augmented, so that frames do "

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from audiossl.contracts import Batch, Utterance
     from audiossl.nn.ssl_encoder import SSLEncoder
 
+_MARGIN = 1e-3  # seconds that are decoded in addition: at another rate, rounding may cost a sample at the end
+
 
 @dataclass(frozen=True)
 class MaskConfig:
@@ -57,15 +59,30 @@ class MaskedViews:
         return {"waveform": waveform}
 
     def crop(self, utterance: Utterance, rng: np.random.Generator) -> tuple[int, NDArray[np.float32]]:
-        """Return the first sample of the piece, and the piece: (sample,)."""
+        """Return the first sample of the piece, and the piece: (sample,). Only the piece is decoded, unless all of the utterance is normalised or augmented."""
+        samples = round(utterance.duration * self.grid.sample_rate)
+        size = round(self.config.crop_duration * self.grid.sample_rate)
+        if self.normalise or utterance.clean is not utterance or samples <= size:
+            return self.crop_whole(utterance, rng)
+        start = self._start(utterance, samples, size, rng)
+        begin, seconds = start / self.grid.sample_rate, size / self.grid.sample_rate + _MARGIN
+        piece = utterance.cut(begin, min(seconds, utterance.duration - begin))[:size]
+        # Pieces may be silent, recordings may not: reading all of it tells.
+        return start, piece if piece.any() else utterance.waveform[start : start + size]
+
+    def crop_whole(self, utterance: Utterance, rng: np.random.Generator) -> tuple[int, NDArray[np.float32]]:
+        """Return the same of an utterance that is decoded, and augmented, as a whole."""
         waveform = utterance.waveform
         size = min(len(waveform), round(self.config.crop_duration * self.grid.sample_rate))
-        start = int(rng.integers(0, len(waveform) - size + 1))
-        if self.grid.num_frames(size) < 1:
-            raise ValueError(f"{utterance.id}: {size} samples give no frame; set data.min_duration")
+        start = self._start(utterance, len(waveform), size, rng)
         if self.normalise:
             waveform = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-5)
         return start, waveform[start : start + size]
+
+    def _start(self, utterance: Utterance, samples: int, size: int, rng: np.random.Generator) -> int:
+        if self.grid.num_frames(size) < 1:
+            raise ValueError(f"{utterance.id}: {size} samples give no frame; set data.min_duration")
+        return int(rng.integers(0, samples - size + 1))
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """Mask spans, and find the masked frames, so that no device has to search for them.

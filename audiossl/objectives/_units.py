@@ -102,7 +102,7 @@ class UnitViews(MaskedViews):
 
     def _checked(self, utterance: Utterance, name: str, codes: int) -> NDArray[np.int64]:
         labels: NDArray[np.int64] = utterance.columns[f"units/{name}"]
-        duration = len(utterance.waveform) / self.grid.sample_rate
+        duration = utterance.duration
         if not labels_fit(len(labels), duration, self.config.label_rate):
             expected = duration * self.config.label_rate
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from audiossl.contracts import Batch
     from audiossl.data.loader import LoaderConfig
     from audiossl.data.manifest import Manifest
+    from audiossl.train.distributed import World
 
 Tables = dict[str, Any]
 
@@ -167,6 +169,18 @@ def _flat(tables: Tables) -> Tables:
             else {key: value}
         )
     return flat
+
+
+@contextmanager
+def main_first(world: World) -> Iterator[None]:
+    """Let the main process go before the others, which then find the indices that it built."""
+    if not world.main:
+        world.barrier()
+    try:
+        yield
+    finally:  # after an error too, of which the others then say the same
+        if world.main:
+            world.barrier()
 
 
 def open_data(tables: Tables) -> list[Manifest]:

@@ -14,6 +14,7 @@ from audiossl.train.experiment import (
     Sections,
     describe_batches,
     gather_tables,
+    main_first,
     open_data,
     refuse_changes,
     require_files,
@@ -116,11 +117,17 @@ def load_finetuned(source: str | Path) -> tuple[FineTune, Tables]:
 
 
 def predict_all(
-    module: FineTune, source: Source, config: LoaderConfig, *, on_bad: Callable[[str, str], None]
+    module: FineTune,
+    source: Source,
+    config: LoaderConfig,
+    *,
+    on_bad: Callable[[str, str], None],
+    first: int = 0,
+    step: int = 1,
 ) -> Iterator[tuple[str, Any]]:
     """Yield (utterance, prediction) over a data directory, longest utterances first.
 
-    on_bad: called with the name and the fault of each recording that cannot be used.
+    on_bad: called with the name and the fault of each recording that cannot be used. first, step: which batches, see `one_epoch`.
     """
     import torch
 
@@ -132,7 +139,7 @@ def predict_all(
     device = next(module.parameters()).device
     least = module.task.min_frames
     reader = WholeUtterances(FrameGrid.of(module.encoder).samples_of(least), read_by(module.encoder), least)
-    for batch in one_epoch(source, reader, config, sample_rate=module.encoder.sample_rate):
+    for batch in one_epoch(source, reader, config, sample_rate=module.encoder.sample_rate, first=first, step=step):
         for utterance, message in batch["bad"]:
             on_bad(utterance, message)
         if batch["utt_ids"]:
@@ -182,13 +189,15 @@ def _run(
     from audiossl.interop.encoder import load_base
     from audiossl.train.loop import hash_seed, train
 
-    manifests = open_data(tables)
+    with main_first(world):
+        manifests = open_data(tables)
     config = parts["train"]
     encoder = load_base(tables)
     torch.manual_seed(hash_seed(config.seed))
     _check_units(encoder, manifests, parts["data"], tables["run"]["init"])
     task_class, task_config = parts["task"]
-    task = task_class.from_data(encoder, task_config, manifests[0])
+    with main_first(world):
+        task = task_class.from_data(encoder, task_config, manifests[0])
     module = _assemble(encoder, task, parts)
     if resume and (checkpoint := latest_checkpoint(out)) is not None:
         module.after_step(step_of(checkpoint))
@@ -210,7 +219,7 @@ def _run(
         optim=parts["optim"],
         world=world,
         sample_rate=encoder.sample_rate,
-        evaluate=_scorer(manifests[1], parts["data"]) if len(manifests) > 1 else None,
+        evaluate=_scorer(manifests[1], parts["data"], world) if len(manifests) > 1 else None,
         better=task.metric if len(manifests) > 1 else None,
         bad=BadRecordings(parts["data"].max_bad_fraction, len(manifests[0])),
         ledger=ledger,
@@ -254,34 +263,49 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _scorer(manifest: Manifest, config: LoaderConfig) -> Evaluate:
-    """Return a function that scores the predictions of a whole data directory against its labels."""
+def _scorer(manifest: Manifest, config: LoaderConfig, world: World) -> Evaluate:
+    """Return a function that scores the predictions of a whole data directory against its labels; processes share the batches."""
     from audiossl.data.loader import BadRecordings
 
     bad = BadRecordings(config.max_bad_fraction, len(manifest))
 
     def measure(module: Any, say: Callable[[str], None]) -> dict[str, float]:
-        def note(utterance: str, message: str) -> None:
-            for line in bad.add([(utterance, message)]):
+        faults: list[tuple[str, str]] = []
+        predictions = predict_all(
+            module, manifest, config, on_bad=lambda *fault: faults.append(fault), first=world.rank, step=world.size
+        )
+
+        def note() -> None:
+            for line in bad.add(world.gather(faults)):
                 say(line)
 
-        predictions = predict_all(module, manifest, config, on_bad=note)
         if module.task.averages:
-            return _mean_scores(module.task, predictions, manifest)
-        scores: dict[str, float] = module.task.evaluate(dict(predictions), manifest)
+            scored = world.gather(list(_scored(module.task, predictions, manifest)))
+            note()
+            return _mean_scores(scored, manifest)
+        found = world.gather(list(predictions))
+        note()
+        scores: dict[str, float] = module.task.evaluate(dict(found), manifest)
         return scores
 
     return measure
 
 
-def _mean_scores(task: Any, predictions: Iterator[tuple[str, Any]], manifest: Manifest) -> dict[str, float]:
-    """Score predictions of a task that `averages` some at a time, so that few are held; ValueError where there is none."""
-    sums: dict[str, float] = defaultdict(float)
-    count = 0
+def _scored(
+    task: Any, predictions: Iterator[tuple[str, Any]], manifest: Manifest
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield (utterances, their mean scores) of a task that `averages`, some at a time, so that few predictions are held."""
     while some := dict(itertools.islice(predictions, _SCORED_TOGETHER)):
-        for name, value in task.evaluate(some, manifest).items():
-            sums[name] += value * len(some)
-        count += len(some)
-    if not count:
+        yield len(some), task.evaluate(some, manifest)
+
+
+def _mean_scores(scored: list[tuple[int, dict[str, float]]], manifest: Manifest) -> dict[str, float]:
+    """Mean over all utterances of what `_scored` yields; ValueError where there is none."""
+    if not scored:
         raise ValueError(f"{manifest.path}: no recording can be used; mend the data")
-    return {name: total / count for name, total in sums.items()}
+    sums: dict[str, float] = defaultdict(float)
+    for count, means in scored:
+        for name, value in means.items():
+            sums[name] += value * count
+    total = sum(count for count, _ in scored)
+    return {name: value / total for name, value in sums.items()}

@@ -12,6 +12,7 @@ from audiossl.train.experiment import (
     Sections,
     describe_batches,
     gather_tables,
+    main_first,
     open_data,
     refuse_changes,
     require_files,
@@ -85,7 +86,8 @@ def _run(
     from audiossl.data.loader import BadRecordings
     from audiossl.train.loop import hash_seed, train
 
-    manifests = open_data(tables)
+    with main_first(world):
+        manifests = open_data(tables)
     if world.main and "units" in parts:
         _make_units(parts, manifests, out, str(world.device))
     world.barrier()
@@ -95,8 +97,9 @@ def _run(
     encoder = encoder_class(encoder_config)
     objective_class, objective_config = parts["objective"]
     objective = objective_class.from_data(encoder, objective_config, manifests[0].path)
-    for manifest in manifests:
-        require_files(manifest, objective.needs)
+    with main_first(world):
+        for manifest in manifests:
+            require_files(manifest, objective.needs)
     if world.main:
         _check_units(manifests, objective.needs, parts)
     world.barrier()
@@ -121,7 +124,7 @@ def _run(
         optim=parts["optim"],
         world=world,
         sample_rate=encoder.sample_rate,
-        evaluate=_dev_loss(manifests[1], reading, encoder.sample_rate) if len(manifests) > 1 else None,
+        evaluate=_dev_loss(manifests[1], reading, encoder.sample_rate, world) if len(manifests) > 1 else None,
         bad=BadRecordings(reading.max_bad_fraction, len(training)),
         ledger=ledger,
         # The folder comes last: a run that could not begin leaves nothing that a second try would trip over.
@@ -188,6 +191,7 @@ def _make_units(parts: dict[str, Any], manifests: list[Manifest], out: Path, dev
         config,
         out / "units",
         max_bad_fraction=reading.max_bad_fraction,
+        num_workers=reading.num_workers,
         allow_commands=reading.allow_commands,
         device=device,
         log=_say,
@@ -256,15 +260,20 @@ def _has_checkpoint(out: Path) -> bool:
     return latest_checkpoint(out) is not None
 
 
-def _dev_loss(manifest: Manifest, reading: LoaderConfig, sample_rate: int) -> Evaluate:
-    """Return a function that measures the objective's loss and metrics on unseen audio, with the same masks every time."""
-    from audiossl.data.loader import BadRecordings, usable
+def _dev_loss(manifest: Manifest, reading: LoaderConfig, sample_rate: int, world: World) -> Evaluate:
+    """Return a function that measures the objective's loss and metrics on unseen audio, with the same masks every time; processes share the batches."""
+    from audiossl.data.loader import BadRecordings
     from audiossl.data.whole import one_epoch
     from audiossl.train.sums import sum_up
 
     bad = BadRecordings(reading.max_bad_fraction, len(manifest))
 
     def measure(module: Any, say: Callable[[str], None]) -> dict[str, float]:
-        return sum_up(module, usable(one_epoch(manifest, module, reading, sample_rate=sample_rate), bad, say))
+        def note(found: list[tuple[str, str]]) -> None:
+            for line in bad.add(found):
+                say(line)
+
+        batches = one_epoch(manifest, module, reading, sample_rate=sample_rate, first=world.rank, step=world.size)
+        return sum_up(module, batches, world, note)
 
     return measure

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from audiossl.train.distributed import World
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from torch import nn
 
     from audiossl.contracts import Batch, StepOutput
+    from audiossl.train.distributed import World
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,13 @@ class Sums:
         row = torch.stack([torch.as_tensor(value, device=self._device).double().reshape(()) for value in values])
         self._values = row if len(row) != len(self._values) else self._values + row
 
+    def agree(self, world: World) -> None:
+        """Let a process that had no batch add up zeros of the metrics that the others have."""
+        names = max(world.gather([self._names]), key=len)
+        if len(self._names) < len(names):
+            self._names = names
+            self._values = torch.zeros(3 + 2 * len(names), dtype=torch.float64, device=self._device)
+
     def total(self, world: World, stop: int) -> Totals:
         """Add up over processes in one message. stop: number of the signal that this process caught, or 0."""
         flags = torch.tensor([float(len(self.bad)), float(stop)], dtype=torch.float64, device=self._device)
@@ -58,14 +64,23 @@ class Sums:
         return Totals(row[0], row[1], row[2], stop=bool(row[-1]), metrics=metrics, bad=bad)
 
 
-def sum_up(module: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-    """Loss and metrics of `module` over all batches, as the loop would report them in one step."""
+def sum_up(
+    module: nn.Module, batches: Iterable[Batch], world: World, note: Callable[[list[tuple[str, str]]], None]
+) -> dict[str, float]:
+    """Loss and metrics of `module` over the batches of all processes, as the loop would report them in one step.
+
+    batches: this process's. note: gets (utterance, message) of the recordings that any process left out. Every process must call this.
+    """
     device = next(module.parameters()).device
     sums = Sums(device)
     for batch in batches:
-        on_device = to_device(batch, device)
-        sums.add(module(on_device), on_device["waveform_lengths"].sum())
-    totals = sums.total(World(0, 1, device), 0)
+        sums.bad += batch["bad"]
+        if batch["utt_ids"]:
+            on_device = to_device(batch, device)
+            sums.add(module(on_device), on_device["waveform_lengths"].sum())
+    sums.agree(world)
+    totals = sums.total(world, 0)
+    note(totals.bad)
     if not totals.count:
         raise ValueError("the development data gave no loss: nothing in it counted; give more of it, or larger batches")
     return {"loss": totals.loss / totals.count, **totals.metrics}

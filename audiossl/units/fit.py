@@ -28,6 +28,10 @@ SAMPLE_BYTES = 512 * 2**20
 
 ALL_HOURS = 100.0
 LARGE_FRACTION = 0.1
+
+FRAMES_PER_KEPT = 10
+"""Frames that are looked at for each one that the sample holds: more would cost an encoder's passes and change it little."""
+
 FEW_FRAMES_PER_CODE = 40
 
 
@@ -37,7 +41,7 @@ class FitConfig:
 
     clusters: number of units (HuBERT: 100 on MFCC, 500 on an encoder; Hsu et al., 2021, section IV-B); of `codes`, at most so many. fraction: share of
     the utterances; None takes all of a corpus of up to 100 hours, and of a larger one as many as make 100 hours but no
-    less than the paper's 10 %. max_frames: frames kept in memory; None fills 512 MiB. iterations: Lloyd steps. redo:
+    less than the paper's 10 %; of neither more than give 10 times `max_frames` (`FRAMES_PER_KEPT`). max_frames: frames kept in memory; None fills 512 MiB. iterations: Lloyd steps. redo:
     starts of k-means, of which the best is kept. codebooks: with more than one, each clusters what those before it leave over (`units.residual`).
     """
 
@@ -139,9 +143,11 @@ def _sample(
     manifest: Manifest, features: Features, config: FitConfig, stream: StreamConfig, log: Callable[[str], None]
 ) -> tuple[Reservoir, int]:
     """Frames of the chosen utterances, and how many of these could be read."""
-    chosen = choose_utterances(manifest.durations, config.fraction, np.random.default_rng([config.seed, 2**31 - 1]))
-    part = manifest if len(chosen) == len(manifest) else manifest.subset(chosen)
     capacity = config.max_frames or SAMPLE_BYTES // (4 * features.dim)
+    rng = np.random.default_rng([config.seed, 2**31 - 1])
+    seconds = FRAMES_PER_KEPT * capacity / features.rate
+    chosen = choose_utterances(manifest.durations, config.fraction, rng, seconds)
+    part = manifest if len(chosen) == len(manifest) else manifest.subset(chosen)
     reservoir = Reservoir(capacity, features.dim, np.random.default_rng([config.seed, 2**31 - 2]))
     utterances = 0
     for batch in stream_frames(part, features, stream, label="reading features", log=log):
@@ -212,10 +218,14 @@ def _distance_of_others(
     return float(squares @ [counts[codes] for codes in others]) / counts.total()
 
 
-def choose_utterances(durations: np.ndarray, fraction: float | None, rng: np.random.Generator) -> np.ndarray:
-    """Draw the utterances to fit on; see `FitConfig.fraction`. Returns sorted indices, at least one."""
+def choose_utterances(
+    durations: np.ndarray, fraction: float | None, rng: np.random.Generator, seconds: float = np.inf
+) -> np.ndarray:
+    """Draw the utterances to fit on; see `FitConfig.fraction`. Returns sorted indices, at least one, and no more than make up `seconds`."""
     if fraction is None:
         hours = float(durations.sum()) / 3600
         fraction = 1.0 if hours <= ALL_HOURS else max(LARGE_FRACTION, ALL_HOURS / hours)
     count = max(1, round(fraction * len(durations)))
-    return np.sort(rng.choice(len(durations), count, replace=False))
+    drawn = rng.choice(len(durations), count, replace=False)
+    enough = 1 + int(np.searchsorted(np.cumsum(durations[drawn]), seconds))
+    return np.sort(drawn[:enough])

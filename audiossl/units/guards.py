@@ -6,15 +6,19 @@ and dev labels from two codebooks. Each ends in one ValueError that says which f
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audiossl.data.alignments import labels_fit
-from audiossl.units.labels import IMPORTED, labels_path, read_card, read_labels
+from audiossl.data.index import cached, signature
+from audiossl.data.kaldi import SEGMENTS, UNITS, UTT2DUR, WAV_SCP
+from audiossl.units.labels import IMPORTED, card_path, labels_path, read_card, read_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from audiossl.data.manifest import Manifest
 
@@ -30,6 +34,10 @@ CONSTANT_LIMIT = 0.1
 CONSTANT_LABELS = 10
 """An utterance of fewer labels may be constant."""
 
+_BLOCK = 1024  # utterances that are judged at a time
+_LISTINGS = (WAV_SCP, SEGMENTS, UTT2DUR, "shards.json", "index.npy")  # what ids and durations come from
+_FACTS = 3  # that are kept before the counts
+
 
 class LabelGuard:
     """Takes labels a batch at a time and judges them at the end; holds counts only.
@@ -41,26 +49,25 @@ class LabelGuard:
         self._place, self._rate, self._feature, self._log = place, rate, feature, log
         self.counts = np.zeros(size, dtype=np.int64)
         self.utterances = 0
-        self._empty_or_constant = 0
-        self._example = ""
+        self.flat, self.example = 0, ""  # utterances without or with one label only, and one of them
 
     def add(self, ids: Sequence[str], labels: np.ndarray, lengths: np.ndarray, durations: np.ndarray) -> None:
         """labels: (label,) of all utterances, one after the other; lengths: (utterance,) labels of each; durations: seconds."""
         check_lengths(self._place, ids, lengths, durations, rate=self._rate, feature=self._feature)
         self.counts += np.bincount(labels, minlength=len(self.counts))
         flat = empty_or_constant(labels, lengths)
-        if flat.any() and not self._example:
-            self._example = ids[int(flat.argmax())]
-        self._empty_or_constant += int(flat.sum())
+        if flat.any() and not self.flat:
+            self.example = ids[int(flat.argmax())]
+        self.flat += int(flat.sum())
         self.utterances += len(lengths)
 
     def finish(self) -> None:
         """ValueError where the labels as a whole are no use; warnings through `log` where they are doubtful."""
         check_usage(self.counts, self._place, feature=self._feature, log=self._log)
-        if not self._empty_or_constant:
+        if not self.flat:
             return
-        what = f"{self._empty_or_constant} of {self.utterances} utterances have no label or only one (such as {self._example!r})"
-        if self._empty_or_constant > CONSTANT_LIMIT * self.utterances:
+        what = f"{self.flat} of {self.utterances} utterances have no label or only one (such as {self.example!r})"
+        if self.flat > CONSTANT_LIMIT * self.utterances:
             raise ValueError(f"{self._place}: {what}; leave out silent recordings or fit another codebook")
         self._log(f"warning: {self._place}: {what}")
 
@@ -133,19 +140,22 @@ def check_same_codebook(train: Manifest, dev: Manifest, name: str) -> None:
 
 
 def check_units(manifest: Manifest, name: str, *, log: Callable[[str], None]) -> np.ndarray:
-    """Run every check over the labels `name` of a data directory, in one pass. Returns (code,) labels per code."""
+    """Run every check over the labels `name` of a data directory. Returns (code,) labels per code.
+
+    The labels are read in one pass, whose outcome is kept in the directory's index until a file changes that it depends on.
+    """
     path, card = labels_path(manifest.path, name), read_card(manifest.path, name)
     guard = LabelGuard(str(path), rate=card.rate, size=card.codebook_size, feature=card.feature, log=log)
-    ids, durations = iter(manifest.ids), iter(manifest.durations)
-    current, duration = next(ids, None), next(durations, 0.0)
-    for line, utterance, labels in read_labels(manifest.path, name, codebook_size=card.codebook_size):
-        while current is not None and current < utterance:  # left out as unreadable when the labels were made
-            current, duration = next(ids, None), next(durations, 0.0)
-        if current != utterance:
-            raise ValueError(
-                f"{path}:{line}: {utterance!r} is not in {manifest.path} or out of order; run `audiossl data fix`"
-            )
-        guard.add([utterance], labels, np.array([len(labels)]), np.array([duration]))
+    sources = (path, card_path(manifest.path, name), *(manifest.path / listing for listing in _LISTINGS))
+    found = cached(
+        manifest.path,
+        f"checked/{UNITS}/{name}",
+        (len(manifest), *signature(*sources)),
+        lambda: _read_through(manifest, name, guard),
+    )
+    guard.utterances, guard.flat, row = found[:_FACTS].tolist()
+    guard.example = manifest.ids[row] if guard.flat else ""
+    guard.counts = np.array(found[_FACTS:])
     guard.finish()
     if guard.utterances + card.left_out < len(manifest):
         raise ValueError(
@@ -153,3 +163,29 @@ def check_units(manifest: Manifest, name: str, *, log: Callable[[str], None]) ->
             "run `audiossl units apply` again"
         )
     return guard.counts
+
+
+def _read_through(manifest: Manifest, name: str, guard: LabelGuard) -> np.ndarray:
+    """Show the guard all labels of a directory. Returns (fact,) int64: utterances, flat ones, number of one of these, and labels per code."""
+    rows = _numbered(manifest, name, len(guard.counts))
+    while block := list(islice(rows, _BLOCK)):
+        numbers = [number for number, _, _ in block]
+        ids, labels = [utterance for _, utterance, _ in block], [labels for _, _, labels in block]
+        guard.add(ids, np.concatenate(labels), np.array([len(each) for each in labels]), manifest.durations[numbers])
+    example = bisect_left(manifest.ids, guard.example)
+    return np.concatenate([[guard.utterances, guard.flat, example], guard.counts])
+
+
+def _numbered(manifest: Manifest, name: str, size: int) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Yield (number of the utterance in the directory, utterance, labels); ValueError for one that is not in it."""
+    ids = enumerate(manifest.ids)
+    number, current = next(ids, (-1, None))
+    for line, utterance, labels in read_labels(manifest.path, name, codebook_size=size):
+        while current is not None and current < utterance:  # left out as unreadable when the labels were made
+            number, current = next(ids, (-1, None))
+        if current != utterance:
+            raise ValueError(
+                f"{labels_path(manifest.path, name)}:{line}: {utterance!r} is not in {manifest.path} or out of order; "
+                "run `audiossl data fix`"
+            )
+        yield number, utterance, labels

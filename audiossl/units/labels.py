@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from audiossl.config import build, to_table
+from audiossl.data.alignments import parse_labels
 from audiossl.data.json_files import read_json_table, write_json
 from audiossl.data.kaldi import UNITS, read_table, write_sorted_table
 from audiossl.files import naming
@@ -88,7 +89,7 @@ def read_labels(data: Path, name: str, *, codebook_size: int) -> Iterator[tuple[
         raise ValueError(f"{path}: no such file; {_CURE}")
     for line, utterance, text in read_table(path):
         try:
-            labels = np.array(list(map(int, text.split())), dtype=np.int64)
+            labels = parse_labels(text)
         except ValueError as error:
             raise ValueError(f"{path}:{line}: {utterance!r}: a label is not a whole number: {error}; {_CURE}") from None
         if len(labels) and not 0 <= labels.min() <= labels.max() < codebook_size:

@@ -29,6 +29,7 @@ class UnitsConfig:
 
     name: of the labels, `units/<name>`. feature, encoder (anything `audiossl.load` takes), layer (1-based): what is
     clustered, or for `codes`, which encoder's are counted; then `max_frames`, `iterations` and `redo` must stay as they are. The rest: see `units.fit.FitConfig` and `units.stream.StreamConfig`.
+    num_workers: -1 is as many as training has (`data.num_workers`).
     """
 
     name: str = "mfcc_km100"
@@ -43,7 +44,7 @@ class UnitsConfig:
     seed: int = 0
     codebooks: int = 1
     batch_seconds: float = 100.0
-    num_workers: int = 2
+    num_workers: int = -1
 
     @property
     def fit(self) -> FitConfig:
@@ -57,9 +58,10 @@ class UnitsConfig:
         """The label sets that are made: `name`, or `name`_0 and so on where there are several codebooks."""
         return set_names(self.name, self.codebooks)
 
-    def stream(self, max_bad_fraction: float) -> StreamConfig:
-        """What concerns the reading of data."""
-        return StreamConfig(self.batch_seconds, self.num_workers, max_bad_fraction)
+    def stream(self, max_bad_fraction: float, num_workers: int) -> StreamConfig:
+        """What concerns the reading of data. num_workers: where it is -1 here."""
+        workers = num_workers if self.num_workers == -1 else self.num_workers
+        return StreamConfig(self.batch_seconds, workers, max_bad_fraction)
 
 
 def ensure_units(
@@ -68,6 +70,7 @@ def ensure_units(
     out: Path,
     *,
     max_bad_fraction: float = 0.01,
+    num_workers: int = 2,
     allow_commands: bool = False,
     device: str = "",
     log: Callable[[str], None],
@@ -78,13 +81,13 @@ def ensure_units(
     `config` asks for, of imported ones their number alone; else ValueError, since another experiment may rest on them. With a codebook in `out`, labels of another
     one, or of fewer utterances than the directory has now, are made again. Labels that are kept are checked (`units.guards`), and they and the
     codebook must be of the encoder that `config` names, by its weights; only where it names none are labels there of any encoder.
-    max_bad_fraction: share of the recordings of a directory that may be unusable. allow_commands: run the programs that `wav.scp` names.
+    max_bad_fraction: share of the recordings of a directory that may be unusable. num_workers: processes that read audio, unless `config` says. allow_commands: run the programs that `wav.scp` names.
     device: of the encoder, see `make_features`.
     """
     from audiossl.data.manifest import Manifest
 
     manifests = [Manifest.open(folder, allow_commands=allow_commands) for folder in data_dirs]
-    stream = config.stream(max_bad_fraction)
+    stream = config.stream(max_bad_fraction, num_workers)
     # An encoder is loaded once, and only when it is looked at.
     features = cache(partial(make_features, config.feature, config.encoder, config.layer, device=device))
     if not codebooks.exists(out) and _are_there(manifests, config, features, log):

@@ -11,7 +11,7 @@ import torch
 
 from audiossl.data.progress import progress
 from audiossl.units.kmeans import NearestCentroid, kmeans_plus_plus
-from audiossl.verification._vectors import add_by_group, checked_points
+from audiossl.verification._vectors import vectors_of
 from audiossl.verification.cosine import Cosine
 
 if TYPE_CHECKING:
@@ -74,17 +74,17 @@ def _assign(
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """Write the nearest centroid of each row into `labels`; returns sums (cluster, dim) float64, counts, and whether any label moved."""
     nearest, moved = NearestCentroid(centroids, device), False
-    sums, counts = np.zeros(centroids.shape), np.zeros(len(centroids), dtype=np.int64)
+    sums, counts = torch.zeros(centroids.shape, dtype=torch.float64), np.zeros(len(centroids), dtype=np.int64)
     step = max(1, min(_ROWS, _CELLS // len(centroids)))
     for begin in range(0, len(embeddings), step):
-        points = _points(embeddings, np.arange(begin, min(begin + step, len(embeddings))))
-        found = nearest(torch.from_numpy(points)).numpy()
-        add_by_group(sums, found, points)
-        counts += np.bincount(found, minlength=len(centroids))
+        points = torch.from_numpy(_points(embeddings, np.arange(begin, min(begin + step, len(embeddings)))))
+        found = nearest(points)
+        sums.index_add_(0, found, points.double())
+        counts += torch.bincount(found, minlength=len(centroids)).numpy()
         block = labels[begin : begin + step]
-        moved |= bool((block != found).any())
-        block[:] = found
-    return sums, counts, moved
+        moved |= bool((block != found.numpy()).any())
+        block[:] = found.numpy()
+    return sums.numpy(), counts, moved
 
 
 def _directions(sums: np.ndarray, counts: np.ndarray, before: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -108,7 +108,12 @@ def _seeds(embeddings: Embeddings, clusters: int, rng: np.random.Generator) -> n
 
 def _points(embeddings: Embeddings, rows: np.ndarray) -> np.ndarray:
     """(row, dim) float32, directions."""
-    cosine = Cosine()
-    with np.errstate(invalid="ignore"):
-        points = cosine.unit(cosine.points(embeddings.matrix.take(rows, axis=0)))
-    return checked_points(embeddings, rows, np.ascontiguousarray(points, dtype=np.float32))
+    return vectors_of(embeddings, rows, _Directions()).matrix
+
+
+class _Directions(Cosine):
+    """The mean of several crops is brought to length 1 as well."""
+
+    def points(self, embeddings: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return self.unit(super().points(embeddings))

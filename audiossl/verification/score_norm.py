@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.verification._vectors import Vectors, add_by_group, checked_points
+from audiossl.verification._vectors import Vectors, _in_threads, add_by_group, checked_points, vectors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _QUERIES = 2048  # per product with a block of the cohort
 _COHORT = 8192
+_PIECE = 64  # queries whose best scores a thread looks for at a time
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class CohortStatistics:
 def cohort_utterances(cohort: Embeddings, back_end: BackEnd) -> Iterator[Vectors]:
     """Yield a cohort of utterances, by blocks."""
     rows = np.arange(len(cohort))
-    for where, block in cohort.blocks():
-        yield back_end.vectors(checked_points(cohort, rows[where], back_end.points(block)))
+    for start in range(0, len(rows), _COHORT):
+        yield vectors_of(cohort, rows[start : start + _COHORT], back_end)
 
 
 def cohort_speakers(cohort: Embeddings, back_end: BackEnd, *, renormalise: bool = True) -> Iterator[Vectors]:
@@ -70,8 +72,8 @@ def cohort_statistics(queries: Vectors, cohort: Iterable[Vectors], *, top: int |
             block = _rows(part, slice(first, first + _COHORT))
             size += len(block.matrix)
             for start in range(0, len(queries.matrix), _QUERIES):
-                where = slice(start, min(start + _QUERIES, len(queries.matrix)))
-                keeper.add(where, _products(_rows(queries, where), block))
+                scores = _products(_rows(queries, slice(start, start + _QUERIES)), block)
+                _in_threads(partial(_add, keeper, start, scores), range(0, len(scores), _PIECE))
     if size < (top or 2):
         raise ValueError(f"the cohort has {size} members, fewer than {top or 2}; give a larger cohort or a smaller top")
     statistics = keeper.statistics()
@@ -145,6 +147,12 @@ class _Best:
             return scores
         scores.partition(surplus, axis=1)
         return scores[:, surplus:]
+
+
+def _add(keeper: _Moments | _Best, first: int, scores: np.ndarray, begin: int) -> None:
+    """Show the keeper some rows of scores, whose row 0 is query `first`."""
+    piece = scores[begin : begin + _PIECE]
+    keeper.add(slice(first + begin, first + begin + len(piece)), piece)
 
 
 def _products(queries: Vectors, cohort: Vectors) -> np.ndarray:

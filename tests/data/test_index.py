@@ -107,3 +107,25 @@ def test_neither_can_be_written_to(tmp_path, monkeypatch):
     (tmp_path / "text").write_text("a 1\n")
     with pytest.raises(ValueError, match="set XDG_CACHE_HOME"):
         Table(tmp_path / "text")
+
+
+def test_processes_of_two_nodes_build_the_same_index_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(index.os, "getpid", lambda: 7)
+    (tmp_path / "text").write_text("a 1\nb 2\n")
+    save, nodes = np.save, []
+
+    def save_while_another_node_does(file, content):
+        save(file, content)
+        monkeypatch.setattr(np, "save", save)
+        nodes.append(Table(tmp_path / "text"))
+
+    monkeypatch.setattr(np, "save", save_while_another_node_does)
+    nodes.append(Table(tmp_path / "text"))
+    assert [node.row(1) for node in nodes] == [("b", "2")] * 2
+    assert [path.name for path in (tmp_path / ".index").iterdir()] == ["text.npy"]
+
+
+def test_an_index_that_is_gone_when_it_is_to_be_mapped(tmp_path, monkeypatch):
+    (tmp_path / "text").write_text("a 1\nb 2\n")
+    monkeypatch.setattr(index, "_load", lambda *_: None)
+    assert Table(tmp_path / "text").row(1) == ("b", "2")

@@ -13,6 +13,7 @@ from audiossl.data.audio import write_audio
 from audiossl.data.augment import OWN, AugmentConfig, Augmenter
 from audiossl.data.loader import BadRecordings, BatchMaker, LoaderConfig, make_loader, make_sampler
 from audiossl.data.manifest import Manifest
+from audiossl.data.sampler import BucketSampler
 from audiossl.data.shards import write_shards
 from audiossl.data.whole import FileList
 
@@ -105,6 +106,20 @@ def test_a_batch_holds_what_views_gave(manifest):
 
 def test_workers_change_nothing(manifest):
     assert_equal(load(manifest, num_workers=0), load(manifest, num_workers=2))
+
+
+def test_workers_plan_nothing(manifest, monkeypatch):
+    plan = BucketSampler._plan
+    monkeypatch.setattr(BucketSampler, "_plan", lambda self, epoch: [plan(self, epoch), here.append(os.getpid())][0])
+    here = []
+
+    class Planned(Crops):
+        def batch_views(self, batch, rng):
+            return batch | {"plans": here.count(os.getpid())}
+
+    batches = load(manifest, Planned(), num_workers=2, positions=range(12))
+    assert [batch["plans"] for batch in batches] == [0] * 12
+    assert len(here) >= 12
 
 
 def test_a_restart_makes_the_same_batches(manifest):

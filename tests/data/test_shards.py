@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import resource
 import tarfile
 
 import numpy as np
 import pytest
 
+from audiossl.data import shards as shards_module
 from audiossl.data.audio import AudioError, decode_audio, write_audio
 from audiossl.data.manifest import Manifest
 from audiossl.data.shards import ShardManifest, write_shards
@@ -151,3 +154,18 @@ def test_older_shards_do_not_say_which_recording(shards):
     path.write_text(json.dumps(description))
     with pytest.raises(ValueError, match="does not say of which recording an utterance is; write the shards again"):
         ShardManifest.open(shards.path).recording(0)
+
+
+@pytest.mark.parametrize(("allowed", "held"), [(4000, 100), (16, 4), (2, 1), (resource.RLIM_INFINITY, 100)])
+def test_as_many_shards_stay_open_as_the_system_allows(tmp_path, monkeypatch, allowed, held):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (allowed, allowed))
+    paths = [tmp_path / f"{number}.tar" for number in range(100)]
+    for number, path in enumerate(paths):
+        path.write_bytes(bytes([number]))
+    files, opened = shards_module._Files(paths), []
+    open_one = os.open
+    monkeypatch.setattr(os, "open", lambda *a: opened.append(a) or open_one(*a))
+    for _ in range(2):
+        assert [files.read(number, 0, 1, "")[0] for number in range(100)] == list(range(100))
+        assert len(files._open) == held
+    assert len(opened) == (100 if held == 100 else 200)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,6 +185,36 @@ def test_digest_follows_recordings_that_are_made_again(tmp_path):
     assert data_digest(Manifest.open(manifest.path)) != before
     recording.unlink()
     assert data_digest(Manifest.open(manifest.path))
+
+
+def test_recordings_are_looked_at_in_threads_and_in_order(tmp_path, monkeypatch):
+    manifest = corpus(tmp_path)
+    digest = hashlib.sha256(manifest.durations.tobytes())
+    digest.update("\n".join(manifest.ids).encode())
+    digest.update(hashlib.sha256((manifest.path / "wav.scp").read_bytes()).digest())
+    for line in (manifest.path / "wav.scp").read_text().splitlines():
+        found = Path(line.split()[1]).stat()
+        digest.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
+    threads = set()
+    place = pooled_cache.audio_path
+    monkeypatch.setattr(pooled_cache, "audio_path", lambda *a: threads.add(threading.get_ident()) or place(*a))
+    assert data_digest(manifest) == digest.hexdigest()
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+def test_what_can_be_used_is_known_without_a_look_at_the_features(tmp_path, monkeypatch):
+    manifest = corpus(tmp_path)
+    (tmp_path / "audio" / "3.wav").write_bytes(b"RIFF but nothing else")
+    config = CacheConfig(1.0, 0, max_bad_fraction=0.5)
+
+    def pooled():
+        return pooled_features(manifest, counting_source()[0], tmp_path / "c", config=config, log=print)
+
+    first = pooled()
+    np.testing.assert_array_equal(first.usable, ~np.isnan(first.features[:, 0, 0]))
+    monkeypatch.setattr(np, "load", lambda *a, **k: None)
+    assert pooled().usable.tolist() == first.usable.tolist() == [n != "s1-3" for n in manifest.ids]
 
 
 @pytest.mark.parametrize("deltas", [False, True])

@@ -2,15 +2,21 @@ import json
 import math
 import pickle
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+import audiossl.data.manifest
 from audiossl.contracts import Utterance
+from audiossl.data.audio import write_audio
+from audiossl.data.augment import AugmentConfig
 from audiossl.data.collate import collate, to_tensors
 from audiossl.data.frame_grid import FrameGrid
+from audiossl.data.loader import LoaderConfig, make_loader
+from audiossl.data.manifest import Manifest
 from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.objectives._units import UnitViews, histogram_perplexity
 from audiossl.objectives.hubert import HuBERT
@@ -170,6 +176,72 @@ def test_crop_keeps_waveform_and_labels_together():
     assert start % 160
     first = round(start / 160)
     assert view["labels"][:, 0].tolist() == item.columns["units/mfcc_km100"][first : first + 2 * 49 : 2].tolist()
+
+
+@pytest.fixture
+def long_recording(tmp_path, monkeypatch):
+    """A function that writes a directory of one recording of 10 s, and a list of how many samples were decoded at a time."""
+
+    def make(rate=RATE, waveform=None):
+        knots = np.random.default_rng(0).uniform(-0.5, 0.5, 1000)
+        slow = np.interp(np.arange(10 * rate) / rate, np.arange(1000) / 100, knots)
+        write_audio(tmp_path / "a.wav", slow if waveform is None else waveform, rate)
+        (tmp_path / "units").mkdir()
+        tables = {"wav.scp": f"a {tmp_path / 'a.wav'}", "units/mfcc_km100": f"a {' '.join(map(str, range(998)))}"}
+        for name, content in tables.items():
+            (tmp_path / name).write_text(f"{content}\n")
+        return Manifest.open(tmp_path)
+
+    decoded = []
+    read = audiossl.data.manifest.read_audio
+
+    def counted(*args, **options):
+        decoded.append(read(*args, **options))
+        return decoded[-1]
+
+    monkeypatch.setattr(audiossl.data.manifest, "read_audio", counted)
+    return make, decoded
+
+
+def from_disk(manifest, views, seed=3, **settings):
+    """What a loader gives of the one recording, before masks are drawn."""
+    module = SimpleNamespace(needs=("units/mfcc_km100",), views=views.views, batch_views=lambda batch, _: batch)
+    config = LoaderConfig(num_workers=0, **settings)
+    return next(make_loader(manifest, module, config, sample_rate=RATE, seed=seed, positions=[0]))
+
+
+@pytest.mark.parametrize("rate", [RATE, 44_100, 8_000])
+def test_a_crop_decodes_no_more_than_the_crop(long_recording, rate):
+    make, decoded = long_recording
+    manifest = make(rate)
+    batch = from_disk(manifest, light((998,), crop_duration=1.0))
+    assert batch["waveform"].shape == (1, RATE)
+    assert sum(map(len, decoded)) <= 1.01 * RATE
+    whole = manifest.audio(0, sample_rate=RATE)
+    start = int(np.random.default_rng([3, 0, 0]).integers(0, 9 * RATE + 1))
+    crop = whole[start : start + RATE]
+    if rate == RATE:
+        assert batch["waveform"][0].tolist() == crop.tolist()
+    assert np.abs(batch["waveform"][0].numpy() - crop)[100:-100].max() < 0.02
+    assert batch["labels"][0, 0, 0] == round(start / 160)
+
+
+@pytest.mark.parametrize("change", [{"normalise": True}, {"augment": AugmentConfig(gain_probability=1.0)}])
+def test_what_is_normalised_or_augmented_as_a_whole_is_decoded_once(long_recording, change):
+    make, decoded = long_recording
+    settings = {"augment": change["augment"]} if "augment" in change else {}
+    views = light((998,), crop_duration=1.0, normalise="normalise" in change)
+    assert from_disk(make(), views, **settings)["waveform"].shape == (1, RATE)
+    assert [len(each) for each in decoded] == [10 * RATE]
+
+
+@pytest.mark.parametrize("peak", [0.5, 0.0])
+def test_a_silent_piece_is_kept_unless_all_of_the_recording_is(long_recording, peak):
+    sound = np.zeros(10 * RATE, dtype=np.float32)
+    sound[0] = peak
+    batch = from_disk(long_recording[0](waveform=sound), light((998,), crop_duration=1.0))
+    assert batch["utt_ids"] == (["a"] if peak else [])
+    assert peak or "silent" in batch["bad"][0][1]
 
 
 def test_crops_are_uniform_over_the_utterance():

@@ -10,7 +10,15 @@ import pytest
 
 from audiossl.data.augment import AugmentConfig
 from audiossl.data.loader import LoaderConfig, make_sampler
-from audiossl.train.experiment import MAY_CHANGE, describe_batches, gather_tables, resolve, stream_of, write_config
+from audiossl.train.experiment import (
+    MAY_CHANGE,
+    describe_batches,
+    gather_tables,
+    main_first,
+    resolve,
+    stream_of,
+    write_config,
+)
 from audiossl.train.run_finetune import sections
 from audiossl.train.run_pretrain import _sections
 
@@ -89,3 +97,17 @@ def resolve_all(made):
     tables = {name: {"name": plugins[name]} for name in made.plugins}
     complete, _ = resolve(tables | {name: {} for name in made.plain}, made, "test")
     return names | {f"{table}.{key}" for table, values in complete.items() for key in values}
+
+
+@pytest.mark.parametrize(("main", "order"), [(True, ["opened", "barrier"]), (False, ["barrier", "opened"])])
+def test_the_main_process_goes_first_and_lets_the_others_go_even_if_it_fails(main, order):
+    done = []
+    world = SimpleNamespace(main=main, barrier=lambda: done.append("barrier"))
+
+    def open_and_fail():
+        done.append("opened")
+        raise ValueError("data/train: no data directory")
+
+    with pytest.raises(ValueError, match="no data directory"), main_first(world):
+        open_and_fail()
+    assert done == order

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from thread_worlds import together
 
 from audiossl.cli.transcribe import main as transcribe
 from audiossl.config import to_table, write_toml
@@ -23,6 +25,7 @@ from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.interop.checkpoint import list_checkpoints, load_weights, save_checkpoint
 from audiossl.interop.encoder import load_encoder
 from audiossl.train import run_finetune
+from audiossl.train.distributed import World
 from audiossl.train.ledger import read_cost
 from audiossl.train.run_finetune import finetune
 
@@ -227,12 +230,51 @@ def test_tasks_that_average_are_scored_some_at_a_time(monkeypatch):
     said = [[(str(number), float(number)) for number in range(5)], []]
     monkeypatch.setattr(run_finetune, "predict_all", lambda *_, **__: iter(said.pop(0)))
     monkeypatch.setattr(run_finetune, "_SCORED_TOGETHER", 2, raising=False)
-    measure = run_finetune._scorer(FileList(()), LoaderConfig())
+    measure = run_finetune._scorer(FileList(()), LoaderConfig(), World(0, 1, torch.device("cpu")))
     module = SimpleNamespace(task=SimpleNamespace(averages=True, evaluate=evaluate))
     assert measure(module, print) == {"snr": 2.0}
     assert seen == [2, 2, 1]
     with pytest.raises(ValueError, match=r"recordings: no recording can be used; mend the data"):
         measure(module, print)
+
+
+@pytest.mark.parametrize("averages", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_processes_share_the_development_data(monkeypatch, averages, size):
+    """Eleven utterances in batches of two, the third of which cannot be used."""
+    heard, said = [], []
+
+    def one_epoch(*_, first, step, **__):
+        for number in range(0, 12, 2)[first::step]:
+            heard.append(number)
+            names = [str(each) for each in range(number, min(number + 2, 11)) if each != 2]
+            yield {"utt_ids": names, "bad": [("2", "silent")] if number == 2 else []}
+
+    def evaluate(predictions, _):
+        return {"snr": sum(predictions.values()) / len(predictions), "count": len(predictions)}
+
+    def forward(batch):
+        return [float(name) for name in batch["utt_ids"]]
+
+    monkeypatch.setattr("audiossl.data.whole.one_epoch", one_epoch)
+    monkeypatch.setattr("audiossl.data.frame_grid.FrameGrid.of", lambda _: SimpleNamespace(samples_of=lambda _: 1))
+    task = SimpleNamespace(averages=averages, evaluate=evaluate, min_frames=1)
+    module = SimpleNamespace(
+        task=task,
+        encoder=SimpleNamespace(sample_rate=16_000),
+        predict=forward,
+        parameters=lambda: iter([torch.ones(1)]),
+    )
+    files = FileList(tuple(map(Path, map(str, range(11)))))
+
+    def measure(world):
+        return run_finetune._scorer(files, LoaderConfig(max_bad_fraction=0.1), world)(module, said.append)
+
+    scores = together(size, measure)
+    assert [each["snr"] for each in scores] == pytest.approx([5.3] * size)
+    assert averages or {each["count"] for each in scores} == {10}
+    assert sorted(heard) == list(range(0, 12, 2))
+    assert said == ["left out 2: silent"] * size
 
 
 def test_the_recipe_regularises_in_place_of_pretraining(place):

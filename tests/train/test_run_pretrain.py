@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from thread_worlds import together
 
 from audiossl import registry
 from audiossl.config import to_table, write_toml
+from audiossl.contracts import StepOutput
 from audiossl.data.audio import write_audio
+from audiossl.data.loader import LoaderConfig
+from audiossl.data.manifest import Manifest
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.interop.checkpoint import save_checkpoint
-from audiossl.train.run_pretrain import pretrain
+from audiossl.train.run_pretrain import _dev_loss, _make_units, pretrain
+from audiossl.units.recipe import UnitsConfig
 
 
 def tiny(kind, name):
@@ -175,3 +181,54 @@ def test_a_batch_norm_needs_two_crops(place, crops):
         return
     with pytest.raises(ValueError, match=rf"1 utterance in 4 of 4 batches, and this objective compares {BOTH}"):
         run(place, SUPERVISED, **words)
+
+
+class Loudness(torch.nn.Linear):
+    """An objective whose loss is the sum of all samples; notes which utterances it saw."""
+
+    needs = ()
+
+    def __init__(self):
+        super().__init__(1, 1)
+        self.seen = []
+
+    def views(self, utterance, rng):
+        return {"waveform": utterance.waveform}
+
+    def batch_views(self, batch, rng):
+        return batch
+
+    def forward(self, batch):
+        self.seen += batch["utt_ids"]
+        count = batch["waveform_lengths"].sum()
+        return StepOutput(batch["waveform"].double().sum(), count, {"rows": (torch.tensor(len(batch["utt_ids"])), 1)})
+
+
+@pytest.mark.parametrize("size", [2, 6])
+def test_processes_share_the_development_data(place, size):
+    """Six processes are more than there are batches."""
+    (place / "3.wav").write_bytes(b"RIFF")
+    manifest, module = Manifest.open(place / "data"), Loudness()
+    reading = LoaderConfig(batch_seconds=0.6, num_workers=0, max_bad_fraction=0.25)
+    said = []
+
+    def measure(world):
+        return _dev_loss(manifest, reading, 16_000, world)(module, said.append)
+
+    [alone] = together(1, measure)
+    module.seen.clear()
+    for scores in together(size, measure):
+        assert scores == pytest.approx(alone)
+    assert sorted(module.seen) == ["s-0", "s-1", "s-2"]
+    assert len(set(said)) == 1
+    with pytest.raises(ValueError, match=r"1 of 4 utterances cannot be used"):
+        together(size, lambda world: _dev_loss(manifest, LoaderConfig(num_workers=0), 16_000, world)(module, print))
+
+
+def test_units_are_read_by_as_many_processes_as_training_has(place, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("audiossl.units.recipe.ensure_units", lambda *_, **options: asked.update(options))
+    labels = SimpleNamespace(labels=("mfcc_km100",))
+    parts = {"units": UnitsConfig(), "objective": (None, labels), "data": LoaderConfig(num_workers=7)}
+    _make_units(parts, [Manifest.open(place / "data")], place / "out", "cpu")
+    assert asked["num_workers"] == 7

@@ -101,6 +101,25 @@ def test_share_of_utterances(hours, fraction, share):
     assert (np.diff(chosen) > 0).all()
 
 
+def test_no_more_utterances_than_the_sample_needs():
+    durations = np.random.default_rng(1).uniform(5, 15, 4000)
+    all_drawn = choose_utterances(durations, 0.5, np.random.default_rng(0))
+    few = choose_utterances(durations, 0.5, np.random.default_rng(0), 3600.0)
+    assert set(few) < set(all_drawn)
+    assert 3600 <= durations[few].sum() < 3615
+    assert (np.diff(few) > 0).all()
+    enough = choose_utterances(durations, 0.5, np.random.default_rng(0), 1e6)
+    assert enough.tolist() == all_drawn.tolist()
+
+
+def test_a_small_sample_is_of_few_utterances(shared_corpus, monkeypatch):
+    monkeypatch.setattr(fit, "FRAMES_PER_KEPT", 2)
+    lines, config = [], FitConfig(clusters=8, iterations=2, max_frames=320)
+    book = fit_codebook(Manifest.open(shared_corpus), MFCCFeatures(), config, STREAM, log=lines.append)
+    assert book.card.frames == 320
+    assert 1 < book.card.utterances < 6
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -133,6 +152,7 @@ def peak_of(num_batches, monkeypatch):
             return num_batches
 
     monkeypatch.setattr(fit, "stream_frames", stream)
+    monkeypatch.setattr(fit, "FRAMES_PER_KEPT", 10**6)
     tracemalloc.start()
     try:
         fit_codebook(
@@ -154,8 +174,10 @@ import resource, sys
 from audiossl.data.manifest import Manifest
 from audiossl.units.features import MFCCFeatures
 from audiossl.units.fit import FitConfig, fit_codebook
+from audiossl.units import fit
 from audiossl.units.stream import StreamConfig
 from pathlib import Path
+fit.FRAMES_PER_KEPT = 10**6
 config = FitConfig(clusters=8, iterations=2, max_frames=5000)
 fit_codebook(Manifest.open(Path(sys.argv[1])), MFCCFeatures(), config, StreamConfig(60.0, 0), log=lambda line: None)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

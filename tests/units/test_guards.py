@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from audiossl.data.audio import OVERSHOOT
+from audiossl.units import guards
 from audiossl.units.guards import (
     LabelGuard,
     check_lengths,
@@ -64,6 +65,30 @@ def test_sound_units_pass(directory):
     assert counts.tolist() == [
         sum(word == str(code) for line in text.splitlines() for word in line.split()[1:]) for code in range(4)
     ]
+
+
+def test_labels_are_read_again_only_when_a_file_changed(directory, monkeypatch):
+    reads = []
+    read_labels = guards.read_labels
+    monkeypatch.setattr(guards, "read_labels", lambda *a, **k: reads.append(1) or read_labels(*a, **k))
+    first = check_units(directory, "km", log=fail)
+    assert check_units(directory, "km", log=fail).tolist() == first.tolist()
+    assert len(reads) == 1
+    replace_line(directory, 1, "u1 " + "0 1 4 " * 33)
+    with pytest.raises(ValueError, match="label 4"):
+        check_units(directory, "km", log=fail)
+    replace_line(directory, 1, "u1 " + "0 1 3 " * 33)
+    assert check_units(directory, "km", log=fail).sum() == 98 + 99 + 98
+    (directory.path / "utt2dur").write_text("u0 1\nu1 1\nu2 1\n")
+    check_units(directory, "km", log=fail)
+    assert len(reads) == 4
+
+
+def test_labels_that_were_read_before_are_judged_again(directory):
+    replace_line(directory, 1, "u1 " + "3 " * 98)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"1 of 3 utterances have no label or only one \(such as 'u1'\)"):
+            check_units(directory, "km", log=fail)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +172,13 @@ def test_empty_or_constant_is_a_loop_over_utterances():
     expected = [len(part) == 0 or (len(part) >= 10 and len(set(part.tolist())) == 1) for part in parts]
     assert empty_or_constant(np.concatenate(parts), lengths).tolist() == expected
     assert empty_or_constant(np.zeros(0, dtype=np.int64), np.zeros(2, dtype=np.int64)).tolist() == [True, True]
+
+
+@pytest.mark.parametrize("labels", ["0 x 1", "0 1-2  3", "0 1.0 1", "0 0x1 1", "1e1", "0 -1 1"])
+def test_label_that_only_begins_like_a_number(directory, labels):
+    replace_line(directory, 2, f"u2 {labels}")
+    with pytest.raises(ValueError, match=r"units/km:3: 'u2': (a label is not a whole number|label -1 is not in)"):
+        check_units(directory, "km", log=fail)
 
 
 @pytest.mark.parametrize("flat", ["u1 " + "3 " * 98, "u1"])

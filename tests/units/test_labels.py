@@ -7,6 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from audiossl.data.alignments import parse_labels
 from audiossl.units.labels import LabelWriter, labels_path, read_labels
 
 
@@ -65,3 +66,8 @@ def test_labels_wait_on_disk(tmp_path):
 def test_missing_table(tmp_path):
     with pytest.raises(ValueError, match=r"units/km: no such file; make it with `audiossl units apply`"):
         list(read_labels(tmp_path, "km", codebook_size=5))
+
+
+@pytest.mark.parametrize("text", ["", "7", "1 23 456", "1  2", " 1\t2 ", "-1 +2", "\u0663 4"])
+def test_labels_are_parsed_as_python_reads_whole_numbers(text):
+    assert parse_labels(text).tolist() == list(map(int, text.split()))

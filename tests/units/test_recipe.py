@@ -177,3 +177,9 @@ def test_residual_codebooks_give_a_set_each(folders, tmp_path):
         (folder / "units/rvq_0").unlink()
     with pytest.raises(ValueError, match=r"units/rvq_0: not there, but rvq_1 is; choose another units.name"):
         run(folders, tmp_path / "third", config)
+
+
+@pytest.mark.parametrize(("own", "used"), [(-1, 7), (0, 0), (3, 3)])
+def test_units_are_made_by_as_many_processes_as_training_has(own, used):
+    assert UnitsConfig(num_workers=own).stream(0.01, 7).num_workers == used
+    assert UnitsConfig().num_workers == -1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 import warnings
 
 import numpy as np
@@ -12,6 +14,7 @@ from voices import write_embeddings
 
 from audiossl.verification import cluster as module
 from audiossl.verification.cluster import cluster
+from audiossl.verification.cosine import Cosine
 from audiossl.verification.embeddings import Embeddings, EmbeddingWriter
 
 
@@ -113,3 +116,17 @@ def test_it_works_in_a_forked_worker(tmp_path):
     child.kill()
     child.join()
     assert code == 0
+
+
+def test_directions_are_made_in_threads_whose_number_changes_nothing(tmp_path, monkeypatch):
+    write_embeddings(tmp_path, speakers=40, each=20, dim=64)
+    outcomes, threads = [], set()
+    unit = Cosine.unit
+    monkeypatch.setattr(Cosine, "unit", lambda self, points: threads.add(threading.get_ident()) or unit(self, points))
+    for count in (1, 4):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, count=count: set(range(count)), raising=False)
+        threads.clear()
+        found = cluster(Embeddings.open(tmp_path), 16, iterations=5, seed=0)
+        outcomes.append((found.centroids.tobytes(), found.labels.tobytes(), found.cosine))
+        assert threads - {threading.get_ident()}
+    assert outcomes[0] == outcomes[1]

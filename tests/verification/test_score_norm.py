@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from voices import write_embeddings, write_trials
@@ -130,3 +132,25 @@ def test_a_cohort_of_one_voice_is_refused(tmp_path, top):
     vectors = vectors_of(store, np.arange(2), Cosine())
     with pytest.raises(ValueError, match="2 utterances score alike with all of their cohort"):
         cohort_statistics(vectors, cohort_utterances(store, Cosine()), top=top)
+
+
+@pytest.mark.parametrize("top", [None, 4])
+def test_a_cohort_is_scored_in_large_blocks_and_its_scores_are_judged_in_threads(tmp_path, monkeypatch, top):
+    monkeypatch.setattr(embeddings, "_BLOCK_BYTES", 300)
+    monkeypatch.setattr(score_norm, "_COHORT", 30)
+    monkeypatch.setattr(score_norm, "_PIECE", 5)
+    widths, threads = [], set()
+    keeper = score_norm._Moments if top is None else score_norm._Best
+    add = keeper.add
+
+    def counted(self, where, scores):
+        widths.append(scores.shape[1])
+        threads.add(threading.get_ident())
+        add(self, where, scores)
+
+    monkeypatch.setattr(keeper, "add", counted)
+    write_embeddings(tmp_path, speakers=18, each=4)
+    store = Embeddings.open(tmp_path)
+    cohort_statistics(vectors_of(store, np.arange(72), Cosine()), cohort_utterances(store, Cosine()), top=top)
+    assert sorted(widths) == sorted([30, 30, 12] * 15)
+    assert threading.get_ident() not in threads
