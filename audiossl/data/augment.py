@@ -48,7 +48,7 @@ class AugmentConfig:
     itself, so that its utterances are noise to one another. noise_snr: dB, uniform; one range for all directories or one for each. noise_counts:
     how many recordings are summed, likewise (babble takes several speakers). reverb_dir: data directory of impulse responses; without one, `num_rooms` rooms are simulated
     whose RT60 is uniform in `rt60`, s. speed_factors: one is drawn; 1.1 is a tenth faster and higher. gain_db: uniform. gaussian_std: of white noise, uniform,
-    as a multiple of the waveform's own deviation, how ccc-wav2vec 2.0's range is read here (unverified). pitch_semitones: uniform; our variant.
+    as a multiple of the waveform's own deviation, as the class that ccc-wav2vec 2.0 calls has it. pitch_semitones: uniform; our variant.
     """
 
     noise_probability: float = 0.0

@@ -29,7 +29,7 @@ class Codes(nn.Module):
         """Defaults: BERT base with the convolutional positions of wav2vec 2.0.
 
         labels: the units that it reads, `units/<labels>` of a data directory. num_codes: the largest codebook that fits; the published vocabulary
-        has about 13,500 (unverified). rate: of the units, Hz.
+        has about 13,500 (secondary source). rate: of the units, Hz.
         """
 
         labels: str = "vq_wav2vec"

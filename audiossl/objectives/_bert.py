@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SpanConfig(MaskConfig):
-    """Masks of Baevski et al. (2019); the numbers are from secondary sources, unverified.
+    """Masks of Baevski et al. (2019), in the numbers of ZeroSpeech 2021's RoBERTa on units; for frames they are unverified.
 
     mask_prob: share of frames that would be masked if spans did not overlap; at spans of 10, 0.5 makes every twentieth frame a start. mask_length, mask_std:
     mean and standard deviation of the frames of a span.

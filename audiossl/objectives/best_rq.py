@@ -38,7 +38,7 @@ class BestRQ(SelfGuidedObjective):
         """SpeechBrain's recipe (Whetten et al.): 60 % of the frames of 40 ms, one by one.
 
         shared_mask: one mask for all utterances of a batch, drawn for the shortest, so that the ends of the others are never masked, as there; else each has its own.
-        Chiu et al. start spans of 400 ms at 1 % of the frames of 10 ms (unverified). mask_with: what stands in a masked frame: "noise",
+        Chiu et al. start spans of 400 ms at 1 % of the frames of 10 ms (as an unofficial port has it). mask_with: what stands in a masked frame: "noise",
         N(0, noise_std^2), or "embedding", the encoder's `mask_emb`. As published, noise replaces the normalised filterbank; here it replaces the
         frontend's normalised output, so that every encoder can have it: our variant. In evaluation, the noise is its mean, 0. books: independent
         quantisers, whose losses are averaged; Chiu et al. have 1.

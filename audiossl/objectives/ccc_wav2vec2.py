@@ -34,7 +34,7 @@ class CCCWav2Vec2(ContrastiveObjective):
         clean_weight, target_weight, context_weight: of clean context to clean targets, of clean context to augmented targets, and of
         augmented context to clean targets. scale, scale_mode: of negatives in their target's cluster, see `cluster_contrastive`.
         frames_per_cluster: masked frames of an utterance for each cluster of the batch, of which there are two at least.
-        cluster_iterations: of k-means; unverified.
+        cluster_iterations: of k-means; the published code makes as many at the most, and stops once the centres stand still.
         """
 
         clean_weight: float = 1.0
@@ -43,7 +43,7 @@ class CCCWav2Vec2(ContrastiveObjective):
         scale: float = 0.3
         scale_mode: ScaleMode = "paper"
         frames_per_cluster: int = 16
-        cluster_iterations: int = 10
+        cluster_iterations: int = 100
 
         def __post_init__(self) -> None:
             super().__post_init__()

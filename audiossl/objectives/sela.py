@@ -40,7 +40,7 @@ class SeLa(SelfGuidedObjective, WithFollowers):
         """Masks and number of clusters as HuBERT's second iteration has them: our variant, for the paper is about images.
 
         clusters: of each of `heads` labellings, whose losses are averaged; the paper has 1 or 10. epsilon: 1 / lambda, the entropy's weight in
-        the transport of log-probabilities, 1/25 (unverified). iterations: of Sinkhorn and Knopp; the paper goes on until little changes, and 10 are too few at this
+        the transport of log-probabilities, 1/25 in its code. iterations: of Sinkhorn and Knopp; the paper goes on until little changes, and 10 are too few at this
         epsilon where the model prefers one cluster. relabel_steps: between copies.
         """
 

@@ -24,11 +24,11 @@ LISTED = "listed"
 class QueryByExample:
     """The task QbE of SUPERB (Yang et al., 2021, section 3.2): subsequence alignment of queries with documents (`superb.search` does that).
 
-    `mtwv` is that of all queries of `relevant` and all documents of `listed`, as the scoring tool of QUESST 2014 has it (unverified): a pair that
-    was not searched, such as one of another language, counts as rejected. `mtwv_searched` is that of the searched pairs alone.
+    `mtwv` is that of all queries of `relevant` and all documents of `listed`, as the README of QUESST's scoring tool has it (2015): a pair that was not
+    searched, such as one of another language, counts as rejected, for SUPERB's command gives it -10. `mtwv_searched` is that of the searched pairs alone.
     """
 
-    variant: ClassVar[str] = "MTWV by our own scoring; the published tool is unverified"
+    variant: ClassVar[str] = "MTWV by our own scoring, not compared with the published tool"
 
     @dataclass(frozen=True)
     class Config:
