@@ -259,7 +259,7 @@ def _verification(make: _Maker) -> None:
 
 
 def _diarization(make: _Maker) -> None:
-    for split, number, voices in zip(_SPLITS, (100, 20, 30), (12, 4, 6), strict=True):
+    for split, number, voices in zip(_SPLITS, (400, 40, 60), (24, 4, 8), strict=True):
         rng = make.rng("sd", split)
         speakers = make_voices(split, voices, rng)
         said = []
