@@ -418,7 +418,7 @@ def _search(make: _Maker) -> None:
             if len(first) + len(second) > 6
         }
     )
-    chosen = rng.permutation(len(pairs))[: 2 * make.config.count(30, 6)]
+    chosen = rng.permutation(len(pairs))[: 2 * make.config.count(140, 6)]  # as many as QUESST14 has in English
     for part, split, places in (("queries_dev", "dev", chosen[::2]), ("queries_eval", "test", chosen[1::2])):
         voices = make_voices(split, 6, rng)
         said = [

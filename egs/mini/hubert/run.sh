@@ -7,6 +7,7 @@
 #   ./run.sh --full true           also fine-tunes the whole encoder, to compare with the adapters
 #   ./run.sh --updates 6000 --exp exp/long  a longer second iteration
 #   ./run.sh --voices 136 --exp exp/all     labels of all training voices instead of a few
+#   ./run.sh --rate 50 --exp exp/50hz       50 frames a second instead of 25, at twice the time: what searches, or spells, wants them
 #   ./run.sh --smoke true          every stage on seconds of audio
 
 stage=0
@@ -15,6 +16,7 @@ smoke=false
 full=false
 updates=1500
 voices=24
+rate=25
 seed=0
 data=data
 exp=exp
@@ -47,6 +49,17 @@ if $smoke; then
   probe=(--probe.steps 20)
   rm -rf smoke
 fi
+case $rate in
+  25) ;;
+  50)  # masks last as long as at 25
+    steps_first+=(--encoder.strides "[2,1]" --objective.mask_length 6)
+    steps_second+=(--encoder.strides "[2,1]" --objective.label_rate 50 --objective.mask_length 10)
+    ;;
+  *)
+    echo "$0: --rate $rate: give 25 or 50" >&2
+    exit 2
+    ;;
+esac
 clusters=$($smoke && echo 10 || echo 100)
 layer=1
 pretrain="$train_cmd pretrain --data $data/train --dev $data/dev --resume --device $device --train.seed $seed --encoder.mean_norm true"
@@ -57,7 +70,7 @@ half=${OMP_NUM_THREADS:-$(python -c 'import os; print(max(1, (os.cpu_count() or 
 tag=$seed # units belong to the data directory, which other experiments share
 [ $exp = exp ] || tag=${exp//[^A-Za-z0-9]/_}_$seed
 mkdir -p $exp/log
-options="--updates $updates --voices $voices --seed $seed"
+options="--updates $updates --voices $voices --rate $rate --seed $seed"
 [ -e $exp/options ] || echo "$options" > $exp/options
 if [ "$(cat $exp/options)" != "$options" ]; then
   echo "$0: $exp was made with $(cat $exp/options), not $options; choose another --exp" >&2
