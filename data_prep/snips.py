@@ -1,17 +1,19 @@
 """Audio SNIPS: the SNIPS commands read by 16 voices of Amazon Polly; slots of 39 types.
 
 Layout, as prepared for SUPERB: `{train,valid,test}/<voice>-snips-<part>-<number>.wav` and `all.iob.snips.txt`, a line per utterance: its id, `BOS words EOS`,
-a tab, and a mark per word, `O`, `B-type` or `I-type`, one for BOS before them and the intent after them; in the folder or in `SNIPS` inside it. `slots.txt`, which may lie beside it, is not read: slots are those that the list marks.
+a tab, and a mark per word, `O` or the type of its slot, one for BOS before them and the intent after them; in the folder or in `SNIPS` inside it. `slots.txt`, which may lie beside it, is not read: slots are those that the list marks.
 Licence of the annotations: CC0 1.0. Source: Coucke et al., arXiv:1805.10190, 2018; speech: Lai et al., arXiv:2010.13105, 2020.
 
 Writes `train`, `dev` and `test`, of other voices each, with `text`, `utt2slots` (`play B-artist the clash E-artist`) and `utt2intent`. Words in upper case, but for
-types. Id: that of the file.
+types. As the published code has it, words of one type in a row are one slot, `&` is AND, and words that are one of `?!.,;-` are left out; a slot that one of these
+begins or ends is marked too, which there lacks a mark. Id: that of the file.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 _FOLDER, _LIST = "SNIPS", "all.iob.snips.txt"
 _PARTS = {"train": "train", "dev": "valid", "test": "test"}
+_SILENT = frozenset("?!.,;-")
+"""Words that nobody says."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,9 @@ def fake(root: Path) -> None:
     """Write a tiny imitation: three commands by two voices of each part."""
     rng = np.random.default_rng(0)
     commands = (
-        "BOS play the clash EOS\tO O B-artist I-artist PlayMusic",
-        "BOS book a table for two EOS\tO O O O O B-party_size BookRestaurant",
-        "BOS rate this book four stars EOS\tO O B-object_select B-object_type B-rating_value B-rating_unit RateBook",
+        "BOS play the clash EOS\tO O artist artist PlayMusic",
+        "BOS book a table for two EOS\tO O O O O party_size BookRestaurant",
+        "BOS rate this book four stars EOS\tO O object_select object_type rating_value rating_unit RateBook",
     )
     folder, lines = root / _FOLDER, []
     for part, published_part in _PARTS.items():
@@ -82,21 +86,21 @@ def _columns(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 raise ValueError(
                     f"{path}:{number}: {len(own)} marks for {len(words)} words between BOS and EOS; restore the file"
                 )
-            words = [word.upper() for word in words]
-            slots = with_slots(words, own[1:-1])
-            yield name, {"text": " ".join(words), "utt2slots": slots, "utt2intent": identifier(own[-1])}
+            words = ["AND" if word == "&" else word.upper() for word in words]
+            text = " ".join(word for word in words if word not in _SILENT)
+            yield name, {"text": text, "utt2slots": with_slots(words, own[1:-1]), "utt2intent": identifier(own[-1])}
 
 
 def with_slots(words: list[str], marks: list[str]) -> str:
-    """Put `B-type` in front of the words of each slot, and `E-type` behind them. marks: `O`, `B-type` or `I-type`, one per word."""
-    said = []
-    for word, (mark, following) in zip(words, pairwise([*marks, "O"]), strict=True):
-        kind = mark[2:]
-        if mark.startswith("B-"):
-            said.append(mark)
-        said.append(word)
-        if kind and following != f"I-{kind}":
-            said.append(f"E-{kind}")
+    """Put `B-type` in front of the words of each slot, and `E-type` behind them; words that nobody says are left out.
+
+    marks: `O` or the type, one per word; a `B-` or `I-` in front of a type is taken off.
+    """
+    types = [mark[2:] if mark.startswith(("B-", "I-")) else mark for mark in marks]
+    said: list[str] = []
+    for kind, pairs in groupby(zip(types, words, strict=True), key=itemgetter(0)):
+        own = [word for _, word in pairs if word not in _SILENT]
+        said += own if kind == "O" or not own else [f"B-{kind}", *own, f"E-{kind}"]
     return " ".join(said)
 
 

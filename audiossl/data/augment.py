@@ -197,7 +197,10 @@ class Augmenter:
 
 
 def add_noise(speech: Waveform, noise: Waveform, snr_db: float) -> Waveform:
-    """Add noise scaled so that 10 log10(power of speech / power of noise) is `snr_db`; both (sample,), powers over all of it."""
+    """Add noise scaled so that 10 log10(power of speech / power of noise) is `snr_db`; both (sample,), powers over all of it.
+
+    Exactly so: sslsv adds 1e-4 to both powers, by which quiet noises stay quieter.
+    """
     if speech.shape != noise.shape:
         raise ValueError(f"speech has {speech.shape} samples, noise {noise.shape}; cut the noise to the speech")
     speech_energy, noise_energy = _energy(speech), _energy(noise)

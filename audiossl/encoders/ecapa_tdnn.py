@@ -15,6 +15,9 @@ class EcapaTDNN(SpeakerNetwork):
 
     6.2 million parameters with 512 channels and 14.7 with 1024 (table 1 of the paper): everything up to the embedding of 192, without
     the classifier. Differs from the paper: 80 filterbank features, as all public implementations have, for its 80 MFCCs.
+
+    The published figures of sslsv are of one that differs from the paper: a block reads only the one before it, a batch norm follows the aggregation,
+    ReLU and a batch norm stand before the tanh of the attention, none is behind the embedding, padding reflects, and variances are at least 1e-12.
     """
 
     @dataclass(frozen=True)

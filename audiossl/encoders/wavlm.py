@@ -36,7 +36,7 @@ class WavLM(ConvEncoder):
         for i, layer in enumerate(self.transformer.layers):
             dropout = config.attention_dropout
             attention = GatedAttention(config.dim, config.num_heads, bias, owner=i == 0, dropout=dropout)
-            for linear in (attention.qkv, attention.out):
+            for linear in (attention.qkv, attention.out, attention.gate):
                 nn.init.normal_(linear.weight, std=0.02)
                 nn.init.zeros_(linear.bias)
             layer.attention = attention

@@ -71,12 +71,17 @@ class ConformerLayer(nn.Module):
         return self.parts(x, layout)[0]
 
     def parts(self, x: Tensor, layout: FrameLayout) -> tuple[Tensor, Tensor]:
-        """What `forward` gives and, of the same shape, what the second network adds to its residual; see `TransformerLayer.parts`."""
-        x = x + 0.5 * self.first_ffn(self.first_norm(x))
+        """What `forward` gives and, of the same shape, half of what the second network gives; see `TransformerLayer.parts`."""
+        x = x + 0.5 * self.dropout(self.first_ffn(self.first_norm(x)))
         x = x + self.attention_adapter(self.dropout(self.attention(self.attention_norm(x), layout)), layout)
         x = x + self.convolution(x, layout)
-        added = 0.5 * self.ffn_adapter(self.ffn(self.ffn_norm(x)), layout)
-        return self.final_norm(x + added), added
+        given = self.ffn(self.ffn_norm(x))
+        return self.final_norm(x + 0.5 * self.ffn_adapter(self.dropout(given), layout)), 0.5 * given
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The norm of what the block gives."""
+        return self.final_norm
 
 
 class ConvolutionModule(nn.Module):
@@ -109,15 +114,13 @@ class ConvolutionModule(nn.Module):
 
 
 class _FeedForward(nn.Module):
-    """Two linear maps with Swish between them, and dropout after each (figure 4)."""
+    """Two linear maps with Swish and dropout between them (figure 4); the dropout after them is its block's."""
 
     def __init__(self, config: ConformerConfig) -> None:
         super().__init__()
         self.into = nn.Linear(config.dim, config.ffn_dim)
         self.out = nn.Linear(config.ffn_dim, config.dim)
         self.inner_dropout = nn.Dropout(config.activation_dropout)
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.inner_dropout(F.silu(self.into(x)))
-        return self.dropout(self.out(hidden))  # type: ignore[no-any-return]
+        return self.out(self.inner_dropout(F.silu(self.into(x))))  # type: ignore[no-any-return]

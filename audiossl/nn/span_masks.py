@@ -57,14 +57,19 @@ def channel_mask(
     mask_length: int,
     generator: np.random.Generator,
     min_masks: int = 0,
+    same_count: bool = False,
 ) -> NDArray[np.bool_]:
-    """Spans of channels masked in all frames, for fine-tuning (Baevski et al., 2020, section 3.3): (batch, channel) bool."""
+    """Spans of channels masked in all frames, for fine-tuning (Baevski et al., 2020, section 3.3): (batch, channel) bool.
+
+    same_count: as in `span_mask`; of 768 channels, 0.5 of them in spans of 64 mask 31 % in 13 rows instead of 40 %.
+    """
     return span_mask(
         np.full(batch, num_channels),
         mask_prob=mask_prob,
         mask_length=mask_length,
         generator=generator,
         min_masks=min_masks,
+        same_count=same_count,
     )
 
 

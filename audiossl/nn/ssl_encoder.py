@@ -120,7 +120,19 @@ class SSLEncoder(nn.Module):
         projection, masked ones too. num_layers: stop after so many blocks. position_noise: variance of what masked frames get beside `mask_emb`, through
         the projection, see `flexible_tokens`; their positions, which are convolutions here, hear it.
         """
-        x = self.dropout_input(self.projection(z))
+        x = self.masked_input(z, masked=masked, channels_masked=channels_masked, position_noise=position_noise)
+        return EncoderOutput(layers=self.transformer(x, lengths, num_layers=num_layers), lengths=lengths)
+
+    def masked_input(
+        self,
+        z: Tensor,
+        *,
+        masked: Tensor | None = None,
+        channels_masked: Tensor | None = None,
+        position_noise: float = 0.0,
+    ) -> Tensor:
+        """Projected frames with their masks, what the Transformer is given: (batch, frame, dim); see `contextualise`."""
+        x: Tensor = self.dropout_input(self.projection(z))
         if masked is not None:
             if masked.shape != z.shape[:2]:
                 raise ValueError(
@@ -132,7 +144,7 @@ class SSLEncoder(nn.Module):
             x = torch.where(masked.unsqueeze(-1), token, x)
         if channels_masked is not None:
             x = x.masked_fill(channels_masked.unsqueeze(1), 0.0)
-        return EncoderOutput(layers=self.transformer(x, lengths, num_layers=num_layers), lengths=lengths)
+        return x
 
     def forward(
         self,

@@ -63,21 +63,28 @@ class TransformerLayer(nn.Module):
         return self.parts(x, layout)[0]
 
     def parts(self, x: Tensor, layout: FrameLayout) -> tuple[Tensor, Tensor]:
-        """What `forward` gives and, of the same shape, what the feed-forward network adds to its residual: data2vec's targets."""
+        """What `forward` gives and, of the same shape, what the feed-forward network gives, before its dropout: data2vec's targets."""
         if self.pre_norm:
             x = x + self._attend(self.attention_norm(x), layout)
-            added = self._feed_forward(self.ffn_norm(x), layout)
-            return x + added, added
+            given = self._feed_forward(self.ffn_norm(x))
+            return x + self._added(given, layout), given
         x = self.attention_norm(x + self._attend(x, layout))
-        added = self._feed_forward(x, layout)
-        return self.ffn_norm(x + added), added
+        given = self._feed_forward(x)
+        return self.ffn_norm(x + self._added(given, layout)), given
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The norm of what a post-LN block gives."""
+        return self.ffn_norm
 
     def _attend(self, x: Tensor, layout: FrameLayout) -> Tensor:
         return self.attention_adapter(self.dropout(self.attention(x, layout)), layout)  # type: ignore[no-any-return]
 
-    def _feed_forward(self, x: Tensor, layout: FrameLayout) -> Tensor:
-        hidden = self.activation_dropout(F.gelu(self.ffn_in(x)))
-        return self.ffn_adapter(self.dropout(self.ffn_out(hidden)), layout)  # type: ignore[no-any-return]
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return self.ffn_out(self.activation_dropout(F.gelu(self.ffn_in(x))))  # type: ignore[no-any-return]
+
+    def _added(self, given: Tensor, layout: FrameLayout) -> Tensor:
+        return self.ffn_adapter(self.dropout(given), layout)  # type: ignore[no-any-return]
 
 
 class Transformer(nn.Module):
@@ -133,6 +140,24 @@ class Transformer(nn.Module):
         x, layout = self.enter(x, lengths, visible)
         return layout.leave(self._run(x, layout, len(self.layers))[-1])
 
+    def feed_forward_outputs(self, x: Tensor, lengths: Tensor) -> list[Tensor]:
+        """What the feed-forward network of each block gives, before dropout, residual and norm: tensors like x, undefined at padding.
+
+        Of dropped blocks too. `last_norm` has no part in any.
+        """
+        x, layout = self.enter(x, lengths)
+        kept, outputs = self._kept_layers(x.device), []
+        for i, layer in enumerate(self.layers):
+            y, given = layer.parts(x, layout)  # type: ignore[operator]
+            x = _unless_dropped(y, x, layer, None if kept is None else kept[i])
+            outputs.append(layout.leave(given))
+        return outputs
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The norm that the output of the last block goes through, and nothing else."""
+        return self.norm if self.pre_norm else self.layers[-1].last_norm  # type: ignore[return-value]
+
     def enter(self, x: Tensor, lengths: Tensor, visible: Tensor | None = None) -> tuple[Tensor, FrameLayout]:
         """Add positions and make the input of the first block, in the layout that comes with it.
 
@@ -159,8 +184,7 @@ class Transformer(nn.Module):
         outputs = [x]
         kept = self._kept_layers(x.device)
         for i, layer in enumerate(self.layers[:count]):
-            y = layer(x, layout)
-            x = y if kept is None or not layer.training else torch.where(kept[i], y, x)
+            x = _unless_dropped(layer(x, layout), x, layer, None if kept is None else kept[i])
             outputs.append(x)
         if self.pre_norm and count == len(self.layers):
             outputs[-1] = self.norm(x)
@@ -187,3 +211,8 @@ class Transformer(nn.Module):
         if not self.training or self.layer_drop == 0:
             return None
         return torch.rand(len(self.layers), device=device) >= self.layer_drop
+
+
+def _unless_dropped(y: Tensor, x: Tensor, layer: nn.Module, kept: Tensor | None) -> Tensor:
+    """A block's output, or its input x where the block is dropped. kept: scalar bool, None where none is; see `Transformer._kept_layers`."""
+    return y if kept is None or not layer.training else torch.where(kept, y, x)

@@ -34,7 +34,8 @@ class CodewordConfig(UnitConfig):
 class CodewordObjective(UnitObjective):
     """The base: an encoder, one projection and one table of codewords per label set, at the last layer.
 
-    num_codes: codebook size of each label set.
+    num_codes: codebook size of each label set. Codewords start as N(0, 1), our choice: the published code draws them from the uniform distribution
+    on [0, 1).
     """
 
     def __init__(self, encoder: SSLEncoder, config: CodewordConfig, num_codes: tuple[int, ...]) -> None:

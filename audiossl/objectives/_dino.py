@@ -68,7 +68,11 @@ class DINOConfig(MomentumConfig):
 
 
 class DINOObjective(MomentumObjective):
-    """The base: self-distillation with two global crops. What is evaluated is the teacher. A subclass says its `Config`."""
+    """The base: self-distillation with two global crops. What is evaluated is the teacher. A subclass says its `Config`.
+
+    All crops, global and local, share the statistics of the batch norms in the student's head, where sslsv runs one length after the other; in the
+    encoder those of one length do, there too.
+    """
 
     centre: Tensor
     released: Tensor

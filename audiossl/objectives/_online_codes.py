@@ -75,7 +75,7 @@ class OnlineCodesObjective(TeacherObjective):
         return NamedViews(config, grid, normalise)
 
     def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Teacher and student without the positions, which the teacher takes as they are."""
+        """Teacher and student without the positions, which the teacher takes as they are while it moves."""
         teacher, student = self.teacher, self.encoder.transformer
         return [(teacher.norm, student.norm), (teacher.layers, student.layers)]
 
@@ -83,11 +83,12 @@ class OnlineCodesObjective(TeacherObjective):
         """Also look, once, whether a resumed run has frozen its frontend."""
         if not self._looked:
             self._is_frozen = bool(self.frozen)
-            follow(self._positions(), 0.0, buffers=True)
+            if not self.begun:
+                follow(self._positions(), 0.0, buffers=True)
         super().begin()
 
-    def predicted_from(self, layers: list[Tensor]) -> list[Tensor]:
-        """Choose the student's layers that the heads look at, in the order of the teacher's. layers: those of the encoder's output."""
+    def student_frames(self, local: LocalFeatures, masked: Tensor) -> list[Tensor]:
+        """What the heads look at, in the order of the teacher's layers: (batch, frame, dim) each. masked: (batch, frame) bool."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> StepOutput:
@@ -102,8 +103,7 @@ class OnlineCodesObjective(TeacherObjective):
         codes = self.codebooks.nearest(vectors)
         if self.training:
             self.codebooks.observe(vectors, codes)
-        layers = self.encoder.contextualise(local.z, local.lengths, masked=masked).layers
-        tops = [layer.flatten(0, 1) for layer in self.predicted_from(layers)]
+        tops = [frames.flatten(0, 1) for frames in self.student_frames(local, masked)]
         logits = self._logits(tops, places)
         loss = dinosr(logits, codes).sum()
         count = torch.full((), len(places), dtype=torch.float32, device=loss.device)
@@ -116,7 +116,8 @@ class OnlineCodesObjective(TeacherObjective):
     def after_step(self, step: int) -> None:
         """Move the teacher and the codes, and keep a frozen frontend where it was."""
         super().after_step(step)
-        follow(self._positions(), 0.0, buffers=True)
+        if self.decay_after(step) < 1:
+            follow(self._positions(), 0.0, buffers=True)
         self.codebooks.update()
         if self.config.freeze_step and step >= self.config.freeze_step:
             pair = (self.still, self._shared())

@@ -60,9 +60,8 @@ class PositiveSampler(nn.Module):
     """Self-supervised positive sampling (Lepage and Dehak, 2025; arXiv 2505.14561), whatever the objective does with the positives.
 
     Recordings of one speaker fall into neighbouring clusters. An epoch is over once as many utterances were seen as there are; then the
-    embeddings of that epoch are clustered: of a clean crop of each, in eval mode. Differs from the published code, which embeds all data
-    once more for that when an epoch is over, with the weights of that moment: here each is embedded in its turn during the epoch. So the
-    memory, being part of the state, resumes exactly even in the middle of an epoch.
+    embeddings of that epoch are clustered: of a clean crop of each, in eval mode, embedded in its turn during the epoch, as published. The
+    memory is part of the state and so resumes exactly even in the middle of an epoch.
 
     memory: (utterance, dim) float16: 2 bytes x dim per utterance, on the device and in every checkpoint. known: (utterance,) bool,
     embedded in this epoch. clusters: (utterance,) int32, -1 for none. near: (cluster, neighbours) int32, from which positives come.

@@ -139,7 +139,10 @@ class SpeakerObjective(nn.Module):
         return list(batch["waveform"].split(self._sizes, dim=1))
 
     def embed(self, pieces: list[Tensor], encoder: SpeakerEncoder | None = None) -> Tensor:
-        """Embeddings of pieces of one length: (view, batch, dim). One pass, so that batch norms see all views together."""
+        """Embeddings of pieces of one length: (view, batch, dim).
+
+        One pass, so that views share the batch norms' statistics, where sslsv runs them one after another.
+        """
         batch, samples = pieces[0].shape
         waveform = torch.cat(pieces)
         lengths = torch.full((len(waveform),), samples, device=waveform.device)

@@ -24,7 +24,8 @@ class CPC(SpeakerObjective):
     A GRU reads crop 1 without its last `steps` frames; from its last state, one linear map per step predicts the last `steps` frames of
     crop 2. As both crops are of one speaker, what helps across them is the speaker. Only the frames of the encoder's last layer are
     trained: what lies above them (pooling, embedding) is frozen as it is. So the embedding of such an experiment is the mean over time of
-    the GRU's states, of which the published figures are too.
+    the GRU's states: our variant, for all published versions return its last one. Their frames are all channels of all frequency bins, side by
+    side.
     """
 
     @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from audiossl.objectives._online_codes import OnlineCodesConfig, OnlineCodesObje
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from audiossl.nn.ssl_encoder import LocalFeatures
+
 
 class DinoSR(OnlineCodesObjective):
     """Self-distillation with online clustering: every head looks at the last layer."""
@@ -41,8 +43,9 @@ class DinoSR(OnlineCodesObjective):
 
     config: Config
 
-    def predicted_from(self, layers: list[Tensor]) -> list[Tensor]:
+    def student_frames(self, local: LocalFeatures, masked: Tensor) -> list[Tensor]:
         """Give each head the last layer."""
+        layers = self.encoder.contextualise(local.z, local.lengths, masked=masked).layers
         return layers[-1:] * self.config.top_layers
 
     def decay_after(self, step: int) -> float:

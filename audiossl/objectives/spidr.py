@@ -11,9 +11,15 @@ from audiossl.objectives._online_codes import OnlineCodesConfig, OnlineCodesObje
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from audiossl.nn.ssl_encoder import LocalFeatures, SSLEncoder
+
 
 class SpidR(OnlineCodesObjective):
-    """DinoSR with a head on each layer, whose target is of its own depth, and another schedule for the teacher."""
+    """DinoSR with a head on each layer, whose target is of its own depth, and another schedule for the teacher.
+
+    Heads see what targets are made of: what each feed-forward network gives, before dropout, residual and norm. So the norm of the last
+    block's output learns nothing and stands still.
+    """
 
     @dataclass(frozen=True)
     class Config(OnlineCodesConfig):
@@ -40,9 +46,14 @@ class SpidR(OnlineCodesObjective):
 
     config: Config
 
-    def predicted_from(self, layers: list[Tensor]) -> list[Tensor]:
-        """Give each head the layer of its depth."""
-        return layers[-self.config.top_layers :]
+    def __init__(self, encoder: SSLEncoder, config: Config) -> None:
+        super().__init__(encoder, config)
+        encoder.transformer.last_norm.requires_grad_(False)  # processes that train together would wait for it
+
+    def student_frames(self, local: LocalFeatures, masked: Tensor) -> list[Tensor]:
+        """Give each head the feed-forward network of its depth."""
+        x = self.encoder.masked_input(local.z, masked=masked)
+        return self.encoder.transformer.feed_forward_outputs(x, local.lengths)[-self.config.top_layers :]
 
     def decay_after(self, step: int) -> float:
         """See `exponential_decay`."""

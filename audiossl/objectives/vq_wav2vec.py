@@ -30,7 +30,11 @@ _USED_BY = {"gumbel": ("gumbel_start", "gumbel_end", "gumbel_decay"), "kmeans": 
 
 
 class VQWav2Vec(nn.Module):
-    """From the context of quantised frames, foresee the quantised frames of the next steps among others of the same utterance."""
+    """From the context of quantised frames, foresee the quantised frames of the next steps among others of the same utterance.
+
+    Predictors start as torch's linear layers: their weights are spread wider than those of the published transposed convolution, and each step
+    has a bias of its own where that has one for all. Our choice.
+    """
 
     encoder_needs: ClassVar[tuple[str, ...]] = ("features", "quantise", "aggregate")
     headline: ClassVar[tuple[str, ...]] = ("accuracy", "code_perplexity")
@@ -94,7 +98,7 @@ class VQWav2Vec(nn.Module):
     def forward(self, batch: Batch) -> StepOutput:
         """Sum binary cross-entropies, and count them: 1 + negatives for each frame foreseen.
 
-        The loss of a k-means quantiser is a mean over the frames of an utterance; it counts once for each of its decisions.
+        The loss of a k-means quantiser is a mean over the frames of an utterance; it counts once for each frame foreseen in it, as published.
         """
         z, lengths = self.encoder.features(batch["waveform"], batch["waveform_lengths"])
         quantised = self.encoder.quantise(z, lengths, temperature=self.temperature)
@@ -103,7 +107,8 @@ class VQWav2Vec(nn.Module):
         context = self.encoder.aggregate(q, lengths)
         predictions = self.predictors(context).unflatten(2, (self.config.steps, -1))
         found = step_binary_cross_entropy(predictions, q, batch["negatives"], lengths, offset=self.offset)
-        loss = found.loss.sum() + self.config.codebook_weight * self.moving * (quantised.loss * found.decisions).sum()
+        codebook = (quantised.loss * found.predictions).sum()
+        loss = found.loss.sum() + self.config.codebook_weight * self.moving * codebook
         metrics = self._metrics(context, predictions, quantised, batch["negatives"], lengths, found)
         return StepOutput(loss, found.decisions.sum().float(), metrics)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from audiossl.contracts import Batch, Utterance
     from audiossl.data.loader import LoaderConfig, Source
     from audiossl.data.manifest import Manifest
+    from audiossl.diagnostics.sources import FeatureSource
 
 CHUNK_START = "chunk_start"
 """Column that chunks have beside those of their utterances: seconds."""
@@ -64,6 +65,15 @@ class Hearing:
         """Digest of features that had the digest `of` before."""
         told = f"{of} {self.gain_db} dB, {'without' if self.trim_silence else 'with'} silence"
         return hashlib.sha256(told.encode()).hexdigest() if self.changes_audio else of
+
+
+def louder(source: FeatureSource, gain_db: float) -> FeatureSource:
+    """Return the features of the same waveforms at another level."""
+    if not gain_db:
+        return source
+    factor = 10.0 ** (gain_db / 20.0)
+    digest = hashlib.sha256(f"{source.digest} {gain_db} dB".encode()).hexdigest()
+    return replace(source, digest=digest, extract=lambda waveform, lengths: source.extract(factor * waveform, lengths))
 
 
 @dataclass(frozen=True)

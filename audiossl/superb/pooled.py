@@ -6,8 +6,7 @@ step of every head, one pass is left. Where the protocol has folds, those of all
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -20,6 +19,7 @@ from audiossl.diagnostics.head_training import Group, Training, balanced, fit, s
 from audiossl.diagnostics.linear_probe import AsStored, Split, Standardiser
 from audiossl.diagnostics.pooled_cache import CacheConfig, PooledFeatures, pooled_features
 from audiossl.diagnostics.probing import read_labels
+from audiossl.superb.hearing import louder
 from audiossl.superb.pieces import Pieces, draw_crops
 from audiossl.superb.score import Score
 from audiossl.train.ledger import Ledger
@@ -143,15 +143,6 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
         shares=tuple(fitted.heads.shares()[chosen].mean(dim=0).tolist()),
         more=_more(folds, values, fitted.steps[chosen].tolist(), config),
     )
-
-
-def louder(source: FeatureSource, gain_db: float) -> FeatureSource:
-    """Return the features of the same waveforms at another level."""
-    if not gain_db:
-        return source
-    factor = 10.0 ** (gain_db / 20.0)
-    digest = hashlib.sha256(f"{source.digest} {gain_db} dB".encode()).hexdigest()
-    return replace(source, digest=digest, extract=lambda waveform, lengths: source.extract(factor * waveform, lengths))
 
 
 def class_numbers(task: Any, manifest: Manifest) -> np.ndarray:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _TRANSFORMERS = "transformers:"
 _PARTS = ("train", "all", "documents", "dev", "queries_dev", "test", "queries_eval")
 """Directories that a task may have. The first that is there is where a filterbank encoder without weights measures its mean and deviation."""
+_ACCUMULATED = "micro-batches of an update weigh as much as they hold, where the published code weighs all alike"
 _NO_VARIANT = frozenset(("column", "columns", "lexicon", "recogniser", "verifier", "metrics", "groups"))
 """Settings that say where data and models are or what is told beside the metric, of which others than a recipe's are no variant; and `groups`, of which the runner tells."""
 
@@ -77,7 +78,8 @@ def variant(job: Job, stride: int) -> str:
         for key, value in job.settings.items()
         if value != plain.get(key) and key.rpartition(".")[2] not in _NO_VARIANT
     ]
-    return "; ".join(part for part in (told, listed_variant(job.name), *changed) if part)
+    accumulated = _ACCUMULATED if getattr(job.config, "accumulate", 1) > 1 else ""
+    return "; ".join(part for part in (told, accumulated, listed_variant(job.name), *changed) if part)
 
 
 def groups(jobs: Sequence[Job], data: Path) -> list[list[Job]]:

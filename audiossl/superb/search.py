@@ -7,7 +7,7 @@ there. Then each layer is searched for the development queries, and the best one
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
 from audiossl.data.progress import progress
 from audiossl.diagnostics.subsequence_dtw import detection_scores, subsequence_dtw
+from audiossl.superb.hearing import louder
 from audiossl.superb.layer_store import Precision, StoredLayers, bytes_needed, store_layers
 from audiossl.superb.score import Score
 from audiossl.tasks.query_by_example import Truth
@@ -63,6 +64,7 @@ class Moments(NamedTuple):
 
 def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     """Search with every layer for the development queries and with the best one for the others; nothing is random."""
+    evaluation = replace(evaluation, upstream=louder(evaluation.upstream, job.task_config.gain_db))
     ledger, layers = Ledger(evaluation.device), _layers(job.config, evaluation.upstream)
     data = evaluation.data
     documents = Manifest.open(data / DOCUMENTS).ids  # what cannot be read is not searched, and counts as rejected

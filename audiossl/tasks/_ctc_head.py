@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from audiossl.nn.ssl_encoder import SSLEncoder
 
 VOCABULARY = "vocabulary.json"
-CUT_BATCHES = "batches end at superb.batch_seconds of padded audio, where the published code halves those that begin with more than 300,000 samples"
-"""Of the published recipes of PR, SF and OOD-ASR, in what ours differ; for `variant`."""
-BY_TEXT = "neighbours in duration share a batch, where the published code takes neighbours in length of the text"
-"""The same of PR and SF."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,10 +37,12 @@ class CTCHead(Task):
     """Weighted layers to tokens by CTC (SUPERB: Yang et al., 2021, section 3.2); a subclass says what is between, in `tokens`.
 
     The loss is the mean over utterances of the loss per token. Texts end in `<eos>`, which is not scored.
+    step: of the upstream's frames, every so manyth is scored.
     """
 
     kind: ClassVar[TokenKind]
     writes_text: ClassVar[bool] = True
+    step: int = 1
 
     def __init__(self, num_layers: int, config: Any, vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -72,11 +70,15 @@ class CTCHead(Task):
         self.vocabulary.save(experiment / VOCABULARY)
 
     def tokens(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Scores of the tokens, (batch, frame, token). features: (batch, frame, dim), of the weighted layers."""
+        """Scores of the tokens, (batch, scored frame, token). features: (batch, frame, dim), of the weighted layers."""
         raise NotImplementedError
 
+    def num_scored(self, lengths: Tensor) -> Tensor:
+        """Number of frames that `tokens` scores, where the upstream has `lengths`."""
+        return (lengths // self.step).clamp_min(1)
+
     def logits(self, output: EncoderOutput) -> Tensor:
-        """Scores of the tokens: (batch, frame, token)."""
+        """Scores of the tokens: (batch, scored frame, token)."""
         return self.tokens(self.weighted(output), output.lengths)
 
     def layer_shares(self) -> Tensor:
@@ -89,7 +91,8 @@ class CTCHead(Task):
         An utterance with too few frames for its text has loss 0, is counted in `impossible` and named once on the log.
         """
         target, target_lengths = batch["tokens"], batch["tokens_lengths"]
-        result = ctc(self.logits(output), output.lengths, target, target_lengths, blank=Vocabulary.blank_index)
+        logits, lengths = self.logits(output), self.num_scored(output.lengths)
+        result = ctc(logits, lengths, target, target_lengths, blank=Vocabulary.blank_index)
         total = (result.loss / target_lengths.clamp_min(1)).sum()
         utterances = torch.full_like(total, len(target)).detach()
         for utterance, fits in zip(batch["utt_ids"], result.possible.tolist(), strict=True):
@@ -104,7 +107,8 @@ class CTCHead(Task):
 
     def predict(self, output: EncoderOutput) -> list[str]:
         """Read out greedily."""
-        tokens = greedy_tokens(self.logits(output), output.lengths, blank=Vocabulary.blank_index)
+        lengths = self.num_scored(output.lengths)
+        tokens = greedy_tokens(self.logits(output), lengths, blank=Vocabulary.blank_index)
         return [self.vocabulary.decode(row) for row in tokens]
 
 
@@ -150,10 +154,11 @@ class RecurrentCTC(CTCHead):
         self.classifier = nn.Linear(2 * config.hidden_dim, len(vocabulary))
 
     def tokens(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Scores of the tokens, (batch, frame, token)."""
+        """Scores of the tokens, (batch, scored frame, token)."""
         if self.training:
             features = self._augmented(features, lengths)
-        scores: Tensor = self.classifier(self.blstm(self.projector(features), lengths))
+        frames = self.projector(features)[:, :: self.step]
+        scores: Tensor = self.classifier(self.blstm(frames, self.num_scored(lengths)))
         return scores
 
     def _augmented(self, features: Tensor, lengths: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from audiossl.nn.pooling import WeightedLayers
 from audiossl.nn.recurrent import BLSTM
 from audiossl.nn.task import Task
 from audiossl.tasks._mask_scores import METRICS, Scoring, check_metrics, read_source
+from audiossl.tasks._variants import BY_CHANCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +74,7 @@ class MaskHead(Task):
 
     averages: ClassVar[bool] = True
     variant: ClassVar[str] = (
-        "the last mask is repeated where an upstream has too few frames; sources in the order of the best SI-SDR"
+        f"the last mask is repeated where an upstream has too few frames; sources in the order of the best SI-SDR; {BY_CHANCE}"
     )
     hears: ClassVar[bool] = True
     aligned: ClassVar[bool] = True

@@ -122,7 +122,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(sizes.dim)
         self.seeing = Attention(sizes) if sees else None
         self.seeing_norm = nn.LayerNorm(sizes.dim) if sees else None
-        self.wide, self.narrow = _linear(sizes.dim, sizes.ffn_dim), _linear(sizes.ffn_dim, sizes.dim)
+        self.wide, self.narrow = nn.Linear(sizes.dim, sizes.ffn_dim), nn.Linear(sizes.ffn_dim, sizes.dim)
         self.wide_norm = nn.LayerNorm(sizes.dim)
         self.dropout = nn.Dropout(sizes.dropout)
 
@@ -160,7 +160,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head scaled dot-product attention (Vaswani et al., 2017, eq. 1) from some places to others."""
+    """Multi-head scaled dot-product attention (Vaswani et al., 2017, eq. 1) from some places to others; starts as fairseq's."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -169,7 +169,11 @@ class Attention(nn.Module):
                 f"task.dim: {sizes.dim} is not a multiple of num_heads {sizes.num_heads}; change one of the two"
             )
         self.num_heads, self.chance = sizes.num_heads, sizes.dropout
-        self.query, self.key, self.value, self.out = (_linear(sizes.dim, sizes.dim) for _ in range(4))
+        self.query, self.key, self.value, self.out = (nn.Linear(sizes.dim, sizes.dim) for _ in range(4))
+        for layer in (self.query, self.key, self.value):
+            nn.init.xavier_uniform_(layer.weight, gain=0.5**0.5)
+        nn.init.xavier_uniform_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
     def keys_values(self, x: Tensor) -> KeysValues:
         """Keys and values of places, (row, place, dim)."""
@@ -196,10 +200,3 @@ def positions(first: int, count: int, dim: int) -> Tensor:
     rates = torch.exp(torch.arange(half) * (-math.log(10_000.0) / max(half - 1, 1)))
     angles = torch.arange(first, first + count).unsqueeze(1) * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

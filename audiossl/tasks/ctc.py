@@ -34,7 +34,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class CTC(Task):
-    """Softmax layer over the tokens of a vocabulary, trained and read out by CTC (Graves et al., 2006)."""
+    """Softmax layer over the tokens of a vocabulary, trained and read out by CTC (Graves et al., 2006).
+
+    Its weights start as torch's linear layers do; fairseq's as Xavier's.
+    """
 
     writes_text: ClassVar[bool] = True
 

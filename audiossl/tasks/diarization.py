@@ -16,6 +16,7 @@ from audiossl.losses.permutation_free_cross_entropy import permutation_free_cros
 from audiossl.metrics._diarization_grid import diarization_grid
 from audiossl.nn.pooling import WeightedLayers
 from audiossl.nn.task import Settled, Task
+from audiossl.tasks._variants import BY_CHANCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,7 @@ class Diarization(Task):
     published code: who talks all through a chunk talks, where it hears nobody.
     """
 
-    variant: ClassVar[str] = "who talks all through a chunk talks, where the published labels have nobody"
+    variant: ClassVar[str] = f"who talks all through a chunk talks, where the published labels have nobody; {BY_CHANCE}"
 
     @dataclass(frozen=True)
     class Config:

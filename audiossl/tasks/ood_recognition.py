@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from torch import nn
 
 from audiossl.metrics.character_error_rate import character_error_rate
 from audiossl.metrics.word_error_rate import word_error_rate
 from audiossl.nn.recurrent import BLSTM
-from audiossl.tasks._ctc_head import CUT_BATCHES, RecurrentConfig, RecurrentCTC
+from audiossl.tasks._ctc_head import RecurrentConfig, RecurrentCTC
+from audiossl.tasks._variants import CUT_BATCHES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
+    from audiossl.data.manifest import Manifest
+    from audiossl.nn.ssl_encoder import SSLEncoder
     from audiossl.nn.vocabulary import Vocabulary
 
 
 class OODRecognition(RecurrentCTC):
     """The task OOD-ASR of SUPERB-SG (Tsai et al., 2022): the head of ASR, with a linear layer and tanh behind each of its recurrent layers.
 
-    Differs from the published code: the characters are those of the training texts.
+    Behind the projector it keeps one frame every 20 ms: every second one of an upstream of 10 ms. Differs from the published code: the characters are those
+    of the training texts.
     """
 
     variant: ClassVar[str] = (
@@ -49,12 +54,30 @@ class OODRecognition(RecurrentCTC):
         self.metric: tuple[str, Literal["min", "max"]] = (config.chooses, "min")
         self.blstm = _ProjectedBLSTM(config.projector_dim, config)  # type: ignore[assignment]  # called alike
 
+    @classmethod
+    def from_data(cls, encoder: SSLEncoder, config: Config, manifest: Manifest) -> Self:
+        """Build it for the tokens of a data directory."""
+        task = super().from_data(encoder, config, manifest)
+        task.step = _step(encoder)
+        return task
+
+    @classmethod
+    def from_experiment(cls, encoder: SSLEncoder, config: Config, experiment: Path) -> Self:
+        """Build it for the tokens that an experiment was trained with."""
+        task = super().from_experiment(encoder, config, experiment)
+        task.step = _step(encoder)
+        return task
+
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """Word and character error rate in percent."""
         return {
             "wer": word_error_rate(predictions, references),
             "cer": character_error_rate(predictions, references),
         }
+
+
+def _step(encoder: SSLEncoder) -> int:
+    return max(1, round(0.02 * encoder.sample_rate / encoder.stride))
 
 
 class _ProjectedBLSTM(nn.Module):

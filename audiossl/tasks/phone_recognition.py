@@ -11,7 +11,8 @@ from torch import nn
 from audiossl.metrics.phone_error_rate import phone_error_rate
 from audiossl.nn.lexicon import Lexicon
 from audiossl.nn.vocabulary import Vocabulary
-from audiossl.tasks._ctc_head import BY_TEXT, CUT_BATCHES, VOCABULARY, CTCHead, TextLabels
+from audiossl.tasks._ctc_head import VOCABULARY, CTCHead, TextLabels
+from audiossl.tasks._variants import BY_TEXT, CUT_BATCHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -36,12 +36,14 @@ class QueryByExample:
 
         distance: between two frames; `cosine_exp` is exp(1 - cos) - 1. min_max: map the distances of each query frame to one document to [0, 1].
         min_frames: shorter queries score 0 everywhere. deviations: a score above so many deviations of its query's scores is a detection.
+        gain_db: put on all recordings.
         """
 
         distance: Literal["cosine_exp", "cosine", "euclidean", "cityblock"] = "cosine_exp"
         min_max: bool = True
         min_frames: int = 5
         deviations: float = 2.0
+        gain_db: float = -3.0
 
         @classmethod
         def tiny(cls) -> QueryByExample.Config:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from audiossl.metrics.slot_cer import slot_cer
 from audiossl.metrics.slot_f1 import slot_f1
-from audiossl.tasks._ctc_head import BY_TEXT, CUT_BATCHES, RecurrentConfig, RecurrentCTC
+from audiossl.tasks._ctc_head import RecurrentConfig, RecurrentCTC
+from audiossl.tasks._variants import BY_TEXT, CUT_BATCHES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

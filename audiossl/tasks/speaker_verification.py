@@ -24,6 +24,7 @@ from audiossl.nn.statistics_pooling import statistics, uniform_weights, without_
 from audiossl.nn.task import Task
 from audiossl.nn.utterance_classifier import CLASSES, ClassLabels
 from audiossl.nn.vocabulary import Vocabulary
+from audiossl.tasks._variants import BY_CHANCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +51,7 @@ class SpeakerVerification(Task):
     standard deviations have a floor of 0.003, and padding is never counted.
     """
 
-    variant: ClassVar[str] = "deviations have a floor of 0.003"
+    variant: ClassVar[str] = f"deviations have a floor of 0.003; {BY_CHANCE}"
 
     @dataclass(frozen=True)
     class Config:

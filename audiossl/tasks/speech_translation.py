@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from audiossl.nn.ssl_encoder import SSLEncoder
 
 VOCABULARY = "vocabulary.json"
+_STRIDE = 320  # at which the batches of the recipe, of seconds, are those published, of frames
 
 
 class SpeechTranslation(Task):
@@ -39,7 +40,10 @@ class SpeechTranslation(Task):
     the training texts, where there a character model of sentencepiece also folds some (NFKC); and see `Translator`.
     """
 
-    variant: ClassVar[str] = "characters of the training texts, where some are folded (NFKC)"
+    variant: ClassVar[str] = (
+        "characters of the training texts, where some are folded (NFKC); after its peak the rate falls with the root of the step, "
+        "where the published code's falls to a hundredth at once, for lack of a factor, and its scores come from that"
+    )
     writes_text: ClassVar[bool] = True
 
     @dataclass(frozen=True)
@@ -108,6 +112,14 @@ class SpeechTranslation(Task):
             conv_kernels=config.conv_kernels,
             mark=Vocabulary.blank_index,
         )
+
+    @classmethod
+    def variant_at(cls, stride: int) -> str:
+        """`variant` on an upstream with this stride, samples."""
+        if stride == _STRIDE:
+            return cls.variant
+        batch, longest = (frames * stride / 16_000 for frames in (10_000, 6_000))
+        return f"{cls.variant}; at this stride published batches are of {batch:g} s, and recordings are cut at {longest:g} s"
 
     @classmethod
     def from_data(cls, encoder: SSLEncoder, config: Config, manifest: Manifest) -> SpeechTranslation:

@@ -17,6 +17,7 @@ from audiossl.nn.task import Task
 from audiossl.tasks._conversion_scores import converted
 from audiossl.tasks._converter import Converter
 from audiossl.tasks._mel import BINS, HOP, SAMPLE_RATE, log_mel
+from audiossl.tasks._variants import BY_CHANCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,7 @@ class VoiceConversion(Task):
     selects_on_test: ClassVar[bool] = True
     variant: ClassVar[str] = (
         "waveforms by Griffin and Lim, where a neural vocoder makes them; "
-        "word errors and accept rates by other models than the published ones"
+        f"word errors and accept rates by other models than the published ones; {BY_CHANCE}"
     )
 
     @dataclass(frozen=True)

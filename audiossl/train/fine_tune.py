@@ -39,8 +39,9 @@ class FineTuneConfig:
 
     mask_prob, mask_length: spans of frames that become the mask embedding (Baevski et al., 2020, appendix B). channel_mask_prob,
     channel_mask_length: spans of channels that become 0 in the whole utterance, those of the projected features as in the published
-    implementation. A probability of 0 is no mask. same_count: time masks as in pretraining. layer_drop: takes the place of the
-    encoder's own. freeze_steps: for so many updates the task trains alone; published are 10,000 for 10 hours of labels or less.
+    implementation. A probability of 0 is no mask. same_count: all utterances of a batch are masked in as many frames, and as many channels,
+    as the least masked one, as published. layer_drop: takes the place of the encoder's own.
+    freeze_steps: for so many updates the task trains alone; published are 10,000 for 10 hours of labels or less.
     """
 
     mask_prob: float = 0.65
@@ -199,5 +200,6 @@ class FineTuneViews:
                 mask_prob=config.channel_mask_prob,
                 mask_length=config.channel_mask_length,
                 generator=rng,
+                same_count=config.same_count,
             )
         return batch | made

@@ -142,7 +142,7 @@ def clip_each(gradients: list[Tensor], limit: float) -> float:
 
 
 def _tri_stage(step: int, total: int, config: OptimConfig) -> float:
-    # fairseq's defaults: start at 1 % of the peak and decay to 5 % (final_lr_scale .05).
+    # fairseq's fine-tuning configurations decay to 5 %; its defaults are 1 % of the peak, at either end.
     start, final = 0.01, config.final_lr_ratio or 0.05
     warm, hold, _ = (fraction * total for fraction in config.tri_stage)
     if step < warm:

@@ -33,14 +33,34 @@ def test_marks_of_words_become_marks_around_slots(tmp_path):
 @pytest.mark.parametrize(
     ("marks", "said", "found"),
     [
-        ("B-x I-x O B-x", "B-x A B E-x C B-x D E-x", {"x": ["A B", "D"]}),
-        ("B-x B-x I-x B-y", "B-x A E-x B-x B C E-x B-y D E-y", {"x": ["A", "B C"], "y": ["D"]}),
+        ("x x O x", "B-x A B E-x C B-x D E-x", {"x": ["A B", "D"]}),
+        ("x x x y", "B-x A B C E-x B-y D E-y", {"x": ["A B C"], "y": ["D"]}),
+        ("B-x I-x O B-y", "B-x A B E-x C B-y D E-y", {"x": ["A B"], "y": ["D"]}),
         ("O O O O", "A B C D", {}),
     ],
 )
 def test_slots(marks, said, found):
     assert snips.with_slots(["A", "B", "C", "D"], marks.split()) == said
     assert slots(said) == found
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "said"),
+    [
+        (
+            "BOS what the forecast for winnfield georgia EOS\tO O O O O city state GetWeather",
+            "WHAT THE FORECAST FOR WINNFIELD GEORGIA",
+            "WHAT THE FORECAST FOR B-city WINNFIELD E-city B-state GEORGIA E-state",
+        ),
+        ("BOS a & b EOS\tO x x x Play", "A AND B", "B-x A AND B E-x"),
+        ("BOS a , b - c ? EOS\tO x x x O x x Play", "A B C", "B-x A B E-x B-x C E-x"),
+        ("BOS hear . well EOS\tO O x O Play", "HEAR WELL", "HEAR WELL"),
+    ],
+)
+def test_lines_as_published(tmp_path, line, text, said):
+    (tmp_path / "list").write_text(f"Ivy-snips-train-0 {line}\n")
+    [(name, columns)] = snips._columns(tmp_path / "list")
+    assert (name, columns["text"], columns["utt2slots"]) == ("Ivy-snips-train-0", text, said)
 
 
 def test_a_line_whose_marks_do_not_fit_is_named(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 
@@ -30,3 +31,11 @@ def test_the_bias_matters_in_every_layer():
     encoder = WavLM(WavLM.Config.tiny()).eval()
     encoder(torch.randn(1, 8000), torch.tensor([8000])).layers[-1].std().backward()
     assert all(layer.attention.gate_scale.grad.any() for layer in encoder.transformer.layers)
+
+
+def test_every_map_of_the_attention_starts_as_berts():
+    torch.manual_seed(0)
+    for layer in WavLM(replace(WavLM.Config.tiny(), dim=128)).transformer.layers:
+        for linear in (layer.attention.qkv, layer.attention.out, layer.attention.gate):
+            assert 0.017 < linear.weight.std() < 0.023
+            assert not linear.bias.any()

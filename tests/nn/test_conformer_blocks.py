@@ -91,6 +91,13 @@ def test_each_layer_against_the_equations_whatever_the_padding(conv_norm, packed
             torch.testing.assert_close(layer[row, :length], alone, rtol=1e-5, atol=1e-5)
 
 
+def test_nothing_but_the_last_norm_lies_behind_the_feed_forward_networks():
+    model, x = make()
+    torch.stack(model.feed_forward_outputs(x, LENGTHS)).sum().backward()
+    idle = {id(parameter) for parameter in model.parameters() if parameter.grad is None}
+    assert idle == {id(parameter) for parameter in model.last_norm.parameters()}
+
+
 def test_frames_that_are_left_out_are_silent_to_the_convolution():
     model, x = make(packed=False)
     layer = model.layers[0]

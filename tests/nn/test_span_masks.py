@@ -141,6 +141,10 @@ def test_channel_mask():
     assert mask.any(1).all()
     runs = np.diff(np.flatnonzero(np.diff(np.pad(mask[0], 1).astype(int))))[::2]
     assert runs.min() >= 64
+    same = channel_mask(
+        13, 768, mask_prob=0.5, mask_length=64, generator=np.random.default_rng(0), same_count=True
+    ).sum(1)
+    assert set(same) == {same.min()}
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,8 @@ def test_what_a_layer_adds(pre_norm):
         expected = layer.ffn_out(F.gelu(layer.ffn_in(inner)))
         torch.testing.assert_close(output, layer.ffn_norm(inner + expected))
     torch.testing.assert_close(added, expected)
+    layer.train().dropout.p = 1.0
+    torch.testing.assert_close(layer.parts(x, layout)[1].norm(dim=-1) > 0, torch.ones(3, 9, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -13,11 +13,22 @@ from audiossl.objectives.spidr import SpidR
 each = pytest.mark.parametrize("cls", [DinoSR, SpidR])
 
 
+def predicted_from(module, local, masked):
+    """What each head looks at, (batch, frame, dim): the last layer, or what the feed-forward network of the head's depth gives."""
+    given, encoder, books = [], module.encoder, module.config.top_layers
+    networks = [layer.ffn_out for layer in encoder.transformer.layers[-books:]]
+    hooks = [network.register_forward_hook(lambda _, __, output: given.append(output)) for network in networks]
+    layers = encoder.contextualise(local.z, local.lengths, masked=masked).layers
+    for hook in hooks:
+        hook.remove()
+    return [layers[-1]] * books if isinstance(module, DinoSR) else given
+
+
 def oracle(module, batch):
     """Sum of the loss over masked frames, the nearest codes (book, masked frame) and whether they were predicted."""
     encoder, books = module.encoder, module.config.top_layers
     local = encoder.local_features(batch["waveform"], batch["waveform_lengths"])
-    layers = encoder.contextualise(local.z, local.lengths, masked=batch["masked"]).layers
+    layers = predicted_from(module, local, batch["masked"])
     codes = module.codebooks.codes().numpy()
     total, named, right = 0.0, [[] for _ in range(books)], 0
     for row, length in enumerate(local.lengths):
@@ -27,8 +38,7 @@ def oracle(module, batch):
                 continue
             for book in range(books):
                 nearest = int(((targets[book][t] - codes[book]) ** 2).sum(1).argmin())
-                layer = layers[-1] if isinstance(module, DinoSR) else layers[len(layers) - books + book]
-                logits = module.heads[book](layer[row, t]).double().numpy()
+                logits = module.heads[book](layers[book][row, t]).double().numpy()
                 total += (math.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[nearest]) / books
                 named[book].append(nearest)
                 right += int(logits.argmax() == nearest)
@@ -111,6 +121,43 @@ def test_a_frontend_that_is_never_frozen_moves(cls):
     train(module, [4])
     assert not module.frozen
     assert not torch.equal(module.encoder.projection.weight, before)
+
+
+@pytest.mark.parametrize(("pre_norm", "norm"), [(False, "layers.1.ffn_norm"), (True, "norm")])
+def test_spidrs_last_norm_stands_still(
+    pre_norm, norm
+):  # no head looks behind it, and processes would wait for its gradient
+    module = objective(SpidR, encoder={"pre_norm": pre_norm, "dropout": 0.5}).train()
+    module(make_batch(module)).loss_sum.backward()
+    trained = {name for name, p in module.encoder.transformer.named_parameters() if p.requires_grad}
+    every = {name for name, _ in module.encoder.transformer.named_parameters()}
+    assert every - trained == {f"{norm}.weight", f"{norm}.bias"}
+    assert trained == {name for name, p in module.encoder.transformer.named_parameters() if p.grad is not None}
+
+
+def test_spidrs_heads_look_before_dropout():
+    module = objective(SpidR, encoder={"dropout": 0.5, "layer_drop": 1.0}).train()
+    batch, given = make_batch(module), []
+    for layer in module.encoder.transformer.layers:
+        layer.ffn_out.register_forward_hook(lambda _, __, output: given.append(output))
+    local = module.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
+    seen = module.student_frames(local, batch["masked"])
+    assert [torch.equal(ours, output) for ours, output in zip(seen, given, strict=True)] == [True, True]
+
+
+@each
+def test_a_teacher_that_keeps_all_of_itself_stands_still(cls):
+    module = objective(cls, freeze_step=0, ema_start=1.0, **({"ema_end": 1.0} if cls is DinoSR else {})).train()
+    train(module, [1])
+    teacher = {name: value.clone() for name, value in module.teacher.state_dict().items()}
+    train(module, [2])
+    resumed = objective(cls, seed=1, freeze_step=0, ema_start=1.0).train()
+    resumed.load_state_dict(module.state_dict())
+    resumed.begin()
+    for still in (module, resumed):
+        assert all(torch.equal(value, teacher[name]) for name, value in still.teacher.state_dict().items())
+    positions = module.encoder.transformer.positions.state_dict()
+    assert not any(torch.equal(value, teacher[f"positions.{name}"]) for name, value in positions.items())
 
 
 def test_published_schedules():

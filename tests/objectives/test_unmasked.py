@@ -48,11 +48,12 @@ def context(module, batch):
 
 
 def by_online_codes(module, batch):
-    local, layers = context(module, batch)
+    local, _ = context(module, batch)
+    tops = module.student_frames(local, batch["masked"])
     targets = list(module.targets(module.encoder.projection(local.z), local.lengths))
     books, rights = module.codebooks.codes(), []
     for u, t in free_frames(module, batch, local.lengths):
-        for k, (head, layer) in enumerate(zip(module.heads, module.predicted_from(layers), strict=True)):
+        for k, (head, layer) in enumerate(zip(module.heads, tops, strict=True)):
             wanted = (books[k] - targets[k][u, t]).norm(dim=1).argmin()
             rights.append(bool(head(layer[u, t]).argmax() == wanted))
     return np.mean(rights), len(rights) / len(books)

@@ -49,7 +49,7 @@ def test_loss_is_that_of_each_step_of_each_frame(quantiser, weight):
     weights, biases = module.predictors.weight.view(3, 16, 16), module.predictors.bias.view(3, 16)
     loss, count = 0.0, 0
     for b, frames in enumerate(lengths.tolist()):
-        decisions = 0
+        decisions = foreseen = 0
         for t in range(frames):
             for k in range(3):
                 i = t + 3 + k  # a frame hears 465 samples, not quite 3 frames of 160
@@ -60,8 +60,8 @@ def test_loss_is_that_of_each_step_of_each_frame(quantiser, weight):
                 for n in batch["negatives"][b, i]:
                     assert n != i
                     loss += F.softplus(h @ found.q[b, n], threshold=100)
-                decisions += 3
-        loss += weight * float(found.loss[b]) * decisions
+                decisions, foreseen = decisions + 3, foreseen + 1
+        loss += weight * float(found.loss[b]) * foreseen
         count += decisions
     assert result.count == count > 50
     assert float(result.loss_sum) == pytest.approx(float(loss), rel=1e-9)

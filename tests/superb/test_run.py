@@ -276,6 +276,14 @@ def test_what_differs_from_the_published_code_is_in_every_row():
         assert "Differs from the published code" not in (job.task_class.__doc__ or "") or variant(job, 320)
     assert "every 640 samples interpolated" in variant(jobs["se"], 640)
     assert "interpolated" not in variant(jobs["se"], 320)
+    assert {name for name, job in jobs.items() if "draws them at random" in variant(job, 320)} == {
+        "sd", "se", "ss", "vc", "asv", *(name for name in jobs if name.startswith("vc_"))
+    }  # fmt: skip
+    assert {name for name, job in jobs.items() if "micro-batches" in variant(job, 320)} == {"pr", "sd", "st", "asv"}
+    assert "micro-batches" not in variant(load_job("pr", {"superb": {"accumulate": 1}}), 320)
+    assert "to a hundredth at once" in variant(jobs["st"], 320)
+    assert "published batches are of 100 s, and recordings are cut at 60 s" in variant(jobs["st"], 160)
+    assert "published batches" not in variant(jobs["st"], 320)
     assert "windows of 30 s" in variant(jobs["marble_mtg_mood"], 320)
     assert "windows" not in variant(jobs["marble_gtzan_genre"], 320)
     assert "layer shares start equal" in variant(jobs["marble_gtzan_genre"], 320)

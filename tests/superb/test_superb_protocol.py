@@ -266,6 +266,7 @@ def test_conversion():
 def test_search():
     config = load_job("qbe").task_config
     assert (config.distance, config.min_max, config.min_frames, config.deviations) == ("cosine_exp", True, 5, 2.0)
+    assert config.gain_db == -3.0
     assert load_job("qbe").task_class.metric == TABLE["qbe"].metric
     assert load_job("qbe").config.layers == ()  # all are tried, and dev chooses one
     # exp(distance) - 1 of cosines, each query frame from 0 to 1, steps of one query frame over at most two document frames, ends open.

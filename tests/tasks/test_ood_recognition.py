@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ctc_oracles import DIM, LAYERS, Texts, array, batch_of, blstm, frames, linear, mixed, unsettle
+from ctc_oracles import DIM, LAYERS, Texts, array, batch_of, blstm, ctc_loss, frames, linear, mixed, unsettle
 
 from audiossl.contracts import EncoderOutput
 from audiossl.diagnostics.sources import FeatureShape
@@ -15,14 +15,15 @@ SHAPE = FeatureShape(DIM, LAYERS, 320, 16_000)
 TEXTS = ["ÑU 上", "海", "A"]
 
 
-def make(**changed):
+def make(shape=SHAPE, **changed):
     torch.manual_seed(0)
     settings = {"projector_dim": 4, "hidden_dim": 3, "time_warp": 1, "time_width": 3, "frequency_width": 3} | changed
-    return unsettle(OODRecognition.from_data(SHAPE, OODRecognition.Config(**settings), Texts("text", TEXTS)))
+    return unsettle(OODRecognition.from_data(shape, OODRecognition.Config(**settings), Texts("text", TEXTS)))
 
 
-def by_hand(task, output, row):
+def by_hand(task, output, row, step=1):
     x = linear(mixed(output, row, task.weighted.layer_logits), task.projector)
+    x = x[::step][: len(x) // step]
     for layer, projection in zip(task.blstm.layers, task.blstm.projections, strict=True):
         x = np.tanh(linear(blstm(x, layer.layers), projection))
     return linear(x, task.classifier)
@@ -34,6 +35,31 @@ def test_logits_equal_a_forward_pass_in_numpy(num_layers):
     logits = task.logits(output)
     for k, length in enumerate(output.lengths.tolist()):
         np.testing.assert_allclose(array(logits[k, :length]), by_hand(task, output, k), atol=1e-5)
+
+
+def test_every_second_frame_of_10_ms_is_read():
+    task, output = make(shape=FeatureShape(DIM, LAYERS, 160, 16_000)).eval(), frames()
+    logits, lengths = task.logits(output), task.num_scored(output.lengths)
+    assert lengths.tolist() == [4, 2, 3]
+    for k, length in enumerate(lengths.tolist()):
+        np.testing.assert_allclose(array(logits[k, :length]), by_hand(task, output, k, step=2), atol=1e-5)
+    batch = batch_of(task, ["ÑU", "A", "A"])
+    said = [np.argmax(by_hand(task, output, k, step=2), axis=1) for k in range(3)]
+    kept = [[t for t, before in zip(row, [0, *row], strict=False) if t not in {0, before}] for row in said]
+    assert task.predict(output) == [task.vocabulary.decode(row) for row in kept]
+    wanted = sum(
+        ctc_loss(by_hand(task, output, k, step=2), row[:n].tolist()) / int(n)
+        for k, (row, n) in enumerate(zip(batch["tokens"], batch["tokens_lengths"], strict=True))
+    )
+    assert task.loss(output, batch).loss_sum.item() == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize(("stride", "rate", "step"), [(160, 16_000, 2), (320, 16_000, 1), (640, 16_000, 1), (1, 50, 1)])
+def test_how_many_frames_are_read_is_known_again(tmp_path, stride, rate, step):
+    task = make(shape=FeatureShape(DIM, LAYERS, stride, rate))
+    task.save_labels(tmp_path)
+    again = OODRecognition.from_experiment(FeatureShape(DIM, LAYERS, stride, rate), task.config, tmp_path)
+    assert (task.step, again.step) == (step, step)
 
 
 def test_the_published_head_is_the_default():

@@ -235,6 +235,23 @@ def test_the_published_network_is_the_default():
     assert task.vocabulary.tokens == ("<blank>", "<unk>", *sorted(set("|" + "".join(TEXTS).replace(" ", ""))))
 
 
+@torch.no_grad()
+def test_weights_start_as_published():
+    """Largest weights: Xavier's for the output of attention, 1/sqrt(2) of it for its inputs, and 1/sqrt(inputs) where torch's are kept."""
+    task = make(dim=64, ffn_dim=256, num_heads=4)
+    xavier = math.sqrt(6 / 128)
+    for block in (*task.translator.encoder, *task.translator.decoder):
+        for attention in filter(None, (block.attention, block.seeing)):
+            for layer in (attention.query, attention.key, attention.value):
+                assert 0.99 < float(layer.weight.abs().max()) / (xavier / math.sqrt(2)) <= 1.0001
+                assert 0.8 < float(layer.bias.abs().max()) * 8 <= 1.0001
+            assert 0.99 < float(attention.out.weight.abs().max()) / xavier <= 1.0001
+            assert not attention.out.bias.any()
+        for layer in (block.wide, block.narrow):
+            assert 0.99 < float(layer.weight.abs().max()) * math.sqrt(layer.in_features) <= 1.0001
+            assert layer.bias.any()
+
+
 def test_labels_and_state_survive(tmp_path):
     task = make()
     labels = pickle.loads(pickle.dumps(task.labels))

@@ -280,6 +280,14 @@ def test_views_are_light_and_whole():
         module.views(Utterance("u", np.zeros(399, np.float32), 16000, {"text": "A"}), np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_as_many_channels_are_masked_in_each_row(same):
+    module = model(Frozen(Frozen.Config()), replace(MASKS, same_count=same))
+    channels = make_batch(module, (1.0, 0.6, 0.5, 0.4))["channels_masked"].sum(1)
+    assert channels.min() > 0
+    assert (len(set(channels.tolist())) == 1) is same
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("mask_prob", 65), ("layer_drop", -0.1), ("channel_mask_length", 0), ("freeze_steps", -1)]
 )
