@@ -173,7 +173,9 @@ def test_recognisers_both_ways(tmp_path, kind):
 
     options = {"conv_norm": "layer", "position_kernel": 5, "position_depth": 3} if kind == "data2vec-audio" else {}
     _, model = ours("wavlm" if kind == "wavlm" else "wav2vec2", kind=kind, **options)
-    head = CTCHead(VOCABULARY, torch.randn(7, 32), torch.randn(7))
+    bias = torch.randn(7)
+    bias[0] = -100.0  # the blank: something is written, whatever the weights
+    head = CTCHead(VOCABULARY, torch.randn(7, 32), bias)
     assert write(Model(kind, model.encoder, model.weights, ctc=head), tmp_path / "hf") == []
     _, read = read_model(tmp_path / "hf")
     assert read.ctc.vocabulary == VOCABULARY
