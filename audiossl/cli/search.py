@@ -113,6 +113,9 @@ def _symbols(words: Sequence[str], task: Any, lexicon: Path | None) -> dict[str,
         else:
             raise ValueError(f"{word!r}: training did not have this word; write its phones into a file for --lexicon")
         strange = [symbol for symbol in found[word] if symbol not in task.symbols]
-        if strange and (task.config.symbols == "phones" or len(strange) == len(found[word])):
-            raise ValueError(f"{word!r}: {' '.join(strange)}: training did not have these; check spelling and lexicon")
+        told = f"{word!r}: {' '.join(strange)}: training did not have these; check spelling and lexicon"
+        if len(strange) == len(found[word]):
+            raise ValueError(told)
+        if strange:
+            print(f"audiossl: {told}", file=sys.stderr)
     return found
