@@ -1,4 +1,4 @@
-"""Read, measure and write recordings through libsndfile (formats; plain WAVs without it, see `wav`) and soxr (sample rates).
+"""Read, measure and write recordings through libsndfile (formats) and soxr (sample rates).
 
 Whatever comes in - WAV, FLAC, Ogg Vorbis or Opus, MP3, NIST SPHERE; any rate; any number of channels - comes out as mono
 float32 at the wanted rate. A recording that cannot be used is an `AudioError`: one line with the file, what is wrong and a
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiossl.data.mp3 import with_length
-from audiossl.data.wav import PlainWav, plain_wav
 from audiossl.files import whole_file
 
 if TYPE_CHECKING:
@@ -143,10 +142,6 @@ def _opened(path: Path | str) -> Iterator[Any]:
     except OSError as error:
         raise AudioError(f"{path}: cannot be opened ({error.strerror}); correct its permissions or the path") from None
     try:
-        plain = plain_wav(lambda begin, count: _bytes_at(descriptor, begin, count), os.fstat(descriptor).st_size)
-        if plain is not None:
-            yield plain
-            return
         # By descriptor, because by name libsndfile takes `.raw` for headerless audio and hides why a file does not open.
         with soundfile.SoundFile(descriptor, closefd=False) as sound:
             if sound.format == "NIST":
@@ -162,22 +157,10 @@ def _opened(path: Path | str) -> Iterator[Any]:
         os.close(descriptor)
 
 
-def _bytes_at(descriptor: int, begin: int, count: int) -> bytes:
-    """Return none of a pipe, a folder or a bad disk: libsndfile then says that there is no audio, or `_read` that it is cut short."""
-    try:
-        return os.pread(descriptor, count, begin)
-    except OSError:
-        return b""
-
-
 @contextmanager
 def _decoding(encoded: bytes, name: str) -> Iterator[Any]:
     import soundfile
 
-    plain = plain_wav(lambda begin, count: memoryview(encoded)[begin : begin + count], len(encoded))
-    if plain is not None:
-        yield plain
-        return
     try:
         with soundfile.SoundFile(io.BytesIO(encoded)) as sound:
             if sound.format == "NIST":
@@ -264,14 +247,12 @@ def _read(
 
 def _decode(sound: Any, count: int) -> np.ndarray:
     """(sample, channel) float32, fewer samples than `count` where the recording ends early."""
-    if isinstance(sound, PlainWav):
-        return sound.read(count) * np.float32(2**-15)
     # Of what it may seek in, soundfile seeks to where the read ended anyway: in FLAC that decodes a frame again.
     sound.seekable = lambda: False
     if sound.subtype != "PCM_16":
         samples: np.ndarray = sound.read(count, dtype="float32", always_2d=True)
         return samples
-    # The same numbers as libsndfile's floats, in less time.
+    # The same numbers as libsndfile's floats, for a WAV in half the time.
     return np.asarray(sound.read(count, dtype="int16", always_2d=True) * np.float32(2**-15))
 
 
