@@ -92,11 +92,7 @@ def main(
     )  # fmt: skip
     print(json_module.dumps(_listed(found)) if json else _spoken(found))
     _say(f"wrote {out / PAGE}")
-    failed = {str(finding): finding for finding in found.values() if isinstance(finding, ValueError)}
-    for line in list(failed)[1:]:
-        _say(f"audiossl: {line}")
-    for finding in failed.values():
-        raise finding
+    _raise_failed(found)
     return 0
 
 
@@ -153,6 +149,15 @@ def _open(
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+def _raise_failed(found: dict[str, Finding | SkippedError | ValueError]) -> None:
+    """Raise the first fault of an analysis, having said the others."""
+    failed = {str(finding): finding for finding in found.values() if isinstance(finding, ValueError)}
+    for line in list(failed)[1:]:
+        _say(f"audiossl: {line}")
+    for finding in failed.values():
+        raise finding
 
 
 def _listed(found: dict[str, Finding | SkippedError | ValueError]) -> dict[str, Any]:
