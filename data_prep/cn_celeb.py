@@ -6,29 +6,36 @@ beside it, if it is there, `CN-Celeb2_flac/data/<id10000 ...>/`. Give the folder
 `CN-Celeb`. Licence: CC BY-SA 4.0. Source: Fan et al.: "CN-Celeb: a challenging Chinese speaker recognition dataset", ICASSP 2020; Li et al.:
 "CN-Celeb: multi-genre speaker recognition", Speech Communication 137, 2022; openslr.org/82.
 
-Writes `train` (dev.lst) and `train2` (CN-Celeb2) with `utt2genre`, and `test`: enrolments and test utterances with `trials`.
+Writes `train` (dev.lst) and `train2` (CN-Celeb2) with `utt2genre`, and `test`: enrolments and test utterances with `trials`. An enrolment is one recording, put
+together of several; where `eval/lists/enroll.map` (`<speaker>-enroll <speaker>/<file> ...`) says of which, `test` has these too, and `enroll.map`, for
+`audiossl verify --enrol-map`.
 Id: `<speaker>-<genre>-<take>-<number>` or `<speaker>-enroll`.
 """
 
 from __future__ import annotations
 
+import logging
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audiossl.data.corpus import identifier, published, write_imitation
-from audiossl.data.kaldi import TRIALS
+from audiossl.data.kaldi import TRIALS, read_table, write_table
 from audiossl.data.manifest import Manifest
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.verification.make_trials import rename_trials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+_LOG = logging.getLogger(__name__)
 
 _FIRST, _SECOND = ("CN-Celeb_flac", "CN-Celeb"), ("CN-Celeb2_flac", "CN-Celeb2")
 _SUFFIXES = (".flac", ".wav")
 _NEEDED = ("data", "dev/dev.lst", "eval/enroll", "eval/test", "eval/lists/trials.lst")
+_MAP = "eval/lists/enroll.map"
 
 
 def prepare(corpus: Path | None, out: Path) -> None:
@@ -39,11 +46,17 @@ def prepare(corpus: Path | None, out: Path) -> None:
         raise ValueError(f"{corpus / _FIRST[0]}: not found; --corpus must be the folder that holds it")
     first = published(first, *_NEEDED)
     speakers = (first / "dev" / "dev.lst").read_text(encoding="utf-8").split()
-    write_data_dir(_training(first / "data", speakers), out / "train")
+    write_data_dir(_training(first / "data", _with_folder(first / "data", speakers)), out / "train")
     if second is not None:
         folders = (path.name for path in (second / "data").iterdir() if path.is_dir())
         write_data_dir(_training(second / "data", sorted(folders)), out / "train2")
-    write_data_dir(_evaluation(first / "eval"), out / "test")
+    models = _models(first / _MAP)
+    write_data_dir(_evaluation(first, models), out / "test")
+    if models:
+        write_table(
+            out / "test" / "enroll.map",
+            ((model, " ".join(map(_enrolment_id, words))) for model, words in models.items()),
+        )
     known = frozenset(Manifest.open(out / "test").ids)
     rename_trials(first / "eval" / "lists" / "trials.lst", out / "test" / TRIALS, known, _listed_id)
 
@@ -79,6 +92,18 @@ def _inside(corpus: Path, names: tuple[str, ...]) -> Path | None:
     return next((corpus / name for name in names if (corpus / name).is_dir()), None)
 
 
+def _with_folder(folder: Path, speakers: Sequence[str]) -> list[str]:
+    """Return the listed speakers who have a folder, and name those who have none."""
+    absent = [speaker for speaker in speakers if not (folder / speaker).is_dir()]
+    if len(absent) == len(speakers):
+        raise ValueError(f"{folder}: none of the {len(speakers)} speakers of dev.lst has a folder; unpack it again")
+    if absent:
+        _LOG.warning(
+            "%s: %d of %d speakers of dev.lst have no folder: %s", folder, len(absent), len(speakers), " ".join(absent)
+        )
+    return [speaker for speaker in speakers if speaker not in absent]
+
+
 def _training(folder: Path, speakers: Iterable[str]) -> Iterator[CorpusUtterance]:
     for speaker in speakers:
         paths = _audio(folder / speaker)
@@ -88,11 +113,28 @@ def _training(folder: Path, speakers: Iterable[str]) -> Iterator[CorpusUtterance
             yield CorpusUtterance(name, name, path, speaker, columns=columns)
 
 
-def _evaluation(folder: Path) -> Iterator[CorpusUtterance]:
-    for part in ("enroll", "test"):
-        for path in _audio(folder / part):
-            name = identifier(path.stem)
-            yield CorpusUtterance(name, name, path, name.partition("-")[0])
+def _evaluation(folder: Path, models: dict[str, list[str]]) -> Iterator[CorpusUtterance]:
+    found = {identifier(path.stem): path for part in ("enroll", "test") for path in _audio(folder / "eval" / part)}
+    for word in chain.from_iterable(models.values()):
+        place = folder / "data" / word
+        path = next((path for path in map(place.with_suffix, _SUFFIXES) if path.is_file()), None)
+        if path is None:
+            raise ValueError(
+                f"{folder / _MAP}: {word} is not among the recordings; unpack it again, or take the list out"
+            )
+        found.setdefault(_enrolment_id(word), path)
+    for name, path in found.items():
+        yield CorpusUtterance(name, name, path, name.partition("-")[0])
+
+
+def _models(path: Path) -> dict[str, list[str]]:
+    """Model -> recordings in `data/` that it is the mean of; none in a release without the list."""
+    return {model: words.split() for _, model, words in read_table(path)} if path.is_file() else {}
+
+
+def _enrolment_id(word: str) -> str:
+    """`id00800/singing-01-001.wav` -> `id00800-singing-01-001`."""
+    return identifier(word.removesuffix(".wav").removesuffix(".flac"))
 
 
 def _audio(folder: Path) -> list[Path]:

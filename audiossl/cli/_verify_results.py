@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # What the scores depend on: a row of results.json says it, and replaces the row that said the same.
 _SETTINGS = (
-    "trials", "embeddings", "scores", "plda", "subtract_mean", "cohort", "norm", "top", "speaker_means", "plain_means",
+    "trials", "embeddings", "scores", "plda", "plda_rescale", "enrol_map", "subtract_mean", "cohort", "norm", "top", "speaker_means", "plain_means",
     "crop_mean", "calibrate", "calibration", "calibrate_embeddings", "calibrate_utt2dur", "quality", "utt2dur",
 )  # fmt: skip
 _COSTS = ("p_target", "c_miss", "c_fa")

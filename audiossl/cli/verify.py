@@ -35,6 +35,8 @@ class VerifyOptions:
         scores: score file, `enrol test score` per line, instead of embeddings.
         llr: the scores of --scores are natural-log likelihood ratios, so that act_dcf and cllr mean something.
         plda: embeddings with utt2spk to train PLDA on, or a saved model (.safetensors); default: cosine scores.
+        plda_rescale: scale embeddings to the length sqrt(dim) a second time, in the basis of the PLDA model, as WeSpeaker does.
+        enrol_map: `model utterance utterance ...` per line: where a trial's enrolment is a model, its embedding is the mean of theirs.
         subtract_mean: embeddings whose mean is subtracted before the cosine, such as the training data's.
         cohort: embeddings to normalise scores against.
         norm: s (all of the cohort) or as (each utterance's best).
@@ -66,6 +68,8 @@ class VerifyOptions:
     scores: Path | None = None
     llr: bool = False
     plda: Path | None = None
+    plda_rescale: bool = False
+    enrol_map: Path | None = None
     subtract_mean: Path | None = None
     cohort: Path | None = None
     norm: Literal["s", "as"] | None = None
@@ -162,7 +166,7 @@ def _check(options: VerifyOptions) -> None:
             "audiossl verify: --calibrate and --calibration, --plda and --subtract-mean exclude one another"
         )
     needs = (
-        ("llr", "scores"), ("plda", "embeddings"), ("subtract_mean", "embeddings"), ("cohort", "embeddings"),
+        ("llr", "scores"), ("plda", "embeddings"), ("plda_rescale", "plda"), ("enrol_map", "embeddings"), ("subtract_mean", "embeddings"), ("cohort", "embeddings"),
         ("cohort", "norm"), ("norm", "cohort"), ("top", "norm"), ("speaker_means", "cohort"),
         ("plain_means", "speaker_means"), ("crop_mean", "embeddings"), ("quality", "embeddings"), ("utt2spk", "bootstrap"),
         ("calibrate_embeddings", "calibrate"), ("calibrate_utt2dur", "calibrate"), ("calibrate_utt2dur", "utt2dur"),
@@ -236,6 +240,8 @@ def _system(options: VerifyOptions) -> System:
 
     assert options.embeddings is not None
     embeddings = Embeddings.open(options.embeddings)
+    if options.enrol_map is not None:
+        embeddings = embeddings.with_models(options.enrol_map)
     if options.crop_mean is not None and embeddings.matrix.ndim == 2:
         raise ValueError(f"{embeddings.path}: holds no crops; leave out --crop-mean, or `audiossl embed --crops` again")
     cohort = None
@@ -256,7 +262,7 @@ def _back_end(options: VerifyOptions, embeddings: Embeddings) -> BackEnd:
             mean = _alike(embeddings, Embeddings.open(options.subtract_mean)).mean()
         return Cosine(mean, options.crop_mean or "unit")
     if options.plda.suffix == ".safetensors":
-        return checked_plda(load_plda(options.plda), embeddings)
+        return replace(checked_plda(load_plda(options.plda), embeddings), rescale=options.plda_rescale)
 
     def log(iteration: int, likelihood: float) -> None:
         _say(f"PLDA iteration {iteration}: log-likelihood {likelihood:.4f} per utterance")
@@ -264,7 +270,7 @@ def _back_end(options: VerifyOptions, embeddings: Embeddings) -> BackEnd:
     model = train_plda(_alike(embeddings, Embeddings.open(options.plda)), log=log)
     if options.out is not None:
         save_plda(options.out / "plda.safetensors", model)
-    return model
+    return replace(model, rescale=options.plda_rescale)
 
 
 def _alike(embeddings: Embeddings, others: Embeddings) -> Embeddings:

@@ -19,7 +19,7 @@ from audiossl.data.manifest import Manifest
 from audiossl.data.rooms import impulse_response, random_room
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,7 +42,7 @@ OWN = Path("<data>")
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What is done to an utterance, each step with its own probability, in this `order`.
+    """What is done to an utterance, each step with its own probability, in this `order`; of the steps in `one_of` at most one.
 
     noise_dirs: data directories, of which one is drawn for each noisy utterance, all with the same probability; "<data>" is the one that is augmented
     itself, so that its utterances are noise to one another. noise_snr: dB, uniform; one range for all directories or one for each. noise_counts:
@@ -68,6 +68,7 @@ class AugmentConfig:
     pitch_probability: float = 0.0
     pitch_semitones: tuple[float, float] = (-3.0, 3.0)
     order: tuple[str, ...] = _STEPS
+    one_of: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for step in _STEPS:
@@ -77,6 +78,11 @@ class AugmentConfig:
                 raise ValueError(f"order {self.order} lacks {step!r}, whose probability is not 0; add it")
         if len(set(self.order)) < len(self.order) or not set(self.order) <= set(_STEPS):
             raise ValueError(f"order is {self.order}; give each of {', '.join(_STEPS)} once at the most")
+        total = sum(map(self.probability, set(self.one_of) & set(_STEPS)))
+        if not set(self.one_of) <= set(_STEPS) or total > 1 + 1e-9:
+            raise ValueError(
+                f"one_of is {self.one_of}; give steps of {', '.join(_STEPS)} whose probabilities add up to 1 at the most, not to {total:g}"
+            )
         if self.noise_probability > 0 and not self.noise_dirs:
             raise ValueError(
                 f"noise_probability is not 0, but noise_dirs is empty; name a data directory of noises, or '{OWN}', the data themselves"
@@ -159,10 +165,21 @@ class Augmenter:
         What is drawn is a function of the generator only.
         """
         waveform = np.asarray(waveform, dtype=np.float32)
-        for name in self.config.order:
-            if rng.random() < self.config.probability(name):
-                waveform = getattr(self, f"_{name}")(waveform, rng, sample_rate)
+        for name in self._drawn(rng):
+            waveform = getattr(self, f"_{name}")(waveform, rng, sample_rate)
         return waveform
+
+    def _drawn(self, rng: np.random.Generator) -> Iterator[str]:
+        """Yield the steps to take, each drawn when its turn comes; those of `one_of` share a draw."""
+        lot = rng.random() if self.config.one_of else 0.0
+        for name in self.config.order:
+            probability = self.config.probability(name)
+            if name not in self.config.one_of:
+                taken = rng.random() < probability
+            else:
+                taken, lot = 0 <= lot < probability, lot - probability
+            if taken:
+                yield name
 
     def _speed(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
         del sample_rate  # a factor is a factor at any rate

@@ -31,8 +31,8 @@ def barlow_twins(
 
     scale x [sum over i of (1 - C_ii)^2 + redundancy x sum over i != j of C_ij^2].
 
-    first, second: (batch, dim), two views of each utterance. redundancy: the paper's lambda. scale: of the published code. See
-    `cross_correlation` for C and normalisation.
+    first, second: (batch, dim), two views of each utterance. redundancy: the paper's lambda. scale: of Lepage and Dehak's code.
+    See `cross_correlation` for C and normalisation.
     """
     correlation = cross_correlation(
         first, second, normalisation=normalisation, eps=eps, across_processes=across_processes
@@ -60,8 +60,8 @@ def cross_correlation(
     first, second: (batch, dim). normalisation: `batch`, the paper's, standardises dimensions over the global batch, with the biased
     variance + eps; `latent` gives each embedding the length sqrt(dim), at which C can be the identity; `both` does the latter, then the
     former. The last two are our variant: Brima et al. (2023) normalise the latents so that their scale means nothing; we know of no
-    equation. The published code standardises each process's batch by itself and adds up without a gradient through the sum; here several
-    processes give the values and gradients of one.
+    equation. The published code standardises over all processes, Lepage and Dehak's over each by itself, and both add up without a gradient
+    through the sum; here several processes give the values and gradients of one.
     """
     if normalisation not in {"batch", "latent", "both"}:
         raise ValueError(f"barlow_twins: normalisation {normalisation!r} is none of 'batch', 'latent' and 'both'")

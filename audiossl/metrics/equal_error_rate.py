@@ -23,7 +23,8 @@ def equal_error_rate(scores: np.ndarray, labels: np.ndarray, *, convention: Conv
 
     * `interpolated`: on the line between the two points of the curve around equality (NIST's 2016 scoring script and wespeaker; the
       root of 1 - x = TPR(x) on the ROC, which s3prl seeks, is the same number);
-    * `max`: the larger rate at the point where the two are closest (sslsv, voxceleb_trainer);
+    * `max`: the larger rate at the point where the two are closest (sslsv; voxceleb_trainer too, but it seeks that point among
+      those that scikit-learn keeps of the curve, none inside a straight piece, which can choose another: by some 0.01 on VoxCeleb1-O, by more on short lists);
     * `mean`: their mean at that point (SpeechBrain);
     * `convex_hull`: where the convex hull of the ROC crosses the diagonal (BOSARIS; Bruemmer and de Villiers, 2013), the largest
       over priors of the least error rate at that prior; never above `interpolated`.

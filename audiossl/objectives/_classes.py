@@ -195,7 +195,7 @@ class ClassObjective(SpeakerObjective):
 
     def set_extra_state(self, state: Tensor) -> None:
         """ValueError where a checkpoint knows other classes than the data: its vectors would mean others."""
-        names = tuple(bytes(state.cpu().tolist()).decode().split("\n"))
+        names = names_in(state)
         if names != self.classes.names:
             odd = min(set(names) ^ set(self.classes.names))
             raise ValueError(
@@ -210,6 +210,11 @@ class Judged(NamedTuple):
     loss_sum: Tensor
     kept: Tensor
     right: Tensor
+
+
+def names_in(state: Tensor) -> tuple[str, ...]:
+    """Names of the classes in the extra state of a `ClassObjective`."""
+    return tuple(bytes(state.cpu().tolist()).decode().split("\n"))
 
 
 def _word(value: str, place: Path | str, utterance: str) -> str:

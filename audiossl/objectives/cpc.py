@@ -24,8 +24,8 @@ class CPC(SpeakerObjective):
     A GRU reads crop 1 without its last `steps` frames; from its last state, one linear map per step predicts the last `steps` frames of
     crop 2. As both crops are of one speaker, what helps across them is the speaker. Only the frames of the encoder's last layer are
     trained: what lies above them (pooling, embedding) is frozen as it is. So the embedding of such an experiment is the mean over time of
-    the GRU's states: our variant, for all published versions return its last one. Their frames are all channels of all frequency bins, side by
-    side.
+    the GRU's states: our variant, for all published versions return its last one. The frames are the encoder's own; those of Lepage and Dehak's
+    code are a linear map of all channels of all frequency bins, 640 numbers, to 512, and so are its latents.
     """
 
     @dataclass(frozen=True)

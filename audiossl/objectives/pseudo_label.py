@@ -19,8 +19,9 @@ class PseudoLabel(ClassObjective):
     """Margin softmax over clusters with loss-gated learning (Tao et al., 2022).
 
     A network learns reliable labels sooner than wrong ones: after a time with all of them, it is trained only on utterances whose loss is
-    at most `gate`. Evaluation counts all. Utterances without a line in the column are left out. The published system clusters, trains without the gate, trains with it, and begins again, five
-    times; here each time is a run with `--init`. gating: whether the time without the gate is over.
+    at most `gate`. Evaluation counts all. Utterances without a line in the column are left out. The published system clusters, trains
+    without the gate, trains with it, and begins again, five times; here each time is a run with `--init`, whose vectors start afresh: clusters
+    of the same number are others each time. gating: whether the time without the gate is over.
     """
 
     gating: Tensor

@@ -9,10 +9,12 @@ import torch
 from torch.nn import functional as F
 
 from audiossl.losses.sup_con import sup_con
-from audiossl.objectives._classes import ClassConfig, Classes, ClassObjective, Judged
+from audiossl.objectives._classes import ClassConfig, Classes, ClassObjective, Judged, names_in
 from audiossl.objectives._speaker import MarginConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from audiossl.contracts import SpeakerEncoder
@@ -55,6 +57,20 @@ class SupervisedSpeaker(ClassObjective):
         if self.contrastive:  # processes that train together would wait for their gradient
             self.register_parameter("vectors", None)
             self.least_utterances = 2
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> str | None:
+        """Take the vectors of another experiment of this objective where its classes have the same names; returns what is to be said.
+
+        weights: all of its checkpoint. None where either has no vectors.
+        """
+        if self.contrastive or "vectors" not in weights:
+            return None
+        names, vectors = names_in(weights["_extra_state"]), weights["vectors"]
+        if names != self.classes.names or vectors.shape != self.vectors.shape:
+            return f"its vectors are not used, for its {len(names)} classes are not the {len(self.classes.names)} of the data; these start afresh"
+        with torch.no_grad():
+            self.vectors.copy_(vectors)
+        return f"the vectors of its {len(names)} classes are used too"
 
     def judge(self, rows: Tensor, label: Tensor) -> Judged:
         """See `sup_con`, of the labelled rows; a row is taken for the class of the nearest other one in this process's batch."""

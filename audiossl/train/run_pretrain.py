@@ -242,10 +242,17 @@ def _start(
 
 
 def _start_heads(objective: Any, init: str | None, world: World) -> None:
-    """Give a new objective the heads of an import, where they fit, and say whether they did."""
+    """Give a new objective the heads of an import, or those that it takes of its own kind, where they fit, and say whether they did."""
+    from audiossl.interop.checkpoint import load_weights
+    from audiossl.interop.encoder import RANDOM, open_source
     from audiossl.interop.experiments import copy_heads
 
     lines = copy_heads(init, objective) if init is not None else []
+    if init is not None and not init.startswith(RANDOM) and hasattr(objective, "start_from"):
+        checkpoint, tables = open_source(init)
+        if tables.get("objective", {}).get("name") == type(objective).__module__.rpartition(".")[2]:
+            said = objective.start_from(load_weights(checkpoint))
+            lines = [*lines, f"{init}: {said}"] if said else lines
     for line in lines if world.main else []:
         _say(line)
 

@@ -6,6 +6,7 @@ line and each name once.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+_LOG = logging.getLogger(__name__)
 
 _BLOCK = 1 << 22  # bytes
 _IS_SPACE = np.isin(np.arange(256), list(b" \t\n\r\x0b\x0c"))
@@ -43,13 +46,16 @@ class Numbering:
             raise ValueError(f"{path}:{line}: not UTF-8 ({error.reason}); convert the file with iconv") from None
 
 
-def read_columns(path: Path, width: int, shape: str) -> Iterator[tuple[int, list[list[bytes]]]]:
+def read_columns(
+    path: Path, width: int, shape: str, *, further: bool = False
+) -> Iterator[tuple[int, list[list[bytes]]]]:
     """Yield (number of the first line, `width` columns of words) by blocks of a few megabytes.
 
-    shape: what a line should be, for the message. ValueError names file and line where there are more or fewer words, and a file
-    that is missing, empty or a folder.
+    shape: what a line should be, for the message. further: whether lines may have more columns, all as many as the first; they are
+    not read, and the log says so. ValueError names file and line where there are more or fewer words, and a file that is missing,
+    empty or a folder.
     """
-    first = 1
+    first, words_per_line = 1, width
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -59,12 +65,18 @@ def read_columns(path: Path, width: int, shape: str) -> Iterator[tuple[int, list
     with file:
         while block := file.read(_BLOCK) + file.readline():
             counts = _words_per_line(block)
-            if (counts != width).any():
-                place = int(np.argmax(counts != width))
+            if first == 1 and further and counts[0] > width:
+                words_per_line = int(counts[0])
+                _LOG.warning("%s: lines of %d words: what follows `%s` is not read", path, words_per_line, shape)
+            if (counts != words_per_line).any():
+                place = int(np.argmax(counts != words_per_line))
                 shown = block.split(b"\n")[place].decode(errors="replace").strip()
-                raise ValueError(f"{path}:{first + place}: {shown!r} is not `{shape}`; correct the line")
+                wanted = (
+                    f"`{shape}`" if words_per_line == width else f"`{shape}` and {words_per_line - width} more words"
+                )
+                raise ValueError(f"{path}:{first + place}: {shown!r} is not {wanted}; correct the line")
             words = block.split()
-            yield first, [words[column::width] for column in range(width)]
+            yield first, [words[column::words_per_line] for column in range(width)]
             first += len(counts)
     if first == 1:
         raise ValueError(f"{path}: is empty; give a file of `{shape}` lines")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from audiossl.data.kaldi import UTT2SPK
+from audiossl.data.kaldi import UTT2SPK, read_table
 from audiossl.files import whole_set
 from audiossl.verification._columns import Numbering, read_columns
 
@@ -130,6 +130,28 @@ class Embeddings:
         # As a plain view of the mapped file: `np.memmap` itself is slow to index.
         return cls(place, np.asarray(matrix), numbering.names(ids_place, [numbers]))
 
+    def with_models(self, path: Path) -> Self:
+        """Return these, in memory, and a row for each line `model utterance utterance ...` of `path`: the mean of its embeddings.
+
+        Of crops, the mean of each. A model takes the place of an utterance of its name. ValueError names the line of a model that is
+        listed twice, has no utterance, or one without an embedding.
+        """
+        means: dict[str, np.ndarray] = {}
+        for number, model, words in read_table(path):
+            rows = self.find(words.split())
+            if model in means or not len(rows) or (rows < 0).any():
+                absent = next((word for word, row in zip(words.split(), rows, strict=True) if row < 0), None)
+                fault = (
+                    f"{absent!r} has no embedding in {self.path}" if absent else "comes twice, or without utterances"
+                )
+                raise ValueError(f"{path}:{number}: model {model!r}: {fault}; write `model utterance utterance ...`")
+            means[model] = self.matrix[rows].mean(axis=0)
+        if not means:
+            raise ValueError(f"{path}: is empty; give a file of `model utterance utterance ...` lines")
+        kept = [row for row, name in enumerate(self.ids) if name not in means]
+        matrix = np.concatenate([self.matrix[kept], np.stack(list(means.values()))])
+        return type(self)(self.path, matrix, [*(self.ids[row] for row in kept), *means])
+
     @property
     def dim(self) -> int:
         """Numbers per embedding."""
@@ -185,10 +207,12 @@ class Embeddings:
             found.update(np.ascontiguousarray(block).data)
         return found.hexdigest()
 
-    def norms(self, rows: np.ndarray) -> np.ndarray:
-        """(row,) float64, the length of each embedding, of several crops their mean length."""
+    def norms(self, rows: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:
+        """(row,) float64, the length of each embedding, of several crops their mean length. mean: (dim,), subtracted first, or None."""
         found = np.empty(len(rows))
         for where, block in self.blocks(rows):
+            if mean is not None:
+                block = block - mean
             lengths = np.sqrt(np.einsum("...d,...d->...", block, block, dtype=np.float64))
             found[where] = lengths.reshape(len(block), -1).mean(axis=1)
         return found

@@ -21,7 +21,7 @@ from audiossl.data.loader import BadRecordings, LoaderConfig, usable
 from audiossl.data.whole import WholeUtterances, one_epoch
 from audiossl.files import require_folder
 from audiossl.interop.encoder import load_encoder, weights_hash
-from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
+from audiossl.nn.batch_dependence import TOLERANCE, minds_batch_mates, one_by_one
 from audiossl.nn.pooling import mean_over_frames
 from audiossl.nn.resnet import ResNetBody
 from audiossl.verification.embeddings import MATRIX, EmbeddingWriter
@@ -42,6 +42,8 @@ CARD = "embeddings.json"
 _PART = 20.0
 _SHORTEST_PART = 4.0
 """Seconds of padded audio that a core is given at a time: what a layer makes of 20 s stays in its cache; below 4 s the calls cost more."""
+_TOLERANCES = {"fp32": TOLERANCE, "bf16": 1e-2}
+"""By precision, what embeddings may differ by beside others: rounding to bfloat16 alone is 6e-3."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def embedder_of(
         return embedding.float()
 
     rate, shortest = encoder.sample_rate, FrameGrid.of(encoder).first
-    return Embedder(source, what, digest, dim, rate, shortest, _unmixed(embed, rate, shortest), kind, precision)
+    unmixed = _unmixed(embed, rate, shortest, _TOLERANCES[precision])
+    return Embedder(source, what, digest, dim, rate, shortest, unmixed, kind, precision)
 
 
 def extract(
@@ -329,13 +332,13 @@ def _time_mean(encoder: Any, layer: int) -> Embed:
     return forward
 
 
-def _unmixed(embed: Embed, sample_rate: int, min_samples: int) -> Embed:
+def _unmixed(embed: Embed, sample_rate: int, min_samples: int, tolerance: float) -> Embed:
     """Return `embed`, run on one recording at a time where an embedding depends on what shares its batch."""
 
     def as_frame(waveform: Tensor, lengths: Tensor) -> EncoderOutput:
         return EncoderOutput([embed(waveform, lengths).unsqueeze(1)], torch.ones_like(lengths))
 
-    if not minds_batch_mates(as_frame, sample_rate=sample_rate, min_samples=min_samples):
+    if not minds_batch_mates(as_frame, sample_rate=sample_rate, min_samples=min_samples, tolerance=tolerance):
         return embed
     alone = one_by_one(as_frame)
     return lambda waveform, lengths: alone(waveform, lengths).layers[-1].squeeze(1)

@@ -3,6 +3,10 @@
 Trained by EM to maximum likelihood (Bruemmer and de Villiers, "The speaker partitioning problem", 2010, for the model and its scores;
 Ioffe, 2006, for the basis in which both covariances are diagonal). In that basis an iteration costs two products of (speaker, dim) with
 (dim, dim) whatever the numbers of utterances, and a score is a dot product.
+
+Unlike WeSpeaker's and Kaldi's: the mean of the speakers is estimated by EM too, where theirs stays the mean of the speakers' means; and embeddings
+are scaled in the diagonal basis only where that is asked for. Like WeSpeaker's, the score of a model of several utterances is that of their mean,
+as if it were one; Kaldi's can take their number into account.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ class PLDA:
     center: (dim,), subtracted from every embedding. length_norm: whether each is then scaled to the length sqrt(dim), which makes
     heavy-tailed embeddings Gaussian enough (Garcia-Romero and Espy-Wilson, 2011). mean: (dim,) of the speakers. transform: (dim, dim), A with
     A W A^T = I and A B A^T = diag(between). between: (dim,) variances of the speakers there, descending. All float64.
+    rescale: whether points are scaled to the length sqrt(dim) again there, as in WeSpeaker and by Kaldi's --simple-length-normalization; the
+    model is trained without and does not save it.
     """
 
     center: np.ndarray
@@ -47,21 +53,18 @@ class PLDA:
     mean: np.ndarray
     transform: np.ndarray
     between: np.ndarray
+    rescale: bool = False
 
     def points(self, embeddings: np.ndarray) -> np.ndarray:
         """(row, [crop,] dim) -> (row, dim) float32 in the diagonal basis; crops are averaged first."""
         placed: np.ndarray = (self.prepared(crop_mean(embeddings)) - self.mean) @ self.transform.T
-        points: np.ndarray = placed.astype(np.float32)
+        points: np.ndarray = (_scaled(placed) if self.rescale else placed).astype(np.float32)
         return points
 
     def prepared(self, embeddings: np.ndarray) -> np.ndarray:
         """(row, dim) -> (row, dim) float64: centred and, if the model says so, of length sqrt(dim); a row of zeros becomes nan."""
         centred: np.ndarray = embeddings - self.center
-        if not self.length_norm:
-            return centred
-        with np.errstate(invalid="ignore", divide="ignore"):
-            scaled: np.ndarray = centred * (np.sqrt(centred.shape[1]) / np.linalg.norm(centred, axis=1, keepdims=True))
-        return scaled
+        return _scaled(centred) if self.length_norm else centred
 
     def unit(self, points: np.ndarray) -> np.ndarray:
         """The mean of a speaker's points stays as it is: the model knows no length that it should have."""
@@ -233,6 +236,13 @@ def _em(model: PLDA, counts: np.ndarray, sums: np.ndarray, squares: np.ndarray) 
         _symmetric(back @ between @ back.T),
         _symmetric(back @ within @ back.T),
     ), float(likelihood / total)
+
+
+def _scaled(rows: np.ndarray) -> np.ndarray:
+    """(row, dim) -> the same, of length sqrt(dim)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scaled: np.ndarray = rows * (np.sqrt(rows.shape[1]) / np.linalg.norm(rows, axis=1, keepdims=True))
+    return scaled
 
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:

@@ -39,6 +39,7 @@ def cohort_utterances(cohort: Embeddings, back_end: BackEnd) -> Iterator[Vectors
 def cohort_speakers(cohort: Embeddings, back_end: BackEnd, *, renormalise: bool = True) -> Iterator[Vectors]:
     """Yield a cohort of speakers, each the mean of its utterances, by blocks; their ids come from `utt2spk`.
 
+    The mean is of the back-end's points: for cosines, of embeddings divided by their lengths, where WeSpeaker averages them as they are.
     renormalise: bring the mean back to the length of one utterance, so that its scores are cosines again. Without it, a speaker's scores
     shrink with the spread of its utterances.
     """

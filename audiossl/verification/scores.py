@@ -47,9 +47,12 @@ def write_scores(path: Path, trials: Trials, values: np.ndarray) -> None:
 
 
 def read_scores(path: Path) -> Scores:
-    """Read a score file; ValueError names file and line of what is no finite score, and of one beyond 1e30."""
+    """Read a score file, whose lines may have further columns, such as WeSpeaker's labels.
+
+    ValueError names file and line of what is no finite score, and of one beyond 1e30.
+    """
     numbering, enrol, test, values = Numbering(), [], [], []
-    for first, columns in read_columns(path, 3, _SHAPE):
+    for first, columns in read_columns(path, 3, _SHAPE, further=True):
         enrol.append(numbering.numbers(columns[0]))
         test.append(numbering.numbers(columns[1]))
         values.append(_numbers(path, first, columns[2]))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from audiossl.verification._vectors import pair_scores, trial_rows, vectors_of
 from audiossl.verification.calibration import quality_features, read_log_durations
+from audiossl.verification.cosine import Cosine
 from audiossl.verification.score_norm import cohort_speakers, cohort_statistics, cohort_utterances, normalise
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class System:
     ) -> tuple[list[str], np.ndarray]:
         """Names and values, (trial, feature), of quality measures: log-duration, length of the embedding, mean cohort score.
 
-        statistics: of the trials' utterances, as `score` returned them; needed for `cohort`, as `utt2dur` is for `duration`.
+        The length is that after the mean that cosines subtract. statistics: of the trials' utterances, as `score` returned them;
+        needed for `cohort`, as `utt2dur` is for `duration`.
         """
         measures: dict[str, np.ndarray] = {}
         for kind in kinds:
@@ -76,7 +78,8 @@ class System:
                 assert utt2dur is not None
                 measures[kind] = read_log_durations(utt2dur, trials.names)
             elif kind == "norm":
-                measures[kind] = self.embeddings.norms(trial_rows(trials, self.embeddings))
+                mean = self.back_end.mean if isinstance(self.back_end, Cosine) else None
+                measures[kind] = self.embeddings.norms(trial_rows(trials, self.embeddings), mean)
             else:
                 assert statistics is not None
                 measures[kind] = statistics.mean

@@ -14,7 +14,7 @@ from audiossl.metrics.d_prime import d_prime
 from audiossl.metrics.equal_error_rate import equal_error_rate
 from audiossl.metrics.min_dcf import min_dcf
 from audiossl.metrics.score_overlap import score_overlap
-from audiossl.verification.calibration import fit_calibration
+from audiossl.verification.calibration import fit_calibration, quality_features
 from audiossl.verification.embeddings import Embeddings, EmbeddingWriter
 from audiossl.verification.protocol import Selection, keep_selection
 from audiossl.verification.scores import read_scores, scores_of
@@ -147,6 +147,30 @@ def test_plda_is_trained_kept_and_used_again(corpus, tmp_path, capsys):
     assert measured([*base, tmp_path / "plda.safetensors"], capsys) == found
 
 
+def test_models_of_several_utterances_and_a_second_length(corpus, tmp_path, capsys):
+    root, *_ = corpus
+    models = [f"s{number:02}" for number in range(20)]
+    (tmp_path / "map").write_text("".join(f"{name} {name}-0 {name}-1 {name}-2\n" for name in models))
+    pairs = [(name, f"{other}-4") for name in models for other in models[:12]]
+    (tmp_path / "trials").write_text("".join(f"{int(n == o[:3])} {n} {o}\n" for n, o in pairs))
+    base = ["--trials", tmp_path / "trials", "--embeddings", root / "e", "--enrol-map", tmp_path / "map"]
+    measured([*base, "--out", tmp_path / "out"], capsys)
+    store, trials = Embeddings.open(root / "e"), read_trials(tmp_path / "trials")
+    unit = {name: row / np.linalg.norm(row) for name, row in zip(store.ids, store.matrix, strict=True)}
+    for name in models:
+        mean = np.mean(store.matrix[store.rows([f"{name}-{k}" for k in range(3)])], axis=0)
+        unit[name] = mean / np.linalg.norm(mean)
+    wanted = [unit[name] @ unit[other] for name, other in pairs]
+    np.testing.assert_allclose(scores_of(trials, read_scores(tmp_path / "out" / "scores")), wanted, atol=1e-6)
+    assert read_results(tmp_path / "out")[0].more["enrol_map"] == str(tmp_path / "map")
+    plda = [*base, "--plda", root / "c"]
+    plain = measured([*plda, "--out", tmp_path / "plda"], capsys)
+    twice = measured([*plda, "--plda-rescale", "--out", tmp_path / "twice"], capsys)
+    assert twice["cllr"] != plain["cllr"]
+    kept = [*base, "--plda", tmp_path / "plda" / "plda.safetensors", "--plda-rescale"]
+    assert measured(kept, capsys) == twice
+
+
 def test_calibration_with_quality_is_kept_and_used_again(corpus, tmp_path, capsys):
     root, *_ = corpus
     base = ["--embeddings", root / "e", "--cohort", root / "c", "--norm", "as", "--top", "30"]
@@ -172,6 +196,22 @@ def test_calibration_with_quality_is_kept_and_used_again(corpus, tmp_path, capsy
     code, _, err = run(["--trials", root / "trials", *base, *kept], capsys)
     assert code == 1
     assert "give the same --quality" in err
+
+
+def test_length_is_a_quality_after_the_mean_is_subtracted(corpus, tmp_path, capsys):
+    root, *_ = corpus
+    base = ["--embeddings", root / "e", "--subtract-mean", root / "c"]
+    measured(["--trials", root / "dev", *base, "--out", tmp_path / "dev"], capsys)
+    fit = ["--calibrate", tmp_path / "dev" / "scores", root / "dev", "--quality", "norm"]
+    measured(["--trials", root / "trials", *base, *fit, "--out", tmp_path / "out"], capsys)
+    trials, store = read_trials(root / "dev"), Embeddings.open(root / "e")
+    mean = np.load(root / "c" / "embeddings.npy").mean(axis=0)
+    lengths = np.linalg.norm(store.matrix[store.rows(trials.names)] - mean, axis=1)
+    names, quality = quality_features(trials, {"norm": lengths})
+    columns = np.column_stack([scores_of(trials, read_scores(tmp_path / "dev" / "scores")), quality])
+    wanted = fit_calibration(columns, trials.labels, names=("score", *names), prior=0.01).weights
+    weights = json.loads((tmp_path / "out" / "calibration.json").read_text())["weights"]
+    assert list(weights.values()) == pytest.approx(list(wanted), rel=1e-4)
 
 
 def test_subtracted_mean_and_conventions(corpus, capsys):
@@ -457,6 +497,8 @@ def test_given_ratios(corpus, tmp_path, capsys):
         (["--embeddings", "e", "--cohort", "c", "--norm", "s", "--top", "3"], "--top is for --norm as"),
         (["--embeddings", "e", "--speaker-means"], "--speaker-means goes with --cohort"),
         (["--embeddings", "e", "--llr"], "--llr goes with --scores"),
+        (["--embeddings", "e", "--plda-rescale"], "--plda-rescale goes with --plda"),
+        (["--scores", "s", "--enrol-map", "m"], "--enrol-map goes with --embeddings"),
         (["--scores", "s", "--plda", "p"], "--plda goes with --embeddings"),
         (["--embeddings", "e", "--plda", "p", "--subtract-mean", "m"], "exclude one another"),
         (["--embeddings", "e", "--calibrate", "s", "t", "--calibration", "c"], "exclude one another"),

@@ -295,6 +295,19 @@ def test_probability_is_kept():
     assert np.mean(changed) == pytest.approx(0.3, abs=0.04)
 
 
+def test_at_most_one_of_some_steps_is_taken():
+    """30 % each: 40 % are left as they are, and no waveform has both gains."""
+    shared = {"gain_probability": 0.3, "gain_db": (6.0, 6.0), "speed_probability": 0.3, "speed_factors": (2.0,)}
+    augmenter = Augmenter(AugmentConfig(**shared, one_of=("gain", "speed")))
+    speech, found = noise(100), []
+    for seed in range(2000):
+        changed = augmenter(speech, np.random.default_rng(seed), RATE)
+        faster = len(changed) < len(speech)
+        found.append((faster, np.abs(changed).sum() > 1.5 * np.abs(speech).sum() * (0.5 if faster else 1.0)))
+    shares = [np.mean([pair == wanted for pair in found]) for wanted in ((True, False), (False, True), (True, True))]
+    assert shares == pytest.approx([0.3, 0.3, 0.0], abs=0.04)
+
+
 def test_time_is_kept_unless_speed_changes():
     assert AugmentConfig(noise_probability=0.0, reverb_probability=0.5).keeps_time
     assert AugmentConfig(gaussian_probability=0.5, pitch_probability=0.5).keeps_time
@@ -322,6 +335,11 @@ def test_toml_round_trip():
         ({"order": ("gain", "gain")}, "once at the most"),
         ({"order": ("echo",)}, "once at the most"),
         ({"gain_probability": 0.1, "order": ("noise",)}, "lacks 'gain'"),
+        ({"one_of": ("echo",)}, "one_of is"),
+        (
+            {"one_of": ("gain", "pitch"), "gain_probability": 0.6, "pitch_probability": 0.6},
+            "add up to 1 at the most, not to 1.2",
+        ),
         ({"rt60": (0.0, 0.1)}, "above 0"),
         ({"noise_counts": ((0, 1),)}, "above 0"),
     ],

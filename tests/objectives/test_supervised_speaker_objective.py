@@ -148,6 +148,20 @@ def test_classes_are_sorted_and_part_of_the_state(manifest):
         made(("ann", "bob", "zoe")).load_state_dict(state)
 
 
+def test_vectors_go_on_where_the_classes_are_the_same():
+    began = made().state_dict() | {"vectors": torch.randn_like(made().vectors)}
+    module = made()
+    assert module.start_from(began) == "the vectors of its 3 classes are used too"
+    assert torch.equal(module.vectors, began["vectors"])
+    assert module.vectors.requires_grad
+    other = made(("ann", "bob", "zoe"))
+    fresh = other.vectors.clone()
+    assert "its 3 classes are not the 3 of the data; these start afresh" in other.start_from(began)
+    assert torch.equal(other.vectors, fresh)
+    assert made(loss="sup_con", num_crops=2).start_from(began) is None
+    assert module.start_from(made(loss="sup_con", num_crops=2).state_dict()) is None
+
+
 def two_crops(labels):
     return {"waveform": noise(len(labels))["waveform"], "label": torch.tensor(labels)}
 

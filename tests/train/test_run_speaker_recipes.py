@@ -5,12 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from audiossl import registry
-from audiossl.config import find_recipe, load_toml, merge, recipe_names
+from audiossl.config import find_recipe, load_toml, merge, recipe_names, split_overrides
 from audiossl.data.audio import write_audio
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.encoders._ssl_speaker import tiny_table
+from audiossl.interop.checkpoint import latest_checkpoint, load_weights
 from audiossl.objectives._speaker import SpeakerObjective
 from audiossl.train.run_pretrain import pretrain
 
@@ -89,6 +91,32 @@ def test_a_recipe_trains_for_a_step(tmp_path, corpus, name):
     pretrain(name, out=tmp_path / "exp", data=corpus / "data", overrides=overrides, device="cpu")
     [line] = (tmp_path / "exp" / "metrics.jsonl").read_text().splitlines()
     assert np.isfinite(json.loads(line)["loss"])
+
+
+def test_the_joint_stage_of_mhfa_goes_on_with_the_vectors(tmp_path, corpus, capsys):
+    """By the options of the second command in the recipe's head, but for its rate, which is 0 here; other speakers start afresh."""
+    text = find_recipe("mhfa_speaker").read_text(encoding="utf-8")
+    command = text.split("audiossl pretrain mhfa_speaker")[2].split("\n#\n")[0].replace("\\\n#", " ")
+    given, rest = split_overrides(command.split())
+    assert rest == ["--init", "exp/mhfa", "--data", "data/voxceleb2/dev", "--out", "exp/mhfa_joint"]
+    reading = {"batch_seconds": 12.1, "num_workers": 0}
+    reading["augment"] = {"noise_dirs": [str(corpus / "musan")] * 3, "reverb_dir": str(corpus / "rirs")}
+    small = {"data": reading, "encoder": NARROW["mhfa_speaker"] | {"init": ""}}
+    small |= {"train": {"max_steps": 1, "tensorboard": False, "save_every": 1, "eval_every": 0, "log_every": 1}}
+    others = tmp_path / "others"
+    shutil.copytree(corpus / "data", others)
+    (others / "utt2spk").write_text((others / "utt2spk").read_text().replace(" s1", " t1"))
+    pretrain("mhfa_speaker", out=tmp_path / "head", data=corpus / "data", overrides=small, device="cpu")
+    still = merge(merge(given, small), {"optim": {"peak_lr": 1e-30}})
+    for name, data in (("joint", corpus / "data"), ("other", others)):
+        start = {"init": str(tmp_path / "head"), "device": "cpu"}
+        pretrain("mhfa_speaker", out=tmp_path / name, data=data, overrides=still, **start)
+    head, joint, other = (load_weights(latest_checkpoint(tmp_path / name)) for name in ("head", "joint", "other"))
+    assert torch.equal(joint["vectors"], head["vectors"])
+    assert not torch.equal(other["vectors"], head["vectors"])
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'head'}: the vectors of its 2 classes are used too" in said
+    assert "these start afresh" in said
 
 
 def test_what_has_no_pseudo_label_is_left_out_and_counted(tmp_path, corpus, capsys):

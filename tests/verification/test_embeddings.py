@@ -27,6 +27,8 @@ def test_written_in_pieces_and_mapped(tmp_path, crops, monkeypatch):
     np.testing.assert_allclose(store.mean(), matrix.reshape(-1, 8).mean(axis=0, dtype=np.float64), rtol=1e-12)
     lengths = np.linalg.norm(matrix[chosen].astype(np.float64), axis=-1)
     np.testing.assert_allclose(store.norms(chosen), lengths if crops is None else lengths.mean(axis=1), rtol=1e-12)
+    centred = np.linalg.norm(matrix[chosen] - store.mean(), axis=-1)
+    np.testing.assert_allclose(store.norms(chosen, store.mean()), centred if crops is None else centred.mean(axis=1))
     numbers, names = store.speakers()
     assert [names[number] for number in numbers] == [f"s{number:02}" for number in speaker]
     assert not list(tmp_path.glob("*.partial"))
@@ -104,6 +106,33 @@ def test_missing_utterances_are_named_and_counted(tmp_path):
     write_embeddings(tmp_path)
     with pytest.raises(ValueError, match="holds no embedding of 'x' and 1 others"):
         Embeddings.open(tmp_path).rows(["s00-0", "x", "y"])
+
+
+@pytest.mark.parametrize("crops", [None, 3])
+def test_a_model_is_the_mean_of_its_utterances(tmp_path, crops):
+    matrix, ids, _ = write_embeddings(tmp_path, crops=crops)
+    chosen = [9, 0, 31]
+    (tmp_path / "map").write_text(f"ann {' '.join(ids[row] for row in chosen)}\n{ids[3]} {ids[4]}\n")
+    store = Embeddings.open(tmp_path).with_models(tmp_path / "map")
+    np.testing.assert_allclose(store.matrix[store.rows(["ann"])[0]], matrix[chosen].mean(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(store.matrix[store.rows(ids[3:5])], matrix[[4, 4]])
+    assert (sorted(store.ids), store.matrix.dtype) == (sorted([*ids, "ann"]), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("ann s00-0\nbob s00-1 s99-0\n", r"map:2: model 'bob': 's99-0' has no embedding in .*npy; write `model"),
+        ("ann s00-0\nann s00-1\n", "map:2: model 'ann': comes twice"),
+        ("ann\n", "map:1: model 'ann': comes twice, or without utterances"),
+        ("", "map: is empty"),
+    ],
+)
+def test_faults_of_models(tmp_path, content, message):
+    write_embeddings(tmp_path)
+    (tmp_path / "map").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        Embeddings.open(tmp_path).with_models(tmp_path / "map")
 
 
 def test_speakers(tmp_path):

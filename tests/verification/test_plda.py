@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from voices import write_embeddings, write_trials
@@ -107,6 +109,23 @@ def test_scores_are_log_likelihood_ratios(tmp_path, length_norm, crops):
     np.testing.assert_allclose(got, wanted, atol=2e-4)
     same = np.array([label for *_, label in rows])
     assert np.mean(got[same]) > 0 > np.mean(got[~same])
+
+
+def test_points_of_a_second_length_are_scored_as_such(tmp_path):
+    """The ratio of N(0, 1 + v) with correlation v / (1 + v) in each dimension, of points of the length sqrt(dim)."""
+    matrix, ids, speaker = write_embeddings(tmp_path / "e")
+    rows = write_trials(tmp_path / "trials", ids, speaker, count=40)
+    store = Embeddings.open(tmp_path / "e")
+    model = train_plda(store)
+    trials = read_trials(tmp_path / "trials")
+    got = plda_scores(trials, store, replace(model, rescale=True))
+    points = (prepare(matrix, length_norm=True) - model.mean) @ model.transform.T
+    points *= np.sqrt(8) / np.linalg.norm(points, axis=1, keepdims=True)
+    between, zeros = np.diag(model.between), np.zeros(8)
+    alone = [log_gauss(row, zeros, between + np.eye(8)) for row in points]
+    wanted = [log_joint(points[[i, j]], zeros, between, np.eye(8)) - alone[i] - alone[j] for i, j, _ in rows]
+    np.testing.assert_allclose(got, wanted, atol=2e-4)
+    assert np.abs(got - plda_scores(trials, store, model)).max() > 0.1
 
 
 def test_saved_and_loaded(tmp_path):

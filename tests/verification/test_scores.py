@@ -31,6 +31,21 @@ def test_any_order_and_further_pairs(trials, tmp_path):
     np.testing.assert_array_equal(scores_of(trials, read_scores(tmp_path / "scores")), [1, 2, 3, 1, 4])
 
 
+@pytest.mark.parametrize("further", ["target", "target 3.1415 2.7183 0.1000 -0.2000"])
+def test_columns_after_the_score_are_left_aside_and_said(trials, tmp_path, caplog, further):
+    """As in WeSpeaker's files, before and after score normalisation."""
+    lines = [f"{pair} {value} {further}\n" for value, pair in enumerate(("a b", "b a", "c a", "d c"))]
+    (tmp_path / "scores").write_text("".join(lines))
+    np.testing.assert_array_equal(scores_of(trials, read_scores(tmp_path / "scores")), [0, 1, 2, 0, 3])
+    width = 3 + len(further.split())
+    assert caplog.messages == [
+        f"{tmp_path / 'scores'}: lines of {width} words: what follows `enrol test score` is not read"
+    ]
+    (tmp_path / "scores").write_text("".join([*lines, "d c 3\n"]))
+    with pytest.raises(ValueError, match=rf"scores:5: 'd c 3' is not `enrol test score` and {width - 3} more words"):
+        read_scores(tmp_path / "scores")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -42,6 +57,8 @@ def test_any_order_and_further_pairs(trials, tmp_path):
         ("a b 1\nb a nan\n", "scores:2: 'nan' is no finite score"),
         ("a b 1\nb a -1e308\n", "scores:2: the score -1e308 is beyond 1e.30; scale all scores down"),
         ("a b 1\nb a\n", "scores:2: 'b a' is not `enrol test score`"),
+        ("a b 1\nb a 2 target\n", "scores:2: 'b a 2 target' is not `enrol test score`;"),
+        ("a b target 1\n", "scores:1: 'target' is no finite score"),
     ],
 )
 def test_faults_of_score_files(trials, tmp_path, content, message):
