@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json as json_module
+import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +14,9 @@ import tyro
 
 from audiossl.cli.main import MisuseError
 from audiossl.files import require_new, require_same, whole_set
+
+_LONGEST = 6  # n-grams of KenLM as flashlight-text holds it
+_GZIP = b"\x1f\x8b"
 
 
 def main(
@@ -25,14 +31,14 @@ def main(
 ) -> int:
     """Train an n-gram language model with modified Kneser-Ney smoothing and write it in the ARPA format.
 
-    A text is a file with a sentence per line, or a data directory, whose `text` is taken. All n-grams are kept, in memory.
+    A text is a file with a sentence per line, gzipped or not, or a data directory, whose `text` is taken. All n-grams are kept, in memory.
 
     Example: audiossl lm data/train more_text.txt --order 4 --out lm.arpa --lexicon lexicon.txt
 
     Args:
         texts: files and data directories.
         out: the model to write.
-        order: of the longest n-grams.
+        order: of the longest n-grams; `audiossl transcribe` reads 2 to 6.
         tokens: experiment of `audiossl finetune`: the model is one of its tokens instead of words, for decoding without a lexicon.
         lexicon: write the words there too, each with its characters and the boundary `|`.
         overwrite: replace `out` and `lexicon` if they are there and hold something else.
@@ -44,6 +50,11 @@ def main(
         raise MisuseError("audiossl lm: no text is given; add files or data directories")
     if tokens is not None and lexicon is not None:
         raise MisuseError("audiossl lm: --lexicon goes with a model of words; leave out --tokens")
+    if order == 1 or order > _LONGEST:
+        print(
+            f"audiossl: --order {order}: `audiossl transcribe` will not read this model, since KenLM takes orders 2 to {_LONGEST}",
+            file=sys.stderr,
+        )
     places = [out] if lexicon is None else [out, lexicon]
     for place in places:
         require_new(place, overwrite=True)  # the same model may be made again, which only its contents tell
@@ -76,10 +87,14 @@ def _lines(texts: tuple[Path, ...]) -> Iterator[str]:
                 f"{path}: no such file or directory; give text with a sentence per line, or data directories"
             )
         try:
-            with path.open(encoding="utf-8") as file:
-                yield from file
+            with path.open("rb") as file:
+                packed = file.read(len(_GZIP)) == _GZIP
+            with gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8") as text:
+                yield from text
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: not UTF-8 ({error.reason}); convert it with iconv") from None
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: cannot be unpacked ({error}); copy it again") from None
 
 
 def _tokenised(lines: Iterable[str], experiment: str) -> Iterator[list[str]]:

@@ -101,25 +101,6 @@ def write_arpa(model: NGrams, path: Path) -> None:
         file.write("\n\\end\\\n")
 
 
-def arpa_words(path: Path) -> set[str] | None:
-    """Words of a model in the ARPA format; None where the file is in another one, such as KenLM's binary."""
-    with path.open("rb") as file:
-        if not file.readline().startswith(b"\\data\\"):
-            return None
-        lines = iter(file)
-        for line in lines:
-            if line.startswith(b"\\1-grams:"):
-                break
-        found = set()
-        for line in lines:
-            if line.startswith(b"\\"):
-                break
-            fields = line.split()
-            if len(fields) > 1:
-                found.add(fields[1].decode(errors="replace"))
-    return found
-
-
 def _read(sentences: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], Ints, Ints]:
     """Return the words, and of each place in the text, `<s>` and `</s>` included, the word and how far it is from its `<s>`."""
     index = {UNKNOWN: 0, BEGIN: 1, END: 2}

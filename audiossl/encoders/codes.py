@@ -29,13 +29,14 @@ class Codes(nn.Module):
         """Defaults: BERT base with the convolutional positions of wav2vec 2.0.
 
         labels: the units that it reads, `units/<labels>` of a data directory. num_codes: the largest codebook that fits; the published vocabulary
-        has about 13,500 (secondary source). rate: of the units, Hz.
+        has about 13,500 (secondary source). rate: of the units, Hz. dropout_input: of the embedded units, which nobody published; BERT's own is that of the Transformer's input.
         """
 
         labels: str = "vq_wav2vec"
         num_codes: int = 13500
         rate: int = 100
         layer_drop: float = 0.0
+        dropout_input: float = 0.0
 
         @classmethod
         def tiny(cls) -> Codes.Config:
@@ -52,6 +53,7 @@ class Codes(nn.Module):
         self.reads = UnitsInput(f"units/{config.labels}", config.rate, config.num_codes)
         self.embedding = nn.Embedding(config.num_codes, config.dim)
         nn.init.normal_(self.embedding.weight, std=0.02)
+        self.dropout_input = nn.Dropout(config.dropout_input)
         self.mask_emb = nn.Parameter(0.02 * torch.randn(config.dim))
         self.transformer = Transformer(config)
 
@@ -84,6 +86,7 @@ class Codes(nn.Module):
         masked: (batch, frame) bool, True = `mask_emb` instead. channels_masked: (batch, dim) bool, True = then 0 in all frames. num_layers: stop
         after so many blocks.
         """
+        z = self.dropout_input(z)
         if masked is not None:
             z = torch.where(masked.unsqueeze(-1), self.mask_emb, z)
         if channels_masked is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiossl.data.ngram import UNKNOWN, arpa_words
+from audiossl.data.ngram import UNKNOWN
 from audiossl.nn.vocabulary import BOUNDARY, END
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from audiossl.nn.vocabulary import Vocabulary
 
 _NEVER = -1e30
+_LEAST_KNOWN = 0.1  # share of words or tokens that a model must know to be taken for one of them
 _BEAM_THRESHOLD = 25.0  # hypotheses that are this much worse than the best are dropped, as in the published decoding
 
 _LOG = logging.getLogger(__name__)
@@ -76,6 +77,10 @@ class LMBeam:
         rows = log_probs.detach().float().cpu().numpy()
         return [self._read(row[:length]) for row, length in zip(rows, lengths.tolist(), strict=True)]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> LMBeam:
+        """Itself: what it holds is large, not to be copied, and only read."""
+        return self
+
     def _read(self, frames: NDArray[np.float32]) -> str:
         """frames: (frame, token) of one utterance."""
         emissions = self._emissions(frames)
@@ -104,27 +109,37 @@ class LMBeam:
 def read_lexicon(path: Path, tokens: list[str]) -> dict[str, list[list[int]]]:
     """Spellings of words, as token indices with the boundary at their end, whether the file has it or not.
 
-    Words with a token that the vocabulary lacks are left out, and the log says how many; ValueError where none is left.
+    Words with a token that the vocabulary lacks are left out, and the log says how many; ValueError where they are more than half.
     """
     index = {token: position for position, token in enumerate(tokens)}
     spellings: dict[str, list[list[int]]] = defaultdict(list)
-    left_out = 0
-    for line in path.read_text(encoding="utf-8").splitlines():
-        word, *spelt = line.split() or [""]
-        if not word:
-            continue
-        spelt = spelt if spelt[-1:] == [BOUNDARY] else [*spelt, BOUNDARY]
+    left_out = []
+    lines = [line.split() for line in _text_of(path).splitlines() if line.strip()]
+    for word, *rest in lines:
+        spelt = rest if rest[-1:] == [BOUNDARY] else [*rest, BOUNDARY]
         if len(spelt) > 1 and all(token in index for token in spelt):
             spellings[word].append([index[token] for token in spelt])
         else:
-            left_out += 1
+            left_out.append(" ".join([word, *rest]))
     if not spellings:
         raise ValueError(
             f"{path}: no word in it can be spelt with the tokens of the model; `audiossl lm --lexicon` writes one"
         )
+    if 2 * len(left_out) > len(lines):
+        raise ValueError(
+            f"{path}: {len(left_out)} of its {len(lines)} lines, such as {left_out[0]!r}, have tokens that the model lacks (phones, or another case?); "
+            "`audiossl lm --lexicon` writes one that fits"
+        )
     if left_out:
-        _LOG.warning("%s: %d words have tokens that the model lacks; they cannot be recognised", path, left_out)
+        _LOG.warning("%s: %d words have tokens that the model lacks; they cannot be recognised", path, len(left_out))
     return dict(spellings)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not UTF-8 ({error.reason}); convert the lexicon with iconv") from error
 
 
 def _with_lexicon(
@@ -156,23 +171,48 @@ def _without_lexicon(tokens: list[str], lm: Path, options: dict[str, Any]) -> An
 
 
 def _model(lm: Path | None, units: list[str], dictionary: Any, what: str) -> Any:
-    """Read a language model after checking that it is about these units."""
+    """Read a language model and check that it is about these units: ValueError where it knows few of them, a warning where not all."""
     text = _flashlight()
     if lm is None:
         return text.ZeroLM()
-    known = arpa_words(lm)
-    if known is not None and 2 * len(known.intersection(units)) < len(units):
+    model = _kenlm(lm, dictionary)
+    known = _count_known(model, units, dictionary)
+    if known < _LEAST_KNOWN * len(units):
         raise ValueError(
-            f"{lm}: knows {len(known.intersection(units))} of the {len(units)} {what}; with --lexicon it must be of words, else of tokens "
-            "(`audiossl lm --tokens`)"
+            f"{lm}: knows {known} of the {len(units)} {what}{_known_in_another_case(lm, units, known)}; "
+            "with --lexicon it must be of words, else of tokens (`audiossl lm --tokens`)"
         )
+    if known < len(units):
+        _LOG.warning("%s: %d of the %d %s are unknown to it", lm, len(units) - known, len(units), what)
+    return model
+
+
+def _kenlm(lm: Path, dictionary: Any) -> Any:
     try:
-        return text.KenLM(str(lm), dictionary)
+        return _flashlight().KenLM(str(lm), dictionary)
     except RuntimeError as error:
         fault = " ".join(str(error).split())
         raise ValueError(
-            f"{lm}: not a language model that KenLM reads: {fault}; make one with `audiossl lm`"
+            f"{lm}: not a language model that KenLM reads: {fault}; give an ARPA file or KenLM's binary of order 2 to 6, "
+            "such as `audiossl lm --order 4` makes"
         ) from error
+
+
+def _known_in_another_case(lm: Path, units: list[str], known: int) -> str:
+    """What is to be said where the model would know more than `known` of `units` in lower or upper case; empty where it would not."""
+    for case, change in (("lower", str.lower), ("upper", str.upper)):
+        changed = [change(unit) for unit in units]
+        dictionary = _flashlight().Dictionary(list(dict.fromkeys([*changed, UNKNOWN])))
+        if (count := _count_known(_kenlm(lm, dictionary), changed, dictionary)) > known:
+            return f", and {count} if they were in {case} case: write both in one case"
+    return ""
+
+
+def _count_known(model: Any, units: list[str], dictionary: Any) -> int:
+    """How many of `units` do not score as `<unk>` where a sentence begins: in no format can a model be asked for its words."""
+    start = model.start(False)
+    unknown, *scores = (model.score(start, dictionary.get_index(unit))[1] for unit in (UNKNOWN, *units))
+    return sum(score != unknown for score in scores)
 
 
 def _flashlight() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 
 from audiossl.contracts import read_by
 from audiossl.data.frame_grid import FrameGrid
+from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
 from audiossl.nn.frozen import frozen_batch_norms, frozen_parts
 from audiossl.nn.span_masks import channel_mask, span_mask
 
@@ -39,8 +41,8 @@ class FineTuneConfig:
 
     mask_prob, mask_length: spans of frames that become the mask embedding (Baevski et al., 2020, appendix B). channel_mask_prob,
     channel_mask_length: spans of channels that become 0 in the whole utterance, those of the projected features as in the published
-    implementation. A probability of 0 is no mask. same_count: all utterances of a batch are masked in as many frames, and as many channels,
-    as the least masked one, as published. layer_drop: takes the place of the encoder's own.
+    implementation. A probability of 0 is no mask. same_count: all utterances of a batch are masked in the share of frames, and as many
+    channels, of the least masked one; published is its count of frames, whatever their lengths. layer_drop: takes the place of the encoder's own.
     freeze_steps: for so many updates the task trains alone; published are 10,000 for 10 hours of labels or less.
     """
 
@@ -108,13 +110,31 @@ class FineTune(nn.Module):
         return self
 
     def encode(self, batch: Batch) -> EncoderOutput:
-        """Run the encoder; masks apply in training only."""
-        masked = batch["masked"] if self.training and self.config.mask_prob else None
-        channels = batch["channels_masked"] if self.training and self.config.channel_mask_prob else None
-        output: EncoderOutput = self.encoder(
-            batch["waveform"], batch["waveform_lengths"], masked=masked, channels_masked=channels
-        )
+        """Run the encoder; masks apply in training only, and only then do frames depend on what shares the batch, where a norm counts padding."""
+        waveform, lengths = batch["waveform"], batch["waveform_lengths"]
+        if not self.training:
+            run = one_by_one(self.encoder) if self._minds_batch_mates else self.encoder
+            return run(waveform, lengths)
+        masked = batch["masked"] if self.config.mask_prob else None
+        channels = batch["channels_masked"] if self.config.channel_mask_prob else None
+        output: EncoderOutput = self.encoder(waveform, lengths, masked=masked, channels_masked=channels)
         return output
+
+    @cached_property
+    def _minds_batch_mates(self) -> bool:
+        """Found once, in eval mode: what is tried is the norm, not the weights. Encoders of units have none over their padded input."""
+        if read_by(self.encoder) is not None:
+            return False
+        device = self.encoder.mask_emb.device
+
+        @torch.no_grad()
+        def extract(waveform: Tensor, lengths: Tensor) -> EncoderOutput:
+            output: EncoderOutput = self.encoder(waveform.to(device), lengths.to(device))
+            return output
+
+        with torch.autocast(device.type, enabled=False):  # rounding to bf16 would look like padding
+            first = FrameGrid.of(self.encoder).first
+            return minds_batch_mates(extract, sample_rate=self.encoder.sample_rate, min_samples=first)
 
     def forward(self, batch: Batch) -> StepOutput:
         """Loss of the task, as it sums and counts it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 
@@ -105,6 +106,27 @@ def test_a_model_of_the_tokens_of_a_recogniser(place, tmp_path, capsys):
     assert "\tA |" in text
     assert "\tA B" in text
     assert "AB" not in text
+
+
+def test_text_may_be_packed(tmp_path, capsys):
+    text = tmp_path / "text.gz"
+    text.write_bytes(gzip.compress("É B\nA B\n".encode()))
+    words = ("lm", text, "--out", tmp_path / "lm.arpa", "--order", 2, "--lexicon", tmp_path / "lexicon.txt")
+    assert run(capsys, *words)[0] == 0
+    assert (tmp_path / "lexicon.txt").read_text(encoding="utf-8") == "A\tA |\nB\tB |\nÉ\tÉ |\n"
+    whole = text.read_bytes()
+    for damaged in (whole[:-9], whole[:-8] + bytes(8)):
+        text.write_bytes(damaged)
+        status, _, err = run(capsys, *words, "--overwrite")
+        assert status == 1
+        assert err.startswith(f"audiossl: {text}: cannot be unpacked (")
+
+
+@pytest.mark.parametrize(("order", "warns"), [(1, True), (2, False), (6, False), (7, True)])
+def test_orders_that_are_not_read_again_are_told(place, tmp_path, capsys, order, warns):
+    status, _, err = run(capsys, "lm", place / "sentences.txt", "--order", order, "--out", tmp_path / "lm.arpa")
+    assert status == 0
+    assert (f"audiossl: --order {order}: `audiossl transcribe` will not read this model" in err) is warns
 
 
 @pytest.mark.parametrize(

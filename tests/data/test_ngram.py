@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from audiossl.data.ngram import arpa_words, train_ngrams, write_arpa
+from audiossl.data.ngram import train_ngrams, write_arpa
 
 
 def sentences(seed=0, count=400, words=30):
@@ -164,9 +164,8 @@ def test_kenlm_reads_the_file(tmp_path):
 
 def test_words_of_a_file(tmp_path):
     write_arpa(train_ngrams([["A", "É"]], 2), tmp_path / "x.arpa")
-    assert arpa_words(tmp_path / "x.arpa") == {"<unk>", "<s>", "</s>", "A", "É"}
-    (tmp_path / "x.bin").write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0")
-    assert arpa_words(tmp_path / "x.bin") is None
+    singles = (tmp_path / "x.arpa").read_text(encoding="utf-8").partition("\\1-grams:")[2].partition("\\2-grams:")[0]
+    assert {line.split("\t")[1] for line in singles.split("\n") if line} == {"<unk>", "<s>", "</s>", "A", "É"}
     assert not list(tmp_path.glob("*.partial"))
 
 

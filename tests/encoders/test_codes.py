@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,16 @@ def test_masked_channels_are_zero_before_the_first_block():
     wanted += masked[..., None] * encoder.mask_emb
     wanted[0, :, 4:9] = 0.0
     torch.testing.assert_close(seen[0], wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_embedded_units_are_dropped_in_training_only(share):
+    encoder = Codes(replace(Codes.Config.tiny(), dropout_input=share))
+    seen = []
+    encoder.transformer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for training in (True, False):
+        encoder.train(training)(torch.arange(9)[None], torch.tensor([9]))
+    assert torch.equal(seen[0], (1 - share) * seen[1])
 
 
 def test_what_it_reads_is_its_configuration():

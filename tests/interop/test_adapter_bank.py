@@ -1,6 +1,7 @@
-"""Experiments with different adapters over one encoder."""
+"""Experiments with different adapters and tasks over one encoder."""
 
 import itertools
+import zlib
 
 import pytest
 import torch
@@ -26,22 +27,25 @@ def base(folder, seed=0):
     return folder
 
 
-def fine_tuned(folder, init, adapter, *, hashed=True):
-    """Write an experiment with random weights in all that trains."""
+def fine_tuned(folder, init, adapter, *, hashed=True, task="ctc", tokens=("A", "|")):
+    """Write an experiment with random weights in all that trains. tokens: characters, or the classes of a task with one label per utterance."""
     encoder = load_encoder(init)
     run = {"init": str(init), "init_seed": 0} | ({"init_hash": weights_hash(encoder)} if hashed else {})
     cls = registry.get("adapters", adapter)
     inserted = cls(cls.Config.tiny())
     inserted.insert(encoder)
     state = {f"encoder.{name}": value for name, value in inserted.trainable_state(encoder).items()}
-    state |= {"task.head.1.weight": torch.zeros(4, 32), "task.head.1.bias": torch.zeros(4)}
-    generator = torch.Generator().manual_seed(len(adapter))
+    task_class = registry.get("tasks", task)
+    vocabulary = Vocabulary("characters" if task == "ctc" else "words", ("<blank>", "<unk>", *tokens))
+    head = task_class(encoder.dim, encoder.num_layers, task_class.Config(), vocabulary)
+    state |= {f"task.{name}": torch.zeros_like(value) for name, value in head.state_dict().items()}
+    generator = torch.Generator().manual_seed(zlib.crc32(folder.name.encode()))
     weights = {name: value + 0.3 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
     save_checkpoint(folder, 1, weights, {}, keep=1)
-    Vocabulary("characters", ("<blank>", "<unk>", "A", "|")).save(folder / "vocabulary.json")
+    head.save_labels(folder)
     table = {"name": adapter, **to_table(cls.Config.tiny())}
     encoder_table = load_toml(init / "config.toml")["encoder"]
-    tables = {"encoder": encoder_table, "adapter": table, "task": {"name": "ctc"}, "run": run}
+    tables = {"encoder": encoder_table, "adapter": table, "task": {"name": task}, "run": run}
     write_toml(folder / "config.toml", tables | {"finetune": {"mask_prob": 0.0}})
     return folder
 
@@ -74,6 +78,38 @@ def test_each_member_is_its_experiment_whatever_else_is_held(place):
         assert len(task.predict(ours)) == 2
         seen.append(ours.layers[-1])
     assert not any(torch.equal(a, b) for a, b in itertools.pairwise(seen[:4]))
+
+
+MIXED = {
+    "fr": ("mms", {"tokens": ("A", "B", "|")}),
+    "sw": ("mms", {"tokens": ("G", "H", "I", "J", "|")}),
+    "commands": ("houlsby", {"task": "keyword", "tokens": ("go", "stop", "yes")}),
+    "speakers": ("lora", {"task": "speaker", "tokens": ("s1", "s2")}),
+}
+
+
+@torch.no_grad()
+def test_languages_and_tasks_are_members_of_one_bank(tmp_path):
+    bank = AdapterBank(base(tmp_path / "base"))
+    for name, (adapter, options) in MIXED.items():
+        bank.add(name, fine_tuned(tmp_path / name, tmp_path / "base", adapter, **options))
+    for name in [*MIXED, *reversed(MIXED)]:
+        module, _ = load_finetuned(tmp_path / name)
+        encoder, task = bank[name]
+        ours, alone = encoder(*waveforms()), module.encoder(*waveforms())
+        assert all(torch.equal(a, b) for a, b in zip(ours.layers, alone.layers, strict=True))
+        assert task.state_dict().keys() == module.task.state_dict().keys()
+        assert all(torch.equal(value, module.task.state_dict()[key]) for key, value in task.state_dict().items())
+        said = task.predict(ours)
+        assert said == module.task.predict(alone)
+        tokens = MIXED[name][1]["tokens"]
+        if type(task).__name__ == "CTC":
+            assert task.vocabulary.tokens[2:] == tokens
+            assert task.logits(ours).shape[2] == 2 + len(tokens)
+            assert any(said)
+        else:
+            assert task.classes == tokens
+            assert set(said) <= set(tokens)
 
 
 def test_frozen_tensors_are_held_once_and_stay(place):

@@ -1,5 +1,6 @@
 """Decoding with a language model against the best of all alignments, written out."""
 
+import gzip
 import itertools
 import logging
 
@@ -135,6 +136,77 @@ def test_words_that_cannot_be_spelt_are_left_out(tmp_path, caplog):
     path.write_text("É É |\n")
     with pytest.raises(ValueError, match="no word in it can be spelt"):
         read_lexicon(path, list(VOCABULARY.tokens))
+
+
+WORDS = [first + second for first in "ABCDEFGHI" for second in "ABCDEFGHI"]
+LETTERS = Vocabulary.from_texts([f"{'ABCDEFGHI'} A"], "characters")
+
+
+def written(path, how):
+    """Write a model in another form of the ARPA format."""
+    text = path.read_bytes()
+    path.write_bytes(
+        {"plain": text, "SRILM": b"\n" + text, "comment": b"# by hand\n\n" + text, "gzip": gzip.compress(text)}[how]
+    )
+    return path
+
+
+def spelt(path, words):
+    path.write_text("".join(f"{word} {' '.join(word.upper())} |\n" for word in words))
+    return path
+
+
+@pytest.mark.parametrize("how", ["plain", "SRILM", "comment", "gzip"])
+@pytest.mark.parametrize(("change", "case"), [(str.lower, "lower"), (str.upper, "upper")])
+def test_a_model_in_another_case_than_the_lexicon_is_refused(tmp_path, how, change, case):
+    write_arpa(train_ngrams([[change(word)] for word in WORDS[:60]], 2), tmp_path / "lm")
+    words = [word.lower() if case == "upper" else word for word in WORDS]
+    with pytest.raises(
+        ValueError, match=f"lm: knows 0 of the 81 words of the lexicon, and 60 if they were in {case} case"
+    ):
+        LMBeam(LETTERS, beam=2, lm=written(tmp_path / "lm", how), lexicon=spelt(tmp_path / "lexicon.txt", words))
+
+
+@pytest.mark.parametrize("how", ["plain", "SRILM", "gzip"])
+@pytest.mark.parametrize(("known", "said"), [(81, ""), (20, "61 of the 81 words of the lexicon are unknown to it")])
+def test_a_lexicon_may_be_larger_than_the_model(tmp_path, caplog, how, known, said):
+    write_arpa(train_ngrams([[word] for word in WORDS[:known]], 2), tmp_path / "lm")
+    caplog.clear()
+    LMBeam(LETTERS, beam=2, lm=written(tmp_path / "lm", how), lexicon=spelt(tmp_path / "lexicon.txt", WORDS))
+    assert [record.getMessage().partition("lm: ")[2] for record in caplog.records] == [said] * bool(said)
+
+
+def test_a_model_that_knows_nearly_nothing_is_refused(tmp_path):
+    write_arpa(train_ngrams([[word] for word in WORDS[:8]], 2), tmp_path / "lm")
+    with pytest.raises(
+        ValueError, match="lm: knows 8 of the 81 words of the lexicon; with --lexicon it must be of words"
+    ):
+        LMBeam(LETTERS, beam=2, lm=tmp_path / "lm", lexicon=spelt(tmp_path / "lexicon.txt", WORDS))
+
+
+def test_a_pronouncing_lexicon_is_refused(tmp_path):
+    path = tmp_path / "lexicon.txt"
+    path.write_text("BE B IY1\nAB AE1 B\nBEE B IY1\nB B\n")
+    with pytest.raises(
+        ValueError, match=r"3 of its 4 lines, such as 'BE B IY1', have tokens that .* \(phones, or another case\?\)"
+    ):
+        read_lexicon(path, list(VOCABULARY.tokens))
+
+
+def test_a_lexicon_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "lexicon.txt").write_bytes("É É |\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"lexicon\.txt: is not UTF-8 \(.*\); convert the lexicon with iconv"):
+        read_lexicon(tmp_path / "lexicon.txt", list(VOCABULARY.tokens))
+
+
+@pytest.mark.parametrize("order", [1, 7])
+def test_orders_that_kenlm_does_not_take(files, order):
+    write_arpa(train_ngrams([text.split() for text in TEXTS], order), files / "lm.arpa")
+    with pytest.raises(
+        ValueError, match=r"lm\.arpa: not a language model that KenLM reads: .*; give .* of order 2 to 6"
+    ) as error:
+        LMBeam(VOCABULARY, beam=2, lm=files / "lm.arpa", lexicon=files / "lexicon.txt")
+    assert "\n" not in str(error.value)
 
 
 def test_complaints_are_one_line(files):

@@ -34,9 +34,9 @@ NO_MASKS = FineTuneConfig(mask_prob=0.0, channel_mask_prob=0.0)
 every_adapter = pytest.mark.parametrize("adapter", ADAPTERS, ids=NAMES)
 
 
-def model(adapter, config=MASKS, seed=0):
+def model(adapter, config=MASKS, seed=0, **encoder_options):
     torch.manual_seed(seed)
-    encoder = Wav2Vec2(Wav2Vec2.Config.tiny())
+    encoder = Wav2Vec2(replace(Wav2Vec2.Config.tiny(), **encoder_options))
     vocabulary = Vocabulary.from_texts(["AB C"], "characters")
     return FineTune(encoder, adapter, CTC(encoder.dim, encoder.num_layers, CTC.Config.tiny(), vocabulary), config)
 
@@ -200,10 +200,10 @@ TOP = [
 ]
 
 
-def deep(adapter, num_layers):
+def deep(adapter, num_layers, layers="last"):
     torch.manual_seed(0)
     encoder = Wav2Vec2(replace(Wav2Vec2.Config.tiny(), num_layers=num_layers))
-    task = CTC(encoder.dim, num_layers, CTC.Config(), Vocabulary.from_texts(["AB C"], "characters"))
+    task = CTC(encoder.dim, num_layers, CTC.Config(layers=layers), Vocabulary.from_texts(["AB C"], "characters"))
     return FineTune(encoder, adapter, task, FineTuneConfig())
 
 
@@ -213,6 +213,17 @@ def test_no_activation_is_kept_below_the_lowest_trained_layer(adapter):
     assert kept[0] == kept[1] == kept[2] > 0
     everything = deep(Full(Full.Config()), 5)
     assert count_saved(everything, make_batch(everything)) > 2 * kept[2]
+
+
+@pytest.mark.parametrize("adapter", TOP, ids=["houlsby", "lora", "top_layers"])
+def test_a_weighted_sum_keeps_the_outputs_that_it_weighs_and_nothing_else(adapter):
+    batches = [(module := deep(adapter, layers, "weighted"), make_batch(module)) for layers in (1, 2, 5)]
+    kept = [count_saved(*pair) for pair in batches]
+    with torch.no_grad():
+        output = batches[0][0].encode(batches[0][1]).layers[0]
+    weighed = output.numel() * output.element_size()
+    # a share of each, which is a number and may keep a few bytes
+    assert [kept[1] - kept[0], kept[2] - kept[1]] == pytest.approx([weighed, 3 * weighed], abs=256)
 
 
 def test_outputs_below_the_lowest_trained_layer_are_gone_before_the_backward_pass():
@@ -267,6 +278,23 @@ def test_prediction_does_not_depend_on_batch_mates():
     }
     assert module.predict(single) == both[1:]
     assert both[1]
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_norm_that_counts_padding_hears_none_out_of_training(legacy):
+    module = model(Frozen(Frozen.Config()), NO_MASKS, conv_norm="group", legacy_norm=legacy)
+    batch = make_batch(module)
+    single = {"waveform": batch["waveform"][1:, :9600], "waveform_lengths": batch["waveform_lengths"][1:]}
+    padded = module.encode(batch).layers[-1][1, :29]
+    module.eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # as `--dev` is scored
+        module.encode(single)
+    alone, both = module.encode(single), module.encode(batch)
+    torch.testing.assert_close(both.layers[-1][1, :29], alone.layers[-1][0])
+    assert [layer.shape for layer in both.layers] == [(2, 49, module.encoder.dim)] * 3
+    assert both.lengths.tolist() == [49, 29]
+    assert torch.allclose(padded, alone.layers[-1][0], atol=1e-3) is not legacy
+    assert module._minds_batch_mates is legacy
 
 
 def test_views_are_light_and_whole():

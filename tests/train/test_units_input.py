@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from audiossl.cli.main import main
-from audiossl.config import load_toml, to_table, write_toml
+from audiossl.config import find_recipe, load_toml, to_table, write_toml
 from audiossl.data.audio import write_audio
 from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
@@ -130,6 +130,13 @@ def test_every_adapter_fits(made, adapter):
     options = {"name": adapter, **({"bottleneck": 4} if adapter == "houlsby" else {})}
     options |= {"num_top_layers": 1} if adapter == "top_layers" else {}
     last = fine(made, f"asr_{adapter}", overrides={"adapter": options})
+    assert np.isfinite(last["loss"])
+
+
+def test_recipes_of_full_fine_tuning_fit(made):
+    recipe = {name: load_toml(find_recipe("ctc_10h"))[name] for name in ("encoder", "adapter")}
+    assert recipe["encoder"]["dropout_input"] == 0.0
+    last = fine(made, "asr_published", overrides=recipe)
     assert np.isfinite(last["loss"])
 
 

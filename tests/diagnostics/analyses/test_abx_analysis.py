@@ -1,4 +1,4 @@
-"""ABX of a layer against a loop over triplets of tokens; fastabx through a stand-in that scores the item file by such a loop."""
+"""ABX of a layer against a loop over triplets of tokens; fastabx itself where it is, and a stand-in that scores the item file by such a loop."""
 
 from __future__ import annotations
 
@@ -98,6 +98,15 @@ def test_fastabx_gets_the_same_tokens(found, monkeypatch, within_context, across
     monkeypatch.setitem(sys.modules, "fastabx", SimpleNamespace(zerospeech_abx=stand_in))
     how = {"within_context": within_context, "across": across}
     assert fastabx_score(found, 1, **how) == pytest.approx(abx_score(found, 1, **how), abs=1e-9)
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("within_context", [False, True])
+def test_fastabx_itself_finds_the_same(found, within_context, across):
+    pytest.importorskip("fastabx", reason="it is no dependency and needs Python 3.12")
+    how = {"within_context": within_context, "across": across}
+    for layer in range(2):
+        assert fastabx_score(found, layer, **how) == pytest.approx(abx_score(found, layer, **how), abs=1e-6)
 
 
 def test_fastabx_that_is_not_there(found, monkeypatch):
