@@ -1,8 +1,9 @@
-"""Memory and time of wav2vec 2.0's loss and of its quantiser for one batch of 87.5 s at the size of base, beside their published forms.
+"""Memory and time of the contrastive losses of masked frames and of the quantiser for one batch of 87.5 s at the size of base, beside their published forms.
 
-Each form runs in a process of its own, forward and backward. Memory is the highest sum of live tensors that the CPU allocator saw above
-what was there before: the encoder's output, its features, their gradients, and the heads' weights with theirs are not counted. The published
-forms are measured on one of six utterances and multiplied by six, for the whole would not fit in many machines.
+wav2vec 2.0's loss, ccc-wav2vec 2.0's three terms, continuous BERT's, and UniSpeech-SAT's of utterances. Each form runs in a process of its own, forward and
+backward. Memory is the highest sum of live tensors that the CPU allocator saw above what was there before: the encoder's output, its features, their
+gradients, and the heads' weights with theirs are not counted. The published forms copy every negative; they are measured on one of six utterances and
+multiplied by six, for the whole would not fit in many machines.
 
 Example: python benchmarks/contrastive_loss.py
 """
@@ -18,6 +19,9 @@ from _machine import finish, measure_each, peak_bytes
 from torch import nn
 from torch.nn import functional as F
 
+from audiossl.losses.clamped_contrastive import clamped_contrastive
+from audiossl.losses.cluster_contrastive import cluster_contrastive
+from audiossl.losses.utterance_contrastive import utterance_contrastive
 from audiossl.losses.wav2vec2_contrastive import wav2vec2_contrastive
 from audiossl.nn.gumbel_quantiser import GumbelQuantiser
 from audiossl.objectives._contrastive import draw_negatives
@@ -29,19 +33,26 @@ if TYPE_CHECKING:
 
     Step = Callable[[], Tensor]
 
-UTTERANCES, MASKED = 6, round(87.5 * 50 * 0.491 / 6)  # masks with p = 0.65, L = 10 cover 49.1 %
-DIM, FEATURES, FINAL_DIM, NEGATIVES, TEMPERATURE = 768, 512, 256, 100, 0.1
+UTTERANCES, FRAMES = 6, 87.5 * 50
+# Frames of an utterance that are masked: p = 0.65 at L = 10 covers 49.1 %, continuous BERT's 0.5 with lengths of deviation 10 41.7 %, 0.8 covers 56.7 %.
+MASKED, CONTINUOUS_MASKED, UNITS_MASKED = (round(FRAMES * share / UTTERANCES) for share in (0.491, 0.417, 0.567))
+DIM, FEATURES, FINAL_DIM, NEGATIVES, TEMPERATURE, CLAMP = 768, 512, 256, 100, 0.1, 20.0
 GROUPS, ENTRIES = 2, 320
 GOAL_MB = 50
 
 
-def loss_parts(utterances: int) -> tuple[list[Tensor], Tensor, nn.Linear]:
+def loss_parts(utterances: int, masked: int = MASKED) -> tuple[list[Tensor], Tensor, nn.Linear]:
     """Context and targets with gradients, negatives, and the projection of the context."""
-    frames = utterances * MASKED
+    frames = utterances * masked
     leaves = [torch.randn(frames, DIM, requires_grad=True), torch.randn(frames, FINAL_DIM, requires_grad=True)]
-    negatives = draw_negatives(np.full(utterances, MASKED), NEGATIVES, np.random.default_rng(0))
+    negatives = draw_negatives(np.full(utterances, masked), NEGATIVES, np.random.default_rng(0))
     projection = nn.Linear(DIM, FINAL_DIM)
     return [*leaves, *projection.parameters()], torch.from_numpy(negatives), projection
+
+
+def places_of(negatives: Tensor) -> Tensor:
+    """Negatives as rows of the batch, (frame, negative), where every slot is a masked frame."""
+    return (negatives + negatives.shape[1] * torch.arange(len(negatives)).view(-1, 1, 1)).flatten(0, 1)
 
 
 def gram(utterances: int) -> tuple[Step, list[Tensor]]:
@@ -62,16 +73,113 @@ def gram(utterances: int) -> tuple[Step, list[Tensor]]:
 def copies(utterances: int) -> tuple[Step, list[Tensor]]:
     """Published: every negative copied beside its frame, compared value by value, and cosines of it all."""
     leaves, negatives, projection = loss_parts(utterances)
-    places = (negatives + MASKED * torch.arange(utterances).view(-1, 1, 1)).flatten(0, 1)
+    places = places_of(negatives)
+    return lambda: copied_loss(projection(leaves[0]), leaves[1], places), leaves
+
+
+def copied_loss(context: Tensor, targets: Tensor, places: Tensor, akin: Tensor | None = None) -> Tensor:
+    """wav2vec 2.0's loss as published, a sum. akin: (frame, negative) bool, negatives whose logits are scaled as ccc-wav2vec 2.0's."""
+    chosen = targets[places]  # (frame, negative, dim)
+    same = (targets.unsqueeze(1) == chosen).all(-1)
+    candidates = torch.cat([targets.unsqueeze(1), chosen], dim=1)
+    logits = torch.cosine_similarity(context.unsqueeze(1), candidates, dim=-1) / TEMPERATURE
+    negative = logits[:, 1:] if akin is None else torch.where(akin, 0.3 * logits[:, 1:], logits[:, 1:])
+    logits = torch.cat([logits[:, :1], negative.masked_fill(same, -torch.inf)], dim=1)
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long), reduction="sum")
+
+
+def cross_parts(utterances: int) -> tuple[list[Tensor], list[tuple[int, int]], Tensor, nn.Linear, Tensor]:
+    """Contexts and targets of two views, which of them are compared, negatives, projection of contexts, clusters of targets."""
+    leaves, negatives, projection = loss_parts(utterances)
+    other, _, _ = loss_parts(utterances)
+    clusters = torch.randint(max(2, MASKED // 16), (len(leaves[0]),))
+    return [*leaves[:2], *other[:2], *leaves[2:]], [(0, 1), (0, 3), (2, 1)], negatives, projection, clusters
+
+
+def cross(utterances: int) -> tuple[Step, list[Tensor]]:
+    """Ours: three terms of one Gram matrix per utterance each."""
+    leaves, terms, negatives, projection, clusters = cross_parts(utterances)
+    slots = torch.arange(len(leaves[0]))
+
+    def step() -> Tensor:
+        heads = {view: projection(leaves[view]) for view in (0, 2)}
+        losses = [
+            cluster_contrastive(
+                heads[view], leaves[target], negatives, slots, clusters=clusters, temperature=TEMPERATURE
+            ).loss.sum()
+            for view, target in terms
+        ]
+        return torch.stack(losses).sum()
+
+    return step, leaves
+
+
+def cross_copies(utterances: int) -> tuple[Step, list[Tensor]]:
+    """Published: copies of the negatives for each of the three terms."""
+    leaves, terms, negatives, projection, clusters = cross_parts(utterances)
+    places = places_of(negatives)
+    akin = clusters[places] == clusters.unsqueeze(1)
+
+    def step() -> Tensor:
+        heads = {view: projection(leaves[view]) for view in (0, 2)}
+        return torch.stack([copied_loss(heads[view], leaves[target], places, akin) for view, target in terms]).sum()
+
+    return step, leaves
+
+
+def clamped(utterances: int) -> tuple[Step, list[Tensor]]:
+    """Ours: one matrix of products per utterance."""
+    leaves, negatives, projection = loss_parts(utterances, CONTINUOUS_MASKED)
+    slots = torch.arange(len(leaves[0]))
+
+    def step() -> Tensor:
+        return clamped_contrastive(projection(leaves[0]), leaves[1], negatives, slots, clamp=CLAMP).loss.sum()
+
+    return step, leaves
+
+
+def clamped_copies(utterances: int) -> tuple[Step, list[Tensor]]:
+    """The same with copied negatives."""
+    leaves, negatives, projection = loss_parts(utterances, CONTINUOUS_MASKED)
+    places = places_of(negatives)
 
     def step() -> Tensor:
         targets = leaves[1]
-        chosen = targets[places]  # (frame, negative, dim)
-        same = (targets.unsqueeze(1) == chosen).all(-1)
-        candidates = torch.cat([targets.unsqueeze(1), chosen], dim=1)
-        logits = torch.cosine_similarity(projection(leaves[0]).unsqueeze(1), candidates, dim=-1) / TEMPERATURE
-        logits = torch.cat([logits[:, :1], logits[:, 1:].masked_fill(same, -torch.inf)], dim=1)
-        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long), reduction="sum")
+        candidates = torch.cat([targets.unsqueeze(1), targets[places]], dim=1)
+        scores = (projection(leaves[0]).unsqueeze(1) * candidates).sum(-1) / FINAL_DIM**0.5
+        return F.cross_entropy(
+            CLAMP * torch.tanh(scores / CLAMP), torch.zeros(len(scores), dtype=torch.long), reduction="sum"
+        )
+
+    return step, leaves
+
+
+def utterance_parts(utterances: int) -> tuple[list[Tensor], Tensor, Tensor, nn.Linear]:
+    """Anchors and targets with gradients, the utterance of each frame, candidates of the whole batch, and the projection of the anchors."""
+    leaves, _, projection = loss_parts(utterances, UNITS_MASKED)
+    frames = len(leaves[0])
+    return leaves, torch.arange(frames) // UNITS_MASKED, torch.randint(frames, (frames, NEGATIVES)), projection
+
+
+def blocks(utterances: int) -> tuple[Step, list[Tensor]]:
+    """Ours: blocks of rows of the matrix of all cosines, out of which candidates are gathered."""
+    leaves, utterance, candidates, projection = utterance_parts(utterances)
+
+    def step() -> Tensor:
+        return utterance_contrastive(projection(leaves[0]), leaves[1], utterance, candidates).loss.sum()
+
+    return step, leaves
+
+
+def utterance_copies(utterances: int) -> tuple[Step, list[Tensor]]:
+    """Published: every candidate copied beside its frame."""
+    leaves, utterance, candidates, projection = utterance_parts(utterances)
+    pairs = torch.cat([torch.arange(len(candidates)).unsqueeze(1), candidates], dim=1)
+    same = (utterance[pairs] == utterance.unsqueeze(1)).float()
+
+    def step() -> Tensor:
+        logits = torch.cosine_similarity(projection(leaves[0]).unsqueeze(1), leaves[1][pairs], dim=-1) / TEMPERATURE
+        return F.binary_cross_entropy_with_logits(logits, same, reduction="none").mean(dim=1).sum()
 
     return step, leaves
 
@@ -101,8 +209,14 @@ def broadcast(utterances: int) -> tuple[Step, list[Tensor]]:
 
 
 FORMS: dict[str, tuple[Callable[[int], tuple[Step, list[Tensor]]], int]] = {
-    "loss: Gram matrices": (gram, 1),
-    "loss: copied negatives": (copies, UTTERANCES),
+    "wav2vec 2.0: Gram matrices": (gram, 1),
+    "wav2vec 2.0: copied negatives": (copies, UTTERANCES),
+    "ccc-wav2vec 2.0: Gram matrices": (cross, 1),
+    "ccc-wav2vec 2.0: copied negatives": (cross_copies, UTTERANCES),
+    "continuous BERT: Gram matrices": (clamped, 1),
+    "continuous BERT: copied negatives": (clamped_copies, UTTERANCES),
+    "UniSpeech-SAT: blocks of rows": (blocks, 1),
+    "UniSpeech-SAT: copied candidates": (utterance_copies, UTTERANCES),
     "quantiser: look-up": (look_up, 1),
     "quantiser: broadcast product": (broadcast, UTTERANCES),
 }
@@ -128,23 +242,22 @@ def measure(name: str) -> dict[str, float]:
         times.append(time.perf_counter() - started)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         both()
-    frames = UTTERANCES * MASKED
     return {
         "mb": parts * peak_bytes(profile) / 1e6,
         "ms": 1e3 * parts * min(times),
-        "loss": parts * value / frames,
+        "loss": value / len(leaves[0]),
     }
 
 
 def main() -> None:
     """Print a line per form."""
     results, check = measure_each(FORMS, measure, description=__doc__)
-    print(f"{'form':<32} {'peak MB':>9} {'ratio':>6} {'ms':>7} {'ratio':>6}  per frame")
+    print(f"{'form':<34} {'peak MB':>9} {'ratio':>6} {'ms':>7} {'ratio':>6}  per frame")
     ours = {name.split(":")[0]: result for name, result in reversed(results.items())}  # the first form of each part
     for name, result in results.items():
         mine = ours[name.split(":")[0]]
         print(
-            f"{name:<32} {result['mb']:9.1f} {result['mb'] / mine['mb']:6.1f} {result['ms']:7.0f} "
+            f"{name:<34} {result['mb']:9.1f} {result['mb'] / mine['mb']:6.1f} {result['ms']:7.0f} "
             f"{result['ms'] / mine['ms']:6.1f}  {result['loss']:.4f}"
         )
     goals = {f"{part}: {mine['mb']:.1f} of at most {GOAL_MB} MB": mine["mb"] <= GOAL_MB for part, mine in ours.items()}

@@ -56,6 +56,12 @@ def test_trains_as_published(name):
     assert learning_rate(round(warmup), updates, optim) == pytest.approx(peak, rel=1e-4)
 
 
+@pytest.mark.parametrize("quantiser", ["gumbel", "kmeans"])
+def test_vq_wav2vec_compresses_no_features(quantiser):
+    """Of the published commands wav2vec's alone has --log-compression."""
+    assert load_toml(find_recipe(f"vq_wav2vec_{quantiser}"))["encoder"]["log_compression"] is False
+
+
 def test_tri_stages_hold_for_188_000_updates_and_fall_to_a_hundredth():
     for name in ("dinosr", "spidr"):
         optim = build(OptimConfig, load_toml(find_recipe(name))["optim"], "optim")

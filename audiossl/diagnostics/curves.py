@@ -31,6 +31,8 @@ _POINTS = 400  # a drawn curve has at most this many; more cannot be told apart
 _SHIPPED_POINTS = 100
 _DIGITS = 4
 _SHOWN = 6
+_TELLING = ("unmasked_accuracy", "frontend_grad_norm")
+"""Whether frames are copied rather than predicted, and whether the frontend still learns."""
 _FREE = {
     "train": ("seed", "log_every", "save_every", "eval_every", "keep_checkpoints", "tensorboard", "collapse"),
     "data": ("num_workers", "prefetch", "max_bad_fraction"),
@@ -119,13 +121,13 @@ def read_curves(path: Path, metrics: Sequence[str] = ("loss",)) -> Curves:
 
 
 def watched(tables: Tables) -> tuple[str, ...]:
-    """Metrics worth a look, by an experiment's tables: the loss, what the terminal shows, and what must not collapse."""
+    """Metrics worth a look, by an experiment's tables: the loss, what the terminal shows, what must not collapse, and `_TELLING`."""
     from audiossl.train.fine_tune import FineTune
 
     shown = FineTune.headline
     if "objective" in tables:
         shown = getattr(registry.get("objectives", tables["objective"]["name"]), "headline", ())
-    return tuple(dict.fromkeys(("loss", *shown, *HEALTH)))
+    return tuple(dict.fromkeys(("loss", *shown, *HEALTH, *_TELLING)))
 
 
 def read_tables(experiment: Path) -> Tables:

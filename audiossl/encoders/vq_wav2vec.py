@@ -126,7 +126,7 @@ class VQWav2Vec(nn.Module):
             return QuantisedFrames(*self.quantiser(z, lengths))
         found = self.quantiser(z.flatten(0, 1), temperature)
         q, codes = (part.unflatten(0, z.shape[:2]) for part in (found.q, found.codes))
-        return QuantisedFrames(q, codes, q.new_zeros(len(q)))
+        return QuantisedFrames(q, codes, q.new_zeros(q.shape[0]))
 
     def aggregate(self, q: Tensor, lengths: Tensor) -> Tensor:
         """Causal context of quantised frames: (batch, frame, dim)."""

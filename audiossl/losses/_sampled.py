@@ -1,4 +1,4 @@
-"""What losses of masked frames share: cosines of each frame with its own target and with sampled ones of the same utterance."""
+"""What losses of masked frames share: products of each frame with its own target and with sampled ones of the same utterance."""
 
 from __future__ import annotations
 
@@ -46,21 +46,29 @@ def sampled_logits(
     identity: Tensor | None,
     temperature: float,
 ) -> SampledLogits:
-    """Cosines / temperature, from one Gram matrix of masked x masked frames per utterance, out of which the negatives are gathered.
+    """Cosines / temperature; see `inner_products`.
 
-    context, targets: (frame, dim), the masked frames of all utterances one after another. slots: (frame,) int64, their places in the
-    flattened (utterance, slot) of negatives: (utterance, slot, negative) int64, slots of the same utterance. identity: (frame,) int64,
-    equal where targets are; without it, a target equals itself alone. Where the published form copies every negative, frame x negative x
-    dim, nothing here is larger than utterance x slot x slot.
+    identity: (frame,) int64, equal where targets are; without it, a target equals itself alone.
     """
     if temperature <= 0:
         raise ValueError(f"temperature: {temperature} is not positive")
-    grams = _spread(unit(context), slots, negatives) @ _spread(unit(targets), slots, negatives).transpose(1, 2)
-    positive = grams.diagonal(dim1=1, dim2=2).flatten().index_select(0, slots)
-    negative = grams.gather(2, negatives).flatten(0, 1).index_select(0, slots)
+    positive, negative = inner_products(unit(context), unit(targets), negatives, slots)
     same = slots if identity is None else identity
     dead = at_negatives(same, negatives, slots) == same.unsqueeze(1)
     return SampledLogits(positive / temperature, negative / temperature, dead)
+
+
+def inner_products(context: Tensor, targets: Tensor, negatives: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+    """Products of each frame with its own target, (frame,), and with its negatives, (frame, negative).
+
+    context, targets: (frame, dim), the masked frames of all utterances one after another. slots: (frame,) int64, their places in the
+    flattened (utterance, slot) of negatives: (utterance, slot, negative) int64, slots of the same utterance. They are gathered from one Gram
+    matrix of masked x masked frames per utterance: where the published form copies every negative, frame x negative x dim, nothing here is
+    larger than utterance x slot x slot.
+    """
+    grams = _spread(context, slots, negatives) @ _spread(targets, slots, negatives).transpose(1, 2)
+    own = grams.diagonal(dim1=1, dim2=2).flatten().index_select(0, slots)
+    return own, grams.gather(2, negatives).flatten(0, 1).index_select(0, slots)
 
 
 def at_negatives(values: Tensor, negatives: Tensor, slots: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_ROWS = 256
+
+
 class UtteranceContrast(NamedTuple):
     """loss: (anchor,) in nats, differentiable. cosine: (anchor, 1 + candidate), detached; same: alike, bool, True = of one utterance."""
 
@@ -30,13 +33,13 @@ def utterance_contrastive(
     anchors, targets: (frame, dim), the s_i and the t_i of the same frames. utterance: (frame,) int64. candidates: (frame, candidate) int64, frames
     that each anchor is compared with beside its own. The mean over 1 + candidates pairs, as in the published code, where the paper has a softmax.
 
-    The frame x frame cosines are one matrix product from which the pairs are picked: smaller than the picked targets themselves as long as there are fewer
-    frames than candidates x dim.
+    Neither the picked targets, frame x candidate x dim, nor all frame x frame cosines are ever there: the pairs are picked from blocks of rows of these.
     """
-    cosines = unit(anchors) @ unit(targets).T  # (frame, frame)
     own = torch.arange(len(anchors), device=anchors.device).unsqueeze(1)
     pairs = torch.cat([own, candidates], dim=1)  # (frame, 1 + candidate)
-    cosine = cosines.gather(1, pairs)
+    directions = unit(targets).T
+    blocks = zip(torch.split(unit(anchors), _ROWS), torch.split(pairs, _ROWS), strict=True)
+    cosine = torch.cat([(rows @ directions).gather(1, picked) for rows, picked in blocks])
     same = utterance[pairs] == utterance.unsqueeze(1)
     loss = F.binary_cross_entropy_with_logits(cosine / temperature, same.to(cosine.dtype), reduction="none")
     return UtteranceContrast(loss.mean(dim=1), cosine.detach(), same)

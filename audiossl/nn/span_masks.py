@@ -33,8 +33,9 @@ def span_mask(
     {0 .. T - mask_length - 1}, or all of them where n is more; so the last frame is never masked, and `mask_prob` is the
     masked share only if spans did not overlap: 0.65 masks 49 % and 0.80 57 % of a long utterance at length 10.
     A row of T <= mask_length frames, where no span fits, is masked but for its last frame.
-    same_count: frames drawn at random are unmasked until each row has as many as the least masked one (rows of fewer than two
-    frames, which cannot be masked, aside).
+    same_count: frames drawn at random are unmasked until each row has the share of masked frames that the least masked one has, to the
+    nearest frame (rows of fewer than two frames, which cannot be masked, aside). Published code takes the least count for all; in rows of
+    one length, to which it crops for pretraining, that is the same, and in others a short row would leave long ones hardly masked.
     """
     frames = _checked(num_frames, mask_prob, mask_length)
     rows, width = len(frames), int(frames.max(initial=0))
@@ -103,14 +104,14 @@ def _fill(
     same_count: bool,
     state: np.uint64,
 ) -> None:
-    """Mark in each row `counts` spans from distinct starts below `choices`; unmask to the least where counts shall be the same.
+    """Mark in each row `counts` spans from distinct starts below `choices`; unmask to the least share where counts shall be the same.
 
     What was drawn before is drawn again, which makes a set as likely as any other of its size. state: seeds the draws.
     """
     rows, width = mask.shape
     started = np.empty(width, dtype=np.uint8)
     masked = np.zeros(rows, dtype=np.int64)
-    least = width
+    least, of = width, width  # masked and valid frames of the row with the least share
     for row in range(rows):
         started[:] = 0
         wanted = counts[row]
@@ -123,11 +124,12 @@ def _fill(
                 mask[row, frame] = 1
         for frame in range(width):
             masked[row] += mask[row, frame]
-        if frames[row] > 1:
-            least = min(least, masked[row])
+        if frames[row] > 1 and masked[row] * of < least * frames[row]:
+            least, of = masked[row], frames[row]
     if same_count:
         for row in range(rows):
-            while masked[row] > least:
+            wanted = (2 * least * frames[row] + of) // (2 * of)
+            while masked[row] > wanted:
                 state += _STEP
                 frame = _below(state, frames[row])
                 masked[row] -= mask[row, frame]

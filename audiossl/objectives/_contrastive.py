@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from audiossl.contracts import StepOutput
 from audiossl.losses.codebook_diversity import codebook_diversity
+from audiossl.losses.wav2vec2_contrastive import wav2vec2_contrastive
 from audiossl.nn.gumbel_quantiser import GumbelQuantiser, code_perplexity, gumbel_temperature, perplexity
 from audiossl.nn.spread import deviation, spread
 from audiossl.objectives._masked import MaskConfig, MaskedObjective, MaskedViews
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from audiossl.contracts import Batch, Utterance
     from audiossl.data.frame_grid import FrameGrid
     from audiossl.losses._sampled import ContrastiveLoss
-    from audiossl.nn.ssl_encoder import SSLEncoder
+    from audiossl.nn.ssl_encoder import LocalFeatures, SSLEncoder
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class ContrastiveViews(MaskedViews):
         """
         batch = super().batch_views(batch, rng)
         counts = np.asarray(batch["masked"]).sum(axis=1)
-        return batch | {"slots": _slots(counts), "negatives": draw_negatives(counts, self.config.num_negatives, rng)}
+        return batch | {"slots": slots_of(counts), "negatives": draw_negatives(counts, self.config.num_negatives, rng)}
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,21 @@ class ContrastiveObjective(MaskedObjective):
         q, codes, soft_probs = self.quantiser(features, self.gumbel_temperature)
         return Targets(self.project_target(q), self.quantiser.identity(codes), codes, soft_probs)
 
+    def contrast(self, heard: LocalFeatures, targets: Targets, penalty: Tensor, batch: Batch) -> StepOutput:
+        """Sum wav2vec 2.0's loss over masked frames, and count them. heard: what the context is of; targets, penalty: see `step_output`."""
+        output = self.encoder.contextualise(heard.z, heard.lengths, masked=batch["masked"])
+        seen = output.layers[-1].flatten(0, 1)[batch["masked_frames"]]
+        context = self.project_context(seen)
+        found = wav2vec2_contrastive(
+            context,
+            targets.vectors,
+            batch["negatives"],
+            batch["slots"],
+            identity=targets.identity,
+            temperature=self.config.temperature,
+        )
+        return self.step_output(found.loss.sum(), found, seen, context, targets, penalty)
+
     def step_output(
         self,
         nats: Tensor,
@@ -207,7 +223,8 @@ def draw_negatives(counts: NDArray[np.int64], number: int, rng: np.random.Genera
     return drawn
 
 
-def _slots(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def slots_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places of masked frames in the flattened (utterance, slot): (masked frame,). counts: (utterance,), masked frames."""
     width = int(counts.max(initial=0))
     return np.flatnonzero(np.arange(width) < counts[:, None])
 

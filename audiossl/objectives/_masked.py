@@ -28,7 +28,8 @@ class MaskConfig:
     """The published base models' crops and masks.
 
     crop_duration: seconds, 250,000 samples at 16 kHz; longer utterances give a random piece. mask_prob, mask_length: see `nn.span_masks.span_mask`. same_count: every
-    row of a batch loses masked frames until it has as few as the poorest one, as published.
+    utterance of a batch loses masked frames until its share of them is the least one's; of utterances of one length, to which published code crops a batch, all
+    have as many.
     """
 
     crop_duration: float = 15.625

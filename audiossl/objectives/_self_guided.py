@@ -23,7 +23,7 @@ class SelfGuidedConfig(MaskConfig):
     """masking: random spans, or the frames that get most attention in the encoder's first block (Xie et al., 2024), one by one.
 
     Self-guided, mask_prob is their exact share and query_share that of the frames whose attention is asked, all of them in evaluation; 0.5 is
-    our variant.
+    our variant. Objectives whose views must know in the loader's workers which frames are masked, to find their labels or draw negatives, have spans alone.
     """
 
     mask_length: int = 1

@@ -19,7 +19,7 @@ class BarlowTwins(ProjectedObjective):
 
     @dataclass(frozen=True)
     class Config(ProjectedConfig):
-        """Defaults: Lepage and Dehak (2022). redundancy: lambda of the paper. scale: of the whole loss, from its published code.
+        """Defaults: Lepage and Dehak (2022). redundancy: lambda of the paper. scale: of the whole loss, from their code.
 
         normalisation: of the embeddings before they are correlated, see `cross_correlation`; all but `batch` is our variant.
         """

@@ -16,7 +16,7 @@ from audiossl.nn.features import MFCC39, fbank, mfcc39
 from audiossl.nn.masking import valid_frames
 from audiossl.nn.spread import spread
 from audiossl.objectives._bert import SpanConfig, span_frames
-from audiossl.objectives._contrastive import compared
+from audiossl.objectives._contrastive import compared, slots_of
 from audiossl.objectives._masked import MaskedObjective, MaskedViews
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ContinuousBERT(MaskedObjective):
         else:
             wanted = self._heard(batch["waveform"], batch["waveform_lengths"], places, masked.shape[1])
         context, targets = self.project_context(seen), self.project_target(wanted)
-        found = clamped_contrastive(context, targets, batch["negatives"], clamp=self.config.clamp)
+        found = clamped_contrastive(context, targets, batch["negatives"], batch["slots"], clamp=self.config.clamp)
         loss = found.loss.sum()
         count = torch.full((), len(seen), dtype=torch.float32, device=seen.device)
         metrics = spread(seen) | compared(context, targets)
@@ -148,14 +148,12 @@ class ContinuousViews(MaskedViews):
         return {"waveform": waveform, "masked": masked, "negatives": negatives}
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the contract's
-        """Count masked frames through the batch.
+        """Find the masked frames; negatives are (utterance, slot, negative) now, see `ContrastiveViews`.
 
-        Adds masked_frames: (masked frame,) int64, their places in the flattened batch; makes negatives (masked frame, negative), rows of these.
+        Adds masked_frames: (masked frame,) int64, their places in the flattened batch; slots: (masked frame,) int64, those in (utterance, slot).
         """
-        counts, padded = np.asarray(batch["negatives_lengths"]), np.asarray(batch["negatives"])
-        rows = np.arange(padded.shape[1]) < counts[:, None]
-        negatives = padded[rows]
-        first = np.repeat(np.cumsum(counts) - counts, counts)[:, None]
-        kept = {name: value for name, value in batch.items() if not name.startswith("negatives")}
-        places = np.flatnonzero(batch["masked"])
-        return kept | {"masked_frames": places, "negatives": np.where(negatives < 0, -1, negatives + first)}
+        kept = {name: value for name, value in batch.items() if name != "negatives_lengths"}
+        return kept | {
+            "masked_frames": np.flatnonzero(batch["masked"]),
+            "slots": slots_of(np.asarray(batch["negatives_lengths"])),
+        }

@@ -96,7 +96,7 @@ class VQWav2Vec(nn.Module):
         return cls(encoder, config)
 
     def forward(self, batch: Batch) -> StepOutput:
-        """Sum binary cross-entropies, and count them: 1 + negatives for each frame foreseen.
+        """Sum binary cross-entropies, 1 + negatives for each frame foreseen, and count these frames, as published.
 
         The loss of a k-means quantiser is a mean over the frames of an utterance; it counts once for each frame foreseen in it, as published.
         """
@@ -110,7 +110,7 @@ class VQWav2Vec(nn.Module):
         codebook = (quantised.loss * found.predictions).sum()
         loss = found.loss.sum() + self.config.codebook_weight * self.moving * codebook
         metrics = self._metrics(context, predictions, quantised, batch["negatives"], lengths, found)
-        return StepOutput(loss, found.decisions.sum().float(), metrics)
+        return StepOutput(loss, found.predictions.sum().float(), metrics)
 
     def after_step(self, step: int) -> None:
         """Cool Gumbel's noise, and let features and codes go after hold_steps."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from audiossl.losses.wav2vec2_contrastive import wav2vec2_contrastive
 from audiossl.objectives._contrastive import ContrastiveConfig, ContrastiveObjective
 
 if TYPE_CHECKING:
@@ -30,16 +29,4 @@ class Wav2Vec2(ContrastiveObjective):
         L = sum of -log p(q_t | c_t) + N (diversity_weight L_div + penalty_weight mean(z^2)), N masked frames (section 3.2, eq. 2 to 4).
         """
         local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
-        targets = self.quantise(local.z, batch)
-        output = self.encoder.contextualise(local.z, local.lengths, masked=batch["masked"])
-        seen = output.layers[-1].flatten(0, 1)[batch["masked_frames"]]
-        context = self.project_context(seen)
-        found = wav2vec2_contrastive(
-            context,
-            targets.vectors,
-            batch["negatives"],
-            batch["slots"],
-            identity=targets.identity,
-            temperature=self.config.temperature,
-        )
-        return self.step_output(found.loss.sum(), found, seen, context, targets, local.penalty)
+        return self.contrast(local, self.quantise(local.z, batch), local.penalty, batch)

@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from audiossl.losses.wav2vec2_contrastive import wav2vec2_contrastive
-from audiossl.objectives._contrastive import ContrastiveConfig, ContrastiveObjective, PairedViews
+from audiossl.objectives._contrastive import ContrastiveConfig, ContrastiveObjective, ContrastiveViews, PairedViews
 
 if TYPE_CHECKING:
     from audiossl.contracts import Batch, StepOutput
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Wav2VecAug(ContrastiveObjective):
-    """Masked frames of an augmented recording find the quantised features of the clean one; augmentation must keep the time."""
+    """Masked frames of an augmented recording find the quantised features of the clean one: augmentation must keep the time, unless targets hear it too."""
 
     config: Wav2VecAug.Config
 
@@ -41,27 +40,16 @@ class Wav2VecAug(ContrastiveObjective):
                 crop_duration=0.5, mask_length=3, final_dim=8, num_negatives=5, entries=4, quantiser_hidden_layers=1
             )
 
-    def light_views(self, config: ContrastiveConfig, grid: FrameGrid, *, normalise: bool) -> PairedViews:
-        """Return views in pairs."""
-        return PairedViews(config, grid, normalise)
+    def light_views(self, config: Config, grid: FrameGrid, *, normalise: bool) -> ContrastiveViews:  # type: ignore[override]
+        """Return views in pairs, or of the augmented recording alone where the targets are not clean."""
+        return (PairedViews if config.clean_targets else ContrastiveViews)(config, grid, normalise)
 
     def forward(self, batch: Batch) -> StepOutput:
         """Sum wav2vec 2.0's loss over masked frames, and count them; the penalty is the mean of both views' where both are used."""
-        heard = self.encoder.local_features(batch["augmented"], batch["waveform_lengths"])
-        wanted, penalty = heard, heard.penalty
-        if self.config.clean_targets:
-            wanted = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
-            penalty = (heard.penalty + wanted.penalty) / 2
-        targets = self.quantise(wanted.z, batch)
-        output = self.encoder.contextualise(heard.z, heard.lengths, masked=batch["masked"])
-        seen = output.layers[-1].flatten(0, 1)[batch["masked_frames"]]
-        context = self.project_context(seen)
-        found = wav2vec2_contrastive(
-            context,
-            targets.vectors,
-            batch["negatives"],
-            batch["slots"],
-            identity=targets.identity,
-            temperature=self.config.temperature,
-        )
-        return self.step_output(found.loss.sum(), found, seen, context, targets, penalty)
+        lengths = batch["waveform_lengths"]
+        wanted = self.encoder.local_features(batch["waveform"], lengths)
+        if not self.config.clean_targets:
+            return self.contrast(wanted, self.quantise(wanted.z, batch), wanted.penalty, batch)
+        heard = self.encoder.local_features(batch["augmented"], lengths)
+        penalty = (heard.penalty + wanted.penalty) / 2
+        return self.contrast(heard, self.quantise(wanted.z, batch), penalty, batch)

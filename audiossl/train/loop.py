@@ -20,7 +20,7 @@ from audiossl.interop.checkpoint import best_mark, latest_checkpoint, mark_best,
 from audiossl.train.journal import Journal
 from audiossl.train.ledger import Ledger, write_cost
 from audiossl.train.monitor import CollapseConfig, CollapseMonitor
-from audiossl.train.optim import OptimConfig, clip_each, learning_rate, make_optimizer, set_learning_rate
+from audiossl.train.optim import OptimConfig, clip_each, learning_rate, make_optimizer, set_learning_rate, warm_up
 from audiossl.train.sums import Sums, Totals, to_device
 
 if TYPE_CHECKING:
@@ -170,7 +170,8 @@ class _Run:
         self.best: float | None = None
         constant = (p for name in getattr(module, "constant_lr", ()) for p in module.get_submodule(name).parameters())
         self.optimizer = make_optimizer(module.parameters(), optim, constant=constant)
-        self.monitor = CollapseMonitor(config.collapse, getattr(module, "collapse_floors", {}))
+        floors = getattr(module, "collapse_floors", {})
+        self.monitor = CollapseMonitor(config.collapse, floors, warmup_steps=warm_up(config.max_steps, optim))
         frontend = getattr(getattr(module, "encoder", None), "frontend", None)
         self._frontend = list(frontend.parameters()) if frontend is not None else []
         if resume:

@@ -25,6 +25,9 @@ HEALTH = tuple(_DIAGNOSES)
 _CAUSES_FIRST = tuple(sorted(HEALTH, key=lambda name: not name.startswith("target")))
 """Dead targets lead to dead predictions within a few steps."""
 
+_LOW_WHILE_WARMING = "prediction_perplexity"
+"""What a healthy run first learns is how frequent units are, and until it learns more it names the most frequent one: the slower the warm-up, the longer."""
+
 _STD = 1e-3
 """Floor of the deviations where neither the configuration nor the objective has one."""
 
@@ -33,8 +36,8 @@ _STD = 1e-3
 class CollapseConfig:
     """When a run counts as collapsed: `patience` steps in a row below a floor, or not a number, after `grace_steps`.
 
-    A run that is dead from the start stops at step 150. Healthy ones may name a single unit for some steps in a row while the learning rate
-    rises. The other fields are the smallest healthy values of the metrics of that name, as far as the objective logs them; target_std and
+    A run that is dead from the start stops at step 150. Healthy ones may name a single unit for hundreds of steps in a row while the learning rate
+    rises: steps of the warm-up do not count against prediction_perplexity, unless it is not a number. The other fields are the smallest healthy values of the metrics of that name, as far as the objective logs them; target_std and
     prediction_std: None is the floor of the objective (data2vec 2.0 has published ones), or 1e-3 where it has none. Perplexities are in
     codes: 1 is a single code. Of several codebooks, groups or label sets, those of targets and codes are the least, so that a dead one does
     not hide behind the others; that of predictions is the mean, for labels that cannot be foreseen are no collapse.
@@ -58,10 +61,15 @@ class CollapseError(ValueError):
 
 
 class CollapseMonitor:
-    """Counts, per metric, how long it has been below its floor. floors: the objective's own, where the configuration has none."""
+    """Counts, per metric, how long it has been below its floor.
 
-    def __init__(self, config: CollapseConfig, floors: Mapping[str, float] | None = None) -> None:
-        self.config = config
+    floors: the objective's own, where the configuration has none. warmup_steps: of the learning rate.
+    """
+
+    def __init__(
+        self, config: CollapseConfig, floors: Mapping[str, float] | None = None, *, warmup_steps: int = 0
+    ) -> None:
+        self.config, self.warmup_steps = config, warmup_steps
         self._low: dict[str, int] = {}
         own = {name: getattr(config, name) for name in HEALTH}
         given = floors or {}
@@ -75,8 +83,9 @@ class CollapseMonitor:
             if name not in metrics:
                 continue
             value, floor = metrics[name], self._floors[name]
+            excused = name == _LOW_WHILE_WARMING and step <= self.warmup_steps and value < floor
             healthy = value >= floor  # false for what is not a number
-            self._low[name] = 0 if healthy else self._low.get(name, 0) + 1
+            self._low[name] = 0 if healthy or excused else self._low.get(name, 0) + 1
             if self._low[name] >= self.config.patience:
                 raise CollapseError(
                     f"step {step}: collapsed: {name} = {value:.3g} {'<' if value < floor else 'not >='} {floor:g} for {self._low[name]} steps: {_DIAGNOSES[name]}; "

@@ -98,6 +98,11 @@ def learning_rate(step: int, total: int, config: OptimConfig) -> float:
     return config.peak_lr
 
 
+def warm_up(total: int, config: OptimConfig) -> int:
+    """Updates out of `total` in which the learning rate rises."""
+    return round(config.tri_stage[0] * total) if config.schedule == "tri_stage" else config.warmup_steps
+
+
 def make_optimizer(
     parameters: Iterable[nn.Parameter], config: OptimConfig, *, constant: Iterable[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:

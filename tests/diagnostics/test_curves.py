@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 
 from audiossl import registry
 from audiossl.cli.main import main
-from audiossl.config import load_toml, recipe_names, write_toml
+from audiossl.config import find_recipe, load_toml, recipe_names, write_toml
 from audiossl.diagnostics import curves, figures, report
 from audiossl.diagnostics.curves import Curve, read_curves, read_reference, reference_path, watched, write_reference
 from audiossl.diagnostics.report import Options, write_report
-from audiossl.train.experiment import gather_tables
+from audiossl.train import run_pretrain
+from audiossl.train.experiment import gather_tables, resolve
 
 SETTINGS = {
     "objective": {"name": "hubert", "labels": ["km"]},
@@ -178,6 +179,7 @@ def test_the_command_for_references(experiment, tmp_path, capsys):
 
 def test_what_is_watched_is_what_the_objective_shows_and_what_must_not_collapse(experiment):
     assert watched(load_toml(experiment / "config.toml"))[:3] == ("loss", "masked_accuracy", "prediction_perplexity")
+    assert {"unmasked_accuracy", "frontend_grad_norm"} < set(watched(SETTINGS))
     assert "loss_per_token" in watched({"task": {"name": "ctc"}})
     assert "bits" not in read_curves(experiment / "metrics.jsonl", watched(SETTINGS))
 
@@ -209,6 +211,21 @@ def test_shipped_references_are_small_and_complete():
             max(curve.steps[-1] for curve in made.curves["loss"].values()) > 0.98 * made.settings["train"]["max_steps"]
         )
         assert not re.search(r'"/|/(tmp|home|root|work)\b', path.read_text())
+
+
+@pytest.mark.parametrize(
+    "path", sorted((registry.folder("recipes") / "curves").glob("*.jsonl")), ids=lambda path: path.stem
+)
+def test_shipped_references_are_of_todays_recipes(path):
+    """But for the labels, which name what the corpus has, what made them, and the number of steps."""
+    made = read_reference(path)
+    tables, _ = resolve(load_toml(find_recipe(made.recipe)), run_pretrain._sections(), made.recipe)
+    labels = [("objective", "labels"), ("encoder", "labels"), ("units", "name"), ("units", "encoder")]
+    for table, key in [*labels, ("train", "max_steps")]:
+        if key in made.settings.get(table, {}):
+            tables[table][key] = made.settings[table][key]
+    tables["run"] = {"data_utterances": made.utterances, "data_seconds": made.seconds}
+    assert made.differences(tables) == []
 
 
 def test_small_masked_prediction_recipes_have_a_reference():

@@ -93,7 +93,11 @@ CASES = {
         lambda s, t: utterance_contrastive(s, t, torch.tensor(UTTERANCE), OTHERS, temperature=TAU).loss,
         PAIR,
     ),
-    "clamped_contrastive": (naive_clamped, lambda c, y: clamped_contrastive(c, y, OTHERS).loss, PAIR),
+    "clamped_contrastive": (
+        naive_clamped,
+        lambda c, y: clamped_contrastive(c, y, OTHERS[None], torch.arange(FRAMES)).loss,
+        PAIR,
+    ),
     "codebook_diversity": (naive_diversity, codebook_diversity, (noise(5, 2, 4).softmax(2),)),
     "sdsc": (naive_sdsc, sdsc, PAIR),
     "step_binary_cross_entropy": (naive_steps, ours_steps, (noise(2, 7, 3, DIM), noise(2, 7, DIM, seed=1))),

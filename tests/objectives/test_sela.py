@@ -6,6 +6,8 @@ from torch.nn import functional as F
 from audiossl.contracts import Utterance
 from audiossl.data.collate import collate, to_tensors
 from audiossl.encoders.fbank import FBank
+from audiossl.losses._sinkhorn import sinkhorn
+from audiossl.nn.gather import layout_of
 from audiossl.objectives.sela import SeLa
 from audiossl.train.distributed import leave
 
@@ -70,6 +72,27 @@ def test_clusters_are_used_alike_where_argmax_would_use_one():
     share = torch.bincount(labels, minlength=5) / len(labels)
     entropy = -(share * share.log()).sum() / np.log(5)
     assert entropy > 0.999
+
+
+def test_the_transport_becomes_balanced():
+    """Log-posteriors of frames of which most would be given to a few of 16 clusters; rows sum to 1, columns nearly to 512 / 16."""
+    generator = torch.Generator().manual_seed(0)
+    frames, clusters = (torch.randn(*shape, generator=generator).double() for shape in ((512, 16), (16,)))
+    scores = (frames + 1.5 * clusters).log_softmax(dim=1)
+
+    def used(plan):
+        share = torch.bincount(plan.argmax(dim=1), minlength=16) / 512
+        return float(torch.special.entr(share).sum() / np.log(16))
+
+    off, plans = {}, {}
+    for iterations in (3, 10):
+        plans[iterations] = sinkhorn(scores, layout_of(scores), epsilon=0.5, iterations=iterations)
+        torch.testing.assert_close(plans[iterations].sum(dim=1), torch.ones(512, dtype=torch.float64))
+        off[iterations] = (plans[iterations].sum(dim=0) / 32 - 1).abs()
+    assert float(off[3].mean()) == pytest.approx(0.016, abs=1e-3)
+    assert off[10].max() < 1e-4 < off[3].max()
+    assert used(scores) < 0.72
+    assert used(plans[10]) > 0.995
 
 
 def test_the_labeller_waits_until_it_is_copied():

@@ -11,6 +11,7 @@ import torch
 from audiossl import registry
 from audiossl.contracts import Utterance
 from audiossl.data.collate import collate, to_tensors
+from audiossl.encoders.codes import Codes
 from audiossl.encoders.vq_wav2vec import VQWav2Vec as VQEncoder
 from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.objectives.best_rq import BestRQ
@@ -18,6 +19,7 @@ from audiossl.objectives.ccc_wav2vec2 import CCCWav2Vec2
 from audiossl.objectives.continuous_bert import ContinuousBERT
 from audiossl.objectives.data2vec2 import Data2Vec2
 from audiossl.objectives.dinosr import DinoSR
+from audiossl.objectives.discrete_bert import DiscreteBERT
 from audiossl.objectives.hubert import HuBERT
 from audiossl.objectives.sela import SeLa
 from audiossl.objectives.spidr import SpidR
@@ -221,19 +223,78 @@ def test_injected_collapse_stops_the_run(name, cls, extra, inject, labels):
         monitor.watch(150, {name: sick[name]})
 
 
-def run(tmp_path, module, labels=None, **changes):
+def run(tmp_path, module, labels=None, warmup_steps=10, **changes):
     """The real loop over one batch again and again."""
     batch = batch_of(module, labels)
     config = TrainConfig(max_steps=300, precision="fp32", tensorboard=False, **changes)
     train(
         module, lambda positions: (dict(batch) for _ in positions), experiment=tmp_path, config=config,
-        optim=OptimConfig(peak_lr=1e-3, warmup_steps=10), world=World(0, 1, torch.device("cpu")), sample_rate=16000,
+        optim=OptimConfig(peak_lr=1e-3, warmup_steps=warmup_steps), world=World(0, 1, torch.device("cpu")), sample_rate=16000,
     )  # fmt: skip
 
 
 def test_an_objective_whose_targets_are_dead_is_stopped_by_the_loop(tmp_path):
     with pytest.raises(CollapseError, match="step 150: collapsed: target_perplexity = 1 < 1.5 for 50 steps"):
         run(tmp_path, made(HuBERT, (CODES,)), labels=3)
+
+
+def test_a_slow_start_names_one_unit_for_long():
+    """As a small discrete BERT does with 9 units, of which one is a third of all, at a warm-up of 4,000 steps."""
+    monitor = CollapseMonitor(CollapseConfig(), warmup_steps=4000)
+    for step in range(1, 4001):
+        monitor.watch(step, {"prediction_perplexity": 1.44 if 327 <= step < 530 else 3.0})
+    for step in range(4001, 4050):
+        monitor.watch(step, {"prediction_perplexity": 1.44})
+    with pytest.raises(CollapseError, match=r"step 4050: collapsed: prediction_perplexity = 1\.44 < 1\.5 for 50 steps"):
+        monitor.watch(4050, {"prediction_perplexity": 1.44})
+
+
+@pytest.mark.slow
+def test_a_language_model_of_units_gets_over_it(tmp_path):
+    """A run that names the commonest of nine units for a hundred steps of its warm-up, and then learns the others."""
+    torch.manual_seed(0)
+    config = replace(DiscreteBERT.Config.tiny(), crop_duration=0.6)
+    module = DiscreteBERT(Codes(replace(Codes.Config.tiny(), num_codes=9)), config, 9)
+
+    def batches(positions):
+        for position in positions:
+            rng = np.random.default_rng(position)
+            views = []
+            for number in range(4):
+                runs = [0 if rng.random() < 0.45 else rng.integers(1, 9) for _ in range(20)]
+                units = np.repeat(runs, rng.integers(3, 12, 20))[:60]
+                utterance = Utterance(str(number), np.zeros(9600, np.float32), 16000, {module.needs[0]: units})
+                views.append(module.views(utterance, rng))
+            yield to_tensors(module.batch_views(collate(views, list("0123")), rng))
+
+    train(
+        module, batches, experiment=tmp_path, config=TrainConfig(max_steps=400, precision="fp32", tensorboard=False),
+        optim=OptimConfig(peak_lr=1e-3, warmup_steps=1000), world=World(0, 1, torch.device("cpu")), sample_rate=100,
+    )  # fmt: skip
+    told = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert np.mean([row["prediction_perplexity"] for row in told[-20:]]) > 2
+    unaware = CollapseMonitor(CollapseConfig())
+    with pytest.raises(CollapseError, match="prediction_perplexity"):
+        [unaware.watch(row["step"], {"prediction_perplexity": row["prediction_perplexity"]}) for row in told]
+
+
+@pytest.mark.parametrize("name", [name for name in HEALTH if name != "prediction_perplexity"])
+def test_nothing_else_waits_for_the_warm_up(name):
+    monitor = CollapseMonitor(CollapseConfig(), warmup_steps=4000)
+    for step in range(1, 150):
+        monitor.watch(step, {name: 0.0})
+    with pytest.raises(CollapseError, match=f"step 150: collapsed: {name}"):
+        monitor.watch(150, {name: 0.0})
+
+
+@pytest.mark.parametrize(("warmup_steps", "stopped"), [(10, 150), (120, 170)])
+def test_the_loop_says_how_long_the_warm_up_is(tmp_path, warmup_steps, stopped):
+    module = made(HuBERT, (CODES,))
+    dead_predictions(module)
+    for projection in module.projections:
+        projection.requires_grad_(False)
+    with pytest.raises(CollapseError, match=f"step {stopped}: collapsed: prediction_perplexity = 1 "):
+        run(tmp_path, module, warmup_steps=warmup_steps)
 
 
 def nearly_dead():

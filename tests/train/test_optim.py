@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from audiossl.train.optim import OptimConfig, clip_each, learning_rate, make_optimizer, set_learning_rate
+from audiossl.train.optim import OptimConfig, clip_each, learning_rate, make_optimizer, set_learning_rate, warm_up
 
 
 def test_linear_warms_up_and_decays_to_zero():
@@ -31,6 +31,15 @@ def test_tri_stage_phases():
     assert learning_rate(499, 1000, config) == pytest.approx(3e-5)
     assert learning_rate(750, 1000, config) == pytest.approx(3e-5 * math.sqrt(0.05))
     assert learning_rate(1000, 1000, config) == pytest.approx(3e-5 * 0.05)
+
+
+@pytest.mark.parametrize(
+    ("config", "steps"), [(OptimConfig(warmup_steps=7), 7), (OptimConfig(schedule="tri_stage"), 50)]
+)
+def test_warm_up_ends_at_the_peak(config, steps):
+    assert warm_up(500, config) == steps
+    rates = [learning_rate(step, 500, config) for step in range(steps + 1)]
+    assert rates[steps] == max(rates) > rates[0]
 
 
 def test_step_multiplies_every_so_many_steps():
