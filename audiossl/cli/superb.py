@@ -66,7 +66,7 @@ def run_all(
     Args:
         upstream: experiments, checkpoints, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe.
         data: folder with a folder per task: DIR/ks/train, DIR/ks/dev, DIR/ks/test, and so on.
-        out: folder to write; results are in OUT/<upstream>/<task>, the table is table.md, table.csv and table.html.
+        out: folder to write; results are in OUT/<upstream>/<task>, the table is table.md, table.csv, scores.csv and table.html.
         seed: of the heads, and of random weights.
         device: auto, cpu, cuda or cuda:N.
         json: print the scores as JSON.
@@ -102,7 +102,7 @@ def run_all(
 
 
 def make_table(outs: Positional[tuple[Path, ...]], *, to: Path | None = None, json: bool = False) -> int:
-    """Write table.md, table.csv and table.html again from the scores below some folders.
+    """Write table.md, table.csv, scores.csv and table.html again from the scores below some folders.
 
     Example: audiossl superb table exp/superb exp/others
 
@@ -240,11 +240,13 @@ def _spoken(score: Score) -> str:
     energy = "" if cost.joules is None else f", {cost.joules / 1e3:.3g} kJ"
     gpu = "" if cost.gpu_peak_bytes is None else f", {cost.gpu_peak_bytes / 1e9:.2f} GB on the GPU"
     rate = "none" if score.learning_rate is None else f"{score.learning_rate:g} at step {score.step}"
+    intervals = [f"{name} {shown(a)} to {shown(b)}" for name, (a, b) in score.more.get("intervals", {}).items()]
     head = score.official_choice
     whose = "" if head is None else f", of {head.learning_rate:g} at step {head.step}"
     lines = {
         f"{score.task}": named(score.values),
         **({"chosen on test": named(score.official) + whose} if score.official else {}),
+        **({"95 % intervals": ", ".join(intervals)} if intervals else {}),
         "learning rate": f"{rate}, by {score.selection}",
         "parameters": str(score.parameters),
         **({"layer weights": " ".join(f"{share:.3f}" for share in score.shares)} if score.shares else {}),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from audiossl.diagnostics.sources import FeatureSource
 
 _NOBODY = "?"
+_SLACK = 1e-6  # frames: decimal times are not exact, nor are sums of start and duration
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,7 @@ def token_frames(
 
     Frame t lies in the middle of its stride, at (t + 1/2) / rate seconds; a token has those from its start to its end, as ZeroSpeech cuts them.
     """
-    rate = source.sample_rate / source.stride
-    first = np.maximum(np.ceil(tokens.starts * rate - 0.5), 0).astype(np.int64)
-    stop = np.floor(tokens.ends * rate - 0.5).astype(np.int64) + 1
+    first, stop = spans(tokens, source.sample_rate / source.stride)
     room = np.maximum(stop - first, 0)
     places = np.cumsum(room) - room
     lengths = np.zeros(len(tokens), dtype=np.int64)
@@ -107,14 +106,21 @@ def token_frames(
     for batch, rows in _batches(tokens, manifest, source, config, log):
         layers, valid = _frames(source, batch)
         for utterance, inside in rows:
-            spans = np.clip(np.stack([first[inside], stop[inside]]), 0, valid[utterance])
-            lengths[inside] = np.maximum(spans[1] - spans[0], 0)
+            begin, end = np.clip(np.stack([first[inside], stop[inside]]), 0, valid[utterance])
+            lengths[inside] = np.maximum(end - begin, 0)
             into = np.repeat(places[inside] - np.cumsum(lengths[inside]) + lengths[inside], lengths[inside])
-            at = np.repeat(spans[0] - np.cumsum(lengths[inside]) + lengths[inside], lengths[inside])
+            at = np.repeat(begin - np.cumsum(lengths[inside]) + lengths[inside], lengths[inside])
             step = np.arange(len(at))
             frames[into + step] = layers[utterance, at + step]
     found = np.flatnonzero(lengths)
     return TokenFrames(tokens.take(found), frames, places[found], lengths[found])
+
+
+def spans(tokens: Tokens, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """First frame of each token, and the one after its last: (token,) int64 each. rate: frames per second."""
+    first = np.maximum(np.ceil(tokens.starts * rate - 0.5 - _SLACK), 0).astype(np.int64)
+    stop = np.floor(tokens.ends * rate - 0.5 + _SLACK).astype(np.int64) + 1
+    return first, stop
 
 
 def _all_tokens(manifest: Manifest, exclude: tuple[str, ...], *, by_context: bool) -> Tokens:

@@ -30,7 +30,9 @@ class Task(nn.Module):
     workers; small and picklable, without the weights. metric: a key of what `evaluate` returns, and which way is better.
     runner: the file of `superb/` that scores it. selects_on_test: the official protocol chooses the checkpoint on test. shown: what a table
     shows, of what `settle` returns, where that is not the metric. averages: what `evaluate` returns is a mean over utterances, so that it may be
-    asked of one batch after the other, and no predictions be kept. writes_text: `predict` returns strings, as `audiossl transcribe` prints them. hears: `labels` look at the waveform. aligned: its labels
+    asked of one batch after the other, and no predictions be kept. final: set by `superb` once dev has chosen this head, which then is asked
+    about test: the time for what would be too slow at every evaluation. superb_only: keys of `Config` that `finetune` has no use for.
+    writes_text: `predict` returns strings, as `audiossl transcribe` prints them. hears: `labels` look at the waveform. aligned: its labels
     are of times in the recordings, so that these cannot be played faster. encoder_needs: methods of an encoder that it
     can be fine-tuned with. min_frames: recordings of fewer cannot be used. variant: in what it differs from the published protocol, for the row of a score; "": in nothing that is known.
     """
@@ -40,6 +42,8 @@ class Task(nn.Module):
     selects_on_test: ClassVar[bool] = False
     shown: ClassVar[str | None] = None
     averages: ClassVar[bool] = False
+    final: bool = False
+    superb_only: ClassVar[tuple[str, ...]] = ()
     writes_text: ClassVar[bool] = False
     hears: ClassVar[bool] = False
     aligned: ClassVar[bool] = False

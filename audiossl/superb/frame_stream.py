@@ -12,7 +12,7 @@ from audiossl.contracts import EncoderOutput
 from audiossl.data.loader import BadRecordings, make_loader, make_sampler
 from audiossl.data.piece import Piece
 from audiossl.data.progress import progress
-from audiossl.data.whole import require_frames
+from audiossl.data.whole import one_epoch, require_frames
 from audiossl.nn.masking import valid_frames
 from audiossl.superb.frame_store import Undecoded
 from audiossl.superb.hearing import CHUNK_START, Chunks
@@ -170,6 +170,12 @@ class Split:
     def joined(self, predictions: Mapping[str, Any]) -> Mapping[str, Any]:
         """Predictions by utterance."""
         return self._heard.joined(predictions) if isinstance(self._heard, Chunks) else predictions
+
+    def unusable(self) -> dict[str, str]:
+        """What is wrong with the recordings that cannot be used, by id: one pass over the audio alone."""
+        rate, label = self.frames.source.sample_rate, f"recordings of {self.manifest.path.name}"
+        batches = one_epoch(self._heard, self._whole, self._config, sample_rate=rate, label=label)
+        return {utterance: message for batch in batches for utterance, message in batch["bad"]}
 
     def once(self, label: str) -> Iterator[Taken]:
         """Every utterance once, whole and without labels. label: of the progress display."""

@@ -20,6 +20,8 @@ What a task (`nn.task.Task`) is asked for:
 * `selects_on_test` (class attribute, absent: False): where the official protocol chooses on test. Then test is scored at every
   evaluation and its best goes to `Score.official`; and DIR/dev may be absent, with one learning rate, whose last step is the score.
 * `min_frames` (class attribute): recordings of fewer are left out, for all tasks of a stream.
+* `check_heard(config, manifest, unusable)` (class method, absent: nothing): raises ValueError where DIR/dev or DIR/test cannot be scored without recordings that
+  cannot be used, by id with what is wrong with them. A task that has it costs a pass over the audio of both, before training.
 * `label_files(config, part)` (class method): what `labels.py` hashes, so that heads go on only with the labels that they began with.
 """
 
@@ -121,6 +123,7 @@ def run_together(jobs: Sequence[Job], evaluation: Evaluation, out: Path) -> list
     train = Manifest.open(evaluation.data / "train")
     groups = [TaskHeads(job, evaluation, train, out) for job in jobs]
     splits = _splits(groups, train, evaluation, out / "frames")
+    _check_heard(groups, splits)
     least = _min_frames(groups)
     views = FrameViews(
         evaluation.upstream.samples_of(least),
@@ -252,6 +255,15 @@ def _heard(
         least = -(-upstream.min_samples // upstream.stride)
         found = Chunks.cut(found, hearing.chunk_frames, rate=rate / upstream.stride, least=least)
     return found
+
+
+def _check_heard(groups: Sequence[TaskHeads], splits: dict[str, Split]) -> None:
+    """Let tasks that cannot do without some recordings know before they are trained which cannot be used; resumed ones were scored before."""
+    asking = [group.job for group in groups if hasattr(group.job.task_class, "check_heard") and not group.position]
+    for split in (splits[name] for name in ("dev", "test") if asking and name in splits):
+        unusable = split.unusable()
+        for job in asking:
+            job.task_class.check_heard(job.task_config, split.manifest, unusable)
 
 
 def _min_frames(groups: Sequence[TaskHeads]) -> int:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from audiossl.superb.frames import Config
     from audiossl.superb.job import Evaluation, Job
 
-_FREE = ("num_workers", "max_bad_fraction", "cache_gb", "cache_dtype")
-"""Keys of a configuration that may change when heads are resumed; of a cache only its rounding matters."""
+_FREE = ("num_workers", "max_bad_fraction", "cache_gb", "cache_dtype", "decoding")
+"""Keys of a configuration that may change when heads are resumed; of a cache only its rounding matters. `decoding` is of test alone."""
 
 
 @dataclass
@@ -234,6 +234,7 @@ class TaskHeads:
         path = self._best_path(head)
         with self._matching(path):
             head.task.load_state_dict(_load(path))
+        head.task.final = True
         return head
 
     def score(self, head: Head, values: dict[str, float], together: list[str]) -> Score:

@@ -1,7 +1,8 @@
 """Each layer of a frozen upstream by itself under a linear classifier: a curve over layers, beside a control that has nothing to learn.
 
 One pass of the upstream keeps mean and standard deviation over time of all layers. For every fold and layer a support vector machine or a logistic
-regression is fitted; dev chooses the cost of errors and the layer. The same with shuffled labels of training says what is reached by chance.
+regression is fitted; the fold's own dev chooses cost of errors, weights of classes and layer, and what is chosen is fitted again to train and dev. The same with
+shuffled labels of both says what is reached by chance.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 
 from audiossl.data.manifest import Manifest
 from audiossl.data.progress import progress
-from audiossl.diagnostics.linear_models import LinearHead, fit_linear, scores_of
+from audiossl.diagnostics.linear_models import ClassWeights, LinearHead, NoMinimumError, fit_linear, scores_of
 from audiossl.diagnostics.linear_probe import Standardiser
 from audiossl.diagnostics.pooled_cache import CacheConfig
 from audiossl.superb.parts import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from audiossl.contracts import EncoderOutput
     from audiossl.diagnostics.sources import FeatureSource
     from audiossl.superb.job import Evaluation, Job
     from audiossl.superb.parts import Fold, Ready
@@ -46,16 +48,19 @@ if TYPE_CHECKING:
 class Config:
     """What is fitted, and on what.
 
-    head: `svm` or `logistic`. costs: of errors, the more the less the weights are held back. deviations: the standard deviation over time beside the mean.
-    layers: that are tried, () all. folds: that DIR/all is dealt out to, each test once and dev once; 0 reads DIR/train, dev and test. groups: what no fold
-    divides, `recording` or a column such as `utt2spk`; `utterance` lets a recording be in training and in test. shuffles: how often the control shuffles labels.
-    slow_down: recordings are played so many times slower, for calls above what the upstream hears. memory_gb: features up to so many are held
-    in memory. batch_seconds, num_workers, max_bad_fraction: of the pass over the audio.
+    head: `svm` or `logistic`. costs: of errors, the more the less the weights are held back. class_weights: `balanced` makes classes weigh alike, however many
+    utterances they have. deviations: the standard deviation over time beside the mean. peak: each utterance is divided by its largest sample. layers: that are
+    tried, () all. folds: that DIR/all is dealt out to, each test once and dev once; 0 reads DIR/train, dev and test. groups: what no fold divides, `recording` or
+    a column such as `utt2spk`; `utterance` lets a recording be in training and in test. shuffles: how often the control shuffles labels. slow_down: recordings
+    are played so many times slower, for calls above what the upstream hears. memory_gb: features up to so many are held in memory. batch_seconds, num_workers,
+    max_bad_fraction: of the pass over the audio.
     """
 
     head: LinearHead = "svm"
-    costs: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    costs: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    class_weights: tuple[ClassWeights, ...] = ("none", "balanced")
     deviations: bool = True
+    peak: bool = True
     layers: tuple[int, ...] = ()
     folds: int = 5
     groups: str = "recording"
@@ -69,6 +74,10 @@ class Config:
     def __post_init__(self) -> None:
         if not self.costs or min(self.costs) <= 0 or len(set(self.costs)) < len(self.costs):
             raise ValueError(f"superb.costs: {list(self.costs)} are not different positive numbers; give at least one")
+        if not self.class_weights or len(set(self.class_weights)) < len(self.class_weights):
+            raise ValueError(
+                f"superb.class_weights: {list(self.class_weights)} is empty or repeats a value; give none, balanced or both"
+            )
         if self.folds in {1, 2} or self.folds < 0:
             raise ValueError(
                 f"superb.folds: {self.folds} leaves nothing to train on; give 3 or more, or 0 for directories"
@@ -80,19 +89,25 @@ class Config:
 _UNDIVIDED = "no fold divides what superb.groups {!r} keeps together, where the published ones divide recordings"
 
 
-class Point(NamedTuple):
-    """A layer at the cost that dev chose. dev: mean of the metric over folds. tested: values of each fold. parameters: of one classifier."""
+class Found(NamedTuple):
+    """A layer of a fold at the setting that its dev chose. dev: the metric. tested: values on test, fitted to train and dev.
+
+    outputs: (item, class), there. left_out: settings of no minimum.
+    """
 
     layer: int
     cost: float
+    class_weights: ClassWeights
     dev: float
-    tested: list[dict[str, float]]
+    tested: dict[str, float]
+    outputs: np.ndarray
     parameters: int
+    left_out: int
 
     @property
-    def record(self) -> dict[str, float]:
-        """Mean over folds."""
-        return {"dev": self.dev, "cost": self.cost, **_mean(self.tested)}
+    def setting(self) -> dict[str, Any]:
+        """What was chosen."""
+        return {"layer": self.layer, "cost_of_errors": self.cost, "class_weights": self.class_weights}
 
 
 def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
@@ -101,20 +116,24 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     upstream, data, seed, device = evaluation.upstream, evaluation.data, evaluation.seed, evaluation.device
     layers, ledger = _layers(config, upstream), Ledger(device)
     reading = CacheConfig(config.batch_seconds, config.num_workers, config.max_bad_fraction, config.deviations)
-    pool = Pool(slower(upstream, config.slow_down), out / "pooled", reading, config.memory_gb, ledger, evaluation.log)
+    heard = slower(at_full_scale(upstream) if config.peak else upstream, config.slow_down)
+    pool = Pool(heard, out / "pooled", reading, config.memory_gb, ledger, evaluation.log)
     first = Manifest.open(data / ("all" if config.folds else "train"))
     task = job.task_class.from_data(job.task_config, first)
     folds = _dealt(task, first, config, seed) if config.folds else directories(data)
     ready = make_ready(folds, labels_of(folds, task), pool)
-    curve = [
-        _curve_point(ready, layer, task, config, device)
+    searched = [
+        _search(ready, layer, task, config, seed, device)
         for layer in progress(layers, len(layers), f"{job.name}: layers")
     ]
-    chosen = max(curve, key=lambda point: point.dev)
-    values, control = _mean(chosen.tested), _mean(_control(ready, chosen, task, config, seed, device))
+    curve, chance = ([both[k] for both in searched] for k in (0, 1))
+    chosen = _best_layers(curve)
+    tested = [one.tested for one in chosen]
+    values, control = _mean(tested), _mean([one.tested for one in _best_layers(chance)])
+    left_out = sum(one.left_out for point in (*curve, *chance) for one in point)
     # A classifier that was fitted by itself would need the same pass.
     utterances = sum(len(manifest) for manifest in manifests_of(folds).values())
-    ledger.alone_forwards += len(layers) * len(config.costs) * utterances
+    ledger.alone_forwards += len(layers) * len(config.costs) * len(config.class_weights) * utterances
     return Score(
         task=job.name,
         upstream=evaluation.upstream_name,
@@ -122,18 +141,24 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
         metric=task.metric,
         learning_rate=None,
         seed=seed,
-        selection=f"dev {task.metric}",
+        selection=f"dev {task.metric}{' of each fold' if len(ready) > 1 else ''}",
         step=0,
-        parameters=chosen.parameters,
+        parameters=chosen[0].parameters,
         cost=ledger.cost(),
         dev={},
         more={
-            "layer": chosen.layer,
-            "cost_of_errors": chosen.cost,
-            "layers": {str(point.layer): point.record for point in curve},
-            "deviation_over_folds": {name: float(np.std([one[name] for one in chosen.tested])) for name in values},
+            "layer": " ".join(dict.fromkeys(str(one.layer) for one in chosen)),
+            "chosen": [one.setting for one in chosen],
+            "layers": {str(point[0].layer): _mean([{"dev": one.dev, **one.tested} for one in point]) for point in curve},
+            "deviation_over_folds": {
+                name: float(np.std([one[name] for one in tested], ddof=1)) if len(tested) > 1 else 0.0 for name in values
+            },
+            "intervals": task.intervals(
+                [(one.outputs, fold.test.labels) for one, fold in zip(chosen, ready, strict=True)], seed=seed
+            ),
             "utterances": {part: sum(len(getattr(f, part).rows) for f in ready) for part in ("train", "dev", "test")},
             "heard_up_to_hz": config.slow_down * upstream.sample_rate / 2,
+            **({"fits_without_minimum": left_out} if left_out else {}),
             **({"variant": _UNDIVIDED.format(config.groups)} if config.folds and config.groups != "utterance" else {}),
         },
     )  # fmt: skip
@@ -145,6 +170,17 @@ def slower(source: FeatureSource, factor: float) -> FeatureSource:
         return source
     digest = hashlib.sha256(f"{source.digest} {factor} times slower".encode()).hexdigest()
     return replace(source, digest=digest, sample_rate=round(factor * source.sample_rate))
+
+
+def at_full_scale(source: FeatureSource) -> FeatureSource:
+    """Return the features of the same recordings, each divided by its largest sample."""
+    digest = hashlib.sha256(f"{source.digest} at full scale".encode()).hexdigest()
+
+    def extract(waveform: Tensor, lengths: Tensor) -> EncoderOutput:
+        peak = waveform.abs().amax(dim=1, keepdim=True)
+        return source.extract(waveform / peak.clamp(min=torch.finfo(waveform.dtype).tiny), lengths)
+
+    return replace(source, digest=digest, extract=extract)
 
 
 def _layers(config: Config, upstream: FeatureSource) -> tuple[int, ...]:
@@ -185,52 +221,72 @@ def _held(fold: Ready, device: str) -> Held:
     return Held(x, {part: split.labels for part, split in splits.items()})
 
 
-def _fit(
-    held: Held, labels: np.ndarray, task: Any, config: Config, cost: float, start: np.ndarray | None
-) -> np.ndarray:
-    x = held.x["train"]
-    return fit_linear(x, torch.from_numpy(labels).to(x.device), len(task.names), config.head, cost, start=start)
-
-
-def _scores(
-    folds: Sequence[Held], weights: Sequence[np.ndarray], part: str, task: Any, config: Config
-) -> list[dict[str, float]]:
-    """Values of each fold on one of its parts."""
-    found = []
-    for held, own in zip(folds, weights, strict=True):
-        outputs = scores_of(own, held.x[part])
-        if config.head == "logistic":  # of different utterances, only shares compare
-            outputs = outputs.softmax(dim=1)
-        found.append(task.scores(outputs.cpu().numpy(), held.labels[part]))
-    return found
-
-
-def _curve_point(ready: Sequence[Ready], layer: int, task: Any, config: Config, device: str) -> Point:
-    """Fit a layer at all costs on all folds; dev chooses the cost, in the mean over folds."""
-    folds = [_held(fold.layer(layer), device) for fold in ready]
-    fitted: dict[float, list[np.ndarray]] = {cost: [] for cost in sorted(config.costs)}
-    for held in folds:
-        start = None
-        for cost, found in fitted.items():
-            start = _fit(held, held.labels["train"], task, config, cost, start)
-            found.append(start)
-    dev = {cost: _mean(_scores(folds, own, "dev", task, config))[task.metric] for cost, own in fitted.items()}
-    best = max(dev, key=lambda cost: dev[cost])
-    tested = _scores(folds, fitted[best], "test", task, config)
-    return Point(layer, best, dev[best], tested, fitted[best][0].size)
-
-
-def _control(
-    ready: Sequence[Ready], chosen: Point, task: Any, config: Config, seed: int, device: str
-) -> list[dict[str, float]]:
-    """Return what the chosen layer reaches on test when labels of training are shuffled, for each fold and shuffle."""
-    found = []
+def _search(
+    ready: Sequence[Ready], layer: int, task: Any, config: Config, seed: int, device: str
+) -> tuple[list[Found], list[Found]]:
+    """Try all settings on a layer: (of each fold), and with shuffled labels (of each fold and shuffle), where there is nothing to learn."""
+    found, chance = [], []
     for number, fold in enumerate(ready):
-        held = _held(fold.layer(chosen.layer), device)
+        held = _held(fold.layer(layer), device)
+        found.append(_best(held, layer, task, config))
         for shuffle in range(config.shuffles):
-            labels = np.random.default_rng((seed, number, shuffle)).permutation(held.labels["train"])
-            found += _scores([held], [_fit(held, labels, task, config, chosen.cost, None)], "test", task, config)
+            rng = np.random.default_rng((seed, number, shuffle))
+            shuffled = {part: rng.permutation(held.labels[part]) for part in ("train", "dev")}
+            chance.append(_best(Held(held.x, {**held.labels, **shuffled}), layer, task, config))
+    return found, chance
+
+
+def _best(held: Held, layer: int, task: Any, config: Config) -> Found:
+    """Fit all settings to train, and the one that is best on dev to train and dev."""
+    fitted = []
+    for class_weights in config.class_weights:
+        start = None
+        for cost in sorted(config.costs):
+            try:
+                start = _fit(held, ("train",), task, config, cost, class_weights, start)
+            except NoMinimumError:
+                break  # higher costs are harder still
+            dev = float(_scores(held, start, "dev", task, config)[task.metric])
+            fitted.append((dev, cost, class_weights, start))
+    if not fitted:
+        raise ValueError(f"superb.costs: {list(config.costs)} are all too high for layer {layer}; give smaller ones")
+    dev, cost, class_weights, start = max(fitted, key=lambda one: one[0])
+    try:
+        final = _fit(held, ("train", "dev"), task, config, cost, class_weights, start)
+    except NoMinimumError as error:  # began from that of train, so that it is near
+        final = error.reached
+    outputs = _outputs(held, final, "test", config)
+    tested = task.scores(outputs, held.labels["test"])
+    left_out = len(config.costs) * len(config.class_weights) - len(fitted)
+    return Found(layer, cost, class_weights, dev, tested, outputs, final.size, left_out)
+
+
+def _best_layers(points: Sequence[list[Found]]) -> list[Found]:
+    """Return what each fold's own dev chose among layers. points: (layer, fold)."""
+    return [max(of_fold, key=lambda one: one.dev) for of_fold in zip(*points, strict=True)]
+
+
+def _fit(
+    held: Held, parts: tuple[str, ...], task: Any, config: Config, cost: float, class_weights: ClassWeights,
+    start: np.ndarray | None,
+) -> np.ndarray:  # fmt: skip
+    x = torch.cat([held.x[part] for part in parts])
+    labels = torch.from_numpy(np.concatenate([held.labels[part] for part in parts])).to(x.device)
+    return fit_linear(x, labels, len(task.names), config.head, cost, class_weights=class_weights, start=start)
+
+
+def _scores(held: Held, weights: np.ndarray, part: str, task: Any, config: Config) -> dict[str, float]:
+    """Values on one of the parts."""
+    found: dict[str, float] = task.scores(_outputs(held, weights, part, config), held.labels[part])
     return found
+
+
+def _outputs(held: Held, weights: np.ndarray, part: str, config: Config) -> np.ndarray:
+    """(item, class), what a classifier says of one of the parts."""
+    outputs = scores_of(weights, held.x[part])
+    if config.head == "logistic":  # of different utterances, only shares compare
+        outputs = outputs.softmax(dim=1)
+    return outputs.cpu().numpy()
 
 
 def _mean(values: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -6,7 +6,7 @@ chooses one setting, on the first fold where there are several, and that one is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
     from audiossl.diagnostics.head_training import Read
     from audiossl.diagnostics.mlp_grid import MLPGrid
     from audiossl.diagnostics.sources import FeatureSource
@@ -38,6 +40,7 @@ class Config:
     """Which heads are tried, and how they are trained; the defaults are HEAR's.
 
     learning_rates, hidden_layers (how many), inits: every combination is a head. layers: `weighted` learns a share of each, `each` tries one after the other.
+    input_layer: with the input of the first block, which an upstream without blocks has alone.
     batch: utterances. eval_every: epochs. patience: evaluations without a better score until a head stops. plateau: after so many its rate is halved; 0 never.
     standardise: inputs by training's mean and deviation (our variant). folds: column of DIR/all whose values are left out in turn; "" reads DIR/train, dev and test.
     memory_gb: features up to so many are held in memory. batch_seconds, num_workers, max_bad_fraction: of the pass over the audio.
@@ -50,6 +53,7 @@ class Config:
     batch_norm: bool = True
     dropout: float = 0.1
     layers: Literal["weighted", "each"] = "weighted"
+    input_layer: bool = True
     batch: int = 1024
     epochs: int = 500
     eval_every: int = 3
@@ -86,6 +90,18 @@ class Setting(NamedTuple):
     rate: float
 
 
+@dataclass(frozen=True)
+class LayersFrom:
+    """What `read` gives, without the layers before `first`."""
+
+    read: Read
+    first: int
+
+    def __call__(self, features: np.ndarray) -> Tensor:
+        """features: (..., layer, dim)."""
+        return self.read(features)[..., self.first :, :]
+
+
 class Fitted(NamedTuple):
     """A head at its best on dev. read: what it wants done to features."""
 
@@ -109,7 +125,8 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     labels = labels_of(folds, task)
     for part in (part for fold in folds for part in (fold.dev, fold.test)):
         task.check_scored(labels[part.manifest.path][part.rows], str(part.manifest.path))
-    ready = make_ready(folds, labels, pool)
+    ready = [_with_targets(fold, task) for fold in make_ready(folds, labels, pool)]
+    untold = [len(task.check_scored(fold.test.labels, str(data))) for fold in ready]
     tried = list(_tried(ready[0], task, _settings(config, upstream), job, evaluation))
     if not any(np.isfinite(one.score) for one in tried):
         raise ValueError(f"superb {job.name}: no head gives a finite loss; try smaller superb.learning_rates")
@@ -134,14 +151,29 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
         parameters=best.head.values.shape[1],
         cost=ledger.cost(),
         dev=_best_by(tried, "rate"),
-        shares=tuple(best.head.shares()[0].tolist()) if config.layers == "weighted" else (),
-        more=_more(ready, fitted, values, tried),
+        shares=(0.0,) * _first(config, upstream) + tuple(best.head.shares()[0].tolist())
+        if best.setting.layer is None
+        else (),
+        more=_more(ready, fitted, values, tried) | ({"labels_not_scored": untold} if any(untold) else {}),
     )
 
 
 def _settings(config: Config, upstream: FeatureSource) -> list[Setting]:
-    layers = [None] if config.layers == "weighted" else range(upstream.num_layers)
+    layers = [None] if config.layers == "weighted" else range(_first(config, upstream), upstream.num_layers)
     return [Setting(*one) for one in product(layers, config.hidden_layers, config.inits, config.learning_rates)]
+
+
+def _first(config: Config, upstream: FeatureSource) -> int:
+    """Return the first layer that is used."""
+    return int(not config.input_layer and upstream.num_layers > 1)
+
+
+def _with_targets(fold: Ready, task: Any) -> Ready:
+    """Labels as the task wants them for training."""
+    train, dev, test = (
+        replace(part, labels=task.targets(part.labels, fold.train.labels)) for part in (fold.train, fold.dev, fold.test)
+    )
+    return replace(fold, train=train, dev=dev, test=test)
 
 
 def _tried(fold: Ready, task: Any, settings: Sequence[Setting], job: Job, evaluation: Evaluation) -> Iterator[Fitted]:
@@ -153,9 +185,11 @@ def _tried(fold: Ready, task: Any, settings: Sequence[Setting], job: Job, evalua
     places = list(dict.fromkeys((one.layer, one.hidden_layers) for one in settings))
     for layer, depth in places:
         cut, where = fold if layer is None else fold.layer(layer), torch.device(evaluation.device)
-        read = Standardiser(cut.train, torch.float32, where) if config.standardise else AsStored(torch.float32, where)
+        whole = Standardiser(cut.train, torch.float32, where) if config.standardise else AsStored(torch.float32, where)
+        first = _first(config, evaluation.upstream) if layer is None else 0
+        read = LayersFrom(whole, first) if first else whole
         _, layers, dim = cut.train.features.shape
-        shape = MLPShape(layers, dim, (config.hidden_dim,) * depth, len(task.names), config.batch_norm)
+        shape = MLPShape(layers - first, dim, (config.hidden_dim,) * depth, len(task.names), config.batch_norm)
         own = [one for one in settings if (one.layer, one.hidden_layers) == (layer, depth)]
         label = " ".join(filter(None, (f"{job.name}:", fold.name, f"{len(own)} heads of {depth} hidden layers")))
         found = fit_mlps(

@@ -1,4 +1,4 @@
-"""A table of scores as Markdown, as CSV, and as one HTML page with the weights of the layers."""
+"""A table of scores as Markdown, as CSV in two shapes, and as one HTML page with the weights of the layers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 from functools import partial
 from html import escape
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,14 +40,24 @@ _CHOICE = (
     "its step",
     "parameters",
 )
+_EVERY = (
+    "upstream", "task", "seed", "metric", "unit", "value", "learning_rate", "layer", "step", "selection", "official_value", "official_learning_rate",
+    "official_step", "official_selection", "parameters", "protocol", "variant",
+)  # fmt: skip
 
 
 def write_table(table: Table, out: Path) -> list[Path]:
-    """Write `table.md`, `table.csv` and `table.html` into a folder, each atomically."""
+    """Write `table.md`, `table.csv`, `scores.csv` and `table.html` into a folder, each atomically."""
     out.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "table.md": markdown(table),
+        "table.csv": comma_separated(table),
+        "scores.csv": every_score(table),
+        "table.html": page(table),
+    }
     paths = []
-    for name, content in (("md", markdown(table)), ("csv", comma_separated(table)), ("html", page(table))):
-        path = out / f"table.{name}"
+    for name, content in contents.items():
+        path = out / name
         with whole_file(path) as place:
             place.write_text(content, encoding="utf-8")
         paths.append(path)
@@ -74,6 +85,26 @@ def comma_separated(table: Table) -> str:
         values = ["" if cell is None else repr(cell.value) for cell in cells]
         total = [repr(table.totals[upstream]) if upstream in table.totals else ""] if table.totals else []
         writer.writerow([upstream, *values, *total])
+    return text.getvalue()
+
+
+def every_score(table: Table) -> str:
+    """A row per upstream, task and seed with all that the value hangs on, and with the official value where the protocol chooses on test."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _EVERY, lineterminator="\n")
+    writer.writeheader()
+    for (upstream, task), cell in _in_order(table):
+        for row, official in zip_longest(cell.rows, cell.official_rows):  # of all rows or of none
+            said = row.more
+            line = {
+                "upstream": upstream, "task": task, "seed": row.seed, "metric": cell.metric, "unit": row.unit, "value": row.value,
+                "protocol": table.marks.get((upstream, task)),
+                **{key: said.get(key) for key in ("learning_rate", "layer", "step", "selection", "parameters", "variant")},
+            }  # fmt: skip
+            if official is not None:
+                line |= {"official_value": official.value}
+                line |= {f"official_{key}": official.more.get(key) for key in ("learning_rate", "step", "selection")}
+            writer.writerow(line)
     return text.getvalue()
 
 

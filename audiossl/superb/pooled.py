@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from audiossl.superb.job import Evaluation, Job
 
 _CHUNK = 512  # utterances that are predicted together
+_ONE_RATE = "one learning rate for all folds, the best in the mean over their dev parts, which hold utterances that other folds test"
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,8 @@ def _more(folds: list[Fold], values: list[dict[str, float]], steps: list[int], c
     }
     if len(folds) > 1:
         more["folds"] = {fold.name: {**one, "step": step} for fold, one, step in zip(folds, values, steps, strict=True)}
+        if len(config.learning_rates) > 1:
+            more["variant"] = _ONE_RATE
     if config.crops:
         more["crops"] = config.crops
         more["variant"] = (

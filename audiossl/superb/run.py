@@ -29,7 +29,7 @@ _TRANSFORMERS = "transformers:"
 _PARTS = ("train", "all", "documents", "dev", "queries_dev", "test", "queries_eval")
 """Directories that a task may have. The first that is there is where a filterbank encoder without weights measures its mean and deviation."""
 _ACCUMULATED = "micro-batches of an update weigh as much as they hold, where the published code weighs all alike"
-_NO_VARIANT = frozenset(("column", "columns", "lexicon", "recogniser", "verifier", "metrics", "groups"))
+_NO_VARIANT = frozenset(("column", "columns", "decoding", "lexicon", "recogniser", "verifier", "metrics", "groups"))
 """Settings that say where data and models are or what is told beside the metric, of which others than a recipe's are no variant; and `groups`, of which the runner tells."""
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from audiossl.train.ledger import Cost
 
 
+_LAST = "last step"
+
+
 @dataclass(frozen=True)
 class Choice:
     """The head that has the official value, where it need not be the one that dev chose. shares: of its layers, as of a score."""
@@ -29,7 +32,7 @@ class Score:
 
     task: name of the recipe without `superb_` (`ks`). upstream: as on the command line. values: what the task's `evaluate` returned on
     test, by name. metric: which of them the table shows; None of them is a fraction of 1: rates are in percent. learning_rate: None where nothing
-    takes steps, so that `step` is 0. selection: what chose learning rate and step, such as `dev wer`; where the official protocol selects on test, `official`
+    takes steps, so that `step` is 0 and `more` names the `layer`. selection: what chose them, such as `dev wer`, or `last step`; where the official protocol selects on test, `official`
     holds the value so chosen and `values` the one chosen on dev. official_choice: whose head that is; None: dev's, at other settings. dev: the metric on dev by
     learning rate. shares: of the layers, sum 1; () where one layer is taken. parameters: trained ones.
     """
@@ -60,6 +63,14 @@ class Score:
         if (self.learning_rate is None) != (self.step == 0) or min(self.step, self.parameters) < 0:
             raise ValueError(
                 f"{place}: learning rate {self.learning_rate} at step {self.step}; what takes steps has a rate, what takes none has none"
+            )
+        if self.learning_rate is None and self.more.get("layer") is None:
+            raise ValueError(
+                f"{place}: has neither learning rate nor layer; a score is not written without what was chosen"
+            )
+        if self.selection != _LAST and self.selection.split()[0] != "dev":
+            raise ValueError(
+                f"{place}: selection {self.selection!r} names no split; say `dev` and the metric, or {_LAST!r} where nothing is chosen"
             )
         if self.metric not in self.values:
             raise ValueError(f"{place}: {self.metric!r} is not among its values {', '.join(self.values) or '(none)'}")

@@ -162,9 +162,10 @@ def _key(row: Result) -> str:
 
 
 def _protocol(row: Result) -> dict[str, Any]:
-    """Everything that two scores must share to be compared, flat."""
+    """Everything that two scores must share to be compared, flat; what is told beside the metric is no part of it."""
+    settings = {key: value for key, value in row.more.get("protocol", {}).items() if key != "task.decoding"}
     return {
-        **row.more.get("protocol", {}), "data": str(row.more.get("data", "unknown"))[:8], "metric": row.more["shown"],
+        **settings, "data": str(row.more.get("data", "unknown"))[:8], "metric": row.more["shown"],
         "selection": row.more.get("selection"),
     }  # fmt: skip
 
@@ -246,7 +247,7 @@ def _totals(
 ) -> dict[str, float]:
     """SUPERB score: 1000 / |T| sum over tasks t of (s_t(u) - s_t(FBANK)) / (s_t(best) - s_t(FBANK)), as the ML-SUPERB paper writes it (unverified).
 
-    s_t: the metric shown. FBANK: `fbank+deltas+cmvn`, the baseline of the protocol, else `fbank+deltas`, else `fbank`. best: of this table, where the published scores take the
+    s_t: the metric shown, as dev chose it also where the official protocol chooses on test. FBANK: `fbank+deltas+cmvn`, the baseline of the protocol, else `fbank+deltas`, else `fbank`. best: of this table, where the published scores take the
     best of their leaderboard. T: tasks by one protocol that the baseline has and somebody does better on. An upstream without one of them has no score.
     """
     baseline = next((name for name in reversed(FILTERBANKS) if name in upstreams), None)
@@ -268,7 +269,7 @@ def _totals(
     if totals:
         notes.append(
             f"SUPERB score: mean over {', '.join(scales)} of 1000 (s - {baseline}) / (best of this table - {baseline}); "
-            "published scores have another best, and do not compare"
+            "s: the values shown, none of them chosen on test; published scores have another best, and do not compare"
             + (
                 f"; without {', '.join(left_out)}: several protocols, no score of {baseline}, or none better"
                 if left_out

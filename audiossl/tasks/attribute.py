@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["class", "pitch", "key", "tags", "numbers"]
 
-# The first of each kind is what chooses and is shown. Those of `_ON_DEMAND` need every class among the scored utterances.
+# The first of each kind is what chooses and is shown. Those of `_ON_DEMAND` leave out classes that all or none of the scored utterances are of.
 _METRICS = {
     "class": ("accuracy", "unweighted_average_recall"),
     "pitch": ("accuracy", "chroma_accuracy"),
@@ -44,11 +44,13 @@ class Attribute:
 
         kind: `class` is one word; `pitch` a class that is a number of MIDI, `key` one like `C#_minor`; `tags` are any words, `-` is none; `numbers` one in each
         column. metric: what chooses and is shown. "": accuracy, of keys weighted_key_score, of tags roc_auc, of numbers r2; tags also have map, classes roc_auc and map.
+        count: of different labels that training must have; 0: any. More than expected are often tags of two words, which must be written as one.
         """
 
         kind: Kind = "class"
         columns: tuple[str, ...] = ("utt2label",)
         metric: str = ""
+        count: int = 0
 
         def __post_init__(self) -> None:
             if not self.columns or (len(self.columns) > 1 and self.kind != "numbers"):
@@ -56,6 +58,8 @@ class Attribute:
             known = _METRICS[self.kind] + _ON_DEMAND.get(self.kind, ())
             if self.metric and self.metric not in known:
                 raise ValueError(f"task.metric: {self.metric!r} is none of kind {self.kind!r}; use {', '.join(known)}")
+            if self.count < 0:
+                raise ValueError(f"task.count: {self.count} is below 0; give the number of labels, or 0 for any")
 
         @classmethod
         def tiny(cls) -> Attribute.Config:
@@ -71,7 +75,7 @@ class Attribute:
 
     @classmethod
     def from_data(cls, config: Config, manifest: Manifest) -> Self:
-        """Learn classes or tags of a data directory; ValueError for fewer than two classes and for what is no pitch or key."""
+        """Learn classes or tags of a data directory; ValueError for fewer than two classes, for another number than `count`, for what is no pitch or key."""
         if config.kind == "numbers":
             return cls(config, config.columns)
         values = manifest.column(config.columns[0])
@@ -79,6 +83,11 @@ class Attribute:
         place = manifest.path / config.columns[0]
         if len(words) < (1 if config.kind == "tags" else 2):
             raise ValueError(f"{place}: has {len(words)} different labels; a probe needs more")
+        if config.count and len(words) != config.count:
+            raise ValueError(
+                f"{place}: has {len(words)} different labels, not {config.count}; write each as one word, `no_vocals`, "
+                "and give all of them, or set task.count 0 for labels of your own"
+            )
         for word in words:
             _check(word, config.kind, place)
         return cls(config, tuple(sorted(words)))
@@ -115,16 +124,24 @@ class Attribute:
             found[row, [number[word] for word in words]] = 1.0
         return found
 
-    def check_scored(self, labels: np.ndarray, place: str) -> None:
-        """Raise ValueError where curves of a tag or class cannot be drawn, since all or none of the utterances have it. place: of the labels."""
-        if self.config.kind == "tags" or self.metric in {"roc_auc", "map"}:
-            share = self._flags(labels).mean(axis=0)
-            odd = np.flatnonzero((share == 0) | (share == 1))
-            if odd.size:
-                who = "no" if share[odd[0]] == 0 else "every"
-                raise ValueError(
-                    f"{place}: {who} utterance has the label {self.names[odd[0]]!r}, which {self.metric} cannot score; leave the label out"
-                )
+    def targets(self, labels: np.ndarray, train: np.ndarray) -> np.ndarray:
+        """Labels as heads are trained and scored on: numbers are standardised by those of training, of which R squared knows nothing, others as they are."""
+        if self.config.kind != "numbers":
+            return labels
+        spread = train.std(axis=0)
+        found: np.ndarray = (labels - train.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+        return found
+
+    def check_scored(self, labels: np.ndarray, place: str) -> list[str]:
+        """Tags or classes that curves leave out, since all or none of the utterances have them; ValueError where nothing is left. place: of the labels."""
+        if self.config.kind != "tags" and self.metric not in {"roc_auc", "map"}:
+            return []
+        told = _told(self._flags(labels))
+        if not told.any():
+            raise ValueError(
+                f"{place}: of no label are there utterances with and without it, so that {self.metric} has nothing to score; give others"
+            )
+        return [name for name, kept in zip(self.names, told, strict=True) if not kept]
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Loss of each item; of several tags or numbers the mean. outputs: (head, item, output). Returns (head, item)."""
@@ -162,7 +179,9 @@ class Attribute:
             if self.config.kind == "class":  # among classes only shares can be compared
                 values = np.exp(outputs - outputs.max(axis=1, keepdims=True))
                 values /= values.sum(axis=1, keepdims=True)
-            return 100.0 * curve(values, self._flags(labels))
+            flags = self._flags(labels)
+            told = _told(flags)
+            return 100.0 * curve(values[:, told], flags[:, told])
         if metric == "r2":
             return 100.0 * r_squared(outputs, labels)
         predicted = outputs.argmax(axis=1)
@@ -174,6 +193,13 @@ class Attribute:
             tones = np.array([int(name) % 12 for name in self.names])
             return accuracy(tones[predicted], tones[labels])
         return weighted_key_score([self.names[one] for one in predicted], [self.names[one] for one in labels])
+
+
+def _told(flags: np.ndarray) -> np.ndarray:
+    """(output,) whether some items have it and some have not. flags: (item, output) of 0 and 1."""
+    count = flags.sum(axis=0)
+    found: np.ndarray = (count > 0) & (count < len(flags))
+    return found
 
 
 def _words(value: str, kind: Kind) -> list[str]:

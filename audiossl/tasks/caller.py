@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
+from audiossl.metrics._detection import Interval, checked_tail
 from audiossl.metrics.accuracy import accuracy
 from audiossl.metrics.area_under_curve import area_under_curve
 from audiossl.metrics.unweighted_average_recall import unweighted_average_recall
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from audiossl.data.manifest import Manifest
 
 
@@ -34,7 +37,7 @@ class Caller:
 
     runner: ClassVar[str] = "layers"
     variant: ClassVar[str] = (
-        "dev chooses one of all layers, where the last is taken, and the cost of errors in steps of ours"
+        "each fold's dev chooses one of all layers, where the last is taken, and by unweighted average recall, not macro F1"
     )
     metric = "unweighted_average_recall"
 
@@ -80,3 +83,23 @@ class Caller:
             "auc": 100.0 * area_under_curve(outputs[:, told], flags[:, told]),
             "accuracy": accuracy(predicted, labels),
         }
+
+    def intervals(
+        self, tested: Sequence[tuple[np.ndarray, np.ndarray]], *, seed: int, num_samples: int = 1000
+    ) -> dict[str, Interval]:
+        """95 % percentile intervals of the mean of `scores` over folds (Efron, 1979).
+
+        Utterances of each fold are drawn with replacement within their callers. That takes them for independent, which calls of one recording are not.
+        tested: outputs (item, caller) and labels (item,) of each fold.
+        """
+        tail, generator = checked_tail(num_samples), np.random.default_rng(seed)
+        members = [[np.flatnonzero(labels == caller) for caller in np.unique(labels)] for _, labels in tested]
+        drawn: dict[str, list[float]] = {}
+        for _ in range(num_samples):
+            folds = []
+            for (outputs, labels), callers in zip(tested, members, strict=True):
+                rows = np.concatenate([own[generator.integers(0, len(own), len(own))] for own in callers])
+                folds.append(self.scores(outputs[rows], labels[rows]))
+            for name in folds[0]:
+                drawn.setdefault(name, []).append(float(np.mean([fold[name] for fold in folds])))
+        return {name: Interval(*np.quantile(values, (tail, 1.0 - tail)).tolist()) for name, values in drawn.items()}

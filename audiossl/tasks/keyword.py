@@ -22,7 +22,10 @@ class Keyword(UtteranceClassifier):
             """Return the smallest one that exercises everything, for tests."""
             return cls(projector_dim=4)
 
-    variant: ClassVar[str] = "dev weighs all classes alike, where it is drawn with replacement"
+    variant: ClassVar[str] = (
+        "dev weighs all classes alike, where it is drawn with replacement; "
+        "silence is of seconds drawn beforehand, where the published code draws a new one each time"
+    )
 
     probe: ClassVar[dict[str, Any]] = {"steps": 2000, "batch": 256}
     """What `audiossl probe` starts from: keys of its `[probe]` table."""

@@ -129,6 +129,17 @@ class SpeakerVerification(Task):
         row = {name: index for index, name in enumerate(manifest.ids)}
         _read_trials(manifest.path / TRIALS, row, "is no utterance of this directory; correct the line, or take it out")
 
+    @classmethod
+    def check_heard(cls, config: Config, manifest: Manifest, unusable: Mapping[str, str]) -> None:  # noqa: ARG003 - as `check_labels`
+        """Raise ValueError for a line of `trials` that names a recording without an embedding. unusable: what is wrong with them, by utterance."""
+        path = manifest.path / TRIALS
+        for number, key, value in read_table(path):
+            for name in parse_trial(key, value) or ():
+                if name in unusable:
+                    raise ValueError(
+                        f"{path}:{number}: {name!r} has no embedding ({unusable[name]}); mend its recording, or take its trials out"
+                    )
+
     def save_labels(self, experiment: Path) -> None:
         """Write the speakers into the experiment folder."""
         self.vocabulary.save(experiment / CLASSES)

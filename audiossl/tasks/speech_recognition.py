@@ -1,8 +1,9 @@
-"""Speech recognition on a frozen encoder: characters by CTC on a recurrent head, read out greedily."""
+"""Speech recognition on a frozen encoder: characters by CTC on a recurrent head, read out greedily and, on test, with a language model too."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -15,17 +16,50 @@ from audiossl.tasks._ctc_head import RecurrentConfig, RecurrentCTC, TextLabels
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from audiossl.contracts import Utterance
+    from audiossl.contracts import EncoderOutput, Utterance
     from audiossl.data.manifest import Manifest
+    from audiossl.nn.lm_beam import LMBeam
     from audiossl.nn.ssl_encoder import SSLEncoder
 
 CHARACTERS = (PAD, *sorted(f"ABCDEFGHIJKLMNOPQRSTUVWXYZ'{BOUNDARY}"))
 """The published list: with `<blank>`, `<unk>` and `<eos>` 32 tokens."""
 
 
-class SpeechRecognition(RecurrentCTC):
-    """The task ASR of SUPERB (Yang et al., 2021, section 3.2), without a language model."""
+@dataclass(frozen=True)
+class Decoding:
+    """Words by beam search with an n-gram model (extra `lm`): the published numbers, for LibriSpeech's official 4-gram.
 
+    lm: of words, an ARPA file or KenLM's binary. lexicon: lines `word token token ...`, only these words are written. lm_weight: of the decimal logarithm of
+    its probability. word_score: added for each word. beam: hypotheses that are kept.
+    """
+
+    lm: str
+    lexicon: str
+    lm_weight: float = 2.0
+    word_score: float = -1.0
+    beam: int = 5
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """Absolute paths."""
+        return str(Path(self.lm).absolute()), str(Path(self.lexicon).absolute())
+
+    def reader(self, vocabulary: Vocabulary) -> LMBeam:
+        """Load the files; ValueError where they do not fit the vocabulary."""
+        from audiossl.nn.lm_beam import LMBeam
+
+        lm, lexicon = map(Path, self.files)
+        scales = {"lm_weight": self.lm_weight, "word_score": self.word_score}
+        return LMBeam(vocabulary, beam=self.beam, lm=lm, lexicon=lexicon, **scales)
+
+
+class SpeechRecognition(RecurrentCTC):
+    """The task ASR of SUPERB (Yang et al., 2021, section 3.2).
+
+    Dev is read greedily. With `decoding` the head that dev chose is scored on test both ways: `wer` and `cer`, and `wer_lm`.
+    """
+
+    superb_only: ClassVar[tuple[str, ...]] = ("decoding",)
     variant: ClassVar[str] = (
         "SpecAugment masks up to its full widths, and no padding; batches end at superb.batch_seconds of padded audio"
     )
@@ -35,10 +69,12 @@ class SpeechRecognition(RecurrentCTC):
         """Texts come from `text`.
 
         vocabulary: the published 28 characters, and a word boundary at the end of each text too; or the characters of the training texts, without.
+        decoding: how `audiossl superb` reads test a second time; None: not.
         """
 
         column: str = "text"
         vocabulary: Literal["published", "training"] = "published"
+        decoding: Decoding | None = None
 
         @classmethod
         def tiny(cls) -> SpeechRecognition.Config:
@@ -52,6 +88,7 @@ class SpeechRecognition(RecurrentCTC):
 
     def __init__(self, encoder_dim: int, num_layers: int, config: Config, vocabulary: Vocabulary) -> None:
         super().__init__(encoder_dim, num_layers, config, vocabulary)
+        self.beam = None if config.decoding is None else config.decoding.reader(vocabulary)
         if config.vocabulary == "published":
             self.labels = BoundedLabels(vocabulary, config.column)
 
@@ -65,12 +102,31 @@ class SpeechRecognition(RecurrentCTC):
         vocabulary = Vocabulary.of(CHARACTERS, cls.kind, manifest, config.column, texts)
         return cls(encoder.dim, encoder.num_layers, config, vocabulary)
 
-    def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        """Word and character error rate in percent."""
-        return {
-            "wer": word_error_rate(predictions, references),
-            "cer": character_error_rate(predictions, references),
-        }
+    @classmethod
+    def label_files(cls, config: Config, part: str) -> tuple[str, ...]:
+        """Texts and, of test, the files of `decoding`."""
+        return (config.column, *(config.decoding.files if config.decoding is not None and part == "test" else ()))
+
+    def predict(self, output: EncoderOutput) -> list[str] | list[tuple[str, str]]:  # type: ignore[override]
+        """Read out greedily; the head that dev chose, with `decoding`: pairs (greedily, by beam search)."""
+        if self.beam is None or not self.final:
+            return super().predict(output)
+        logits, lengths = self.logits(output), self.num_scored(output.lengths)
+        return list(zip(self.greedy(logits, lengths), self.beam(logits.log_softmax(dim=2), lengths), strict=True))
+
+    def score(self, predictions: Sequence[Any], references: Sequence[str]) -> dict[str, float]:
+        """Word and character error rate in percent; `wer_lm`, by beam search, where predictions are pairs."""
+        if self.beam is not None and self.final:
+            greedily, by_beam = ([pair[k] for pair in predictions] for k in (0, 1))
+            return {**_error_rates(greedily, references), "wer_lm": word_error_rate(by_beam, references)}
+        return _error_rates(predictions, references)
+
+
+def _error_rates(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    return {
+        "wer": word_error_rate(predictions, references),
+        "cer": character_error_rate(predictions, references),
+    }
 
 
 @dataclass(frozen=True)

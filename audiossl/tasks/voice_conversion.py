@@ -40,6 +40,7 @@ class VoiceConversion(Task):
     selects_on_test: ClassVar[bool] = True
     variant: ClassVar[str] = (
         "waveforms by Griffin and Lim, where a neural vocoder makes them; "
+        "mel-cepstra of the power spectrum and an exact alignment, where the published code takes WORLD's envelope and FastDTW; "
         f"word errors and accept rates by other models than the published ones; {BY_CHANCE}"
     )
 

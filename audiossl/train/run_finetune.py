@@ -196,6 +196,9 @@ def _run(
     torch.manual_seed(hash_seed(config.seed))
     _check_units(encoder, manifests, parts["data"], tables["run"]["init"])
     task_class, task_config = parts["task"]
+    for name in task_class.superb_only:
+        if getattr(task_config, name) != getattr(task_class.Config(), name):
+            raise ValueError(f"task.{name}: only `audiossl superb` reads with it; leave it out")
     with main_first(world):
         task = task_class.from_data(encoder, task_config, manifests[0])
     module = _assemble(encoder, task, parts)

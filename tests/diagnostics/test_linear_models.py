@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiossl.diagnostics.linear_models import fit_linear, scores_of
+from audiossl.diagnostics.linear_models import NoMinimumError, fit_linear, scores_of
 
 
 def data(seed=0, count=90, classes=3):
@@ -45,6 +45,29 @@ def test_logistic(cost):
     np.testing.assert_allclose(own[:, :-1], oracle.coef_, atol=1e-4)
 
 
+def uneven(classes):
+    """Of all classes but class 1 every fourth item."""
+    x, labels = data(count=200)
+    kept = (labels < classes) & ((labels == 1) | (np.arange(200) % 4 == 0))
+    return x[kept], labels[kept]
+
+
+@pytest.mark.parametrize(("head", "classes"), [("svm", 3), ("svm", 2), ("logistic", 3)])
+def test_classes_that_weigh_alike(head, classes):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import LinearSVC
+
+    x, labels = uneven(classes)
+    oracle = {"svm": LinearSVC, "logistic": LogisticRegression}[head]
+    wanted = oracle(C=0.1, tol=1e-10, max_iter=100_000, class_weight="balanced").fit(x, labels).decision_function(x)
+    own = fitted(x, labels, head, 0.1, class_weights="balanced", tolerance=1e-9)
+    scores = scores_of(own, torch.from_numpy(x)).numpy()
+    if head == "logistic":  # whose offsets are free to move together
+        wanted, scores = (each - each.mean(axis=1, keepdims=True) for each in (wanted, scores))
+    np.testing.assert_allclose(scores[:, 1] if classes == 2 else scores, wanted, atol=1e-3)
+    assert np.abs(fitted(x, labels, head, 0.1) - own).max() > 0.01
+
+
 @pytest.mark.parametrize("head", ["svm", "logistic"])
 def test_float32_and_another_start_end_at_the_same(head):
     x, labels = data()
@@ -60,5 +83,6 @@ def test_a_minimum_that_is_not_reached_is_said(monkeypatch):
 
     monkeypatch.setattr(linear_models, "_STEPS", 2)
     x, labels = data()
-    with pytest.raises(ValueError, match="cost 10: no minimum in 2 steps"):
+    with pytest.raises(NoMinimumError, match="cost 10: no minimum in 2 steps") as caught:
         fitted(x, labels, "svm", 10.0)
+    assert caught.value.reached.shape == (3, 7)

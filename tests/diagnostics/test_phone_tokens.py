@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from audiossl.contracts import EncoderOutput
 from audiossl.data.audio import write_audio
 from audiossl.data.manifest import Manifest
 from audiossl.data.writer import CorpusUtterance, write_data_dir
-from audiossl.diagnostics.phone_tokens import choose_tokens, token_frames
+from audiossl.diagnostics.phone_tokens import Tokens, choose_tokens, spans, token_frames
 from audiossl.diagnostics.pooled_cache import CacheConfig
 from audiossl.diagnostics.sources import FeatureSource
 
@@ -110,6 +111,19 @@ def test_frames_are_those_whose_middle_lies_in_the_token(manifest, tmp_path, bat
             np.testing.assert_allclose(frames[:, 1], sign * waveform[[frame * STRIDE for frame in wanted]], atol=1e-6)
         number += 1
     assert number == len(found.tokens) < len(tokens)
+
+
+@pytest.mark.parametrize("rate", [50, 100])
+def test_no_frame_is_lost_to_rounding(rate):
+    """All times of ten seconds on a grid of 10 ms, against decimal arithmetic; an end is a start and a duration."""
+    starts, lengths = np.arange(1000), 1 + np.arange(1000) % 37
+    seconds = [[float(f"{n // 100}.{n % 100:02d}") for n in grid] for grid in (starts, lengths)]
+    begin, duration = (np.array(each) for each in seconds)
+    nothing = np.zeros(1000)
+    first, stop = spans(Tokens(nothing, begin, begin + duration, nothing, nothing, nothing), float(rate))
+    half, scale = Fraction(1, 2), Fraction(rate, 100)
+    assert first.tolist() == [max(0, math.ceil(int(n) * scale - half)) for n in starts]
+    assert stop.tolist() == [math.floor(int(n) * scale - half) + 1 for n in starts + lengths]
 
 
 def test_a_line_that_is_no_phone(manifest, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,40 @@ def test_folds_are_left_out_in_turn(tmp_path, monkeypatch):
     assert found.values["accuracy"] == pytest.approx(np.mean([one["accuracy"] for one in found.more["folds"].values()]))
     assert found.selection == "dev accuracy of the first fold"
     assert found.more["utterances"] == {"train": 96, "dev": 48, "test": 48}
+
+
+def test_a_fold_without_one_of_the_classes_is_scored_on_the_others(tmp_path):
+    rows = [(tones, {**columns, "utt2fold": f"f{k // 12}"}) for k, (tones, columns) in enumerate(singles(48))]
+    rows = [(tones, columns) for tones, columns in rows if (columns["utt2sound"], columns["utt2fold"]) != ("w2", "f1")]
+    write_tones(tmp_path / "all", rows)
+    config = Config(folds="utt2fold", **SMALL)
+    found, _ = score(tmp_path, tmp_path / "out", config, columns=("utt2sound",), metric="map")
+    assert found.more["labels_not_scored"] == [0, 1, 0, 0]
+    assert found.values["map"] > 75
+
+
+def test_the_input_of_the_first_block_may_be_left_out(classes, tmp_path):
+    config = Config(**{**SMALL, "input_layer": False})
+    found, _ = score(classes, tmp_path, config, deaf=(1, 2), columns=("utt2sound",))
+    assert found.values["accuracy"] < 70  # layer 0 alone hears
+    assert found.parameters == 2 + (4 * 16 + 3 * 16) + 17 * 3
+    assert found.shares[0] == 0.0
+    assert (len(found.shares), sum(found.shares)) == (3, pytest.approx(1.0))
+    with_it, _ = score(classes, tmp_path, Config(**SMALL), deaf=(1, 2), columns=("utt2sound",))
+    assert with_it.values["accuracy"] > 90
+    each, _ = score(classes, tmp_path, replace(config, layers="each"), columns=("utt2sound",))
+    assert set(each.more["dev_by_layer"]) == {"1", "2"}
+    assert each.shares == ()
+    assert mlp._first(config, replace(source()[0], num_layers=1)) == 0
+
+
+def test_numbers_of_any_scale_are_learnt(tmp_path):
+    rng = np.random.default_rng(0)
+    for seed, (part, count) in enumerate({"train": 60, "dev": 20, "test": 20}.items()):
+        heard = [tuple(np.flatnonzero(rng.random(3) < 0.5)) for _ in range(count)]
+        write_tones(tmp_path / part, [(tones, {"utt2x": str(1e4 + 50 * len(tones))}) for tones in heard], seed)
+    found, _ = score(tmp_path, tmp_path / "out", Config(**SMALL), kind="numbers", columns=("utt2x",))
+    assert found.values["r2"] > 60
 
 
 def test_two_parts_are_no_folds(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -222,6 +223,9 @@ def test_every_session_is_left_out_once_and_dev_is_a_share_of_the_rest(tmp_path,
     assert found.values["accuracy"] == pytest.approx(100 * 50 / 60)
     assert found.step == max(fold["step"] for fold in found.more["folds"].values())
     assert set(found.values) == {"accuracy", "unweighted_average_recall"}
+    assert found.more["variant"].startswith("one learning rate for all folds")
+    alone, *_ = score("emotion", replace(config, learning_rates=(1e-1,)), tmp_path, tmp_path / "out")
+    assert "variant" not in alone.more
 
 
 def test_crops_are_drawn_beforehand_and_said(tmp_path):

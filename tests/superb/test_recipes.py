@@ -10,7 +10,7 @@ from audiossl.cli.main import main
 from audiossl.config import merge
 from audiossl.superb import recipes
 from audiossl.superb.mlp import Config
-from audiossl.superb.recipes import recipe, task_names, title
+from audiossl.superb.recipes import recipe, task_names, title, variant
 from audiossl.superb.run import load_job, load_jobs
 
 # Published: epochs, evaluations until a head stops, evaluations until its rate is halved, what is watched.
@@ -60,6 +60,17 @@ def test_marble(name):
     assert (config.batch, config.hidden_layers, config.hidden_dim, config.dropout) == (64, (1,), 512, 0.2)
     assert config.learning_rates == (1e-2, 5e-3, 1e-3, 5e-4, 1e-4)
     assert (config.eval_every, config.batch_norm, config.inits, config.folds) == (1, False, ("default",), "")
+    assert not config.input_layer
+    assert "take one that was chosen by hand" in variant(f"marble_{name}")
+    assert ("whole recordings" in variant(f"marble_{name}")) == name.startswith(("vocalset", "giant", "emo", "mtg"))
+
+
+def test_tags_are_as_many_as_published():
+    counts = {name: load_job(name).task_config.count for name in task_names() if name.startswith(("hear_", "marble_"))}
+    assert {name: count for name, count in counts.items() if count} == {
+        "hear_fsd50k": 200, "marble_magnatagatune": 50, "marble_mtg_genre": 87, "marble_mtg_instrument": 40, "marble_mtg_mood": 56,
+        "marble_mtg_top50": 50,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", HEAR)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from audiossl.cli.main import main
 from audiossl.data.audio import write_audio
@@ -117,6 +118,31 @@ def test_upstreams(tmp_path, data):
     assert open_upstream("random:hubert_nano", data / "er", seed=0, device="cpu").name == "random:hubert_nano"
 
 
+def test_a_folder_of_transformers(data, tmp_path, capsys):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.Wav2Vec2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, conv_dim=(16,) * 7,
+        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,
+    )  # fmt: skip
+    model = transformers.Wav2Vec2Model(config).eval()
+    model.save_pretrained(tmp_path / "hf")
+    name = f"transformers:{tmp_path / 'hf'}"
+    source = open_upstream(name, data / "ks", seed=0, device="cpu")
+    assert (source.name, source.num_layers, source.dim) == (name, 3, 32)
+    waveform = 0.1 * torch.randn(1, 4000)
+    with torch.no_grad():
+        hidden = model(waveform, output_hidden_states=True).hidden_states
+    for ours, theirs in zip(source.extract(waveform, torch.tensor([4000])).layers, hidden, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    words = ["ks", "--upstream", name, "--data", data / "ks", "--out", tmp_path / "out", *QUICK]
+    code, _, err = run(words, capsys)
+    assert code == 0, err
+    [row] = read_results(tmp_path / "out" / folder_name(name) / "ks")
+    assert (row.name, row.more["upstream"], len(row.more["layer_weights"])) == ("superb ks accuracy", name, 3)
+    assert row.more["upstream_digest"] == source.digest
+
+
 def test_one_task(data, tmp_path, capsys):
     words = ["ks", "--upstream", "fbank", "--data", data / "ks", "--out", tmp_path, *QUICK]
     code, out, err = run(words, capsys)
@@ -163,7 +189,12 @@ def test_all_tasks_and_upstreams_and_again(data, tmp_path, capsys):
     assert "not run, since" in err
     assert "sid" in err
     assert "| upstream | KS accuracy ↑ | ER accuracy ↑ | SUPERB score ↑ |" in out or "| fbank |" in out
-    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"table.md", "table.csv", "table.html"}
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        "table.md",
+        "table.csv",
+        "scores.csv",
+        "table.html",
+    }
     assert (tmp_path / "random-hubert_nano" / "er" / "results.json").is_file()
     before = {path: path.read_bytes() for path in tmp_path.rglob("results.json")}
     assert len(before) == 4
@@ -171,6 +202,44 @@ def test_all_tasks_and_upstreams_and_again(data, tmp_path, capsys):
     assert code == 0
     assert err.count("was finished before") == 4
     assert {path: path.read_bytes() for path in tmp_path.rglob("results.json")} == before
+
+
+def test_one_seed_gives_one_table(tmp_path, capsys):
+    """Of a task on time-means and one on frames, with random weights too."""
+    write_three(tmp_path / "data" / "ks")
+    (tmp_path / "data" / "asr").symlink_to("ks")
+    tiny = ["--superb.learning_rates", "[1e-2, 1e-3]", "--superb.asr.steps", 4, "--superb.asr.eval_every", 2]
+    tiny += ["--task.asr.vocabulary", "training", "--task.asr.hidden_dim", 8, "--task.asr.projector_dim", 8]
+    words = [
+        "all",
+        "--upstream",
+        "fbank",
+        "random:hubert_nano",
+        "--data",
+        tmp_path / "data",
+        "--seed",
+        5,
+        *QUICK,
+        *tiny,
+    ]
+    for out in ("one", "other"):
+        code, _, err = run([*words, "--out", tmp_path / out], capsys)
+        assert code == 0, err
+    one, other = tmp_path / "one", tmp_path / "other"
+    for name in ("table.csv", "scores.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    without_costs = [(out / "table.md").read_text().split("## What they cost")[0] for out in (one, other)]
+    assert without_costs[0] == without_costs[1]
+    assert without_costs[0].count("| random:hubert_nano |") == 3  # the scores, and how both were chosen
+    for name in ("fbank/asr", "fbank/ks", "random-hubert_nano/asr", "random-hubert_nano/ks"):
+        ours, theirs = (
+            [
+                (row.name, row.value, row.seed, row.more["dev"], row.more["layer_weights"])
+                for row in read_results(out / name)
+            ]
+            for out in (one, other)
+        )
+        assert ours == theirs
 
 
 def test_corrected_labels_are_scored_again(data, tmp_path, capsys):
@@ -274,6 +343,10 @@ def test_what_differs_from_the_published_code_is_in_every_row():
     assert {name for name, job in jobs.items() if not variant(job, 320)} == {"ic", "sid"}  # `sid` says it by its crops
     for job in jobs.values():
         assert "Differs from the published code" not in (job.task_class.__doc__ or "") or variant(job, 320)
+    assert "power spectrum and an exact alignment, where the published code takes WORLD's envelope" in variant(
+        jobs["vc"], 320
+    )
+    assert "silence is of seconds drawn beforehand" in variant(jobs["ks"], 320)
     assert "every 640 samples interpolated" in variant(jobs["se"], 640)
     assert "interpolated" not in variant(jobs["se"], 320)
     assert {name for name, job in jobs.items() if "draws them at random" in variant(job, 320)} == {

@@ -27,6 +27,10 @@ GIVEN = {
         ({"metric": "eer"}, "'eer' is not among its values accuracy"),
         ({"values": {"accuracy": 90.0, "other": float("inf")}}, "other is inf"),
         ({"official": {"accuracy": float("nan")}}, "accuracy is nan"),
+        ({"learning_rate": None, "step": 0, "parameters": 76077}, "has neither learning rate nor layer"),
+        ({"learning_rate": None, "step": 0, "more": {"layer": None}}, "has neither learning rate nor layer"),
+        ({"selection": "whatever"}, "selection 'whatever' names no split; say `dev` and the metric, or 'last step'"),
+        ({"selection": "test eer"}, "selection 'test eer' names no split"),
         ({"parameters": -1}, "learning rate 0.001 at step 50"),
     ],
 )
@@ -35,8 +39,13 @@ def test_what_is_not_told_is_not_written(changed, message):
         Score(**GIVEN | changed)
 
 
+@pytest.mark.parametrize("selection", ["last step", "dev", "dev accuracy, classes alike"])
+def test_selections(selection):
+    assert Score(**GIVEN | {"selection": selection}).selection == selection
+
+
 def test_what_trains_nothing_has_no_rate(tmp_path):
-    Score(**GIVEN | {"learning_rate": None, "step": 0, "parameters": 0}).write(tmp_path)
+    Score(**GIVEN | {"learning_rate": None, "step": 0, "parameters": 0, "more": {"layer": 3}}).write(tmp_path)
     (row,) = json.loads((tmp_path / "results.json").read_text())
-    assert (row["learning_rate"], row["selection"], row["seed"]) == (None, "dev accuracy", 0)
+    assert (row["learning_rate"], row["layer"], row["selection"], row["seed"]) == (None, 3, "dev accuracy", 0)
     assert "gpu_peak_bytes" not in row

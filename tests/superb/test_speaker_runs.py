@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 from audiossl import registry
+from audiossl.data.audio import write_audio
 from audiossl.diagnostics.results import read_results
 from audiossl.diagnostics.sources import fbank_source
+from audiossl.superb.heads import TaskHeads
 from audiossl.superb.job import Evaluation
 from audiossl.superb.run import load_job, run_jobs
 
@@ -35,6 +40,31 @@ def test_verification(tmp_path):
         score.official_choice.step,
     )
     assert set(score.dev) == {1e-3, 1e-4}
+
+
+@pytest.mark.parametrize(
+    ("part", "waveform", "problem"),
+    [
+        ("test", np.full(32_000, 1e-4), "nothing is left of it without its silence"),
+        ("dev", 0.1 * np.random.default_rng(0).standard_normal(2400), "s is too short for 16 frames"),
+    ],
+)
+def test_recordings_of_trials_are_heard_before_training(tmp_path, monkeypatch, part, waveform, problem):
+    module = registry.get("data_prep", "voxceleb1")
+    (tmp_path / "published").mkdir()
+    module.fake(tmp_path / "published")
+    module.prepare(tmp_path / "published", tmp_path / "data")
+    data = tmp_path / "data" / "superb_asv"
+    name = next(word for word in (data / part / "trials").read_text().split() if word.startswith("id"))
+    path = dict(line.split(maxsplit=1) for line in (data / part / "wav.scp").read_text().splitlines())[name]
+    write_audio(path, waveform.astype(np.float32), 16_000)
+    monkeypatch.setattr(TaskHeads, "take", lambda *_: pytest.fail("was trained"))
+    job = load_job("asv", {"superb": {"num_workers": 0}, "task": {"min_seconds": 0.0}})
+    evaluation = Evaluation(fbank_source(), "fbank", data, 0, "cpu", print)
+    with pytest.raises(
+        ValueError, match=rf"{part}/trials:\d+: '{name}' has no embedding \(.*{problem}.*\); mend its recording"
+    ):
+        run_jobs([job], evaluation, tmp_path / "out")
 
 
 def test_diarization(tmp_path):

@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from frame_runs import Upstream, checkpoint, job, make_corpus, train
+from frame_runs import SIZES, TEXTS, Upstream, checkpoint, job, make_corpus, train
 from torch import nn
 
-from audiossl.config import build
+from audiossl.config import build, to_table
 from audiossl.contracts import StepOutput
 from audiossl.data.manifest import Manifest
+from audiossl.data.ngram import train_ngrams, write_arpa
 from audiossl.diagnostics.results import read_results
+from audiossl.nn import lm_beam
 from audiossl.nn.task import Task
 from audiossl.superb.frames import Config
 from audiossl.superb.heads import Head, TaskHeads
@@ -41,6 +43,29 @@ def test_heads_are_kept_only_for_the_labels_that_they_learnt(data, tmp_path, par
         with pytest.raises(ValueError, match=message):
             train(job(), tmp_path / "data", tmp_path / "out", upstream)
         assert upstream.calls == 0
+
+
+def test_a_language_model_reads_test_alone_and_may_come_later(data, tmp_path, monkeypatch):
+    pytest.importorskip("flashlight.lib.text", reason="language models need the extra `lm`")
+    write_arpa(train_ngrams([text.split() for text in TEXTS], 2), tmp_path / "lm.arpa")
+    (tmp_path / "lexicon.txt").write_text("".join(f"{word} {' '.join(word)} |\n" for word in ("yes", "no", "so", "on")))
+    plain = to_table(job().task_config)
+    decoding = {"lm": str(tmp_path / "lm.arpa"), "lexicon": str(tmp_path / "lexicon.txt")}
+    upstream, read = Upstream(), []
+    first = train(job(), data, tmp_path / "out")[0]
+    call = lm_beam.LMBeam.__call__
+    monkeypatch.setattr(lm_beam.LMBeam, "__call__", lambda *a: read.append(len(a[1])) or call(*a))
+    later = train(job(task_settings=plain | {"decoding": decoding}), data, tmp_path / "out", upstream)[0]
+    assert upstream.calls == 1  # only scored again
+    assert sum(read) == SIZES["test"]
+    assert later.values.keys() == {"wer", "cer", "wer_lm"}
+    assert {name: later.values[name] for name in first.values} == first.values
+    at_once = train(job(task_settings=plain | {"decoding": decoding}), data, tmp_path / "once")[0]
+    assert at_once.values == later.values
+    assert sum(read) == 2 * SIZES["test"]
+    given = job(task_settings=plain | {"decoding": decoding | {"lm": str(tmp_path / "none.arpa")}})
+    with pytest.raises(ValueError, match=r"none\.arpa: no such file, and this task is scored by it"):
+        given.labels.check(data)
 
 
 @pytest.mark.parametrize("name", ["heads.pt", "best_0.01.pt"])

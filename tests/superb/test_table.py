@@ -9,7 +9,7 @@ import json
 import pytest
 
 from audiossl.cli.main import main
-from audiossl.superb.page import comma_separated, markdown, page
+from audiossl.superb.page import comma_separated, every_score, markdown, page
 from audiossl.superb.score import Choice, Score
 from audiossl.superb.table import make_table, read_scores
 from audiossl.train.ledger import Cost
@@ -47,7 +47,7 @@ def add(
         selection=f"dev {metric}", step=0 if rate is None else 50, parameters=10, cost=Cost(5, 500, 2.0, 10**9, 3000.0),
         official={} if official is None else {metric: official},
         official_choice=None if official is None else Choice(rate / 10, 20 + 10 * seed), shares=shares,
-        more={"protocol": {"task": task, "superb.steps": steps}, "data": data, "upstream_digest": digest, **more},
+        more={"protocol": {"task": task, "superb.steps": steps}, "data": data, "upstream_digest": digest} | more,
     ).write(folder)  # fmt: skip
 
 
@@ -73,6 +73,7 @@ def test_rows_columns_and_the_score_over_all_tasks(tmp_path):
     assert "| a | 20.00 | **90.00** | **917** |" in text
     assert "| b | **8.00** | 65.00 | 750 |" in text
     assert "1000 (s - fbank) / (best of this table - fbank)" in text
+    assert "s: the values shown, none of them chosen on test" in text
     rows = list(csv.reader(io.StringIO(comma_separated(table))))
     assert rows[0] == ["upstream", "pr per", "ks accuracy", "SUPERB score"]
     assert [float(value) for value in rows[2][1:]] == pytest.approx([20.0, 90.0, 500 * (1 + 60 / 72)])
@@ -117,6 +118,15 @@ def test_columns_of_several_protocols_are_marked_and_have_no_best(tmp_path, chan
     assert any("without ks" in note for note in table.notes)
 
 
+def test_a_second_reading_with_a_language_model_is_no_other_protocol(tmp_path):
+    protocol = {"task": "pr", "superb.steps": 100}
+    add(tmp_path, "a", "pr", 20.0, protocol=protocol)
+    for upstream in ("a", "b"):
+        add(tmp_path, upstream, "pr", 20.0, protocol=protocol | {"task.decoding": {"lm": "4-gram.arpa"}})
+    table = table_of(tmp_path)
+    assert (table.marks, table.notes) == ({}, make_table(read_scores([tmp_path])[:1]).notes)
+
+
 def test_what_is_not_as_published_is_said_once_or_of_whom(tmp_path):
     for task, upstream, variant in (
         ("ks", "fbank", "x"), ("ks", "a", "x"), ("pr", "fbank", "y"), ("pr", "a", ""), ("asv", "a", "")
@@ -158,7 +168,7 @@ def test_an_upstream_without_a_task_has_no_total_and_no_table_is_made_of_nothing
 def test_how_chosen_cost_and_official_are_in_the_page(tmp_path):
     add(tmp_path, "<a>", "asv", 9.0, official=7.5)
     add(tmp_path, "<a>", "asv", 8.0, seed=1, official=7.0)
-    add(tmp_path, "<a>", "qbe", 0.0123, rate=None, shares=())
+    add(tmp_path, "<a>", "qbe", 0.0123, rate=None, shares=(), layer=3)
     table = table_of(tmp_path)
     assert table.cells["<a>", "asv"].official == 7.25
     text = markdown(table)
@@ -173,6 +183,23 @@ def test_how_chosen_cost_and_official_are_in_the_page(tmp_path):
     assert html.count("<figure>") == 1
     assert "qbe has no layers to weigh" in html
     assert 'src="http' not in html
+
+
+def test_every_score_stands_with_what_it_hangs_on(tmp_path):
+    add(tmp_path, "a", "asv", 9.0, official=7.5)
+    add(tmp_path, "a", "asv", 8.0, seed=1, official=7.0, rate=1e-4, variant="x, y")
+    add(tmp_path, "a", "qbe", 0.0123, rate=None, shares=(), layer=3)
+    qbe, first, second = csv.DictReader(io.StringIO(every_score(table_of(tmp_path))))
+    assert (qbe["task"], float(qbe["value"]), qbe["learning_rate"], qbe["layer"]) == ("qbe", 0.0123, "", "3")
+    assert (qbe["step"], qbe["official_value"], qbe["unit"]) == ("0", "", "")
+    assert [float(row["value"]) for row in (first, second)] == [9.0, 8.0]
+    assert [float(row["official_value"]) for row in (first, second)] == [7.5, 7.0]
+    wanted = {
+        "upstream": "a", "task": "asv", "seed": "1", "metric": "eer", "unit": "%", "learning_rate": "0.0001", "step": "50",
+        "selection": "dev eer", "official_learning_rate": "1e-05", "official_step": "30", "parameters": "10", "protocol": "", "variant": "x, y",
+    }  # fmt: skip
+    assert second.items() >= wanted.items()
+    assert second["official_selection"].startswith("test")
 
 
 def test_what_test_chose_is_the_mean_of_the_same_seeds_or_is_not_told(tmp_path):
@@ -210,7 +237,7 @@ def test_the_verb_writes_three_files(tmp_path, capsys):
     assert stop.value.code == 0
     found = json.loads(capsys.readouterr().out)
     assert found["superb_score"] == {"fbank": 0.0, "a": 1000.0}
-    assert {path.name for path in (tmp_path / "t").iterdir()} == {"table.md", "table.csv", "table.html"}
+    assert {path.name for path in (tmp_path / "t").iterdir()} == {"table.md", "table.csv", "scores.csv", "table.html"}
     with pytest.raises(SystemExit) as stop:
         main(["superb", "table"])
     assert stop.value.code == 2

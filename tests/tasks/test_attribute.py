@@ -69,10 +69,19 @@ def test_curves_of_classes_compare_shares():
     wanted = 100 * area_under_curve(shares, np.eye(2)[labels])
     assert own.headline(scores, labels) == pytest.approx(wanted)
     assert list(own.scores(scores, labels)) == ["roc_auc", "accuracy", "unweighted_average_recall"]
-    own.check_scored(labels, "here")
-    with pytest.raises(ValueError, match="here: every utterance has the label 'a', which roc_auc cannot score"):
+    assert own.check_scored(labels, "here") == []
+    with pytest.raises(ValueError, match="here: of no label are there utterances with and without it, so that roc_auc"):
         own.check_scored(np.zeros(3, np.int64), "here")
-    task("class", ["b", "a"])[0].check_scored(np.zeros(3, np.int64), "here")  # accuracy can
+    assert task("class", ["b", "a"])[0].check_scored(np.zeros(3, np.int64), "here") == []  # accuracy can
+
+
+@pytest.mark.parametrize(("metric", "curve"), [("map", average_precision), ("roc_auc", area_under_curve)])
+def test_curves_leave_out_classes_that_nothing_is_of(metric, curve):
+    own, _ = task("class", ["a", "b", "c", "d"], metric)
+    labels, scores = np.array([0, 2, 2, 0, 2]), logits(5, 4)[0]
+    assert own.check_scored(labels, "here") == ["b", "d"]
+    shares = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    assert own.headline(scores, labels) == pytest.approx(100 * curve(shares[:, [0, 2]], np.eye(4)[labels][:, [0, 2]]))
 
 
 def test_pitches_an_octave_apart_share_their_chroma():
@@ -110,8 +119,31 @@ def test_tags():
         "roc_auc": pytest.approx(100 * area_under_curve(scores[0], labels)),
         "map": pytest.approx(100 * average_precision(scores[0], labels)),
     }
-    with pytest.raises(ValueError, match="every utterance has the label 'guitar'"):
-        own.check_scored(labels[[0, 2]], "here")
+    assert own.check_scored(labels[[0, 2]], "here") == ["guitar", "jazz"]
+    assert own.scores(scores[0, :2], labels[[0, 2]])["map"] == pytest.approx(
+        100 * average_precision(scores[0, :2, 2], labels[[0, 2], 2])
+    )
+    with pytest.raises(ValueError, match="so that roc_auc has nothing to score; give others"):
+        own.check_scored(labels[[1, 1]], "here")
+
+
+def test_a_number_of_labels_that_is_not_what_is_expected():
+    data = manifest(utt2x=["no vocals", "new_age"])
+    config = Attribute.Config(kind="tags", columns=("utt2x",), count=2)
+    with pytest.raises(
+        ValueError, match="train/utt2x: has 3 different labels, not 2; write each as one word, `no_vocals`"
+    ):
+        Attribute.from_data(config, data)
+    data = manifest(utt2x=["no_vocals", "new_age"])
+    assert Attribute.from_data(config, data).names == ("new_age", "no_vocals")
+
+
+def test_numbers_are_standardised_by_training():
+    own, _ = task("numbers", {"utt2x": ["1", "2"]})
+    train, labels = np.array([[1.0, 7.0], [3.0, 7.0]], np.float32), np.array([[5.0, 8.0]], np.float32)
+    np.testing.assert_allclose(own.targets(labels, train), [[3.0, 1.0]])
+    own, _ = task("tags", ["a b"])
+    assert own.targets(labels, train) is labels
 
 
 def test_numbers():
@@ -145,6 +177,7 @@ def test_labels_that_training_does_not_have_are_named():
         ({"columns": ("a", "b")}, "give exactly one"),
         ({"metric": "r2"}, "'r2' is none of kind 'class'; use accuracy"),
         ({"kind": "tags", "metric": "accuracy"}, "use roc_auc, map"),
+        ({"count": -1}, "task.count"),
     ],
 )
 def test_config_refuses_nonsense(wrong, match):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,10 +15,11 @@ from audiossl.tasks.slot_filling import SlotFilling
 TEXTS = ["GO B-to A B E-to", "B-to B E-to", "GO"]
 
 
-def make():
+def make(**changed):
     torch.manual_seed(0)
     shape = FeatureShape(DIM, LAYERS, 320, 16_000)
-    return unsettle(SlotFilling.from_data(shape, SlotFilling.Config.tiny(), Texts("utt2slots", TEXTS))).eval()
+    config = replace(SlotFilling.Config.tiny(), **changed)
+    return unsettle(SlotFilling.from_data(shape, config, Texts("utt2slots", TEXTS))).eval()
 
 
 def test_marks_are_single_tokens():
@@ -25,6 +28,15 @@ def test_marks_are_single_tokens():
     batch = batch_of(task, TEXTS)
     assert batch["tokens_lengths"].tolist() == [9, 4, 3]
     assert [task.vocabulary.decode(row[row >= 0].tolist()) for row in batch["tokens"]] == TEXTS
+
+
+def test_training_hides_spans_that_are_many_and_short_by_the_length():
+    task, lengths = make(time_warp=0, num_frequency_masks=0, time_width=40), torch.tensor([300, 49, 20])
+    hidden = torch.stack([task._augmented(torch.ones(3, 300, 2), lengths)[:, :, 0] == 0 for _ in range(200)])
+    share = hidden.sum(2).float().mean(0) / lengths
+    assert 0.12 < share[0] < 0.25  # 12 spans of 0 to 12 frames, 6 on average, which overlap
+    assert 0 < share[1] <= 1 / 49  # one of 0 or 1
+    assert share[2] == 0
 
 
 def test_logits_equal_a_forward_pass_in_numpy():

@@ -1,8 +1,10 @@
-"""ASR: the recurrent head against NumPy, SpecAugment in training only, and characters."""
+"""ASR: the recurrent head against NumPy, SpecAugment in training only, characters, and words of a language model."""
 
 from __future__ import annotations
 
+import copy
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +22,10 @@ from ctc_oracles import (
 )  # fmt: skip
 
 from audiossl.contracts import EncoderOutput, Utterance
+from audiossl.data.ngram import train_ngrams, write_arpa
 from audiossl.diagnostics.sources import FeatureShape
-from audiossl.tasks.speech_recognition import SpeechRecognition
+from audiossl.nn.lm_beam import LMBeam
+from audiossl.tasks.speech_recognition import Decoding, SpeechRecognition
 
 SHAPE = FeatureShape(DIM, LAYERS, 320, 16_000)
 TEXTS = ["AB BA", "C", "A"]
@@ -129,6 +133,43 @@ def test_scores_are_error_rates_of_words_and_characters():
     scores = make().evaluate({"u0": "AB B", "u1": "C"}, Texts("text", TEXTS))
     assert scores == {"wer": pytest.approx(100 / 3), "cer": pytest.approx(100 / 6)}
     assert make().metric == ("wer", "min")
+
+
+@pytest.fixture
+def decoding(tmp_path):
+    pytest.importorskip("flashlight.lib.text", reason="language models need the extra `lm`")
+    write_arpa(train_ngrams([text.split() for text in TEXTS], 2), tmp_path / "lm.arpa")
+    (tmp_path / "lexicon.txt").write_text("AB A B |\nBA B A |\nC C |\nA A |\n")
+    return Decoding(str(tmp_path / "lm.arpa"), str(tmp_path / "lexicon.txt"))
+
+
+@torch.no_grad()
+def test_the_head_that_dev_chose_reads_with_a_language_model_too(decoding):
+    task = copy.deepcopy(make(decoding=decoding)).eval()  # as heads of several learning rates are
+    output, plain = frames(), make().eval()
+    assert task.state_dict().keys() == plain.state_dict().keys()
+    assert task.predict(output) == plain.predict(output)
+    assert task.score(["AB"], ["AB"]).keys() == {"wer", "cer"}
+    task.final = True
+    found = task.predict(output)
+    beam = LMBeam(
+        task.vocabulary, beam=5, lm=Path(decoding.lm), lexicon=Path(decoding.lexicon), lm_weight=2.0, word_score=-1.0
+    )
+    words = beam(task.logits(output).log_softmax(dim=2), output.lengths)
+    assert found == list(zip(plain.predict(output), words, strict=True))
+    assert set(" ".join(words).split()) <= {"AB", "BA", "C", "A"}
+    assert words != [greedily for greedily, _ in found]
+    scores = task.evaluate({"u0": ("AB B", "AB BA"), "u1": ("C", "A")}, Texts("text", TEXTS))
+    assert scores == {"wer": pytest.approx(100 / 3), "cer": pytest.approx(100 / 6), "wer_lm": pytest.approx(100 / 3)}
+
+
+def test_a_score_depends_on_the_language_model_on_test_alone(decoding):
+    config = SpeechRecognition.Config(decoding=decoding)
+    assert SpeechRecognition.label_files(config, "dev") == ("text",)
+    assert SpeechRecognition.label_files(config, "test") == ("text", decoding.lm, decoding.lexicon)
+    assert SpeechRecognition.label_files(SpeechRecognition.Config(), "test") == ("text",)
+    with pytest.raises(ValueError, match="beam 0 keeps no hypothesis"):
+        make(decoding=Decoding(decoding.lm, decoding.lexicon, beam=0))
 
 
 @pytest.mark.parametrize("changed", [{"hidden_dim": 0}, {"dropout": 1.0}, {"time_width": -1}, {"time_warp": -1}])

@@ -277,6 +277,14 @@ def test_processes_share_the_development_data(monkeypatch, averages, size):
     assert said == ["left out 2: silent"] * size
 
 
+def test_what_only_superb_reads_with_is_refused(place):
+    decoding = {"lm": "lm.arpa", "lexicon": "lexicon.txt"}
+    recipe = place / "recipe.toml"
+    recipe.write_text(RECIPE.replace('"ctc"', '"speech_recognition"'))
+    with pytest.raises(ValueError, match=r"^task\.decoding: only `audiossl superb` reads with it; leave it out$"):
+        run(place, "out", overrides={"task": {"decoding": decoding}})
+
+
 def test_the_recipe_regularises_in_place_of_pretraining(place):
     run(place, "out", overrides={"encoder": {"dropout": 0.0, "activation_dropout": 0.25}, "train": {"max_steps": 1}})
     text = (place / "out" / "config.toml").read_text()

@@ -2,7 +2,8 @@
 
 After Lowe et al., "An Empirical Study into Clustering of Unseen Datasets with Self-Supervised Encoders" (2024): embeddings reduced, clustered with
 the number of classes known, scored by adjusted mutual information; the silhouette in the reduced space needs no label. Affinity propagation and HDBSCAN find
-their number themselves. Components, restarts, and that all noise is one cluster are our variant.
+their number themselves. Components of dimensions that keep their spread (the published toolkit standardises them by default), restarts, and that all noise is
+one cluster are our variant.
 """
 
 from __future__ import annotations
