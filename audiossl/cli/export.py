@@ -20,7 +20,8 @@ def main(
 ) -> int:
     """Write an experiment as a checkpoint of another package.
 
-    Encoders of wav2vec 2.0's family and WavLM's, the heads that they were pretrained with, and recognisers with one linear layer.
+    Encoders of wav2vec 2.0's family and WavLM's, the heads that they were pretrained with, and recognisers with one linear layer;
+    to onnx any encoder that gives frames of waveforms.
 
     Example: audiossl export exp/hubert --to transformers --out hubert_for_transformers
 
@@ -32,12 +33,12 @@ def main(
         json: print what was made as JSON.
     """
     from audiossl.interop import formats
-    from audiossl.interop.experiments import KINDS, open_experiment
+    from audiossl.interop.experiments import KINDS, open_experiment, open_frames
     from audiossl.registry import suggestion
 
     if kind is not None and kind not in KINDS:
         raise ValueError(f"--kind {kind}: unknown; {suggestion(kind, list(KINDS))}")
-    model = open_experiment(experiment, kind=kind)
+    model = open_frames(experiment) if to == "onnx" else open_experiment(experiment, kind=kind)
     notes = formats.get(to).write(model, out)
     for note in notes:
         print(f"audiossl: {note}", file=sys.stderr)

@@ -47,10 +47,17 @@ def ctc_head(
     return CTCHead(Vocabulary(kind, (BLANK, UNKNOWN, *rest)), weight, bias)
 
 
-def fairseq_rows(head: CTCHead) -> tuple[list[str], Tensor, Tensor]:
-    """Return (symbols, weight, bias) in fairseq's order: `<s>`, which is the blank, `<pad>`, `</s>`, `<unk>`, then the rest."""
-    symbols = ["<s>", "<pad>", "</s>", "<unk>", *head.vocabulary.tokens[2:]]
-    unused = torch.zeros_like(head.weight[:2])
-    weight = torch.cat([head.weight[:1], unused, head.weight[1:]])
-    bias = torch.cat([head.bias[:1], head.bias.new_full((2,), NEVER), head.bias[1:]])
-    return symbols, weight, bias
+def written_rows(head: CTCHead, special: Sequence[str], *, blank: str) -> tuple[list[str], Tensor, Tensor, list[str]]:
+    """Return (tokens, weight, bias, notes) as another package has them: its `special` ones in front, `<unk>` among them, then the rest.
+
+    blank: which of these is our blank; a token of ours that is spelt so has no place there, and is left behind. Special ones that are none of ours
+    are never written.
+    """
+    ours = list(head.vocabulary.tokens)
+    place = {token: row for row, token in enumerate(ours)} | {blank: 0}
+    rest = [token for token in ours[1:] if token not in special]
+    tokens = [*special, *rest]
+    weight = torch.stack([head.weight[place[t]] if t in place else torch.zeros_like(head.weight[0]) for t in tokens])
+    bias = torch.stack([head.bias[place[t]] if t in place else head.bias.new_tensor(NEVER) for t in tokens])
+    notes = [f"the row of the token {blank} is left behind: that is the blank there"] if blank in ours else []
+    return tokens, weight, bias, notes

@@ -56,11 +56,11 @@ def open_experiment(source: str | Path, *, kind: str | None = None) -> Model:
     _refuse_adapters(encoder, source)
     if not hasattr(encoder, "mask_emb") or tables["encoder"]["name"] not in {"wav2vec2", "wavlm", "mhubert"}:
         raise ValueError(
-            f"{source}: its encoder is {tables['encoder']['name']}, which no other package has; only wav2vec2, wavlm and mhubert are exported"
+            f"{source}: its encoder is {tables['encoder']['name']}, which no other package has; only wav2vec2, wavlm and mhubert are exported, and others --to onnx"
         )
     if tables["encoder"].get("alibi"):
         raise ValueError(
-            f"{source}: its attention has a bias by distance (encoder.alibi), which no format here can hold"
+            f"{source}: its attention has a bias by distance (encoder.alibi), which no format here can hold but onnx"
         )
     stored = load_weights(checkpoint)
     objective = tables.get("objective", {})
@@ -74,6 +74,30 @@ def open_experiment(source: str | Path, *, kind: str | None = None) -> Model:
         objective=objective,
         ctc=ctc,
     )
+
+
+def open_frames(source: str | Path) -> Model:
+    """Read the encoder of an experiment alone, for a graph, which needs no counterpart elsewhere: any that gives frames of waveforms.
+
+    ValueError for other encoders, and for adapters.
+    """
+    from audiossl import registry
+    from audiossl.encoders.vq_wav2vec import VQWav2Vec
+    from audiossl.interop.formats.onnx import OUTPUT_LAYER
+    from audiossl.nn.ssl_encoder import SSLEncoder
+
+    _, tables = open_source(source)
+    encoder: nn.Module = load_encoder(source)
+    _refuse_adapters(encoder, source)
+    if not isinstance(encoder, SSLEncoder | VQWav2Vec):
+        fitting = [
+            n for n in registry.names("encoders") if issubclass(registry.get("encoders", n), SSLEncoder | VQWav2Vec)
+        ]
+        raise ValueError(
+            f"{source}: its encoder is {tables['encoder']['name']}; only those that give frames of waveforms become graphs: {', '.join(fitting)}"
+        )
+    notes = (OUTPUT_LAYER,) if "task" in tables else ()
+    return Model(_kind(tables), tables["encoder"], dict(encoder.state_dict()), notes=notes)
 
 
 def load_foreign(path: Path) -> SSLEncoder:
@@ -144,7 +168,7 @@ def usual_kind(encoder: dict[str, Any], objective: dict[str, Any]) -> str:
     if encoder.get("position_depth", 1) > 1:
         return "data2vec-audio"
     if encoder["name"] != "wav2vec2":
-        return {"wavlm": "wavlm", "mhubert": "hubert"}[encoder["name"]]
+        return "hubert" if encoder["name"] == "mhubert" else str(encoder["name"])
     named = str(objective.get("name")).replace("_", "-")
     return named if named in KINDS else family(objective) or "hubert"
 

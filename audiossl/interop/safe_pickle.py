@@ -25,7 +25,7 @@ _PYTHON2 = {"unicode": "str", "long": "int"}
 _INERT = ("argparse", "omegaconf", "fairseq", "fairseq_cli", "examples", "enum", "pathlib", "typing", "datetime")
 """Packages whose objects are data: their classes are never imported, and their instances become `_Record`."""
 
-_ARRAYS, _SIZED = {"_reconstruct"}, {"bytearray", "slice"}
+_ARRAYS, _SIZED = {"_reconstruct"}, {"bytearray", "slice", "type"}
 _INERT_NAMES = {
     "numpy": {"ndarray"},
     "numpy.core.multiarray": _ARRAYS,
@@ -33,10 +33,12 @@ _INERT_NAMES = {
     "builtins": _SIZED,
     "__builtin__": _SIZED,
     "collections": {"Counter"},
+    "_operator": {"getitem"},
+    "operator": {"getitem"},
     "torch": {"Tensor"},
     "torch.nn.parameter": {"Parameter"},
 }
-"""By module, what checkpoints hold beside that, and what need not work either."""
+"""By module, what checkpoints hold beside that, and what need not work either: types of entries, `List[str]` or that of None, are such calls."""
 
 
 class UnsafePickleError(ValueError):

@@ -107,7 +107,7 @@ class ConvolutionModule(nn.Module):
         """x: in its layout. valid: (batch, frame), None where all of x is."""
         if isinstance(self.conv_norm, nn.LayerNorm):
             return self.conv_norm(x)  # type: ignore[no-any-return]
-        if valid is None:
+        if valid is None or not self.conv_norm.training:  # then each frame is by itself
             return self.conv_norm(x.reshape(-1, x.shape[-1])).view_as(x)  # type: ignore[no-any-return]
         frames = self.conv_norm(x[valid])
         return torch.zeros_like(x, dtype=frames.dtype).masked_scatter(valid.unsqueeze(-1), frames)

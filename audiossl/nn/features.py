@@ -89,7 +89,7 @@ def deltas(features: Tensor, lengths: Tensor, *, window: int = 5) -> Tensor:
     reach = window // 2
     frame = torch.arange(features.shape[1], device=features.device)
     last = (lengths - 1).clamp(min=0).unsqueeze(1)
-    row = torch.arange(len(features), device=features.device).unsqueeze(1)
+    row = torch.arange(features.shape[0], device=features.device).unsqueeze(1)
     slope = torch.zeros_like(features)
     for distance in range(1, reach + 1):
         after = features[row, (frame + distance).minimum(last)]

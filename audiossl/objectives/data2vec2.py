@@ -39,7 +39,7 @@ class Data2Vec2(TeacherObjective):
     class Config(TeacherConfig):
         """The published base model for speech.
 
-        clones: masked versions of each utterance. mask_prob: the exact share of masked frames. mask_adjust, inverse_mask: see
+        clones: masked versions of each utterance. mask_prob: the exact share of masked frames, of which same_count makes equally many. mask_adjust, inverse_mask: see
         `nn.block_masking`; the paper describes inverse masks, its released speech models mask the blocks. decoder_*: of the convolutions.
         noise_std: of what stands at masked frames before the decoder. ema_start, ema_end: decay of the teacher, which goes from one to the
         other in ema_steps steps.

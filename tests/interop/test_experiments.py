@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from dataclasses import replace
 
@@ -13,8 +14,9 @@ import audiossl
 from audiossl import registry
 from audiossl.config import load_toml, to_table, write_toml
 from audiossl.interop.checkpoint import save_checkpoint
-from audiossl.interop.experiments import open_experiment, write_experiment
-from audiossl.interop.formats import get, read_model
+from audiossl.interop.encoder import build_encoder
+from audiossl.interop.experiments import open_experiment, open_frames, write_experiment
+from audiossl.interop.formats import get, onnx, read_model
 from audiossl.nn.vocabulary import Vocabulary
 
 
@@ -80,6 +82,53 @@ def test_encoders_that_exist_nowhere_else_are_refused(tmp_path):
     write_toml(tmp_path / "exp" / "config.toml", {"encoder": {"name": "fbank", **to_table(cls.Config.tiny())}})
     with pytest.raises(ValueError, match="its encoder is fbank, which no other package has"):
         open_experiment(tmp_path / "exp")
+
+
+def written(path, name, **options):
+    """Write an experiment of any encoder, tiny and with random weights."""
+    cls = registry.get("encoders", name)
+    config = replace(cls.Config.tiny(), **options)
+    encoder = cls(config)
+    save_checkpoint(path, 1, {f"encoder.{n}": v for n, v in encoder.state_dict().items()}, {}, keep=1)
+    write_toml(path / "config.toml", {"encoder": {"name": name, **to_table(config)}})
+    return encoder
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("fbank", {}), ("conformer", {}), ("vq_wav2vec", {}), ("wav2vec2", {"alibi": True})]
+)
+def test_any_encoder_of_waveforms_becomes_a_graph(tmp_path, monkeypatch, name, options):
+    given = []
+    export = importlib.import_module("audiossl.cli.export").main
+    monkeypatch.setattr(onnx, "write", lambda model, _: given.append(model) or [])
+    encoder = written(tmp_path / "exp", name, **options)
+    assert export(str(tmp_path / "exp"), to="onnx", out=tmp_path / "x.onnx") == 0
+    (model,) = given
+    built = build_encoder(model.encoder)
+    built.load_state_dict(model.weights)
+    assert all(torch.equal(value, built.state_dict()[n]) for n, value in encoder.state_dict().items())
+    with pytest.raises(ValueError, match="onnx"):
+        export(str(tmp_path / "exp"), to="transformers", out=tmp_path / "hf")
+
+
+@pytest.mark.parametrize("name", ["codes", "ecapa_tdnn"])
+def test_what_gives_no_frames_of_waveforms_becomes_no_graph(tmp_path, name):
+    written(tmp_path / "exp", name)
+    with pytest.raises(
+        ValueError, match=f"its encoder is {name}; only those that give frames of waveforms .* fbank"
+    ) as error:
+        open_frames(tmp_path / "exp")
+    assert "\n" not in str(error.value)
+
+
+def test_a_graph_needs_no_counterpart_of_the_output_layer(tmp_path):
+    experiment = fine_tuned(tmp_path, "full", layers="weighted")
+    assert open_frames(experiment).notes == ("the output layer is left behind: the graph ends with the encoder",)
+
+
+def test_a_graph_has_no_adapters(tmp_path):
+    with pytest.raises(ValueError, match="has adapters"):
+        open_frames(fine_tuned(tmp_path, "houlsby"))
 
 
 def test_a_kind_may_be_chosen(tmp_path):

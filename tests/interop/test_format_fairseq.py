@@ -124,12 +124,92 @@ def test_hubert_heads_fit_our_objective(tmp_path):
     module.load_state_dict({f"encoder.{name}": value for name, value in read.weights.items()} | read.heads)
 
 
+OLD = {
+    **CONFIG,
+    "arch": "wav2vec2",
+    "task": "audio_pretraining",
+    "criterion": "wav2vec",
+    "data": "/data",
+    "labels": None,
+}
+"""What fairseq wrote before it had hydra: one table for all, in which the task is a name."""
+
+
 def test_old_checkpoints_with_arguments_of_a_namespace(tmp_path):
-    arguments = argparse.Namespace(**CONFIG, arch="wav2vec2", normalize=True)
+    arguments = argparse.Namespace(**OLD, normalize=True)
     torch.save({"args": arguments, "model": as_fairseq(theirs("wav2vec2"), "wav2vec2")}, tmp_path / "x.pt")
     _, read = read_model(tmp_path / "x.pt")
     assert read.kind == "wav2vec2"
     assert read.encoder["normalise_waveform"] is True
+
+
+@pytest.mark.parametrize("told", [True, False, None])
+@pytest.mark.parametrize("new", [True, False])
+def test_recognisers_on_old_checkpoints(tmp_path, told, new):
+    model = theirs("wav2vec2")
+    state = {f"w2v_encoder.w2v_model.{name}": value for name, value in as_fairseq(model, "wav2vec2").items()}
+    state |= {"w2v_encoder.proj.weight": torch.randn(7, 32), "w2v_encoder.proj.bias": torch.randn(7)}
+    (tmp_path / "dict.ltr.txt").write_text("| 94802\nA 51860\nB 38431\n")
+    own = {} if told is None else {"normalize": told}
+    outer = {"arch": "wav2vec_ctc", "task": "audio_pretraining", "criterion": "ctc", "labels": "ltr", **own}
+    arguments = argparse.Namespace(**outer, w2v_args=argparse.Namespace(**OLD, normalize=True))
+    content = {"args": arguments, "model": state}
+    if new:
+        table = {"_name": "wav2vec_ctc", "w2v_args": arguments.w2v_args}
+        content = {"args": None, "cfg": {"model": table, "task": {"_name": "audio_finetuning", **own}}, "model": state}
+    torch.save(content, tmp_path / "x.pt")
+    _, read = read_model(tmp_path / "x.pt")
+    assert (read.kind, len(read.ctc.weight)) == ("wav2vec2", 7)
+    assert read.encoder["normalise_waveform"] is (told is not False)
+    if told is False:
+        assert_same_layers(audiossl.load(tmp_path / "x.pt"), layers_of_theirs(model, *alone()), *alone())
+
+
+@pytest.mark.parametrize("told", [True, None])
+def test_a_recogniser_without_its_encoders_arguments_reads_the_task(tmp_path, told):
+    inside = as_fairseq(theirs("wav2vec2"), "wav2vec2")
+    state = {f"w2v_encoder.w2v_model.{name}": value for name, value in inside.items()}
+    model = {"_name": "wav2vec_ctc", "w2v_args": None, "normalize": "${task.normalize}"}
+    task = {} if told is None else {"normalize": told}
+    torch.save({"cfg": {"model": model, "task": task}, "model": state}, tmp_path / "x.pt")
+    _, read = read_model(tmp_path / "x.pt", overrides={"num_heads": 4, "pre_norm": False})
+    assert read.encoder["normalise_waveform"] is bool(told)
+
+
+def sat_content(name="unispeech_sat"):
+    """A file as UniSpeech-SAT's authors publish it, with the heads of its utterance-wise loss."""
+    content = hubert_content((9,))
+    generator = torch.Generator().manual_seed(5)
+    sizes = {"quantizer.weight_proj": (10, 32), "project_q": (8, 8), "spk_proj": (8, 32)}
+    heads = {f"{part}.weight": torch.randn(size, generator=generator) for part, size in sizes.items()}
+    heads |= {f"{part}.bias": torch.randn(size[0], generator=generator) for part, size in sizes.items()}
+    heads |= {"quantizer.vars": torch.randn(1, 10, 4, generator=generator)}
+    heads |= {
+        f"encoder.layer_norm_for_extract.{kind}": torch.randn(32, generator=generator) for kind in ("weight", "bias")
+    }
+    content["cfg"]["model"]["_name"] = name
+    return {**content, "model": {**content["model"], **heads}}
+
+
+def test_unispeech_sat_keeps_its_codewords(tmp_path):
+    content = sat_content()
+    torch.save(content, tmp_path / "x.pt")
+    _, read = read_model(tmp_path / "x.pt")
+    assert (read.kind, read.objective["name"]) == ("unispeech-sat", "hubert")
+    assert torch.equal(read.heads["codewords.0"], content["model"]["label_embs_concat"])
+    (note,) = read.notes
+    assert "9 tensors of heads are left behind" in note
+    assert_same_layers(audiossl.load(tmp_path / "x.pt"), layers_of_theirs(theirs("hubert"), *alone()), *alone())
+    get("transformers").write(read, tmp_path / "hf")
+    assert read_model(tmp_path / "hf")[1].kind == "unispeech-sat"
+
+
+def test_unispeech_sat_without_codewords_has_no_heads_of_wav2vec2(tmp_path):
+    content = sat_content()
+    state = {name: value for name, value in content["model"].items() if name != "label_embs_concat"}
+    torch.save({**content, "model": state}, tmp_path / "x.pt")
+    _, read = read_model(tmp_path / "x.pt")
+    assert (read.kind, read.heads, read.objective) == ("unispeech-sat", {}, {})
 
 
 @pytest.mark.parametrize("where", ["in the file", "beside it", "nowhere"])
@@ -181,6 +261,36 @@ def test_recognisers_of_ours_come_back(tmp_path):
     assert torch.equal(read.ctc.bias[rows], head.bias)
     unused = sorted(set(range(len(read.ctc.bias))) - set(rows))
     assert (read.ctc.bias[unused] < -1000).all()
+
+
+def greedy(head, frames):
+    """What a CTC layer writes for some frames: (frame, dim)."""
+    best = torch.unique_consecutive((frames @ head.weight.T + head.bias).argmax(-1))
+    return head.vocabulary.decode(best.tolist())
+
+
+@pytest.mark.parametrize("first", ["fairseq", "transformers"])
+@pytest.mark.parametrize("second", ["fairseq", "transformers"])
+def test_imported_recognisers_keep_their_tokens_in_either_package(tmp_path, first, second):
+    _, model = ours(kind="wav2vec2")
+    tokens = ["<pad>", "</s>"] if first == "fairseq" else ["<s>", "</s>"]
+    bias = torch.randn(6)
+    bias[2:4] = -1e4
+    vocabulary = Vocabulary("characters", ("<blank>", "<unk>", *tokens, "|", "A"))
+    head = CTCHead(vocabulary, torch.randn(6, 32), bias)
+    model = Model("wav2vec2", model.encoder, model.weights, ctc=head)
+    notes = get(second).write(model, tmp_path / "x.pt")
+    _, read = read_model(tmp_path / "x.pt")
+    assert len(set(read.ctc.vocabulary.tokens)) == len(read.ctc.weight)
+    where = [read.ctc.vocabulary.tokens.index(token) for token in ("<blank>", "<unk>", "</s>", "|", "A")]
+    assert torch.equal(read.ctc.weight[where], head.weight[[0, 1, 3, 4, 5]])
+    assert torch.equal(read.ctc.bias[where], head.bias[[0, 1, 3, 4, 5]])
+    frames = torch.randn(200, 32)
+    assert greedy(read.ctc, frames) == greedy(head, frames) != ""
+    said = any("is left behind: that is the blank there" in note for note in notes)
+    assert said == (first != second)  # their blanks are spelt `<s>` and `<pad>`
+    lines = (tmp_path / "dict.ltr.txt").read_text() if second == "fairseq" else ""
+    assert lines == ("| 1\nA 1\n" if second == "fairseq" else "")
 
 
 PACKAGES = ["fairseq", "s3prl", "torchaudio"]

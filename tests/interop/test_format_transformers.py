@@ -32,6 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_paddi
 KINDS = ["hubert", "wav2vec2", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio"]
 SHAPES = [(kind, large) for kind in KINDS for large in (False, True) if (kind, large) != ("data2vec-audio", True)]
 VOCABULARY = Vocabulary("characters", ("<blank>", "<unk>", "'", "A", "B", "|", "É"))
+JUNK = (None, "x", -1, 0, 0.5, [[]], {"a": []})
 
 
 @pytest.mark.parametrize(("kind", "large"), SHAPES)
@@ -39,7 +40,9 @@ def test_ours_computes_what_theirs_does(tmp_path, kind, large):
     model = theirs(kind, large=large)
     model.save_pretrained(tmp_path / "hf")
     name, read = read_model(tmp_path / "hf")
-    assert (name, read.kind, read.notes) == ("transformers", kind, ())
+    assert (name, read.kind) == ("transformers", kind)
+    (note,) = read.notes
+    assert "no preprocessor_config.json" in note
     write_experiment(read, tmp_path / "exp", source="hf", file_format=name)
     encoder = audiossl.load(tmp_path / "exp")
     normalise = large or kind == "data2vec-audio"  # no preprocessor says otherwise
@@ -101,15 +104,20 @@ def test_frames_of_25_hz(tmp_path, batch_norm):
 
 
 HEADS = ["ForXVector", "ForSequenceClassification", "ForAudioFrameClassification"]
+LEFT = [(kind, suffix) for kind in ("wav2vec2", "wavlm", "unispeech-sat", "data2vec-audio") for suffix in HEADS]
 
 
-@pytest.mark.parametrize("suffix", HEADS)
-@pytest.mark.parametrize("kind", ["wav2vec2", "wavlm", "unispeech-sat", "data2vec-audio"])
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [*LEFT, ("unispeech-sat", "ForPreTraining"), ("unispeech", "ForPreTraining")]
+)
 def test_heads_of_speakers_and_classes_are_left_behind(tmp_path, kind, suffix):
-    model = theirs(kind, suffix=suffix)
+    sizes = {"codevector_dim": 8, "proj_codevector_dim": 8, "num_codevectors_per_group": 5, "num_clusters": 9}
+    model = theirs(kind, suffix=suffix, **(sizes if suffix == "ForPreTraining" else {}))
     model.save_pretrained(tmp_path)
-    (note,) = read_model(tmp_path)[1].notes
+    _, read = read_model(tmp_path)
+    (note,) = (note for note in read.notes if "preprocessor" not in note)
     assert "tensors of heads are left behind" in note
+    assert (read.heads, read.objective) == ({}, {})
     normalise = kind == "data2vec-audio"
     expected = layers_of_theirs(model.base_model, *alone(), normalise=normalise)
     assert_same_layers(audiossl.load(tmp_path), expected, *alone())
@@ -145,8 +153,10 @@ def test_wav2vec2_keeps_its_quantiser(tmp_path):
     sizes = {"codevector_dim": 8, "proj_codevector_dim": 8, "num_codevectors_per_group": 5}
     model = theirs("wav2vec2", suffix="ForPreTraining", **sizes)
     model.save_pretrained(tmp_path / "hf")
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path / "hf")
     _, read = read_model(tmp_path / "hf")
     assert read.notes == ()
+    assert read.encoder["normalise_waveform"] is True
     write_experiment(read, tmp_path / "exp", source="hf", file_format="transformers")
     back = open_experiment(tmp_path / "exp")
 
@@ -194,6 +204,25 @@ def test_recognisers_both_ways(tmp_path, kind):
     assert open_experiment(tmp_path / "exp").kind == kind
 
 
+def test_a_recogniser_of_fairseq_computes_the_same_in_transformers(tmp_path):
+    import transformers
+
+    encoder, model = ours(kind="wav2vec2")
+    bias = torch.tensor([-100.0, -1e4, -1e4, -1e4, 0.0, 0.0, 0.0])
+    tokens = ("<blank>", "<unk>", "<pad>", "</s>", "|", "A", "B")
+    head = CTCHead(Vocabulary("characters", tokens), torch.randn(7, 32), bias)
+    (note,) = write(Model("wav2vec2", model.encoder, model.weights, ctc=head), tmp_path / "hf")
+    assert "token <pad> is left behind" in note
+    recogniser = transformers.pipeline("automatic-speech-recognition", str(tmp_path / "hf"), device="cpu")
+    waveform, lengths = alone()
+    with torch.no_grad():
+        logits = encoder(waveform, lengths).layers[-1] @ head.weight.T + head.bias
+        found = recogniser.model(waveform).logits
+    torch.testing.assert_close(found, logits[..., [0, 1, 3, 4, 5, 6]], atol=1e-4, rtol=1e-4)
+    said = head.vocabulary.decode(torch.unique_consecutive(logits[0].argmax(-1)).tolist())
+    assert recogniser(waveform[0].numpy())["text"].split() == said.split() != []
+
+
 def test_their_tokens_are_put_in_our_order(tmp_path):
     model = theirs("wav2vec2", suffix="ForCTC", pad_token_id=2)
     model.save_pretrained(tmp_path)
@@ -206,13 +235,49 @@ def test_their_tokens_are_put_in_our_order(tmp_path):
     assert torch.equal(read.ctc.weight, model.lm_head.weight[[2, 6, 0, 1, 3, 4, 5]])
 
 
+@pytest.mark.parametrize("place", ["added_tokens.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(("count", "kept"), [(7, ("<s>", "</s>")), (5, ())])
+def test_tokens_that_a_tokenizer_added_have_rows_only_where_the_layer_has_them(tmp_path, place, count, kept):
+    theirs("wav2vec2", suffix="ForCTC", vocab_size=count, pad_token_id=4).save_pretrained(tmp_path)
+    tokens = ["A", "|", "B", "[UNK]", "[PAD]"]
+    (tmp_path / "vocab.json").write_text(json.dumps({token: row for row, token in enumerate(tokens)}))
+    added = {"<s>": 5, "</s>": 6}
+    told = {"unk_token": "[UNK]", "pad_token": "[PAD]"}
+    if place == "added_tokens.json":
+        (tmp_path / place).write_text(json.dumps(added))
+    else:
+        known = {4: "[PAD]"} | {row: token for token, row in added.items()}
+        told["added_tokens_decoder"] = {str(row): {"content": token} for row, token in known.items()}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
+    found = read_model(tmp_path)[1].ctc.vocabulary
+    assert (found.tokens, found.kind) == (("<blank>", "<unk>", "A", "|", "B", *kept), "characters")
+
+
+@pytest.mark.parametrize("junk", [*JUNK, {"5": "<s>"}, {"5": {"content": 1}}, {"x": {}}])
+def test_added_tokens_of_any_content_are_one_line(tmp_path, junk):
+    _, model = ours()
+    write(
+        Model("hubert", model.encoder, model.weights, ctc=CTCHead(VOCABULARY, torch.zeros(7, 32), torch.zeros(7))),
+        tmp_path / "hf",
+    )
+    edit(tmp_path / "hf" / "tokenizer_config.json", {"added_tokens_decoder": junk})
+    (tmp_path / "hf" / "added_tokens.json").write_text(json.dumps(junk))
+    assert_read_or_refused(lambda: read_model(tmp_path / "hf"), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"hidden_act": "relu"}, "hidden_act = 'relu' has no counterpart here"),
+        (
+            {"adapter_attn_dim": 16},
+            "adapter_attn_dim = 16: adapters of MMS are not imported; .*mms-1b, .*--adapter.name mms",
+        ),
         ({"conv_stride": [5, 2, 2]}, "give a positive number of each for every convolution"),
         ({"conv_kernel": [10, 3, 3, 3, 3, 2, 3]}, "says convolutions of .* frames, its weights have"),
-        ({"model_type": "whisper"}, "is in none of the formats"),
+        ({"model_type": "whisper"}, "config.json has model_type 'whisper'; known: hubert, "),
+        ({"model_type": "mert_model"}, "config.json has model_type 'mert_model'; known: hubert, "),
+        ({"feat_proj_layer_norm": False}, "feat_proj_layer_norm = False has no counterpart here"),
         ({"num_attention_heads": 5}, "not a multiple of num_heads 5"),
     ],
 )
@@ -223,6 +288,60 @@ def test_what_ours_cannot_compute_is_one_line(tmp_path, change, message):
     with pytest.raises(ValueError, match=message) as error:
         read_model(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("do_normalize", [True, False])
+@pytest.mark.parametrize("place", ["preprocessor_config.json", "processor_config.json"])
+def test_what_a_processor_says_of_waveforms_is_heeded(tmp_path, place, do_normalize):
+    theirs("hubert").save_pretrained(tmp_path)
+    told = {"do_normalize": do_normalize, "sampling_rate": 24000}
+    content = told if place.startswith("pre") else {"feature_extractor": told, "processor_class": "Wav2Vec2Processor"}
+    (tmp_path / place).write_text(json.dumps(content))
+    _, read = read_model(tmp_path)
+    assert (read.encoder["normalise_waveform"], read.encoder["sample_rate"]) == (do_normalize, 24000)
+    assert read.notes == ()
+
+
+def test_without_a_processor_the_guess_is_said_and_can_be_replaced(tmp_path):
+    theirs("hubert").save_pretrained(tmp_path)
+    (note,) = read_model(tmp_path)[1].notes
+    assert "waveforms are not normalised" in note
+    assert note.endswith("--encoder.normalise_waveform true")
+    _, read = read_model(tmp_path, overrides={"normalise_waveform": True})
+    assert (read.encoder["normalise_waveform"], read.notes) == (True, ())
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.05])
+def test_models_without_a_mask_embedding_get_zeros(tmp_path, probability):
+    from safetensors.torch import load_file, save_file
+
+    model = theirs("wav2vec2", suffix="ForCTC", mask_time_prob=probability)
+    model.save_pretrained(tmp_path)
+    state = load_file(tmp_path / WEIGHTS)
+    state.pop("wav2vec2.masked_spec_embed", None)
+    save_file(state, tmp_path / WEIGHTS)
+    (tmp_path / "vocab.json").write_text(json.dumps({token: row for row, token in enumerate("_|ABCDE")}))
+    edit(tmp_path / "config.json", {"pad_token_id": 0})
+    _, read = read_model(tmp_path)
+    assert any("no mask embedding" in note for note in read.notes)
+    assert not read.weights["mask_emb"].any()
+    assert_same_layers(audiossl.load(tmp_path), layers_of_theirs(model.base_model, *alone()), *alone())
+
+
+def test_weights_in_several_pickles_are_read(tmp_path):
+    model = theirs("hubert")
+    model.save_pretrained(tmp_path)
+    (tmp_path / WEIGHTS).unlink()
+    state = old_weight_norm(model.state_dict())
+    parts = {"part-1.bin": list(state)[:9], "part-2.bin": list(state)[9:]}
+    for part, names in parts.items():
+        torch.save({name: state[name] for name in names}, tmp_path / part)
+    index = {name: part for part, names in parts.items() for name in names}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
+    assert_same_layers(audiossl.load(tmp_path), layers_of_theirs(model, *alone()), *alone())
+    (tmp_path / "part-2.bin").unlink()
+    with pytest.raises(ValueError, match=r"part-2\.bin: no such file; copy"):
+        read_model(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -271,9 +390,6 @@ def test_damaged_files_are_one_line(tmp_path, name):
 def edit(path, change):
     content = json.loads(path.read_text())
     path.write_text(json.dumps(change if isinstance(change, list) else {**content, **change}))
-
-
-JUNK = (None, "x", -1, 0, 0.5, [[]], {"a": []})
 
 
 @pytest.mark.parametrize("kind", ["hubert", "wavlm"])

@@ -4,9 +4,11 @@ import argparse
 import collections
 import datetime as dt
 import enum
+import operator
 import os
 import pickle
 import sys
+import typing
 import zipfile
 from types import ModuleType, SimpleNamespace
 
@@ -210,3 +212,12 @@ def test_what_rebuilds_a_tensor_goes_by_the_same_rules(tmp_path):
     with pytest.raises(UnsafePickleError, match=r"names .*system"):
         load_plain(saved(tmp_path, [Sneaky()]))
     assert not (tmp_path / "ran").exists()
+
+
+def test_types_of_entries_are_read_and_nothing_is_called(tmp_path):
+    content = {"types": [Hostile(operator.getitem, list, str), typing.List[str], typing.Optional[str]]}  # noqa: UP006, UP045 - as omegaconf stores them
+    found = load_plain(saved(tmp_path, {**content, "looked up": Hostile(operator.getitem, {"key": "value"}, "key")}))
+    assert found["types"][0] == ["list", "str"]
+    assert found["looked up"] == [{"key": "value"}, "key"]
+    found = load_plain(saved(tmp_path, Hostile(type, "Made", (), {"__doc__": "here"})))
+    assert found == ["Made", (), {"__doc__": "here"}]

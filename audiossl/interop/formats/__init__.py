@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from audiossl.interop.source_file import SourceFile
+from audiossl.interop.source_file import SourceFile, read_json
 from audiossl.registry import names, suggestion
 
 if TYPE_CHECKING:
@@ -56,7 +56,18 @@ def read_model(path: Path, *, name: str | None = None, overrides: dict[str, Any]
     for known in readable if name is None else [name]:
         if name is not None or get(known).sniff(source):
             return known, get(known).read(source, overrides or {})
+    _refuse_relatives(source)
     raise ValueError(f"{path}: is in none of the formats {', '.join(readable)}; name its --format if it is one of them")
+
+
+def _refuse_relatives(source: SourceFile) -> None:
+    """Raise ValueError for what is told apart, but of no family here: other models of transformers, and s3prl's distilled ones."""
+    if isinstance(read_json(source.path / "config.json").get("model_type"), str):
+        get("transformers").read(source, {})  # says which it knows
+    if isinstance(source.content.get("Distiller"), dict):
+        raise ValueError(
+            f"{source.path}: is a model that s3prl distilled, which has heads of its own; give s3prl:distiller_local:{source.path}"
+        )
 
 
 def _require_whole_folder(path: Path) -> None:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from audiossl.interop.keys import Pairs, Weights
-    from audiossl.interop.model import CTCHead
 
 Tables: TypeAlias = "dict[str, Any]"
 
@@ -82,7 +81,9 @@ _LEFT = (
     "label_embs_concat",
     "target_glu.",
     "proj.",
+    "spk_proj.",
     "layer_norm_for_extract.",
+    "encoder.layer_norm_for_extract.",
     "_pre_encoder_",
     *_ONLINE_CODES,
 )
@@ -98,12 +99,14 @@ def read_state(
         raise ValueError(
             f"{where}: unexpected {', '.join(unknown[:3])} ({len(unknown)} in all) in an encoder of this family"
         )
-    table = encoder_table(own, _told({**_facts(config, task, where), **overrides}, where), where)
+    table = encoder_table(own, told({**_facts(config, task, where), **overrides}, where), where)
     temperature = entry(config, "logit_temp", 0.1, where)
     if _has_codewords(heads):
         kept, objective = _codewords(heads, task, [len(words) for words in symbols], temperature, where)
     elif "_codebook0" in heads:
         kept, objective = read_online_codes(heads, table["dim"])
+    elif _is_sat(config):
+        kept, objective = {}, {}
     else:
         groups = entry(config, "latent_groups", 2, where)
         kept, objective = read_contrastive(heads, FAIRSEQ, groups=groups, temperature=temperature)
@@ -279,23 +282,31 @@ def _facts(config: Tables, task: Tables, where: str) -> Tables:
         "dropout_features": ("dropout_features", float),
         "feature_grad_mult": ("feature_grad_mult", float),
     }
-    told = {ours: (theirs, kind) for ours, (theirs, kind) in names.items() if theirs in config}
-    facts: Tables = {ours: entry(config, theirs, kind(), where) for ours, (theirs, kind) in told.items()}
-    if "conv_feature_layers" in config:
-        _, facts["conv_kernels"], facts["conv_strides"] = zip(
-            *_conv_layers(config["conv_feature_layers"], where), strict=True
-        )
-    facts["normalise_waveform"] = entry(task, "normalize", entry(config, "normalize", False, where), where)
-    rate = entry(task, "sample_rate", 16000, where)
-    if rate != 16000:
-        facts["sample_rate"] = rate
+    there = {ours: (theirs, kind) for ours, (theirs, kind) in names.items() if theirs in config}
+    facts: Tables = {ours: entry(config, theirs, kind(), where) for ours, (theirs, kind) in there.items()}
+    facts |= conv_facts(config, "conv_feature_layers", where) | waveform_facts(config, task, where)
     if entry(config, "relative_position_embedding", False, where):
         facts["num_buckets"] = entry(config, "num_buckets", 320, where)
         facts["max_distance"] = entry(config, "max_distance", 1280, where)
     return facts
 
 
-def _told(facts: Tables, where: str) -> Tables:
+def conv_facts(config: Tables, key: str, where: str) -> Tables:
+    """Return kernels and strides of the frontend as an entry of the configuration tells them; empty where it has none."""
+    if key not in config:
+        return {}
+    _, kernels, strides = zip(*_conv_layers(config[key], key, where), strict=True)
+    return {"conv_kernels": kernels, "conv_strides": strides}
+
+
+def waveform_facts(config: Tables, task: Tables, where: str) -> Tables:
+    """Return whether waveforms are normalised, which the task tells or else the model, and their rate where it is not the usual one."""
+    told_by = task if "normalize" in task or config.get("normalize") == "${task.normalize}" else config
+    normalise, rate = entry(told_by, "normalize", False, where), entry(task, "sample_rate", 16000, where)
+    return {"normalise_waveform": normalise} | ({} if rate == 16000 else {"sample_rate": rate})
+
+
+def told(facts: Tables, where: str) -> Tables:
     """Return the facts; ValueError where those that no weights show, and no default could stand for, are not among them."""
     needed = {"num_heads": "N", "pre_norm": "true (or false)"}
     missing = [f"--encoder.{key} {value}" for key, value in needed.items() if key not in facts]
@@ -307,7 +318,7 @@ def _told(facts: Tables, where: str) -> Tables:
 _MAX_LAYERS, _MAX_TEXT = 100, 1000
 
 
-def _conv_layers(text: Any, where: str) -> list[tuple[int, int, int]]:
+def _conv_layers(text: Any, key: str, where: str) -> list[tuple[int, int, int]]:
     """Value of fairseq's little Python, sums and multiples of lists of tuples, without `eval` and of no more than 100 layers."""
 
     def value(node: ast.expr) -> list[Any]:
@@ -325,7 +336,7 @@ def _conv_layers(text: Any, where: str) -> list[tuple[int, int, int]]:
             raise ValueError
         return layers
 
-    fault = f"{where}: conv_feature_layers {shown(text)} is not a list of at most {_MAX_LAYERS} (dim, kernel, stride)"
+    fault = f"{where}: {key} {shown(text)} is not a list of at most {_MAX_LAYERS} (dim, kernel, stride)"
     if not isinstance(text, str) or len(text) > _MAX_TEXT:
         raise ValueError(fault)
     try:
@@ -341,6 +352,16 @@ def _position_pairs(weights: Weights) -> Pairs:
     return POSITIONS["stacked" if "encoder.pos_conv.0.0.weight" in weights else "weight norm"]
 
 
+def _name(config: Tables) -> str:
+    """What fairseq registers the model as, in new files and old ones."""
+    return next((n for n in (config.get("_name"), config.get("arch")) if isinstance(n, str)), "")
+
+
+def _is_sat(config: Tables) -> bool:
+    """Whether it is UniSpeech-SAT, whose quantiser is of its middle layer and of speakers."""
+    return _name(config).startswith("unispeech_sat")
+
+
 def _kind(table: Tables, objective: Tables, config: Tables) -> str:
     if table["name"] == "wavlm":
         return "wavlm"
@@ -348,10 +369,7 @@ def _kind(table: Tables, objective: Tables, config: Tables) -> str:
         return "hubert"
     if table["position_depth"] > 1:
         return "data2vec-audio"
-    name = next((n for n in (config.get("_name"), config.get("arch")) if isinstance(n, str)), "")
+    if _is_sat(config):
+        return "unispeech-sat"
+    name = _name(config)
     return "hubert" if objective.get("name") == "hubert" or "hubert" in name else "wav2vec2"
-
-
-def ctc_rows(head: CTCHead) -> str:
-    """Text of fairseq's dictionary of a recogniser: a line per token after its own four."""
-    return "".join(f"{token} 1\n" for token in head.vocabulary.tokens[2:])

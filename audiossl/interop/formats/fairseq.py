@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from audiossl.interop.ctc_tokens import ctc_head, fairseq_rows
+from audiossl.interop.ctc_tokens import ctc_head, written_rows
+from audiossl.interop.formats._data2vec2 import is_data2vec2, read_data2vec2
 from audiossl.interop.formats._fairseq import (
     PROJECTIONS,
     as_published,
     config_of,
-    ctc_rows,
     final_dim,
     read_state,
     require_family,
@@ -30,10 +30,14 @@ from audiossl.interop.source_file import SourceFile, entry, tensors
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
     from audiossl.interop.keys import Weights
-    from audiossl.interop.model import CTCHead, Model
+    from audiossl.interop.model import Model
 
 DICTIONARY = "dict.ltr.txt"
+_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+"""What every dictionary of fairseq begins with; a recogniser's blank is the first."""
 _UNTRAINED = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
 """What fairseq's loader asks of the last optimiser of a file."""
 
@@ -49,17 +53,20 @@ def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
     if not sniff(source):
         raise ValueError(f"{where}: has no 'model' beside 'cfg' or 'args'; it is no checkpoint of fairseq")
     config = _part(content, "cfg", where) or _part(content, "args", where)
-    model, task = _part(config, "model", where) or config, _part(config, "task", where) or config
+    model, task = _own(config, "model"), _own(config, "task")
     weights, layer = _unwrapped(tensors(content["model"], where))
     inner = model.get("w2v_args")
     if isinstance(inner, dict):  # a recogniser says inside what its encoder was
-        model = _part(inner, "model", where) or inner
-        task = (_part(inner, "task", where) or inner) | {"normalize": task.get("normalize")}
+        outer, model, task = task, _own(inner, "model"), _own(inner, "task")
+        task = {**task, "normalize": outer.get("normalize", task.get("normalize"))}
     task = {key: value for key, value in task.items() if value is not None}
     state = _part(content, "task_state", where)
     symbols = [words for words in map(_symbols, entry(state, "dictionaries", [], where)) if words]
     symbols = symbols or _label_symbols(task, source.path)
-    read = read_state(weights, model, task, symbols, overrides, where)
+    if is_data2vec2(weights):
+        read = read_data2vec2(weights, model, task, overrides, where)
+    else:
+        read = read_state(weights, model, task, symbols, overrides, where)
     if not layer:
         return read
     tokens = _tokens(state, source.path)
@@ -89,11 +96,13 @@ def write(model: Model, out: Path) -> list[str]:
     if model.kind == "wavlm":
         content = {"cfg": config, "model": weights}
     elif model.ctc:
-        content = _recogniser(model, model.ctc, config, task, weights)
-        beside[DICTIONARY] = ctc_rows(model.ctc)
+        tokens, rows, bias, left = written_rows(model.ctc, _SPECIAL, blank="<s>")
+        content = _recogniser(model, (rows, bias), config, task, weights)
+        beside[DICTIONARY] = _lines_of(tokens[4:])
+        notes += left
     else:
         names = zip(model.objective.get("labels", ()), symbols_of(model), strict=False)
-        beside = {f"dict.{label}.txt": "".join(f"{word} 1\n" for word in words[4:]) for label, words in names}
+        beside = {f"dict.{label}.txt": _lines_of(words[4:]) for label, words in names}
     for name in beside:
         if (out.parent / name).exists():
             raise ValueError(
@@ -131,6 +140,12 @@ def _part(table: dict[str, Any], key: str, where: str) -> dict[str, Any]:
     return entry(table, key, {}, where) if table.get(key) is not None else {}
 
 
+def _own(config: dict[str, Any], key: str) -> dict[str, Any]:
+    """Table of a model or a task; old checkpoints have one table for everything, in which such a key is a name."""
+    part = config.get(key)
+    return part if isinstance(part, dict) and part else config
+
+
 def _symbols(dictionary: Any) -> list[str]:
     symbols = dictionary.get("symbols") if isinstance(dictionary, dict) else None
     return [str(token) for token in symbols] if isinstance(symbols, list) else []
@@ -160,13 +175,18 @@ def _lines(dictionary: Path) -> list[str]:
         lines = dictionary.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{dictionary}: is no text in UTF-8 ({error.reason}); copy it again") from error
-    return ["<s>", "<pad>", "</s>", "<unk>", *(line.rsplit(" ", 1)[0] for line in lines if line.strip())]
+    return [*_SPECIAL, *(line.rsplit(" ", 1)[0] for line in lines if line.strip())]
+
+
+def _lines_of(symbols: list[str]) -> str:
+    """Text of a dictionary: a line for each symbol after fairseq's own four."""
+    return "".join(f"{symbol} 1\n" for symbol in symbols)
 
 
 def _recogniser(
-    model: Model, head: CTCHead, config: dict[str, Any], task: dict[str, Any], weights: Weights
+    model: Model, layer: tuple[Tensor, Tensor], config: dict[str, Any], task: dict[str, Any], weights: Weights
 ) -> dict[str, Any]:
-    _, rows, bias = fairseq_rows(head)
+    rows, bias = layer
     inside = {f"w2v_encoder.w2v_model.{n}": v for n, v in weights.items() if not n.startswith(PROJECTIONS)}
     name = "hubert_ctc" if model.kind == "hubert" else "wav2vec_ctc"
     shared = {key: task[key] for key in ("normalize", "data")}

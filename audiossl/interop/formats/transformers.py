@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from audiossl.interop.ctc_tokens import ctc_head
+from audiossl.interop.ctc_tokens import ctc_head, written_rows
 from audiossl.interop.heads import CONTRASTIVE_PARTS, TRANSFORMERS, left_behind, read_contrastive, write_contrastive
 from audiossl.interop.keys import to_ours, to_theirs
 from audiossl.interop.model import Model, checked, convolutions, encoder_table, require_known, shaped, written_whole
 from audiossl.interop.safe_pickle import load_plain
-from audiossl.interop.source_file import SourceFile, entry, read_json, read_safetensors, tensors, write_json
+from audiossl.interop.source_file import SourceFile, entry, read_json, read_safetensors, shown, tensors, write_json
 from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from audiossl.interop.keys import Pairs, Weights
     from audiossl.interop.model import CTCHead
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, PICKLE = "config.json", "model.safetensors", "pytorch_model.bin"
+PREPROCESSOR = "preprocessor_config.json"
 
 CLASSES = {
     "hubert": "Hubert",
@@ -98,15 +99,18 @@ def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
     if unknown:
         raise ValueError(f"{folder}: unexpected {', '.join(unknown[:3])} ({len(unknown)} in all) in a {kind} encoder")
     notes = []
-    if "mask_emb" not in weights and not _is_masked(config, str(folder / CONFIG)):
+    if "mask_emb" not in weights:
         import torch
 
         notes.append("no mask embedding, as it was never trained: zeros")
         weights["mask_emb"] = torch.zeros(len(shaped(weights, "projection.weight", 2, str(folder))))
+    if "normalise_waveform" not in overrides and not _preprocessor_of(folder)[0]:
+        notes.append(_guess(facts["normalise_waveform"]))
     table = encoder_table(weights, {**facts, **overrides}, str(folder))
     groups = entry(config, "num_codevector_groups", 2, f"{folder}/{CONFIG}")
     temperature = entry(config, "contrastive_logits_temperature", 0.1, f"{folder}/{CONFIG}")
-    heads, objective = read_contrastive(rest, TRANSFORMERS, groups=groups, temperature=temperature)
+    found = rest if kind == "wav2vec2" else {}  # others quantise other layers, or frames of another width
+    heads, objective = read_contrastive(found, TRANSFORMERS, groups=groups, temperature=temperature)
     ctc = _read_ctc(folder, config, rest)
     known = ("lm_head.",) if ctc else (("quantizer.", "project_q.", "project_hid.") if heads else ())
     left = [name for name in rest if not name.startswith(known)] if known else list(rest)
@@ -129,17 +133,20 @@ def write(model: Model, out: Path) -> list[str]:
     notes = left_behind(model, CONTRASTIVE_PARTS if heads else (), "transformers")
     if heads or model.ctc:
         weights = {f"{kind.replace('-', '_')}.{name}": value for name, value in weights.items()} | heads
+    tokens: list[str] = []
     if model.ctc:
-        weights |= {"lm_head.weight": model.ctc.weight, "lm_head.bias": model.ctc.bias}
+        tokens, rows, bias, left = written_rows(model.ctc, ("<pad>", "<unk>"), blank="<pad>")
+        weights |= {"lm_head.weight": rows, "lm_head.bias": bias}
+        notes += left
     suffix = "ForCTC" if model.ctc else "ForPreTraining" if heads else "Model"
     with written_whole(out) as partial:
         partial.mkdir()
         own = {name: value.contiguous() for name, value in weights.items()}
         save_file(own, partial / WEIGHTS, metadata={"format": "pt"})
-        write_json(partial / CONFIG, _config(model, kind, CLASSES[kind] + suffix, heads))
-        write_json(partial / "preprocessor_config.json", _preprocessor(table))
+        write_json(partial / CONFIG, _config(model, CLASSES[kind] + suffix, heads, tokens))
+        write_json(partial / PREPROCESSOR, _preprocessor(table))
         if model.ctc:
-            notes += _write_tokens(model.ctc, partial)
+            notes += _write_tokens(tokens, model.ctc.vocabulary.kind, partial)
     return notes
 
 
@@ -152,8 +159,12 @@ def _facts(folder: Path, config: dict[str, Any], kind: str) -> dict[str, Any]:
         layer_norm_eps=(config.get("layer_norm_eps", 1e-5), 1e-5),
         feat_proj_layer_norm=(config.get("feat_proj_layer_norm", True), True),
         add_adapter=(bool(config.get("add_adapter", False)), False),
-        adapter_attn_dim=(config.get("adapter_attn_dim"), None),
     )
+    if config.get("adapter_attn_dim") is not None:
+        raise ValueError(
+            f"{folder}/{CONFIG}: adapter_attn_dim = {shown(config['adapter_attn_dim'])}: adapters of MMS are not imported; import the encoder "
+            "without them, such as facebook/mms-1b, and fine-tune it with `--adapter.name mms` (recipe ctc_mms)"
+        )
     layer = config.get("feat_extract_norm", "layer" if kind == "data2vec-audio" else "group") == "layer"
     known = _WAVLM_FACTS if kind == "wavlm" else {}
     facts = {
@@ -161,33 +172,47 @@ def _facts(folder: Path, config: dict[str, Any], kind: str) -> dict[str, Any]:
     }
     facts |= {"conv_kernels": config.get("conv_kernel", CONV_KERNELS)}
     facts |= {"conv_strides": config.get("conv_stride", CONV_STRIDES)}
-    place = folder / "preprocessor_config.json"
-    preprocessor = read_json(place)
+    preprocessor, place = _preprocessor_of(folder)
     facts["normalise_waveform"] = entry(preprocessor, "do_normalize", layer, str(place))
     rate = entry(preprocessor, "sampling_rate", 16000, str(place))
     return facts if rate == 16000 else {**facts, "sample_rate": rate}
 
 
-def _is_masked(config: dict[str, Any], where: str) -> bool:
-    return any(entry(config, key, 0.0, where) for key in ("mask_time_prob", "mask_feature_prob"))
+def _preprocessor_of(folder: Path) -> tuple[dict[str, Any], Path]:
+    """Return what a folder says about its waveforms, and where; transformers 5 writes that into `processor_config.json` beside a tokenizer."""
+    place = folder / PREPROCESSOR
+    if place.is_file():
+        return read_json(place), place
+    processor = folder / "processor_config.json"
+    told: dict[str, Any] = entry(read_json(processor), "feature_extractor", {}, str(processor))
+    return (told, processor) if told else ({}, place)
+
+
+def _guess(normalise: bool) -> str:
+    taken, other = ("are normalised", "false") if normalise else ("are not normalised", "true")
+    return f"no {PREPROCESSOR}: taken that waveforms {taken}, as usual with its convolutions; else give --encoder.normalise_waveform {other}"
 
 
 def _weights(folder: Path) -> Weights:
     """All tensors of a folder, whichever of the usual files holds them."""
-    if (folder / WEIGHTS).is_file():
-        return read_safetensors(folder / WEIGHTS)
-    index = folder / f"{WEIGHTS}.index.json"
-    parts: dict[str, Any] = entry(read_json(index), "weight_map", {}, str(index))
-    if parts:
-        files = sorted({str(part) for part in parts.values()})
-        return {name: value for part in files for name, value in read_safetensors(folder / part).items()}
-    pickled = folder / "pytorch_model.bin"
-    if pickled.is_file():
-        content = load_plain(pickled)
-        if not isinstance(content, dict):
-            raise ValueError(f"{pickled}: holds no tensors by name; copy it again")
-        return tensors(content, str(pickled))
-    raise ValueError(f"{folder}: has neither {WEIGHTS} nor pytorch_model.bin; download its weights too")
+    for name, load in ((WEIGHTS, read_safetensors), (PICKLE, _read_pickle)):
+        if (folder / name).is_file():
+            return load(folder / name)
+        index = folder / f"{name}.index.json"
+        parts: dict[str, Any] = entry(read_json(index), "weight_map", {}, str(index))
+        if parts:
+            files = sorted({str(part) for part in parts.values()})
+            return {key: value for part in files for key, value in load(folder / part).items()}
+    raise ValueError(f"{folder}: has neither {WEIGHTS} nor {PICKLE}; download its weights too")
+
+
+def _read_pickle(path: Path) -> Weights:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; copy the others' missing part too")
+    content = load_plain(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds no tensors by name; copy it again")
+    return tensors(content, str(path))
 
 
 def _read_ctc(folder: Path, config: dict[str, Any], heads: Weights) -> CTCHead | None:
@@ -197,13 +222,27 @@ def _read_ctc(folder: Path, config: dict[str, Any], heads: Weights) -> CTCHead |
     rows = read_json(folder / "vocab.json")
     if not rows or not all(type(row) is int for row in rows.values()):
         raise ValueError(f"{where}: gives no row for each token; an output layer without its tokens cannot be imported")
-    tokens = sorted(rows, key=lambda token: int(rows[token]))
     settings = read_json(folder / "tokenizer_config.json")
+    weight, bias = shaped(heads, "lm_head.weight", 2, str(folder)), shaped(heads, "lm_head.bias", 1, str(folder))
+    rows = _added_tokens(folder, settings, range(len(rows), len(weight))) | rows
+    tokens = sorted(rows, key=lambda token: int(rows[token]))
     pad = config.get("pad_token_id", 0)
     blank = tokens[pad] if type(pad) is int and 0 <= pad < len(tokens) else str(settings.get("pad_token", "<pad>"))
     unknown, boundary = str(settings.get("unk_token", "<unk>")), str(settings.get("word_delimiter_token", "|"))
-    weight, bias = shaped(heads, "lm_head.weight", 2, str(folder)), shaped(heads, "lm_head.bias", 1, str(folder))
     return ctc_head(tokens, weight, bias, blank=blank, unknown=unknown, boundary=boundary, where=where)
+
+
+def _added_tokens(folder: Path, settings: dict[str, Any], wanted: range) -> dict[str, int]:
+    """Rows, of those `wanted`, whose tokens are not in vocab.json but were added by a tokenizer: `<s>` and `</s>`, as a rule.
+
+    Tokens may be added without rows, too; those are not wanted.
+    """
+    where = f"{folder}/tokenizer_config.json"
+    decoder: dict[str, Any] = entry(settings, "added_tokens_decoder", {}, where)
+    listed = {row: token for row, token in decoder.items() if row.isdecimal() and isinstance(token, dict)}
+    added = {entry(token, "content", "", where): int(row) for row, token in listed.items()}
+    added |= read_json(folder / "added_tokens.json")
+    return {token: row for token, row in added.items() if type(row) is int and row in wanted}
 
 
 def _writable(model: Model) -> str:
@@ -227,8 +266,8 @@ def _writable(model: Model) -> str:
     return kind
 
 
-def _config(model: Model, kind: str, architecture: str, heads: Weights) -> dict[str, Any]:
-    table = model.encoder
+def _config(model: Model, architecture: str, heads: Weights, tokens: list[str]) -> dict[str, Any]:
+    table, kind = model.encoder, model.kind
     depth = table.get("position_depth", 1)
     dims, kernels, strides = zip(*convolutions(table), strict=True)
     config: dict[str, Any] = {
@@ -263,8 +302,8 @@ def _config(model: Model, kind: str, architecture: str, heads: Weights) -> dict[
         config["conv_pos_batch_norm"] = True
     if kind == "wavlm":
         config |= {"num_buckets": table["num_buckets"], "max_bucket_distance": table["max_distance"]}
-    if model.ctc:
-        config |= {"vocab_size": len(model.ctc.weight), "pad_token_id": 0}
+    if tokens:
+        config |= {"vocab_size": len(tokens), "pad_token_id": 0}
     if heads:
         sizes = {"codevector_dim": model.objective["final_dim"], "proj_codevector_dim": model.objective["final_dim"]}
         sizes |= {"num_codevector_groups": model.heads["quantiser.codebook"].shape[0]}
@@ -284,12 +323,11 @@ def _preprocessor(table: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_tokens(head: CTCHead, folder: Path) -> list[str]:
+def _write_tokens(tokens: list[str], kind: str, folder: Path) -> list[str]:
     """Write the vocabulary and, for characters, the tokenizer that joins them; returns a note where there is none."""
-    tokens = ["<pad>", "<unk>", *head.vocabulary.tokens[2:]]
     write_json(folder / "vocab.json", {token: row for row, token in enumerate(tokens)})
-    if head.vocabulary.kind != "characters":
-        return [f"no tokenizer: transformers' CTC tokenizer joins characters, and these are {head.vocabulary.kind}"]
+    if kind != "characters":
+        return [f"no tokenizer: transformers' CTC tokenizer joins characters, and these are {kind}"]
     special = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": None, "eos_token": None}
     settings = {
         "tokenizer_class": "Wav2Vec2CTCTokenizer",
