@@ -217,11 +217,12 @@ def test_shipped_references_are_small_and_complete():
     "path", sorted((registry.folder("recipes") / "curves").glob("*.jsonl")), ids=lambda path: path.stem
 )
 def test_shipped_references_are_of_todays_recipes(path):
-    """But for the labels, which name what the corpus has, what made them, and the number of steps."""
+    """But for the labels, which name what the corpus has and what made them, and for what the command that made it says."""
     made = read_reference(path)
     tables, _ = resolve(load_toml(find_recipe(made.recipe)), run_pretrain._sections(), made.recipe)
     labels = [("objective", "labels"), ("encoder", "labels"), ("units", "name"), ("units", "encoder")]
-    for table, key in [*labels, ("train", "max_steps")]:
+    told = [tuple(word[2:].split(".")) for word in made.command.split() if word.startswith("--") and "." in word]
+    for table, key in [*labels, *told]:
         if key in made.settings.get(table, {}):
             tables[table][key] = made.settings[table][key]
     tables["run"] = {"data_utterances": made.utterances, "data_seconds": made.seconds}
