@@ -50,6 +50,11 @@ class Utterance:
         """The same utterance as it was recorded: of this one the loader augments nothing."""
         return self
 
+    @property
+    def fastest(self) -> float:
+        """Largest factor by which the loader may speed a piece up, 1 at the least: so much more must be cut to fill a crop without a seam."""
+        return 1.0
+
     def cut(self, start: float, seconds: float) -> np.ndarray:
         """Samples from `start` on, in seconds; fewer at the end of the utterance.
 

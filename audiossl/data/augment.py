@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -46,7 +46,8 @@ class AugmentConfig:
 
     noise_dirs: data directories, of which one is drawn for each noisy utterance, all with the same probability; "<data>" is the one that is augmented
     itself, so that its utterances are noise to one another. noise_snr: dB, uniform; one range for all directories or one for each. noise_counts:
-    how many recordings are summed, likewise (babble takes several speakers). reverb_dir: data directory of impulse responses; without one, `num_rooms` rooms are simulated
+    how many recordings are added, likewise (babble takes several speakers). noise_level: "each" of them has a draw of noise_snr of its own, as in published
+    loaders; or the "sum" has one, and may hold a recording twice. reverb_dir: data directory of impulse responses; without one, `num_rooms` rooms are simulated
     whose RT60 is uniform in `rt60`, s. speed_factors: one is drawn; 1.1 is a tenth faster and higher. gain_db: uniform. gaussian_std: of white noise, uniform,
     as a multiple of the waveform's own deviation, as the class that ccc-wav2vec 2.0 calls has it. pitch_semitones: uniform; our variant.
     """
@@ -55,6 +56,7 @@ class AugmentConfig:
     noise_dirs: tuple[Path, ...] = ()
     noise_snr: tuple[tuple[float, float], ...] = ((0.0, 15.0),)
     noise_counts: tuple[tuple[int, int], ...] = ((1, 1),)
+    noise_level: Literal["each", "sum"] = "each"
     reverb_probability: float = 0.0
     reverb_dir: Path | None = None
     rt60: tuple[float, float] = (0.1, 0.5)
@@ -87,6 +89,8 @@ class AugmentConfig:
             raise ValueError(
                 f"noise_probability is not 0, but noise_dirs is empty; name a data directory of noises, or '{OWN}', the data themselves"
             )
+        if self.noise_level not in {"each", "sum"}:
+            raise ValueError(f"noise_level: {self.noise_level!r} is neither 'each' nor 'sum'")
         for name, ranges in (("noise_snr", self.noise_snr), ("noise_counts", self.noise_counts)):
             if self.noise_dirs and len(ranges) not in {1, len(self.noise_dirs)}:
                 raise ValueError(
@@ -117,6 +121,11 @@ class AugmentConfig:
         """Largest duration after augmentation, as a multiple of the one before."""
         return 1.0 if self.keeps_time else max(1.0, 1 / min(self.speed_factors))
 
+    @property
+    def fastest(self) -> float:
+        """Largest duration before augmentation, as a multiple of the one after, and a thousandth more, for rounding can cost a sample."""
+        return 1.0 if self.keeps_time else 1.001 * max(1.0, *self.speed_factors)
+
 
 class Noises:
     """Data directories of noises, of which pieces are drawn; ValueError where one cannot be opened. Small to send to workers.
@@ -130,24 +139,30 @@ class Noises:
         self._unusable: set[str] = set()
 
     def draw(
-        self, samples: int, rng: np.random.Generator, sample_rate: int, counts: Sequence[tuple[int, int]] = ((1, 1),)
-    ) -> tuple[int, Waveform]:
-        """Return the number of the directory that was drawn, and the sum of some of its recordings: (samples,) float32, not silent.
+        self,
+        samples: int,
+        rng: np.random.Generator,
+        sample_rate: int,
+        counts: Sequence[tuple[int, int]] = ((1, 1),),
+        *,
+        repeats: bool = False,
+    ) -> tuple[int, list[Waveform]]:
+        """Return the number of the directory that was drawn, and pieces of some of its recordings: (samples,) float32 each, none silent.
 
-        counts: how many, uniform; one range for all directories or one for each. ValueError where none of several recordings can be used.
+        counts: how many, uniform; one range for all directories or one for each. repeats: a recording may be drawn twice, else only where there are fewer
+        than wanted. ValueError where none of several recordings can be used.
         """
         kind = int(rng.integers(len(self._dirs)))
         low, high = counts[kind % len(counts)]
-        chosen = rng.integers(len(self._seconds[kind]), size=int(rng.integers(low, high + 1)))
-        noise = np.zeros(samples, dtype=np.float32)
+        total, count = len(self._seconds[kind]), int(rng.integers(low, high + 1))
+        again = repeats or count > total
+        chosen = rng.integers(total, size=count) if again else rng.choice(total, count, replace=False)
 
         def read(index: int) -> Waveform:
             audio = partial(self._dirs[kind].audio, index, sample_rate=sample_rate)
             return _excerpt(audio, float(self._seconds[kind][index]), samples, sample_rate, rng)
 
-        for index in chosen.tolist():
-            noise += _usable(self._dirs[kind], read, index, rng, self._unusable)
-        return kind, noise
+        return kind, [_usable(self._dirs[kind], read, index, rng, self._unusable) for index in chosen.tolist()]
 
 
 class Augmenter:
@@ -208,9 +223,14 @@ class Augmenter:
         return reverberate(waveform, response)
 
     def _noise(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
-        snr, counts = self.config.noise_snr, self.config.noise_counts
-        kind, noise = self._noises.draw(len(waveform), rng, sample_rate, counts)
-        return add_noise(waveform, noise, rng.uniform(*snr[kind % len(snr)]))
+        snr, summed = self.config.noise_snr, self.config.noise_level == "sum"
+        kind, noises = self._noises.draw(len(waveform), rng, sample_rate, self.config.noise_counts, repeats=summed)
+        if summed:
+            noises = [np.sum(noises, axis=0)]
+        noisy = waveform
+        for noise in noises:
+            noisy = noisy + _at_snr(waveform, noise, rng.uniform(*snr[kind % len(snr)]))
+        return noisy
 
 
 def add_noise(speech: Waveform, noise: Waveform, snr_db: float) -> Waveform:
@@ -218,6 +238,11 @@ def add_noise(speech: Waveform, noise: Waveform, snr_db: float) -> Waveform:
 
     Exactly so: sslsv adds 1e-4 to both powers, by which quiet noises stay quieter.
     """
+    return speech + _at_snr(speech, noise, snr_db)
+
+
+def _at_snr(speech: Waveform, noise: Waveform, snr_db: float) -> Waveform:
+    """Scale noise as `add_noise` does."""
     if speech.shape != noise.shape:
         raise ValueError(f"speech has {speech.shape} samples, noise {noise.shape}; cut the noise to the speech")
     speech_energy, noise_energy = _energy(speech), _energy(noise)
@@ -225,7 +250,7 @@ def add_noise(speech: Waveform, noise: Waveform, snr_db: float) -> Waveform:
         silent = "speech" if speech_energy == 0 else "noise"
         raise ValueError(f"{silent} is silent, so no scale gives {snr_db:g} dB; leave the recording out")
     scale = np.sqrt(speech_energy / noise_energy) * 10 ** (-snr_db / 20)
-    return speech + np.float32(scale) * noise
+    return np.float32(scale) * noise
 
 
 def reverberate(speech: Waveform, impulse_response: Waveform) -> Waveform:

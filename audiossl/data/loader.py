@@ -229,7 +229,8 @@ class BatchMaker:
             rng = np.random.default_rng([self.seed, epoch, index, _AUGMENT_STREAM])
             augment = partial(self._augmenter, rng=rng, sample_rate=self.sample_rate)
         columns = {name: self._value(name, index) for name in self._columns}
-        utterance = _Stored(self._manifest, index, self.sample_rate, columns, augment)
+        fastest = self._augmenter.config.fastest if self._augmenter else 1.0
+        utterance = _Stored(self._manifest, index, self.sample_rate, columns, augment, fastest)
         return self._views(utterance, np.random.default_rng([self.seed, epoch, index]))
 
     def _value(self, name: str, index: int) -> Any:
@@ -266,11 +267,12 @@ class _Stored(Utterance):
         sample_rate: int,
         columns: dict[str, Any],
         augment: Callable[[np.ndarray], np.ndarray] | None,
+        fastest: float = 1.0,
     ) -> None:
         self.id, self.sample_rate, self.columns = source.ids[index], sample_rate, columns
         self._read, self._augment = partial(source.audio, index, sample_rate=sample_rate), augment
         self._clean = None if augment is None else _Stored(source, index, sample_rate, columns, None)
-        self._seconds = float(source.durations[index])
+        self._seconds, self._fastest = float(source.durations[index]), fastest
 
     @cached_property
     def waveform(self) -> np.ndarray:  # type: ignore[override]  # a field of the base class, made when it is asked for
@@ -284,6 +286,10 @@ class _Stored(Utterance):
     @property
     def duration(self) -> float:
         return self._seconds
+
+    @property
+    def fastest(self) -> float:
+        return self._fastest
 
     def cut(self, start: float, seconds: float) -> np.ndarray:
         piece = self._read(start=start, seconds=seconds, allow_silent=True)

@@ -88,7 +88,7 @@ def draw_noises(
     kept, gone = _some(pieces, ~noisy), _some(pieces, noisy & (pieces.length > 0))
     noises = []
     for target, length in zip(gone.target.tolist(), gone.length.tolist(), strict=True):
-        _, noise = config.noises.draw(length, rng, config.sample_rate)
+        _, (noise,) = config.noises.draw(length, rng, config.sample_rate)
         power = float(np.square(waveform[target, : lengths[target]], dtype=np.float64).mean())
         ratio = power / np.square(noise, dtype=np.float64).mean() / 10 ** (rng.uniform(*config.snr_db) / 10)
         noises.append(np.float32(np.sqrt(ratio)) * noise)

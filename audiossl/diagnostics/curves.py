@@ -86,14 +86,24 @@ class Reference:
             lines.append(
                 f"other data: {utterances} utterances of {seconds / 3600:.2f} h, here {self.utterances} of {self.seconds / 3600:.2f} h ({self.corpus})"
             )
-        ours, theirs = _flat(_settings(tables)), _flat(self.settings)
-        # An option that there was not yet when the reference was recorded differs only where it is used.
+        ours, theirs = (_flat(_settings(_complete(each))) for each in (tables, self.settings))
         differing = [key for key in sorted({*ours, *theirs}) if (ours.get(key) or None) != (theirs.get(key) or None)]
         if differing:
-            shown = [f"{key} {_spoken(ours.get(key))} (here {_spoken(theirs.get(key))})" for key in differing[:_SHOWN]]
+            shown = [
+                f"{key} {_spoken(ours.get(key))} (reference: {_spoken(theirs.get(key))})" for key in differing[:_SHOWN]
+            ]
             more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
             lines.append(f"other settings: {', '.join(shown)}{more}")
         return lines
+
+
+def _complete(settings: Tables) -> Tables:
+    """Settings with the defaults of options that there were not yet when they were recorded."""
+    from audiossl.train import run_finetune, run_pretrain
+    from audiossl.train.experiment import resolve
+
+    sections = run_finetune.sections() if "task" in settings else run_pretrain.sections()
+    return resolve({name: table for name, table in settings.items() if name != "run"}, sections, CONFIG)[0]
 
 
 def read_curves(path: Path, metrics: Sequence[str] = ("loss",)) -> Curves:

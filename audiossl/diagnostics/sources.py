@@ -134,7 +134,10 @@ def fbank_source(*, deltas: bool = False) -> FeatureSource:
 
 
 def mfcc_source() -> FeatureSource:
-    """13 cepstra at 100 Hz with first and second differences (39): their means and deviations over time are the usual baseline of bioacoustics."""
+    """13 cepstra at 100 Hz with first and second differences (39), of waveforms in 16-bit range as Kaldi reads them.
+
+    Their means and deviations over time are the usual baseline of bioacoustics.
+    """
 
     @torch.no_grad()
     def extract(waveform: Tensor, lengths: Tensor) -> EncoderOutput:

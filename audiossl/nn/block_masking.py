@@ -1,4 +1,4 @@
-"""Masks of blocks with an exact share, as data2vec 2.0 draws them; NumPy, for the loader's workers."""
+"""Masks of blocks with an exact share, as the paper of data2vec 2.0 has them; NumPy, for the loader's workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def block_mask(
     num_frames: (row,) ints, valid frames T. Returns (row, max T) bool, True = masked; padding never is. Blocks are of masked frames, R =
     mask_prob of them; or, `inverse`, of frames to keep, R = 1 - mask_prob. There are floor(T (R + adjust) / mask_length) centres, uniform
     with replacement; then frames drawn at random leave or join them until they are floor(R T). Where every frame would be masked, the last
-    one stays. same_count: each row masks as many frames as the row with the fewest.
+    one stays. same_count: each row masks as many frames as the row with the fewest. Released speech models were trained on crops of masks that were
+    drawn for whole utterances, whose share varies a little from crop to crop, and all kept as many frames as the first row.
     """
     frames = np.asarray(num_frames, dtype=np.int64)
     rows, width = len(frames), int(frames.max(initial=0))

@@ -1,6 +1,6 @@
 """Kaldi's log-mel filterbank and MFCC, batched, in torch: 25 ms windows every 10 ms, no dither, whole windows only.
 
-Waveforms are in [-1, 1] and scaled here to 16-bit range as Kaldi reads them. All functions take (batch, sample) and (batch,)
+Waveforms are in [-1, 1] and scaled here to 16-bit range as Kaldi reads them, unless `full_scale` says otherwise. All functions take (batch, sample) and (batch,)
 lengths in samples, and give (batch, frame, feature), zero at padding, and (batch,) lengths in frames; frame t covers the samples from
 10 ms * t on. Equations: the HTK Book, chapter 5, with Kaldi's "povey" window. Computed in float32 whatever autocast says.
 """
@@ -69,12 +69,18 @@ def fbank(
 
 
 def mfcc(
-    waveform: Tensor, lengths: Tensor, *, num_cepstra: int = 13, num_mels: int = 23, sample_rate: int = 16000
+    waveform: Tensor,
+    lengths: Tensor,
+    *,
+    num_cepstra: int = 13,
+    num_mels: int = 23,
+    sample_rate: int = 16000,
+    full_scale: float = _FULL_SCALE,
 ) -> tuple[Tensor, Tensor]:
-    """Mel cepstra with the zeroth instead of the energy, liftered by 22: (batch, frame, num_cepstra)."""
+    """Mel cepstra with the zeroth instead of the energy, liftered by 22: (batch, frame, num_cepstra). full_scale: see `fbank`."""
     if num_cepstra > num_mels:
         raise ValueError(f"num_cepstra {num_cepstra} is more than the {num_mels} mel filters; give at most {num_mels}")
-    mels, frames = fbank(waveform, lengths, num_mels=num_mels, sample_rate=sample_rate)
+    mels, frames = fbank(waveform, lengths, num_mels=num_mels, sample_rate=sample_rate, full_scale=full_scale)
     with torch.autocast(waveform.device.type, enabled=False):
         return mels @ _cepstra(num_cepstra, num_mels, waveform.device), frames
 
@@ -98,9 +104,15 @@ def deltas(features: Tensor, lengths: Tensor, *, window: int = 5) -> Tensor:
     return _padded(slope / (2 * sum(n * n for n in range(1, reach + 1))), lengths)[0]
 
 
-def mfcc39(waveform: Tensor, lengths: Tensor, *, sample_rate: int = 16000) -> tuple[Tensor, Tensor]:
-    """13 MFCC with their deltas and the deltas of these: (batch, frame, 39), the first labels of HuBERT (Hsu et al., 2021, section IV.B)."""
-    cepstra, frames = mfcc(waveform, lengths, sample_rate=sample_rate)
+def mfcc39(
+    waveform: Tensor, lengths: Tensor, *, sample_rate: int = 16000, full_scale: float = _FULL_SCALE
+) -> tuple[Tensor, Tensor]:
+    """13 MFCC with their deltas and the deltas of these: (batch, frame, 39), the first labels of HuBERT (Hsu et al., 2021, section IV.B).
+
+    full_scale: see `fbank`; 1 for HuBERT's units, as published. Where cepstra are an input, a regression target or a baseline, no code is followed,
+    and they keep Kaldi's range.
+    """
+    cepstra, frames = mfcc(waveform, lengths, sample_rate=sample_rate, full_scale=full_scale)
     slope = deltas(cepstra, frames)
     return torch.cat([cepstra, slope, deltas(slope, frames)], dim=-1), frames
 

@@ -41,7 +41,7 @@ class MusicLogMels(nn.Module):
 class Chroma(nn.Module):
     """Strength of 48 pitch classes, quarters of a semitone: constant-Q magnitudes of seven octaves added up, the loudest class of a frame at 1.
 
-    Our variant: MERT's k-means teacher has a chroma of 264 numbers whose definition is not published. Frame t is centred at sample 320 t.
+    Our variant: MERT's k-means teacher has a chroma of 264 numbers, perhaps librosa's `chroma_stft` of 512 samples, as a public script has it. Frame t is centred at sample 320 t.
     """
 
     def __init__(self) -> None:

@@ -52,7 +52,8 @@ class CropConfig:
 class CropViews:
     """The work in the loader: pieces of `durations` seconds, each decoded and augmented on its own, one after another in `waveform`.
 
-    Of every utterance alike, so that a batch is (batch, sum of all pieces) and nothing is padded.
+    Of every utterance alike, so that a batch is (batch, sum of all pieces) and nothing is padded. Where augmentation changes the speed, as much more
+    is decoded as the largest factor needs, as far as there is more.
     """
 
     durations: tuple[float, ...]
@@ -64,8 +65,10 @@ class CropViews:
         if self.crops == "disjoint" and utterance.duration < sum(self.durations):
             return {"waveform": self._wrapped(utterance)}
         pieces = []
-        for start, seconds in zip(self._starts(utterance.duration, rng), self.durations, strict=True):
-            pieces.append(np.resize(_cut(utterance, start, seconds), round(seconds * self.sample_rate)))
+        lengths = self._lengths(utterance)
+        starts = self._starts(utterance.duration, lengths, rng)
+        for start, length, seconds in zip(starts, lengths, self.durations, strict=True):
+            pieces.append(np.resize(_cut(utterance, start, length), round(seconds * self.sample_rate)))
         return {"waveform": np.concatenate(pieces)}
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the contract's
@@ -81,10 +84,14 @@ class CropViews:
             pieces.append(whole[np.arange(end - size, end) % len(whole)])
         return np.concatenate(pieces)
 
-    def _starts(self, duration: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    def _lengths(self, utterance: Utterance) -> NDArray[np.float64]:
+        """How much is decoded for each piece, s: (piece,). Of disjoint ones no more than there is for all."""
+        lengths, fastest = np.array(self.durations), utterance.fastest
+        return lengths * (fastest if self.crops == "independent" else min(fastest, utterance.duration / lengths.sum()))
+
+    def _starts(self, duration: float, lengths: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
         """Where the pieces begin, s: (piece,)."""
-        lengths = np.array(self.durations)
-        spare = duration - lengths.sum()
+        spare = max(0.0, duration - lengths.sum())
         if self.crops == "independent":
             return np.asarray(rng.uniform(0.0, 1.0, len(lengths)) * np.maximum(duration - lengths, 0.0))
         gaps = np.zeros(len(lengths))

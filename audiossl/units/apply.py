@@ -58,6 +58,7 @@ def apply_codebook(
             utterances=guard.utterances,
             labels=int(guard.counts.sum()),
             left_out=len(manifest) - guard.utterances,
+            full_scale=codebook.card.full_scale,
         )
         for place in new_cards:
             write_json(place, to_table(card))

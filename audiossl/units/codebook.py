@@ -26,7 +26,7 @@ CARD = "codebook.json"
 class CodebookCard:
     """What is known of a codebook.
 
-    feature, encoder, layer, encoder_hash, rate (Hz), sample_rate (Hz), dim: see `units.features.Features`. size: codes.
+    feature, encoder, layer, encoder_hash, rate (Hz), sample_rate (Hz), dim, full_scale: see `units.features.Features`. size: codes.
     seed, iterations, inertia (mean squared distance of a frame), frames (that it was fitted on), utterances (that they
     came from), unused: codes that took no frame of these. codebooks: of `size` codes each, every one for what those before it leave
     over (`units.residual`); inertia is that after the last.
@@ -47,6 +47,7 @@ class CodebookCard:
     utterances: int
     unused: int
     codebooks: int = 1
+    full_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,13 @@ class Codebook:
         """The sha256 of the centroids and of the features that they live among: what makes labels comparable."""
         card = self.card
         shape = self.centroids.shape if card.codebooks == 1 else self.stages.shape
-        among = f"{card.feature} {card.layer} {card.rate} {card.encoder_hash} {shape}\n"
+        scale = "" if card.full_scale is None else f" {card.full_scale:g}"  # as before, where the card does not say
+        among = f"{card.feature} {card.layer} {card.rate} {card.encoder_hash} {shape}{scale}\n"
         return hashlib.sha256(among.encode() + self.centroids.astype("<f4").tobytes()).hexdigest()
 
     def check_features(self, features: Features) -> None:
         """ValueError where `features` are not those that the codebook was fitted on."""
-        for name in ("rate", "dim", "encoder_hash"):
+        for name in ("rate", "dim", "encoder_hash", "full_scale"):
             mine, theirs = getattr(self.card, name), getattr(features, name)
             if mine != theirs:
                 raise ValueError(

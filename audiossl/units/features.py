@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 FeatureKind: TypeAlias = Literal["mfcc", "logmel", "chroma", "encoder", "codes"]
 
+PUBLISHED_SCALE = 1.0
+"""`full_scale` of new units of MFCC."""
+
+_FORMER_SCALE = 32768.0
+
 
 class Frames(Protocol):
     """Frames of a batch of recordings.
@@ -40,7 +45,8 @@ class Features(Frames, Protocol):
     """Frames, float32, and what must be known to compute the same again.
 
     encoder: where the encoder was loaded from; layer: 1-based block whose output is taken (0: the first block's input);
-    encoder_hash: sha256 of its weights. rate: frames per second.
+    encoder_hash: sha256 of its weights. rate: frames per second. full_scale: of MFCC, what 1 in the waveform becomes, see `nn.features.fbank`; None
+    is 32768, as codebooks have it whose card does not say, and stands for nothing in other features.
     """
 
     kind: FeatureKind
@@ -49,10 +55,14 @@ class Features(Frames, Protocol):
     encoder_hash: str
     rate: float
     dim: int
+    full_scale: float | None
 
 
 class MFCCFeatures:
-    """13 cepstra with first and second differences, 39 numbers at 100 Hz (Hsu et al., 2021, section IV-B)."""
+    """13 cepstra with first and second differences, 39 numbers at 100 Hz (Hsu et al., 2021, section IV-B).
+
+    By default of waveforms in [-1, 1] as they are, as in HuBERT's code: filters that hear little lie at the floor of energies.
+    """
 
     kind: FeatureKind = "mfcc"
     encoder = ""
@@ -65,11 +75,14 @@ class MFCCFeatures:
     in_workers = True
     device = "cpu"
 
+    def __init__(self, full_scale: float | None = PUBLISHED_SCALE) -> None:
+        self.full_scale = full_scale
+
     def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """See `Features`."""
         from audiossl.nn.features import mfcc39
 
-        return mfcc39(waveform, lengths)
+        return mfcc39(waveform, lengths, full_scale=self.full_scale or _FORMER_SCALE)
 
 
 class MusicFeatures:
@@ -78,6 +91,7 @@ class MusicFeatures:
     encoder = ""
     layer = 0
     encoder_hash = ""
+    full_scale: float | None = None
     rate = 75.0
     sample_rate = 24_000
     min_samples = 320
@@ -106,6 +120,7 @@ class EncoderFeatures:
 
     kind: FeatureKind = "encoder"
     in_workers = False
+    full_scale: float | None = None
 
     def __init__(self, encoder: SSLEncoder, *, source: str, layer: int, device: str = "cpu") -> None:
         if not 0 <= layer <= encoder.num_layers:
@@ -142,6 +157,7 @@ class CodeFeatures:
     kind: FeatureKind = "codes"
     in_workers = False
     layer = 0
+    full_scale: float | None = None
 
     def __init__(self, encoder: VQWav2Vec, *, source: str, device: str = "cpu") -> None:
         self._model = encoder.float().eval().to(device)
@@ -179,19 +195,21 @@ class CodesAlone:
         return self._features.codes(waveform, lengths)
 
 
-def make_features(kind: FeatureKind, encoder: str, layer: int, *, device: str = "") -> Features:
-    """Return the features of that kind; ValueError where the three do not go together.
+def make_features(
+    kind: FeatureKind, encoder: str, layer: int, *, device: str = "", full_scale: float | None = PUBLISHED_SCALE
+) -> Features:
+    """Return the features of that kind; ValueError where the first three do not go together.
 
-    encoder: anything `audiossl.load` takes. device: "" is the GPU where there is one.
+    encoder: anything `audiossl.load` takes. device: "" is the GPU where there is one. full_scale: of MFCC; that of the card where there is a codebook.
     """
     if kind in {"mfcc", "logmel", "chroma"} and (encoder or layer):
         raise ValueError(f"feature '{kind}' takes no encoder ({encoder!r}) and no layer ({layer}); leave them out")
     if kind == "mfcc":
-        return MFCCFeatures()
+        return MFCCFeatures(full_scale)
     if kind in {"logmel", "chroma"}:
         return MusicFeatures(kind)
     if not encoder:
-        raise ValueError(f"feature '{kind}': no encoder is given; name an experiment folder or checkpoint")
+        raise ValueError(f"feature '{kind}': no encoder is given; name an experiment folder or checkpoint, by --encoder or in a recipe by --units.encoder")
     if kind == "codes" and layer:
         raise ValueError(f"feature 'codes' takes no layer ({layer}); leave it out")
     import audiossl

@@ -135,6 +135,7 @@ def fit_codebook(
         utterances=utterances,
         unused=sum(int((clustering.counts == 0).sum()) for clustering in found),
         codebooks=config.codebooks,
+        full_scale=features.full_scale,
     )
     return Codebook(np.concatenate([clustering.centroids for clustering in found]), card)
 

@@ -84,7 +84,10 @@ class CodesFile:
         try:
             self._archive = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: no codes can be read ({error}); give a .npz file or a folder of .npy") from None
+            cure = "give a .npz file or a folder of .npy"
+            if isinstance(error, zipfile.BadZipFile):
+                cure += "; text of labels as fairseq has it comes in by `audiossl prep fairseq_manifests`"
+            raise ValueError(f"{path}: no codes can be read ({error}); {cure}") from None
         self._members = frozenset(self._archive.namelist())
         if any(member.endswith("/data.pkl") for member in self._members):
             self._tensors = _saved_tensors(path)

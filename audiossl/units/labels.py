@@ -32,7 +32,7 @@ _CURE = "make it with `audiossl units apply`"
 class UnitsCard:
     """Where the labels of a data directory come from.
 
-    feature, encoder, layer, encoder_hash: what was clustered; of imported codes, feature is `IMPORTED`, and encoder what made them. rate: labels per
+    feature, encoder, layer, encoder_hash, full_scale: what was clustered, see `units.features.Features`; of imported codes, feature is `IMPORTED`, and encoder what made them. rate: labels per
     second; codebook_hash, codebook_size: by which codebook. utterances, labels: how many there are; left_out: utterances that could not be read.
     """
 
@@ -46,6 +46,7 @@ class UnitsCard:
     utterances: int
     labels: int
     left_out: int
+    full_scale: float | None = None
 
 
 def set_names(name: str, codebooks: int) -> list[str]:

@@ -92,7 +92,8 @@ def with_units(
             f"run `audiossl units apply --name {reads.column.removeprefix(f'{UNITS}/')}`"
         )
     codebook = found.load()
-    features = make_features(codebook.card.feature, codebook.card.encoder, codebook.card.layer, device=device)
+    card = codebook.card
+    features = make_features(card.feature, card.encoder, card.layer, device=device, full_scale=card.full_scale)
     codebook.check_features(features)
     quantise = ResidualQuantiser(codebook.stages, features.device)
     labels: dict[str, str] = {}

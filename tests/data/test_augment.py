@@ -138,6 +138,28 @@ def test_the_snr_of_the_drawn_noise_is_within_its_directory_s_range(tmp_path):
     assert 19.99 < min(high) < max(high) < 23.01
 
 
+@pytest.mark.parametrize("level", ["each", "sum"])
+def test_babble_is_of_different_talkers_each_at_an_snr_of_its_own_or_all_at_one(tmp_path, level):
+    talkers = [noise(4000, seed) * np.float32(0.6**seed) for seed in range(5)]
+    folder = data_dir(tmp_path / "n", {str(number): talker for number, talker in enumerate(talkers)})
+    babble = {"noise_dirs": (folder,), "noise_counts": ((5, 5),), "noise_snr": ((13.0, 20.0),), "noise_level": level}
+    noisy, speech = Augmenter(AugmentConfig(noise_probability=1.0, **babble)), noise(4000, 9)
+    alone, together = [], []
+    for seed in range(20):
+        added = noisy(speech, np.random.default_rng(seed), RATE).astype(np.float64) - speech
+        together.append(db(np.square(speech).sum() / np.square(added).sum()))
+        for talker in talkers:  # each goes round from another place; white ones are nearly orthogonal
+            found = np.fft.irfft(np.fft.rfft(added) * np.fft.rfft(talker).conj()).max()
+            alone.append(db(np.square(speech).sum() * np.square(talker).sum() / found**2))
+    if level == "sum":
+        assert 13 <= min(together) + 0.01 < max(together) <= 20.01
+    else:
+        assert 12 < min(alone) < 14.5
+        assert 18.5 < max(alone) < 21.5
+        assert np.mean(alone) == pytest.approx(16.5, abs=0.5)
+        assert np.mean(together) == pytest.approx(16.5 - 7.3, abs=0.5)
+
+
 def test_of_a_long_noise_only_a_piece_is_decoded_from_anywhere(tmp_path, monkeypatch):
     ramp = np.linspace(0.1, 0.9, 80_000).astype(np.float32)
     augmenter = Augmenter(AugmentConfig(noise_probability=1.0, noise_dirs=(data_dir(tmp_path / "n", {"a": ramp}),)))
@@ -342,6 +364,7 @@ def test_toml_round_trip():
         ),
         ({"rt60": (0.0, 0.1)}, "above 0"),
         ({"noise_counts": ((0, 1),)}, "above 0"),
+        ({"noise_level": "all"}, "noise_level: 'all' is neither"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -20,6 +20,7 @@ from audiossl.train import run_pretrain
 from audiossl.train.experiment import gather_tables, resolve
 
 SETTINGS = {
+    "encoder": {"name": "fbank"},
     "objective": {"name": "hubert", "labels": ["km"]},
     "optim": {"peak_lr": 0.001},
     "data": {"num_workers": 2},
@@ -108,15 +109,24 @@ def test_a_damaged_reference_is_named(tmp_path):
 def test_differences_are_those_that_matter(shipped):
     same = {**SETTINGS, "train": {"max_steps": 250, "seed": 9}, "data": {"num_workers": 0}, "run": RUN}
     assert shipped.differences(same) == []
-    newer = {**same, "encoder": {"new_option": False, "new_rate": 0.0}}
+    newer = {**same, "encoder": {"name": "fbank", "inputs": "log_mel", "mean_norm": False}}  # defaults
     assert shipped.differences(newer) == []
     other = {**SETTINGS, "optim": {"peak_lr": 0.002, "warmup_steps": 5}, "run": {**RUN, "data_seconds": 72.0}}
     assert shipped.differences(other) == [
         "other data: 10 utterances of 0.02 h, here 10 of 0.01 h (toys)",
-        "other settings: optim.peak_lr 0.002 (here 0.001), optim.warmup_steps 5 (here none)",
+        "other settings: optim.peak_lr 0.002 (reference: 0.001), optim.warmup_steps 5 (reference: 0)",
     ]
-    many = {**SETTINGS, "encoder": {f"k{number}": number for number in range(1, 10)}, "run": RUN}
-    assert shipped.differences(many)[0].endswith("encoder.k6 6 (here none) and 3 more")
+    sizes = {
+        "dim": 32,
+        "ffn_dim": 64,
+        "num_heads": 2,
+        "num_layers": 3,
+        "num_mels": 20,
+        "position_groups": 4,
+        "position_kernel": 8,
+    }
+    many = {**SETTINGS, "encoder": {"name": "fbank", **sizes, "conv_dim": 16, "dropout": 0.2}, "run": RUN}
+    assert shipped.differences(many)[0].endswith("encoder.num_layers 3 (reference: 12) and 3 more")
 
 
 def test_the_page_draws_the_reference_of_the_recipe(shipped, experiment, tmp_path, capsys):
@@ -134,7 +144,7 @@ def test_the_page_draws_the_reference_of_the_recipe(shipped, experiment, tmp_pat
     assert list(references) == ["reference hubert_nano (toys, seed 3)"]
     said = capsys.readouterr().err
     assert "Training: second and its reference: other data: 11 utterances of 0.01 h, here 10" in said
-    assert "Training: second and its reference: other settings: optim.peak_lr 0.1 (here 0.001)" in said
+    assert "Training: second and its reference: other settings: optim.peak_lr 0.1 (reference: 0.001)" in said
     assert "not shown: Training: a reference for third: none ships with the recipe mine" in said
     assert "exp and its reference" not in said
     page = (tmp_path / "r.html").read_text()
@@ -219,7 +229,7 @@ def test_shipped_references_are_small_and_complete():
 def test_shipped_references_are_of_todays_recipes(path):
     """But for the labels, which name what the corpus has and what made them, and for what the command that made it says."""
     made = read_reference(path)
-    tables, _ = resolve(load_toml(find_recipe(made.recipe)), run_pretrain._sections(), made.recipe)
+    tables, _ = resolve(load_toml(find_recipe(made.recipe)), run_pretrain.sections(), made.recipe)
     labels = [("objective", "labels"), ("encoder", "labels"), ("units", "name"), ("units", "encoder")]
     told = [tuple(word[2:].split(".")) for word in made.command.split() if word.startswith("--") and "." in word]
     for table, key in [*labels, *told]:

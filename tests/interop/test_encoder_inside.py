@@ -16,7 +16,7 @@ from audiossl.encoders.fbank import FBank
 from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.interop.encoder import load_encoder, open_source
 from audiossl.train.experiment import resolve
-from audiossl.train.run_pretrain import _sections, pretrain
+from audiossl.train.run_pretrain import pretrain, sections
 from audiossl.verification.embeddings import Embeddings
 from audiossl.verification.extract import ExtractConfig, extract, open_embedder
 
@@ -115,7 +115,7 @@ def test_recipe_takes_either_head(place, name):
     tables = load_toml(find_recipe("mhfa_speaker"))
     head = tables["encoder"] if name == "mhfa_speaker" else {"name": name}
     tables["encoder"] = {**head, "init": str(place / "inner")}
-    complete, built = resolve(tables, _sections(), name)
+    complete, built = resolve(tables, sections(), name)
     assert complete["encoder"]["encoder"]["name"] == "fbank"
     assert built["encoder"][0](built["encoder"][1]).embedding_dim == {"mhfa_speaker": 256, "ecapa_speaker": 192}[name]
 

@@ -61,6 +61,25 @@ def test_mfcc_is_kaldis():
     np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["speech", "hiss", "silence"])
+def test_mfcc_of_small_numbers_has_kaldis_floor(kind):
+    """As HuBERT's code makes its first units: waveforms in [-1, 1] as they are."""
+    wave = speech_like(16123)
+    if kind == "hiss":
+        wave = (2e-5 * np.random.default_rng(1).standard_normal(16123)).astype(np.float32)
+    wave[6000:12000] = 0
+    if kind == "silence":
+        wave[:] = 0
+    chosen = options(knf.MfccOptions, 23)
+    chosen.num_ceps, chosen.use_energy = 13, False
+    expected = kaldi(wave, knf.OnlineMfcc(chosen), 13, scale=1)
+    found, _ = mfcc(torch.from_numpy(wave)[None], torch.tensor([16123]), full_scale=1.0)
+    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-3, rtol=0)
+    scaled, frames = mfcc39(torch.from_numpy(wave)[None], torch.tensor([16123]), full_scale=1.0)
+    torch.testing.assert_close(scaled[..., :13], found)
+    torch.testing.assert_close(scaled[..., 13:26], deltas(found, frames))
+
+
 def test_batch_equals_each_alone_and_padding_is_zero():
     lengths = torch.tensor([16000, 9001, 399, 400])
     batch = torch.randn(4, 16000, generator=torch.Generator().manual_seed(0))

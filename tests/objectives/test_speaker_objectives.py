@@ -6,6 +6,10 @@ import torch
 
 from audiossl.config import build, load_toml, to_table, write_toml
 from audiossl.contracts import Utterance
+from audiossl.data.audio import write_audio
+from audiossl.data.augment import AugmentConfig
+from audiossl.data.loader import LoaderConfig, make_loader
+from audiossl.data.manifest import Manifest
 from audiossl.encoders.xvector import XVector
 from audiossl.losses.nt_xent import nt_xent
 from audiossl.objectives._speaker import CropConfig, CropViews, MarginConfig, output_of, projector
@@ -82,6 +86,32 @@ def test_each_crop_of_a_repeated_recording_is_augmented_by_itself():
     waveform = CropViews((0.7, 0.7), "disjoint", RATE).views(utterance, np.random.default_rng(0))["waveform"]
     assert np.array_equal(np.unique(waveform[: int(0.7 * RATE)]), [1])
     assert np.array_equal(np.unique(waveform[int(0.7 * RATE) :]), [2])
+
+
+class Crops:
+    """What the loader does for crops alone."""
+
+    needs = ()
+
+    def __init__(self, crops, seconds=1.0):
+        light = CropViews((seconds, seconds), crops, RATE)
+        self.views, self.batch_views = light.views, light.batch_views
+
+
+@pytest.mark.parametrize("crops", ["disjoint", "independent"])
+@pytest.mark.parametrize(("seconds", "factors"), [(2.3, (1.1,)), (5.0, (1.1, 0.9)), (5.0, (0.9,)), (2.1, (1.1,))])
+def test_crops_of_another_speed_have_no_seam_and_stay_apart(tmp_path, crops, seconds, factors):
+    ramp = np.linspace(0.1, 0.9, round(seconds * RATE)).astype(np.float32)
+    write_audio(tmp_path / "a.flac", ramp, RATE)
+    (tmp_path / "wav.scp").write_text(f"a {tmp_path}/a.flac\n")
+    config = LoaderConfig(num_workers=0, augment=AugmentConfig(speed_probability=1.0, speed_factors=factors))
+    manifest = Manifest.open(tmp_path)
+    for batch in make_loader(manifest, Crops(crops), config, sample_rate=RATE, seed=0, positions=range(6)):
+        pieces = batch["waveform"].view(2, RATE)[:, 200:-200]  # resampling rings where a piece begins and ends
+        if crops == "disjoint":
+            assert pieces[0].quantile(0.99) < pieces[1].quantile(0.01)
+        if seconds > 2.2:  # else what is left of disjoint ones is repeated
+            assert pieces.diff(dim=1).abs().max() < 1e-3
 
 
 def test_bad_options_are_named():

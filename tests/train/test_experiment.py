@@ -20,7 +20,7 @@ from audiossl.train.experiment import (
     write_config,
 )
 from audiossl.train.run_finetune import sections
-from audiossl.train.run_pretrain import _sections
+from audiossl.train.run_pretrain import sections as pretraining_sections
 
 SPEECH = np.random.default_rng(0).lognormal(np.log(8.0), 0.6, 20_000).clip(0.5, 35.0)
 
@@ -53,7 +53,7 @@ def test_much_padding_is_a_warning_with_a_cure():
 
 
 def test_what_may_change_exists():
-    pretraining, tuning = (resolve_all(made) for made in (_sections(), sections()))
+    pretraining, tuning = (resolve_all(made) for made in (pretraining_sections(), sections()))
     known = pretraining | tuning
     assert {name for name in MAY_CHANGE if name not in known} == set()
 
@@ -85,9 +85,9 @@ def test_a_recipe_of_another_verb_is_named():
     with pytest.raises(ValueError, match=r"x: unknown table \[objective\]; the recipe is for `audiossl pretrain`"):
         resolve({"objective": {"name": "hubert"}}, sections(), "x")
     with pytest.raises(ValueError, match=r"x: unknown table \[task\]; the recipe is for `audiossl finetune`"):
-        resolve({"task": {"name": "ctc"}, "adapter": {"name": "lora"}}, _sections(), "x")
+        resolve({"task": {"name": "ctc"}, "adapter": {"name": "lora"}}, pretraining_sections(), "x")
     with pytest.raises(ValueError, match=r"x: unknown table \[trian\]; did you mean 'train'"):
-        resolve({"trian": {}}, _sections(), "x")
+        resolve({"trian": {}}, pretraining_sections(), "x")
 
 
 def resolve_all(made):

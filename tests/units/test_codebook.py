@@ -10,13 +10,13 @@ import pytest
 
 from audiossl.units import codebook as codebooks
 from audiossl.units.codebook import Codebook, CodebookCard
-from audiossl.units.features import MFCCFeatures
+from audiossl.units.features import MFCCFeatures, make_features
 
 
 @pytest.fixture
 def book():
     centroids = np.random.default_rng(0).standard_normal((6, 39)).astype(np.float32)
-    card = CodebookCard("mfcc", "", 0, "", 100.0, 16000, 39, 6, 0, 30, 1.5, 1000, 9, 0)
+    card = CodebookCard("mfcc", "", 0, "", 100.0, 16000, 39, 6, 0, 30, 1.5, 1000, 9, 0, full_scale=1.0)
     return Codebook(centroids, card)
 
 
@@ -34,7 +34,8 @@ def test_hash_is_of_the_centroids_and_their_space(book):
     moved = Codebook(book.centroids + np.float32(1e-3), book.card)
     renamed = Codebook(book.centroids, dataclasses.replace(book.card, encoder="elsewhere", inertia=2.0))
     other_layer = Codebook(book.centroids, dataclasses.replace(book.card, layer=6))
-    assert len({book.hash, moved.hash, other_layer.hash}) == 3
+    former = Codebook(book.centroids, dataclasses.replace(book.card, full_scale=None))
+    assert len({book.hash, moved.hash, other_layer.hash, former.hash}) == 4
     assert renamed.hash == book.hash
 
 
@@ -87,3 +88,14 @@ def test_other_features_are_refused(book):
     wrong = Codebook(book.centroids, dataclasses.replace(book.card, encoder="exp/hubert", encoder_hash="abc"))
     with pytest.raises(ValueError, match="exp/hubert: its encoder_hash is"):
         wrong.check_features(MFCCFeatures())
+    with pytest.raises(ValueError, match=r"mfcc: its full_scale is None, but the codebook was fitted with 1\.0"):
+        book.check_features(MFCCFeatures(None))
+
+
+def test_a_card_from_before_the_scale_of_mfcc_is_read(book, tmp_path):
+    former = Codebook(book.centroids, dataclasses.replace(book.card, full_scale=None))
+    codebooks.save(former, tmp_path)
+    assert "full_scale" not in json.loads((tmp_path / "codebook.json").read_text())
+    again = codebooks.load(tmp_path)
+    assert again.hash == former.hash
+    again.check_features(make_features("mfcc", "", 0, full_scale=again.card.full_scale))

@@ -185,6 +185,7 @@ def test_files_that_hold_no_codes(corpus, tmp_path, capsys):
         assert status == 1
         assert f"{tmp_path / name}: no codes can be read" in err
         assert message in err
+        assert ("by `audiossl prep fairseq_manifests`" in err) == (name == "text.npz")
     first = Manifest.open(corpus).ids[0]
     with zipfile.ZipFile(tmp_path / "odd.npz", "w") as archive:
         archive.writestr(f"{first}.npy", b"\x93NUMPY")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from audiossl.data.manifest import Manifest
 from audiossl.encoders.fbank import FBank
 from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.units import codebook as codebooks
-from audiossl.units.features import make_features
+from audiossl.units.apply import apply_codebook
+from audiossl.units.codebook import Codebook
+from audiossl.units.features import MFCCFeatures, make_features
 from audiossl.units.guards import check_same_codebook
 from audiossl.units.labels import read_card
 from audiossl.units.recipe import UnitsConfig, ensure_units
@@ -41,6 +44,12 @@ def test_fits_on_the_first_and_labels_all(folders, tmp_path):
     assert [(folder / "units/km8").stat().st_mtime_ns for folder in folders] == times
 
 
+def test_a_rate_that_is_not_the_objectives_is_told_before_the_fit(folders, tmp_path):
+    with pytest.raises(ValueError, match=r"label_rate: 50, but units.feature mfcc gives 100 Hz; give --objective.label_rate 100"):
+        ensure_units(folders, CONFIG, tmp_path / "codebook", label_rate=50.0, log=[].append)
+    assert not (tmp_path / "codebook").exists()
+
+
 def test_units_are_made_on_the_device_of_the_training(folders, tmp_path, monkeypatch):
     asked = []
 
@@ -62,11 +71,27 @@ def test_labels_from_elsewhere_are_used_as_they_are(folders, tmp_path):
     assert not codebooks.exists(tmp_path / "two")
 
 
+def test_units_of_mfcc_keep_the_scale_that_they_began_with(folders, new_corpus, tmp_path):
+    out = tmp_path / "codebook"
+    run(folders, out)
+    book = codebooks.load(out)
+    assert (book.card.full_scale, read_card(folders[0], "km8").full_scale) == (1.0, 1.0)
+    former = replace(book.card, full_scale=None)  # as from before there was a choice
+    codebooks.save(Codebook(book.centroids, former), out)
+    assert sum("made by another codebook" in line for line in run(folders, out)) == 2
+    labels = [(folder / "units/km8").read_text() for folder in folders]
+    assert run(folders, out) == []
+    assert sum("full_scale than the published 1" in line for line in run(folders, tmp_path / "other")) == 2
+    features = MFCCFeatures(None)
+    apply_codebook(Manifest.open(folders[1]), codebooks.load(out), features, "km", CONFIG.stream(0.0, 0), log=print)
+    assert (folders[1] / "units/km").read_text() == labels[1]
+
+
 def test_other_labels_of_that_name_are_never_replaced(folders, tmp_path):
     run(folders, tmp_path / "one")
     table = (folders[0] / "units/km8").read_bytes()
     with pytest.raises(
-        ValueError, match=r"units/km8: codebook_size is 8, the recipe asks for 9; choose another units.name"
+        ValueError, match=r"units/km8: codebook_size is 8, the recipe asks for 9; choose another units.name, and the same in objective.labels"
     ):
         run(folders, tmp_path / "two", UnitsConfig(**{**vars(CONFIG), "clusters": 9}))
     assert (folders[0] / "units/km8").read_bytes() == table

@@ -46,7 +46,7 @@ recipes=${recipes:-$all_recipes}
 train=$data/all_train
 keyword=(--train $data/train --dev $data/dev --test $data/test)
 [ -d $data/test_babble ] || audiossl data augment $data/test $data/test_babble --augment.noise_probability 1 --augment.noise_dirs "[\"$data/dev\"]" \
-  --augment.noise_counts '[[3, 7]]' --augment.noise_snr '[[15, 15]]'
+  --augment.noise_counts '[[3, 7]]' --augment.noise_snr '[[15, 15]]' --augment.noise_level sum
 babble=(--train $data/train --dev $data/dev --test $data/test_babble)
 speaker=(--train $data/train --split 0.7/0.1/0.2)
 phones=()
