@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import identifier, published, write_imitation
+from audiossl.data.corpus import identifier, listed, published, write_imitation
 from audiossl.data.kaldi import TRIALS, read_table, write_table
 from audiossl.data.manifest import Manifest
 from audiossl.data.writer import CorpusUtterance, write_data_dir
@@ -48,8 +48,8 @@ def prepare(corpus: Path | None, out: Path) -> None:
     speakers = (first / "dev" / "dev.lst").read_text(encoding="utf-8").split()
     write_data_dir(_training(first / "data", _with_folder(first / "data", speakers)), out / "train")
     if second is not None:
-        folders = (path.name for path in (second / "data").iterdir() if path.is_dir())
-        write_data_dir(_training(second / "data", sorted(folders)), out / "train2")
+        folders = (path.name for path in listed(second / "data", "*") if path.is_dir())
+        write_data_dir(_training(second / "data", folders), out / "train2")
     models = _models(first / _MAP)
     write_data_dir(_evaluation(first, models), out / "test")
     if models:
@@ -138,7 +138,7 @@ def _enrolment_id(word: str) -> str:
 
 
 def _audio(folder: Path) -> list[Path]:
-    paths = sorted(path for path in folder.glob("*") if path.suffix in _SUFFIXES)
+    paths = [path for path in listed(folder, "*") if path.suffix in _SUFFIXES]
     if not paths:
         raise ValueError(f"{folder}: holds no .flac or .wav; unpack it again")
     return paths

@@ -4,7 +4,8 @@ Layout: `<language>/{train,dev,test}.tsv` (with `client_id`, `path`, `sentence` 
 "Common Voice: a massively-multilingual speech corpus", LREC 2020; commonvoice.mozilla.org.
 
 Writes `train`, `dev` and `test` of one language with `text`: in capitals and without punctuation, except apostrophes. A sentence of Spanish, Chinese
-or Arabic that holds letters of another script is left out; of Spanish the accent `mexicano` alone is taken; Chinese is written without spaces.
+or Arabic that holds letters of another script is left out, of Chinese and Arabic also one with an apostrophe; of Spanish the accent `mexicano`, which later
+releases call `México`, alone is taken; Chinese is written without spaces. Accents that are no part of a letter are left out, in Spanish all combining ones.
 SUPERB-SG does the same by lists of characters, where Unicode's classes are asked here, so that a few sentences differ. A clip that is empty or
 damaged is named and left out; more of them in a part than `--prep.max_bad_fraction` is an error. Id: `<speaker>-<clip>`, speaker: the first 16
 characters of `client_id`.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 _PARTS = ("train", "dev", "test")
 _SCRIPTS = {"es": "LATIN", "zh-CN": "CJK", "ar": "ARABIC"}  # what the Unicode names of their letters begin with
 _SPACELESS = {"zh-CN"}
-_ACCENTS = {"es": "mexicano"}
+_ACCENTS = {"es": ("mexicano", "México")}  # of one accent, by release
+_SEPARATORS = re.compile(r"\s*[,|]\s*")
 _SAME = str.maketrans({"’": "'", "ㄧ": "一"})
 
 
@@ -52,9 +55,14 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     language = config.language
     members = [f"{language}/{name}" for name in ("clips", *(f"{part}.tsv" for part in _PARTS))]
     folder = published(corpus, *members) / language
-    accent = _ACCENTS.get(language, "") if config.accent is None else config.accent
+    accents = _ACCENTS.get(language, ()) if config.accent is None else (config.accent,) if config.accent else ()
     for part in _PARTS:
-        listed = list(_utterances(folder, part, language, accent))
+        listed = list(_utterances(folder, part, language, accents))
+        if accents and not listed:
+            raise ValueError(
+                f"{folder / part}.tsv: no sentence of a speaker whose accent is {' or '.join(accents)}; "
+                'name another accent of that list as --prep.accent, or give --prep.accent "" to take everybody'
+            )
         write_data_dir(that_open(listed, part, config.max_bad_fraction), out / part)
 
 
@@ -93,7 +101,7 @@ def _write_clip(path: Path, waveform: np.ndarray) -> None:
     path.write_bytes(tag + encoded[encoded.index(encoded[:2], 2) :])
 
 
-def _utterances(folder: Path, part: str, language: str, accent: str) -> Iterator[CorpusUtterance]:
+def _utterances(folder: Path, part: str, language: str, wanted: tuple[str, ...]) -> Iterator[CorpusUtterance]:
     listed = folder / f"{part}.tsv"
     with listed.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -104,7 +112,7 @@ def _utterances(folder: Path, part: str, language: str, accent: str) -> Iterator
             raise ValueError(f"{listed}:1: no column {lacking!r}; restore the file")
         for row in rows:
             text = normalised(row["sentence"] or "", language)
-            if not text or (accent and row[accents] != accent):
+            if not text or (wanted and not _has_accent(row[accents] or "", wanted)):
                 continue
             path = folder / "clips" / row["path"]
             if not path.is_file():
@@ -112,6 +120,11 @@ def _utterances(folder: Path, part: str, language: str, accent: str) -> Iterator
             speaker = row["client_id"][:16]
             name = f"{speaker}-{identifier(path.stem)}"
             yield CorpusUtterance(name, name, path, speaker, columns={"text": text})
+
+
+def _has_accent(said: str, wanted: tuple[str, ...]) -> bool:
+    """Whether a speaker, who may name several accents, names a wanted one."""
+    return not {said, *_SEPARATORS.split(said)}.isdisjoint(wanted)
 
 
 def normalised(sentence: str, language: str) -> str:
@@ -123,5 +136,18 @@ def normalised(sentence: str, language: str) -> str:
         for letter in text
     ):
         return ""
-    kept = "".join(letter if letter == "'" or unicodedata.category(letter)[0] in "LMN" else " " for letter in text)
+    if script not in {None, "LATIN"} and "'" in text:
+        return ""
+    kept = "".join(_kept(text, marks=script != "LATIN"))
     return ("" if language in _SPACELESS else " ").join(kept.split())
+
+
+def _kept(text: str, *, marks: bool) -> Iterator[str]:
+    """Yield letters, digits, apostrophes and, if `marks`, what combines with one of these; a space for others."""
+    said = False
+    for letter in text:
+        kind = unicodedata.category(letter)[0]
+        if kind != "M" or not marks:
+            said = letter == "'" or kind in "LN"
+        if kind != "M" or marks:
+            yield letter if said else " "

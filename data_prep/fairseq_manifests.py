@@ -27,7 +27,7 @@ import numpy as np
 from audiossl.config import to_table
 from audiossl.data.alignments import labels_fit
 from audiossl.data.audio import AudioError, AudioInfo, audio_info
-from audiossl.data.corpus import check_fraction, identifier, published, without_bad, write_imitation
+from audiossl.data.corpus import check_fraction, identifier, listed, published, without_bad, write_imitation
 from audiossl.data.json_files import write_json
 from audiossl.data.kaldi import audio_path
 from audiossl.data.manifest import Manifest
@@ -115,7 +115,7 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     """Write a data directory per manifest under `out`; nothing is copied."""
     config = config or Config()
     corpus = published(corpus, *(f"{split}.tsv" for split in config.splits))
-    names = config.splits or tuple(sorted(path.stem for path in corpus.glob("*.tsv")))
+    names = config.splits or tuple(path.stem for path in listed(corpus, "*.tsv"))
     if not names:
         raise ValueError(f"{corpus}: holds no .tsv; --corpus must be the folder of fairseq's manifests")
     folders = [corpus] if config.label_dir is None else [config.label_dir, corpus]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import identifier, published, write_imitation
+from audiossl.data.corpus import compare_numbers, identifier, published, write_imitation
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _FOLDER = "fluent_speech_commands_dataset"
 _LISTS = {"train": "data/train_data.csv", "dev": "data/valid_data.csv", "test": "data/test_data.csv"}
+_UTTERANCES = {"train": 23_132, "dev": 3118, "test": 3793}
 _SLOTS = ("action", "object", "location")
 _COLUMNS = ("path", "speakerId", "transcription", *_SLOTS)
 
@@ -35,6 +36,7 @@ def prepare(corpus: Path | None, out: Path) -> None:
     corpus = published(corpus, "wavs", *_LISTS.values())
     for part, name in _LISTS.items():
         write_data_dir(_utterances(corpus, corpus / name), out / part)
+    compare_numbers(corpus, out, _UTTERANCES)
 
 
 def fake(root: Path) -> None:

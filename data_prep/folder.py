@@ -1,17 +1,19 @@
 """Any folder of recordings: every audio file below it becomes an utterance, without transcripts.
 
-Layout: anything; files are taken by suffix (`wav`, `flac`, `ogg`, `opus`, `mp3`, `sph` ...) and hidden ones are passed over. The id is the
-relative path without suffix, `/` as `-` and white space as `_`. Licence and source: the user's own.
+Layout: anything; files are taken by suffix (`wav`, `flac`, `ogg`, `opus`, `mp3`, `sph` ...) and hidden ones are passed over; what has to be
+converted first (`m4a`, `wma` ...) is counted in a warning. The id is the relative path without suffix, `/` as `-` and white space as `_`. Licence and source: the user's own.
 
 Writes one data directory, `out/all`. By default each file is its own speaker, Kaldi's way of saying that speakers are not known; with
 `--prep.speaker_from_folder true` the speaker is the name of a folder on the path, and the id starts with it, so that utterances
-sort by speaker. A file whose header cannot be used is named and left out; more of them than `--prep.max_bad_fraction` is an error.
+sort by speaker; where one name begins another (`ann`, `ann-lee`), more than one `-` follows it for that.
+A file whose header cannot be used is named and left out; more of them than `--prep.max_bad_fraction` is an error.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +28,7 @@ from audiossl.data.writer import CorpusUtterance, write_data_dir
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_UNREAD = frozenset((".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp", ".caf"))
 _log = logging.getLogger(__name__)
 
 
@@ -59,9 +62,17 @@ def fake(root: Path) -> None:
 
 
 def _utterances(corpus: Path, config: Config) -> Iterator[CorpusUtterance]:
-    paths = list(_recordings(corpus))
-    if not paths:
+    paths = list(_recordings(corpus, SUFFIXES | _UNREAD))
+    unread = [path for path in paths if path.suffix.lower() in _UNREAD]
+    paths = [path for path in paths if path.suffix.lower() not in _UNREAD]
+    if not paths and not unread:
         raise ValueError(f"{corpus}: no audio file below it; known suffixes: {' '.join(sorted(SUFFIXES))}")
+    if unread:
+        told = f"{corpus}: {len(unread)} recordings are in formats that are not read, as {unread[0]}; convert them: ffmpeg -i A.m4a A.flac"
+        if not paths:
+            raise ValueError(told)
+        _log.warning("left out: %s", told)
+    dashes = _dashes({_speaker(path, corpus, config) for path in paths}) if config.speaker_from_folder else ""
     bad = 0
     seen: dict[str, Path] = {}
     for path, wrong in in_threads(header_fault, paths, len(paths), corpus.name):
@@ -69,7 +80,7 @@ def _utterances(corpus: Path, config: Config) -> Iterator[CorpusUtterance]:
             _log.warning("left out: %s", wrong)
             bad += 1
             continue
-        utterance = _utterance(path, corpus, config)
+        utterance = _utterance(path, corpus, config, dashes)
         if utterance.id in seen:
             raise ValueError(f"{path}: gives the id {utterance.id!r}, as does {seen[utterance.id]}; rename one of them")
         seen[utterance.id] = path
@@ -81,27 +92,35 @@ def _utterances(corpus: Path, config: Config) -> Iterator[CorpusUtterance]:
         )
 
 
-def _recordings(corpus: Path) -> Iterator[Path]:
+def _recordings(corpus: Path, suffixes: frozenset[str]) -> Iterator[Path]:
     for folder, folders, files in os.walk(corpus, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
                 yield Path(folder, name)
 
 
-def _utterance(path: Path, corpus: Path, config: Config) -> CorpusUtterance:
-    relative = path.relative_to(corpus)
-    name = identifier(relative.with_suffix("").as_posix())
+def _utterance(path: Path, corpus: Path, config: Config, dashes: str) -> CorpusUtterance:
+    name = identifier(path.relative_to(corpus).with_suffix("").as_posix())
     if not config.speaker_from_folder:
         return CorpusUtterance(name, name, path, name, columns={})
-    folders = relative.parent.parts
+    speaker = _speaker(path, corpus, config)
+    name = f"{speaker}{dashes}{name.removeprefix(f'{speaker}-')}"
+    return CorpusUtterance(name, name, path, speaker, columns={})
+
+
+def _speaker(path: Path, corpus: Path, config: Config) -> str:
+    folders = path.relative_to(corpus).parent.parts
     try:
-        speaker = identifier(folders[config.speaker_level])
+        return identifier(folders[config.speaker_level])
     except IndexError:
         raise ValueError(
             f"{path}: no folder at level {config.speaker_level} names its speaker; "
             "move it or change --prep.speaker_level"
         ) from None
-    if not name.startswith(f"{speaker}-"):
-        name = f"{speaker}-{name}"
-    return CorpusUtterance(name, name, path, speaker, columns={})
+
+
+def _dashes(speakers: set[str]) -> str:
+    """Return what separates speakers from the rest of an id, so that ids sort as their speakers do: one `-`, or more than follow each other in a name."""
+    clash = any(name[:place] in speakers for name in speakers for place, sign in enumerate(name) if sign == "-")
+    return "-" * (1 + max(len(run) for name in speakers for run in re.findall("-*", name))) if clash else "-"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from audiossl.data.audio import read_audio, write_audio
-from audiossl.data.corpus import published, write_imitation
+from audiossl.data.corpus import listed, published, write_imitation
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def fake(root: Path) -> None:
 def _recordings(corpus: Path) -> list[_Recording]:
     folder = corpus / "recordings"
     found = []
-    for path in sorted(folder.iterdir()):
+    for path in listed(folder, "*"):
         if path.suffix not in {".wav", ".flac"}:
             continue
         match = _NAME.fullmatch(path.stem)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import published, write_imitation
+from audiossl.data.corpus import compare_numbers, listed, published, write_imitation
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def prepare(corpus: Path | None, out: Path) -> None:
         corpus = corpus / _FOLDER
     corpus = published(corpus, *(f"{session}/dialog/EmoEvaluation" for session in _SESSIONS))
     write_data_dir((turn for session in _SESSIONS for turn in _session(corpus / session)), out / "all")
+    compare_numbers(corpus, out, {"all": 5531})
 
 
 def fake(root: Path) -> None:
@@ -55,8 +56,7 @@ def fake(root: Path) -> None:
 
 
 def _session(folder: Path) -> Iterator[CorpusUtterance]:
-    # By their names: the release also holds what another system left beside them, `._Ses01F_impro01.txt`.
-    files = sorted((folder / "dialog" / "EmoEvaluation").glob("Ses*.txt"))
+    files = listed(folder / "dialog" / "EmoEvaluation", "Ses*.txt")
     if not files:
         raise ValueError(f"{folder / 'dialog' / 'EmoEvaluation'}: holds no Ses*.txt; unpack the whole corpus")
     for file in files:

@@ -8,7 +8,7 @@ with `mix_clean`, `s1` and `s2` and in these the same file names, as LibriMix wr
 
 Writes `train`, `dev`, `test`: each mixture an utterance, without a speaker of its own, with `utt2turns` (`speaker start end ...`, seconds). And
 `superb_ss` with the same three for `audiossl superb ss --data OUT/superb_ss`: mixtures without noise, their readers' files in `utt2source1` and
-`utt2source2`; its `dev` are the 1,000 mixtures that SUPERB-SG draws of 3,000.
+`utt2source2`; its `dev` are the 1,000 mixtures that SUPERB-SG draws of 3,000, or those that are there if they are no more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from audiossl.data import kaldi
 from audiossl.data.audio import read_audio, write_audio
-from audiossl.data.corpus import published, write_imitation
+from audiossl.data.corpus import compare_numbers, listed, published, write_imitation
 from audiossl.data.turns import UTT2TURNS, Turn, write_turns
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
@@ -34,6 +34,7 @@ _FILES = (kaldi.WAV_SCP, kaldi.SEGMENTS, kaldi.UTT2SPK)
 _SEPARATION = "wav16k/min"
 _SEPARATION_PARTS = {"train": "train-100", "dev": "dev", "test": "test"}
 _KINDS = ("mix_clean", "s1", "s2")
+_MIXTURES = {"train": 13_900, "dev": 3000}
 _DEV_MIXTURES, _DEV_SEED = 1000, 7
 
 
@@ -49,6 +50,10 @@ def prepare(corpus: Path | None, out: Path) -> None:
         folder = published(corpus, *members) / _SEPARATION
         for part, name in _SEPARATION_PARTS.items():
             write_data_dir(_separable(folder / name, sampled=part == "dev"), out / "superb_ss" / part)
+    separable = _MIXTURES | {"dev": _DEV_MIXTURES}
+    compare_numbers(
+        published(corpus), out, _MIXTURES | {f"superb_ss/{part}": count for part, count in separable.items()}
+    )
 
 
 def fake(root: Path) -> None:
@@ -88,8 +93,13 @@ def _mixtures(folder: Path) -> Iterator[CorpusUtterance]:
 
 
 def _separable(folder: Path, *, sampled: bool) -> Iterator[CorpusUtterance]:
-    names = sorted(path.stem for path in (folder / _KINDS[0]).glob("*.wav"))
-    if sampled:
+    names = sorted(path.stem for path in listed(folder / _KINDS[0], "*.wav"))
+    if sampled and len(names) > _DEV_MIXTURES:
+        if len(names) != _MIXTURES["dev"]:
+            raise ValueError(
+                f"{folder / _KINDS[0]}: {len(names):,} mixtures, of which the published draw of {_DEV_MIXTURES:,} from "
+                f"{_MIXTURES['dev']:,} would be other ones; generate all of them"
+            )
         random.Random(_DEV_SEED).shuffle(names)  # noqa: S311 - the draw that SUPERB-SG publishes
         names = sorted(names[:_DEV_MIXTURES])
     for name in names:

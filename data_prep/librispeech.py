@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiossl.data.chapters import read_chapters
-from audiossl.data.corpus import published, write_imitation
+from audiossl.data.corpus import compare_numbers, published, write_imitation
 from audiossl.data.writer import write_data_dir
 from audiossl.nn.lexicon import Lexicon
 
@@ -34,7 +34,16 @@ if TYPE_CHECKING:
 
 _TRAINING = ("train-clean-100", "train-clean-360", "train-other-500")
 _SUPERB = {"train": "train-clean-100", "dev": "dev-clean", "test": "test-clean"}
-_PARTS = (*_TRAINING, "dev-clean", "dev-other", "test-clean", "test-other")
+_UTTERANCES = {
+    "train-clean-100": 28_539,
+    "train-clean-360": 104_014,
+    "train-other-500": 148_688,
+    "dev-clean": 2703,
+    "dev-other": 2864,
+    "test-clean": 2620,
+    "test-other": 2939,
+}
+_PARTS = tuple(_UTTERANCES)
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,7 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     lexicon = Lexicon.read(config.lexicon) if config.lexicon else None
     for part in parts:
         write_data_dir(_utterances(corpus / part, genders, lexicon), out / part)
+    compare_numbers(corpus, out, _UTTERANCES)
     if set(_TRAINING) <= set(parts):
         write_data_dir(
             chain.from_iterable(_utterances(corpus / part, genders, lexicon) for part in _TRAINING), out / "train-960"

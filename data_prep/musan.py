@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiossl.data.audio import audio_info, read_audio
-from audiossl.data.corpus import identifier, published, write_imitation
+from audiossl.data.corpus import compare_numbers, identifier, listed, published, write_imitation
 from audiossl.data.threads import in_threads
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _KINDS = ("music", "noise", "speech")
+_RECORDINGS = {"music": 660, "noise": 930, "speech": 426}
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     corpus = published(corpus, *_KINDS)
     for kind in _KINDS:
         write_data_dir(_segments(corpus / kind, config.segment_seconds), out / kind)
+    compare_numbers(corpus, out, _RECORDINGS, "recordings")
 
 
 def fake(root: Path) -> None:
@@ -61,7 +63,7 @@ def fake(root: Path) -> None:
 
 
 def _segments(folder: Path, seconds: float) -> Iterator[CorpusUtterance]:
-    paths = sorted(folder.rglob("*.wav"))
+    paths = listed(folder, "**/*.wav")
     if not paths:
         raise ValueError(f"{folder}: holds no .wav; unpack it again")
     for path, spans in in_threads(lambda path: _sounding(path, seconds), paths, len(paths), f"reading {folder.name}"):

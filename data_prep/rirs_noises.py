@@ -5,19 +5,20 @@ Layout: `simulated_rirs/{smallroom,mediumroom,largeroom}/Room001/Room001-00001.w
 `RIRS_NOISES` (give it or the folder above). Licence: Apache 2.0. Source: Ko, Peddinti, Povey, Seltzer, Khudanpur: "A study on data
 augmentation of reverberant speech for robust speech recognition", ICASSP 2017; openslr.org/28.
 
-Writes `simulated_rirs` and `real_rirs` (a speaker is a room) and `pointsource_noises`; the isotropic noises are left aside. Of measured responses of several
-microphones the first is copied to `audio`: reading would take the mean of the channels, which is no room's response.
+Writes `simulated_rirs` and `real_rirs` (a speaker is a room) and `pointsource_noises`, each whose folder is there; the isotropic noises are left
+aside. Of measured responses of several microphones the first is copied to `audio`: reading would take the mean of the channels, which is no room's response.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audiossl.data.audio import audio_info, read_audio, write_audio
-from audiossl.data.corpus import identifier, published, write_imitation
+from audiossl.data.corpus import compare_numbers, identifier, listed, published, write_imitation
 from audiossl.data.kaldi import read_table
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_LOG = logging.getLogger(__name__)
 _ROOMS = ("smallroom", "mediumroom", "largeroom")
 _REAL, _SIMULATED, _POINT = "real_rirs_isotropic_noises", "simulated_rirs", "pointsource_noises"
 _TOP = "RIRS_NOISES"
+_PER_ROOM, _RESPONSES, _NOISES = 20_000, 325, 843
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,26 @@ class Config:
 
 
 def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> None:
-    """Write the three data directories under `out`."""
+    """Write the data directories under `out`."""
     config = config or Config()
     if corpus is not None and (corpus / _TOP).is_dir():
         corpus = corpus / _TOP
-    corpus = published(corpus, *(f"{_SIMULATED}/{room}" for room in config.rooms), f"{_REAL}/rir_list", _POINT)
-    write_data_dir(_simulated(corpus / _SIMULATED, config.rooms), out / _SIMULATED)
-    write_data_dir(_real(corpus, out / "audio" / "real_rirs"), out / "real_rirs")
-    write_data_dir(_noises(corpus / _POINT), out / _POINT)
+    corpus = published(corpus)
+    members = {_SIMULATED: [f"{_SIMULATED}/{room}" for room in config.rooms], _REAL: [f"{_REAL}/rir_list"], _POINT: []}
+    absent = [part for part in members if not (corpus / part).is_dir()]
+    if len(absent) == len(members):
+        raise ValueError(f"{corpus}: holds none of {', '.join(members)}; --corpus must be the folder {_TOP}")
+    if absent:
+        _LOG.warning("%s: not there, so not written: %s", corpus, ", ".join(absent))
+    published(corpus, *(name for part in members if part not in absent for name in members[part]))
+    if _SIMULATED not in absent:
+        write_data_dir(_simulated(corpus / _SIMULATED, config.rooms), out / _SIMULATED)
+    if _REAL not in absent:
+        write_data_dir(_real(corpus, out / "audio" / "real_rirs"), out / "real_rirs")
+    if _POINT not in absent:
+        write_data_dir(_noises(corpus / _POINT), out / _POINT)
+    numbers = {_SIMULATED: _PER_ROOM * len(config.rooms), "real_rirs": _RESPONSES, _POINT: _NOISES}
+    compare_numbers(corpus, out, numbers)
 
 
 def fake(root: Path) -> None:
@@ -82,7 +97,7 @@ def fake(root: Path) -> None:
 
 def _simulated(folder: Path, rooms: tuple[str, ...]) -> Iterator[CorpusUtterance]:
     for size in rooms:
-        paths = sorted((folder / size).glob("Room*/*.wav"))
+        paths = listed(folder / size, "Room*/*.wav")
         if not paths:
             raise ValueError(f"{folder / size}: holds no Room<number>/<response>.wav; unpack it again")
         for path in paths:
@@ -118,7 +133,7 @@ def _first_channel(path: Path, copies: Path) -> Path:
 
 
 def _noises(folder: Path) -> Iterator[CorpusUtterance]:
-    paths = sorted(folder.glob("*.wav"))
+    paths = listed(folder, "*.wav")
     if not paths:
         raise ValueError(f"{folder}: holds no .wav; unpack it again")
     for path in paths:

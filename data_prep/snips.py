@@ -11,6 +11,7 @@ begins or ends is marked too, which there lacks a mark. Id: that of the file.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -18,13 +19,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import identifier, published, write_imitation
+from audiossl.data.corpus import identifier, listed, published, write_imitation
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_LOG = logging.getLogger(__name__)
 _FOLDER, _LIST = "SNIPS", "all.iob.snips.txt"
 _PARTS = {"train": "train", "dev": "valid", "test": "test"}
 _SILENT = frozenset("?!.,;-")
@@ -105,8 +107,13 @@ def with_slots(words: list[str], marks: list[str]) -> str:
 
 
 def _utterances(folder: Path, voices: tuple[str, ...], columns: dict[str, dict[str, str]]) -> Iterator[CorpusUtterance]:
-    for path in sorted(folder.glob("*.wav")):
+    wanted = {name for name in columns if name.startswith(tuple(f"{voice}-snips-{folder.name}-" for voice in voices))}
+    for path in listed(folder, "*.wav"):
         voice = path.stem.partition("-")[0]
         if voice in voices and path.stem in columns:
+            wanted.discard(path.stem)
             name = identifier(path.stem)
             yield CorpusUtterance(name, name, path, voice, columns=columns[path.stem])
+    if wanted:
+        told = "%s: %d utterances that %s lists have no .wav, as %s; unpack the whole corpus"
+        _LOG.warning(told, folder, len(wanted), _LIST, min(wanted))

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from audiossl.data.audio import audio_info
-from audiossl.data.corpus import identifier, published, write_imitation
+from audiossl.data.corpus import identifier, listed, published, write_imitation
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -134,14 +134,14 @@ def _version(corpus: Path, wanted: str) -> str:
 
 
 def _splits(corpus: Path, words: frozenset[str]) -> dict[str, list[CorpusUtterance]]:
-    listed = _read_lists(corpus)
+    lists = _read_lists(corpus)
     splits: dict[str, list[CorpusUtterance]] = {"train": [], "dev": [], "test": []}
     for word in sorted(words):
-        for path in sorted((corpus / word).glob("*.wav")):
+        for path in listed(corpus / word, "*.wav"):
             name = f"{word}/{path.name}"
-            split = hashed_split(name) if listed is None else listed.pop(name, ("train", ""))[0]
+            split = hashed_split(name) if lists is None else lists.pop(name, ("train", ""))[0]
             splits[split].append(_clip(path, word))
-    for name, (_, place) in (listed or {}).items():
+    for name, (_, place) in (lists or {}).items():
         raise ValueError(f"{place}: {name} is not there; unpack the whole corpus")
     return splits
 
@@ -170,7 +170,7 @@ def _clip(path: Path, word: str) -> CorpusUtterance:
 
 
 def _noise(folder: Path) -> list[CorpusUtterance]:
-    names = [(identifier(path.stem), path) for path in sorted(folder.glob("*.wav"))]
+    names = [(identifier(path.stem), path) for path in listed(folder, "*.wav")]
     if not names:
         raise ValueError(f"{folder}: holds no .wav; unpack the whole corpus")
     return [CorpusUtterance(name, name, path, name, columns={}) for name, path in names]
@@ -240,7 +240,7 @@ def _silence(source: CorpusUtterance, number: int, start: float) -> CorpusUttera
 def _official(folder: Path) -> Iterator[CorpusUtterance]:
     """The clips of an official test set, whose folders are the twelve classes."""
     for label in (*_TEN, _UNKNOWN, _SILENCE):
-        paths = sorted((folder / label).glob("*.wav"))
+        paths = listed(folder / label, "*.wav")
         if not paths:
             raise ValueError(f"{folder / label}: holds no .wav; unpack the test set again")
         for path in paths:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import published, write_imitation
+from audiossl.data.corpus import listed, published, write_imitation
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     config = config or Config()
     corpus = published(corpus, config.target, *config.sources, _PROMPTS)
     texts = dict(_texts(corpus / _PROMPTS))
-    recordings = sorted((corpus / config.target).glob("E*.wav"))
+    recordings = listed(corpus / config.target, "E*.wav")
     own = [path for path in recordings if not path.name.startswith(_EVALUATION)]
     own.sort(key=lambda path: path.name.startswith(_SHARED))
     wanted = [path for path in recordings if path.name.startswith(_EVALUATION)]

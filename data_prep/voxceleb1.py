@@ -8,7 +8,8 @@ Zisserman: "VoxCeleb: a large-scale speaker identification dataset", Interspeech
 
 Writes `all`, `dev` (1,211 speakers) and `test` (40, id10270 to id10309), with `utt2video` and, from `vox1_meta.csv`, `utt2gender`; the original and the
 cleaned lists as `trials_o` and `trials_o_cleaned` in `test` and, with `trials_e`, `trials_h` and theirs, in `all`, for E and H compare
-speakers of both parts. From `iden_split.txt`: `iden_train`, `iden_dev`, `iden_test`, and the same as `train`, `dev` and `test` of `superb_sid`, for
+speakers of both parts. Where VoxCeleb2 lies in the same folder, its speakers are left out. From
+`iden_split.txt`: `iden_train`, `iden_dev`, `iden_test`, and the same as `train`, `dev` and `test` of `superb_sid`, for
 `audiossl superb sid --data OUT/superb_sid`. Where both parts and list O are there, `superb_asv` for `audiossl superb asv --data OUT/superb_asv`:
 `train` (all of `dev`), `test` with the original list O as `trials`, 37,720 of them, and `dev`: some of training's utterances with trials drawn
 among them. Id: `<speaker>-<video>-<number>`.
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import published, write_imitation
+from audiossl.data.corpus import compare_numbers, listed, published, write_imitation
 from audiossl.data.edit import per_speaker, subset
 from audiossl.data.kaldi import TRIALS, UTT2SPK, read_table
 from audiossl.data.manifest import Manifest
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _PARTS = ("dev", "test", "vox1_dev", "vox1_test", "vox1_dev_wav", "vox1_test_wav")
 _TEST = ("id10270", "id10309")  # the names that begin with E
+_OTHER = "id0"  # what speakers of VoxCeleb2 begin with, which lies in the same folder at times
+_SPEAKERS = {"dev": 1211, "test": 40}
 _LISTS = {
     "trials_o": ("veri_test.txt", "voxceleb1_test_v2.txt"),  # the same 37,720 trials; `v2` is not the cleaned list
     "trials_o_cleaned": ("veri_test2.txt",),
@@ -84,6 +87,7 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     for name, chosen in (("dev", ~is_test), ("test", is_test)):
         if chosen.any():
             subset(out / "all", np.flatnonzero(chosen), out / name)
+    compare_numbers(corpus, out, _SPEAKERS, "speakers")
     _write_identification(corpus, manifest, out)
     for name, files in _LISTS.items():
         found = _meta(corpus, *files)
@@ -135,9 +139,9 @@ def utterance_id(file: str) -> str:
 
 def _utterances(folders: list[Path], genders: dict[str, str]) -> Iterator[CorpusUtterance]:
     for folder in folders:
-        paths = sorted(path for suffix in ("wav", "flac") for path in folder.glob(f"*/*/*.{suffix}"))
+        paths = _own(folder)
         if not paths:
-            raise ValueError(f"{folder}: holds no <speaker>/<video>/<number>.wav; unpack it again")
+            raise ValueError(f"{folder}: holds no <speaker>/<video>/<number>.wav of VoxCeleb1; unpack it again")
         for path in paths:
             file = path.relative_to(folder).as_posix()
             speaker, video, _ = file.split("/")
@@ -148,6 +152,15 @@ def _utterances(folders: list[Path], genders: dict[str, str]) -> Iterator[Corpus
                 columns["utt2gender"] = genders[speaker]
             name = utterance_id(file)
             yield CorpusUtterance(name, name, path, speaker, columns=columns)
+
+
+def _own(folder: Path) -> list[Path]:
+    """Return the recordings in a folder, without those of VoxCeleb2."""
+    paths = listed(folder, "*/*/*.wav", "*/*/*.flac")
+    own = [path for path in paths if not path.parts[-3].startswith(_OTHER)]
+    if len(own) < len(paths):
+        _LOG.warning("%s: left out %d recordings of speakers %s..., VoxCeleb2's", folder, len(paths) - len(own), _OTHER)
+    return own
 
 
 def _genders(corpus: Path) -> dict[str, str]:

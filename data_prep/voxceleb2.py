@@ -1,9 +1,10 @@
 """VoxCeleb2: 1,128,246 utterances of 6,112 celebrities from videos, 2,442 h, as AAC.
 
 Layout: `dev/aac/<id00012 ...>/<video>/<00001 ...>.m4a` (5,994 speakers) and `aac/...` (118), as the archives of the two parts unpack, each if it is
-there; also `aac` in `vox2_dev/`, `vox2_dev_aac/`, `test/`, `vox2_test/`, `vox2_test_aac/`; `wav` for `aac` where the recordings were converted. A bare
-`aac` or `wav` is the development part if no other folder is and either it has more than 118 speakers or the test part has a folder of its own. Licence:
-CC BY 4.0. Source: Chung, Nagrani, Zisserman: "VoxCeleb2: deep speaker recognition", Interspeech 2018.
+there; also `aac` in `vox2_dev/`, `vox2_dev_aac/`, `test/`, `vox2_test/`, `vox2_test_aac/`; `wav` for `aac` where the recordings were converted, or
+the speakers without such a folder. A bare `aac` or `wav` is the development part if no other folder is and either it has more than 118 speakers or the
+test part has a folder of its own. Speakers of VoxCeleb1 in the same folder are left out; of a recording as `.m4a` and `.wav` or `.flac` the
+latter is taken. Licence: CC BY 4.0. Source: Chung, Nagrani, Zisserman: "VoxCeleb2: deep speaker recognition", Interspeech 2018.
 
 Writes `dev` and `test` with `utt2video`; id: `<speaker>-<video>-<number>`. libsndfile cannot read AAC: `.m4a` is decoded by ffmpeg, once, to
 16 kHz FLAC (about 130 GB in all) under `audio`, or in the folder `--prep.audio`, where what is there already is used again.
@@ -11,6 +12,7 @@ Writes `dev` and `test` with `utt2video`; id: `<speaker>-<video>-<number>`. libs
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -18,14 +20,17 @@ from pathlib import Path  # noqa: TC003 - the configuration resolves the annotat
 
 import numpy as np
 
-from audiossl.data.corpus import published, write_imitation
+from audiossl.data.corpus import compare_numbers, listed, published, write_imitation
 from audiossl.data.threads import in_threads
-from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.data.writer import CorpusUtterance, check, write_data_dir
 
+_LOG = logging.getLogger(__name__)
 _PLACES = {"dev": ("dev", "vox2_dev", "vox2_dev_aac"), "test": ("test", "vox2_test", "vox2_test_aac")}
 _TEST_SPEAKERS = 118
+_SPEAKERS = {"dev": 5994, "test": _TEST_SPEAKERS}
+_OTHER = "id1"  # what speakers of VoxCeleb1 begin with, which lies in the same folder at times
 _KINDS = ("aac", "wav")
-_SUFFIXES = (".m4a", ".wav", ".flac")
+_SUFFIXES = (".m4a", ".flac", ".wav")  # of one recording the last is taken
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,16 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
         raise ValueError(f"{corpus / 'dev' / 'aac'}: not found, nor any other part of VoxCeleb2; unpack it")
     audio = (out / "audio" if config.audio is None else config.audio).absolute()
     recordings = {part: _recordings(folder, audio / part) for part, folder in there.items()}
+    utterances = {
+        part: [_utterance(source.relative_to(there[part]), place) for source, place in pairs]
+        for part, pairs in recordings.items()
+    }
+    for own in utterances.values():
+        check(own)  # before hours of decoding
     _decode({source: place for pairs in recordings.values() for source, place in pairs if source != place})
-    for part, folder in there.items():
-        write_data_dir(
-            (_utterance(source.relative_to(folder), place) for source, place in recordings[part]), out / part
-        )
+    for part, own in utterances.items():
+        write_data_dir(own, out / part)
+    compare_numbers(corpus, out, _SPEAKERS, "speakers")
 
 
 def fake(root: Path) -> None:
@@ -67,24 +77,30 @@ def _folders(corpus: Path) -> dict[str, Path]:
     there = {part: folder for part, places in _PLACES.items() if (folder := _folder(corpus, places)) is not None}
     bare = _folder(corpus, (".",))
     if bare is not None and len(there) < len(_PLACES):
-        few = sum(path.is_dir() for path in bare.iterdir()) <= _TEST_SPEAKERS
+        few = sum(path.is_dir() and not path.name.startswith(_OTHER) for path in listed(bare, "*")) <= _TEST_SPEAKERS
         there["test" if "dev" in there or (few and "test" not in there) else "dev"] = bare
     return there
 
 
 def _folder(corpus: Path, places: tuple[str, ...]) -> Path | None:
     candidates = (corpus / place / kind for place in places for kind in _KINDS)
-    return next((folder for folder in candidates if folder.is_dir()), None)
+    found = next((folder for folder in candidates if folder.is_dir()), None)
+    without = (corpus / place for place in places)
+    return found or next((folder for folder in without if any(folder.glob("id[0-9]*/"))), None)
 
 
 def _recordings(folder: Path, audio: Path) -> list[tuple[Path, Path]]:
     """(published file, file that can be read) of each recording."""
-    paths = sorted(path for path in folder.glob("*/*/*") if path.suffix in _SUFFIXES)
-    if not paths:
-        raise ValueError(f"{folder}: holds no <speaker>/<video>/<number>.m4a; unpack it again")
+    paths = [path for path in listed(folder, "*/*/*") if path.suffix in _SUFFIXES]
+    own = [path for path in paths if not path.parts[-3].startswith(_OTHER)]
+    if len(own) < len(paths):
+        _LOG.warning("%s: left out %d recordings of speakers %s..., VoxCeleb1's", folder, len(paths) - len(own), _OTHER)
+    if not own:
+        raise ValueError(f"{folder}: holds no <speaker>/<video>/<number>.m4a of VoxCeleb2; unpack it again")
+    own.sort(key=lambda path: _SUFFIXES.index(path.suffix))
     return [
         (path, audio / path.relative_to(folder).with_suffix(".flac") if path.suffix == ".m4a" else path)
-        for path in paths
+        for _, path in sorted({path.with_suffix(""): path for path in own}.items())
     ]
 
 

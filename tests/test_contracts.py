@@ -368,3 +368,26 @@ def test_corpus_writes_sound_data_directories(tmp_path, name):
     for directory in written:
         assert len(Manifest.open(directory)) > 0
         assert [str(fault) for fault in faults(directory)] == []
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names("data_prep") if name not in SYNTHESISED])
+def test_corpus_passes_over_hidden_files(tmp_path, name, caplog):
+    module, corpus = registry.get("data_prep", name), tmp_path / "published"
+    module.fake(corpus)
+    written, told = [], []
+    for number in range(2):
+        if number:
+            for path in [path for path in corpus.rglob("*") if path.is_file() or path.is_symlink()]:
+                path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+        (tmp_path / "out").mkdir()
+        caplog.clear()
+        module.prepare(corpus, tmp_path / "out")
+        told.append(caplog.messages)
+        assert sum("as published" in line for line in told[-1]) <= 1
+        (tmp_path / "out").rename(tmp_path / f"out{number}")
+        files = [
+            path for path in (tmp_path / f"out{number}").rglob("*") if path.is_file() and ".index" not in path.parts
+        ]
+        written.append({path.relative_to(tmp_path / f"out{number}"): path.read_bytes() for path in files})
+    assert written[0] == written[1]
+    assert told[0] == told[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from audiossl.data.corpus import listed
 from audiossl.data.writer import CorpusUtterance
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ def read_chapters(part: Path) -> Iterator[CorpusUtterance]:
 
     ValueError where there is none, or where recordings and transcripts differ.
     """
-    chapters = sorted(part.glob("*/*/"))
+    chapters = [path for path in listed(part, "*/*") if path.is_dir()]
     if not chapters:
         raise ValueError(f"{part}: holds no <speaker>/<chapter> folder; unpack {part.name} again")
     for chapter in chapters:
@@ -29,7 +30,7 @@ def _transcripts(chapter: Path) -> Iterator[tuple[str, str]]:
     path = chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt"
     if not path.is_file():
         raise ValueError(f"{path}: not found; unpack {chapter.parent.parent.name} again")
-    recorded = {recording.stem for recording in chapter.glob("*.flac")}
+    recorded = {recording.stem for recording in listed(chapter, "*.flac")}
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         name, _, words = line.partition(" ")

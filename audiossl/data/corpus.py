@@ -1,4 +1,4 @@
-"""What the corpora in `data_prep/` share: looking for a published layout, ids without white space, recordings that do not open, those for imitations."""
+"""What the corpora in `data_prep/` share: looking for a published layout and its numbers, ids, recordings that do not open, those for imitations."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from audiossl.data import kaldi
 from audiossl.data.audio import AudioError, audio_info, write_audio
 from audiossl.data.loader import BadRecordings
 from audiossl.data.threads import in_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from audiossl.data.writer import CorpusUtterance
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+_COUNTED = {"utterances": kaldi.UTT2SPK, "speakers": kaldi.SPK2UTT, "recordings": kaldi.WAV_SCP}
 _NOT_IN_IDS = re.compile(r"[\s\x00-\x20\x7f]+")
 
 
@@ -35,6 +37,37 @@ def published(corpus: Path | None, *members: str) -> Path:
         if not (corpus / member).exists():
             raise ValueError(f"{corpus / member}: not found; --corpus must be the folder that holds {wanted}")
     return corpus.absolute()
+
+
+def listed(folder: Path, *patterns: str) -> list[Path]:
+    """Return what in a folder matches one of the patterns, sorted, without hidden files such as `._a.wav`, which macOS leaves beside `a.wav`."""
+    return sorted(
+        path
+        for pattern in patterns
+        for path in folder.glob(pattern)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def compare_numbers(corpus: Path, out: Path, numbers: Mapping[str, int], kind: str = "utterances") -> None:
+    """Say in one line which data directories hold more or less than was published; those that were not written are passed over.
+
+    numbers: data directory under `out` -> how many there should be. kind: of what, "utterances", "speakers" or "recordings".
+    """
+    found = {name: _rows(out / name / _COUNTED[kind]) for name in numbers if (out / name).is_dir()}
+    unlike = [f"{name} {count:,} of {numbers[name]:,}" for name, count in found.items() if count != numbers[name]]
+    if unlike:
+        _log.warning(
+            "%s: not as many %s as published: %s; give all of it and nothing else, unless this is meant",
+            corpus,
+            kind,
+            ", ".join(unlike),
+        )
+
+
+def _rows(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
 
 
 def identifier(text: str) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 
 import numpy as np
@@ -21,6 +23,8 @@ from audiossl.data.threads import in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_KEPT_OUTPUT = 64 * 2**20  # bytes
 
 
 class Ids(Sequence[str]):
@@ -95,6 +99,40 @@ class Column(Sequence[str]):
         return self._table.find(self._ids[index], index if self._rows is None else int(self._rows[index]))
 
 
+class _Outputs:
+    """What programs of `wav.scp` put out last, 64 MiB of it and at least one: segments of a recording are asked for in a row.
+
+    Threads that want the same recording wait for one run of its program.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._runs: dict[str, Future[bytes]] = {}  # by recording, the one asked for last at the end
+
+    def get(self, recording: str, run: Callable[[], bytes]) -> bytes:
+        with self._lock:
+            known = self._runs.pop(recording, None)
+            future = self._runs[recording] = known or Future()
+        if known is None:
+            try:
+                future.set_result(run())
+            except BaseException as error:  # noqa: BLE001 - raised below, by every thread that waits for it
+                future.set_exception(error)
+            self._forget()
+        return future.result()
+
+    def _forget(self) -> None:
+        """Drop failures, and the oldest of what is too much."""
+        with self._lock:
+            done = {name: run for name, run in self._runs.items() if run.done()}
+            sizes = {name: len(run.result()) for name, run in done.items() if run.exception() is None}
+            left = sum(sizes.values())
+            for name in done:
+                if name not in sizes or (left > _KEPT_OUTPUT and sizes[name] < left):
+                    left -= sizes.get(name, 0)
+                    del self._runs[name]
+
+
 class Manifest:
     """The utterances of a data directory in C order of their ids: a `DataDirectory`.
 
@@ -104,6 +142,7 @@ class Manifest:
     def __init__(self, path: Path, *, allow_commands: bool = False, rows: np.ndarray | None = None) -> None:
         self.path, self.allow_commands = path, allow_commands
         self._rows = rows
+        self._outputs = _Outputs()
         self._recordings = Table(path / kaldi.WAV_SCP)
         has_segments = (path / kaldi.SEGMENTS).is_file()
         self._segments = Table(path / kaldi.SEGMENTS) if has_segments else None
@@ -227,6 +266,9 @@ class Manifest:
         raise AudioError(f"{table.path}:{table.line(row)}: {table.key(row)!r}: {what}; {cure}")
 
     def _output(self, recording: str, command: str) -> bytes:
+        return self._outputs.get(recording, lambda: self._run(recording, command))
+
+    def _run(self, recording: str, command: str) -> bytes:
         # The user allowed the programs of this file by name; a shell is what Kaldi promises them.
         done = subprocess.run(command[:-1], shell=True, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S602
         if done.returncode:

@@ -16,6 +16,7 @@ from audiossl.data.lines import EMPTY_LINE, Fault, absence, file_fault, scan, va
 from audiossl.data.manifest import Manifest
 from audiossl.data.threads import in_threads
 from audiossl.data.turns import UTT2TURNS
+from audiossl.data.writer import out_of_speaker_order
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterator, Mapping
@@ -263,6 +264,10 @@ class _Check:
                 what = f"{utterance!r} does not start with its speaker {speaker!r}: Kaldi's tools would sort them differently"
                 yield Fault(path, line, what, "rename the utterances")
         speakers = {utterance: row.value for utterance, row in rows.items()}
+        begun = {utterance: speaker for utterance, speaker in speakers.items() if utterance.startswith(speaker)}
+        for utterance, speaker, last in out_of_speaker_order(begun):
+            what = f"{utterance!r} of {speaker!r} sorts behind those of {last!r}: Kaldi's tools would sort them differently"
+            yield Fault(path, rows[utterance].line, what, "rename the utterances")
         yield from self.speaker_lists(speakers)
         return speakers
 

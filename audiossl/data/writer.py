@@ -57,17 +57,19 @@ def write_data_dir(utterances: Iterable[CorpusUtterance], out: Path) -> None:
 
     `segments` is written if any utterance is a part of its recording. Holds ids, paths and columns, about 1 kB per
     utterance with its transcript, until all are sorted. ValueError names the utterance for: an id that comes twice, is empty, has
-    white space or does not start with its speaker's id (else Kaldi's tools sort utterances and speakers differently); an empty
+    white space or does not start with its speaker's id, or ids that do not sort as their speakers do (else Kaldi's tools sort both differently); an empty
     column value; a segment that is none; one recording id for two files; audio that cannot be opened. `out` must not exist.
     """
     with new_directory(Path(out)) as folder:
-        tables = _Tables()
-        for utterance in utterances:
-            _check(utterance, tables)
-            _gather(utterance, tables)
+        tables = _gathered(utterances)
         if not tables.speakers:
             raise ValueError(f"{out}: the corpus yields no utterance; check its folder")
         _write(tables, folder)
+
+
+def check(utterances: Iterable[CorpusUtterance]) -> None:
+    """Raise what `write_data_dir` would for these utterances, but for what their audio says: for a corpus that decodes it first."""
+    _gathered(utterances)
 
 
 @contextmanager
@@ -88,6 +90,16 @@ def new_directory(out: Path) -> Iterator[Path]:
     partial.rename(out)
 
 
+def out_of_speaker_order(utt2spk: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Yield (utterance, its speaker, the speaker before) where the speakers of sorted utterances are not sorted: `ann-a`, `ann-lee-a`, `ann-z`."""
+    last = ""
+    for utterance in sorted(utt2spk):
+        speaker = utt2spk[utterance]
+        if speaker < last:
+            yield utterance, speaker, last
+        last = speaker
+
+
 def write_speakers(folder: Path, utt2spk: Mapping[str, str]) -> None:
     """Write `utt2spk` and, from it, `spk2utt`."""
     kaldi.write_table(folder / kaldi.UTT2SPK, utt2spk.items())
@@ -95,6 +107,19 @@ def write_speakers(folder: Path, utt2spk: Mapping[str, str]) -> None:
     for utterance in sorted(utt2spk):
         utterances[utt2spk[utterance]].append(utterance)
     kaldi.write_table(folder / kaldi.SPK2UTT, ((speaker, " ".join(ids)) for speaker, ids in utterances.items()))
+
+
+def _gathered(utterances: Iterable[CorpusUtterance]) -> _Tables:
+    tables = _Tables()
+    for utterance in utterances:
+        _check(utterance, tables)
+        _gather(utterance, tables)
+    for name, speaker, last in out_of_speaker_order(tables.speakers):
+        raise ValueError(
+            f"utterance {name!r} of {speaker!r} sorts behind those of {last!r}, so that the files of the directory would "
+            "sort differently; rename one of these speakers"
+        )
+    return tables
 
 
 def _check(utterance: CorpusUtterance, tables: _Tables) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from audiossl.data.audio import audio_info
-from audiossl.data.corpus import identifier, published, write_imitation
+from audiossl.data.corpus import compare_numbers, identifier, listed, published, write_imitation
 
 
 def test_published_says_what_was_looked_for(tmp_path, monkeypatch):
@@ -25,6 +25,25 @@ def test_published_says_what_was_looked_for(tmp_path, monkeypatch):
 )
 def test_identifiers_have_no_white_space(text, expected):
     assert identifier(text) == expected
+
+
+def test_hidden_files_are_not_listed(tmp_path):
+    for name in ("b/1.wav", "a/2.wav", "a/1.flac", "a/._2.wav", ".AppleDouble/2.wav", "a/note.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = [path.relative_to(tmp_path).as_posix() for path in listed(tmp_path, "*/*.wav", "*/*.flac")]
+    assert names == ["a/1.flac", "a/2.wav", "b/1.wav"]
+
+
+def test_other_numbers_than_published_are_told_in_one_line(tmp_path, caplog):
+    for name, count in (("train", 3), ("dev", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "spk2utt").write_text("x y\n" * count)
+    compare_numbers(Path("corpus"), tmp_path, {"train": 3, "dev": 2, "test": 9}, "speakers")
+    assert not caplog.messages
+    compare_numbers(Path("corpus"), tmp_path, {"train": 5994, "dev": 1, "test": 9}, "speakers")
+    (line,) = caplog.messages
+    assert line.startswith("corpus: not as many speakers as published: train 3 of 5,994, dev 2 of 1; ")
 
 
 def test_imitations_have_the_asked_length(tmp_path):

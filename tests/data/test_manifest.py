@@ -7,6 +7,7 @@ import pickle
 import sys
 import tracemalloc
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -153,6 +154,31 @@ def test_commands_are_refused_unless_allowed(data, tmp_path):
     assert pickle.loads(pickle.dumps(opened)).allow_commands
     with pytest.raises(AudioError, match="failed with status 3"):
         opened.audio(3, sample_rate=RATE)
+
+
+def test_a_command_runs_once_for_the_segments_of_a_recording(data, tmp_path, monkeypatch):
+    audio, log = tmp_path / "audio", tmp_path / "log"
+    (data / "wav.scp").write_text("".join(f"{s} echo {s} >> {log}; cat {audio / s}.wav |\n" for s in ("s0", "s1")))
+    opened = Manifest.open(data, allow_commands=True)
+    with ThreadPoolExecutor(6) as pool:
+        heard = list(pool.map(lambda index: opened.audio(index, sample_rate=RATE), range(6)))
+    assert sorted(log.read_text().split()) == ["s0", "s1"]
+    assert np.array_equal(heard[4], read_audio(audio / "s1.wav")[RATE : 2 * RATE])
+    again = pickle.loads(pickle.dumps(opened))
+    monkeypatch.setattr(manifest, "_KEPT_OUTPUT", 1)  # so that only the last one stays
+    for number in (0, 1, 3, 4, 0):
+        again.audio(number, sample_rate=RATE)
+    assert log.read_text().split()[2:] == ["s0", "s1", "s0"]
+
+
+def test_a_command_that_failed_runs_again(data, tmp_path):
+    path = tmp_path / "late.wav"
+    (data / "wav.scp").write_text(f"s0 cat {path} |\ns1 cat {path} |\n")
+    opened = Manifest.open(data, allow_commands=True)
+    with pytest.raises(AudioError, match="failed with status 1"):
+        opened.audio(0, sample_rate=RATE)
+    path.write_bytes((tmp_path / "audio" / "s0.wav").read_bytes())
+    assert len(opened.audio(0, sample_rate=RATE)) == RATE
 
 
 def test_durations_of_commands(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from kaldi_dirs import RATE, make, tone
 
+from audiossl.data.audio import write_audio
 from audiossl.data.fix import fix
 from audiossl.data.validate import faults
 
@@ -122,6 +123,17 @@ def test_missing_files(data):
         "utt2spk:0: missing; write `utterance speaker` lines; unknown speakers are the utterances themselves",
         "units/km4.json:0: missing: rate and codebook of the units are not known; run `audiossl units apply` again",
     ]
+
+
+def test_utterances_that_sort_differently_from_their_speakers(tmp_path):
+    speakers = {"ann-a": "ann", "ann-lee-x": "ann-lee", "ann-zoe": "ann", "bob-a": "bob"}
+    for name in speakers:
+        write_audio(tmp_path / f"{name}.wav", tone(0.5), RATE)
+    (tmp_path / "wav.scp").write_text("".join(f"{name} {tmp_path / name}.wav\n" for name in speakers))
+    (tmp_path / "utt2spk").write_text("".join(f"{name} {speaker}\n" for name, speaker in speakers.items()))
+    (tmp_path / "spk2utt").write_text("ann ann-a ann-zoe\nann-lee ann-lee-x\nbob bob-a\n")
+    (fault,) = map(str, faults(tmp_path))
+    assert "utt2spk:3: 'ann-zoe' of 'ann' sorts behind those of 'ann-lee': Kaldi's tools" in fault
 
 
 def test_spk2utt_is_wanted(data):

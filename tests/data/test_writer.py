@@ -57,6 +57,15 @@ def test_c_order(tmp_path):
     assert ids == sorted(name.encode() for name in names)
 
 
+def test_ids_must_sort_as_their_speakers_do(tmp_path):
+    write_audio(tmp_path / "r.wav", tone(0.1), 8000)
+    pairs = (("ann-a", "ann"), ("ann-lee-x", "ann-lee"), ("ann-zoe", "ann"))
+    rows = [CorpusUtterance(name, name, tmp_path / "r.wav", speaker) for name, speaker in pairs]
+    with pytest.raises(ValueError, match="utterance 'ann-zoe' of 'ann' sorts behind those of 'ann-lee', so that"):
+        write_data_dir(rows, tmp_path / "data")
+    write_data_dir(rows[:2], tmp_path / "data")
+
+
 CASES = [
     ({"id": "x-1"}, "does not start with its speaker"),
     ({"id": ""}, "is empty"),

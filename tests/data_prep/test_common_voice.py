@@ -45,10 +45,28 @@ def test_other_accents_and_languages(corpus, tmp_path):
         ("ar", "مرحبا OK", ""),
         ("es", "…", ""),
         ("fr", "l’été | ﬁn", "L'ÉTÉ FIN"),
+        ("es", "d´ía m\u0303a", "D ÍA MA"),
+        ("fr", "d´été", "D ÉTÉ"),
+        ("gn", "og\u0303a", "OG\u0303A"),
+        ("hi", "क्षेत्र।", "क्षेत्र"),
+        ("zh-CN", "他说’好", ""),
+        ("ar", "مرحبا ' عالم", ""),
     ],
 )
 def test_texts(language, sentence, text):
     assert common_voice.normalised(sentence, language) == text
+
+
+def test_accents_of_later_releases(corpus, tmp_path):
+    for path in (corpus / "es").glob("*.tsv"):
+        text = path.read_text().replace("\taccent\t", "\taccents\t")
+        path.write_text(text.replace("mexicano", "México", 1).replace("mexicano", "México|Norte, costa", 1))
+    assert texts(corpus, tmp_path / "es") == [["BIEN DIJO", "DÓNDE ESTÁ EL NIÑO"]] * 3
+    assert texts(corpus, tmp_path / "norte", accent="Norte") == [["BIEN DIJO"]] * 3
+    with pytest.raises(
+        ValueError, match='train.tsv: no sentence of a speaker whose accent is rioplatense; .* --prep.accent ""'
+    ):
+        texts(corpus, tmp_path / "none", accent="rioplatense")
 
 
 def test_what_is_missing_is_named(corpus, tmp_path):

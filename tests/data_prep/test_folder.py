@@ -8,6 +8,7 @@ import pytest
 from audiossl import registry
 from audiossl.data.corpus import write_imitation
 from audiossl.data.manifest import Manifest
+from audiossl.data.validate import faults
 
 folder = registry.get("data_prep", "folder")
 
@@ -38,6 +39,31 @@ def test_speakers_from_folders(corpus, tmp_path, level, expected):
     speakers = dict(zip(made.ids, made.column("utt2spk"), strict=True))
     assert len(speakers) == 8
     assert expected.items() <= speakers.items()
+
+
+def test_ids_sort_as_their_speakers_do(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("ann/a", "ann/zoe", "ann-lee/x", "ann-lee/ann/b"):
+        write_imitation(tmp_path / "corpus" / f"{name}.wav", rng, duration=0.1, sample_rate=8000)
+    folder.prepare(tmp_path / "corpus", tmp_path / "out", folder.Config(speaker_from_folder=True))
+    lines = (tmp_path / "out/all/utt2spk").read_text().splitlines()
+    assert lines == ["ann--a ann", "ann--lee-ann-b ann", "ann--zoe ann", "ann-lee--x ann-lee"]
+    assert not list(faults(tmp_path / "out/all"))
+
+
+def test_what_has_to_be_converted_is_counted(corpus, tmp_path, caplog):
+    for name in ("ann/a.M4A", "b.wma", "bob lee/c.caf"):
+        (corpus / name).write_bytes(b"x")
+    folder.prepare(corpus, tmp_path / "out", folder.Config(speaker_from_folder=True, speaker_level=0))
+    assert len(Manifest.open(tmp_path / "out/all")) == 8
+    (line,) = caplog.messages
+    assert line.startswith(
+        f"left out: {corpus}: 3 recordings are in formats that are not read, as {corpus}/b.wma; convert them: ffmpeg"
+    )
+    for path in [*corpus.rglob("*.wav"), *corpus.rglob("*.flac")]:
+        path.unlink()
+    with pytest.raises(ValueError, match="3 recordings are in formats that are not read, as .*; convert them: ffmpeg"):
+        folder.prepare(corpus, tmp_path / "none")
 
 
 def test_broken_files_are_named_up_to_a_share(corpus, tmp_path, caplog):

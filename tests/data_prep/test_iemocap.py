@@ -63,3 +63,10 @@ def test_faults_are_named_with_file_and_line(corpus, tmp_path):
     shutil.rmtree(corpus / "Session5")
     with pytest.raises(ValueError, match="Session5/dialog/EmoEvaluation: not found"):
         iemocap.prepare(corpus, tmp_path / "d")
+
+
+def test_other_numbers_than_published_are_told(corpus, tmp_path, caplog):
+    iemocap.prepare(corpus, tmp_path / "out")
+    (line,) = caplog.messages
+    told = "all 30 of 5,531"
+    assert line.partition(" as published: ")[2].partition("; ")[0] == told

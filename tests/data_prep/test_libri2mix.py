@@ -77,6 +77,7 @@ def test_either_layout_is_enough(corpus, tmp_path):
 
 def test_dev_is_the_published_draw(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(libri2mix, "_DEV_MIXTURES", 3)
+    monkeypatch.setitem(libri2mix._MIXTURES, "dev", 10)
     folder = corpus / "wav16k" / "min" / "dev"
     for kind in ("mix_clean", "s1", "s2"):
         for number in range(8):
@@ -91,6 +92,14 @@ def test_dev_is_the_published_draw(corpus, tmp_path, monkeypatch):
     assert list(Manifest.open(tmp_path / "out" / "superb_ss" / "dev").ids) == sorted(names[:3])
 
 
+def test_nothing_is_drawn_of_an_incomplete_folder(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(libri2mix, "_DEV_MIXTURES", 1)
+    with pytest.raises(
+        ValueError, match="dev/mix_clean: 2 mixtures, of which the published draw of 1 from 3,000 would be"
+    ):
+        libri2mix.prepare(corpus, tmp_path / "out")
+
+
 def test_a_missing_source_is_named(corpus, tmp_path):
     (corpus / "wav16k" / "min" / "test" / "s2" / "200-1240-0000_211-121119-0001.wav").unlink()
     with pytest.raises(ValueError, match="s2/200-.*.wav: not there, but .*mix_clean/200-.* is"):
@@ -98,3 +107,10 @@ def test_a_missing_source_is_named(corpus, tmp_path):
     shutil.rmtree(corpus / "wav16k" / "min" / "dev" / "s1")
     with pytest.raises(ValueError, match="dev/s1: not found"):
         libri2mix.prepare(corpus, tmp_path / "again")
+
+
+def test_other_numbers_than_published_are_told(corpus, tmp_path, caplog):
+    libri2mix.prepare(corpus, tmp_path / "out")
+    (line,) = caplog.messages
+    told = "train 2 of 13,900, dev 2 of 3,000, superb_ss/train 2 of 13,900, superb_ss/dev 2 of 1,000"
+    assert line.partition(" as published: ")[2].partition("; ")[0] == told

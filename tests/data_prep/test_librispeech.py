@@ -91,3 +91,10 @@ def test_speakers_must_be_listed(corpus, tmp_path):
     listed.unlink()
     with pytest.raises(ValueError, match=r"SPEAKERS\.TXT: not found"):
         librispeech.prepare(corpus, tmp_path / "out3")
+
+
+def test_other_numbers_than_published_are_told(corpus, tmp_path, caplog):
+    librispeech.prepare(corpus, tmp_path / "out")
+    (line,) = caplog.messages
+    told = "train-clean-100 4 of 28,539, train-clean-360 4 of 104,014, train-other-500 4 of 148,688, dev-clean 4 of 2,703, test-clean 4 of 2,620"
+    assert line.partition(" as published: ")[2].partition("; ")[0] == told

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -58,6 +60,25 @@ def test_rooms_are_chosen(corpus, tmp_path):
             rirs.Config(rooms=rooms)
 
 
+def test_parts_whose_folder_is_not_there_are_left_out(corpus, tmp_path, caplog):
+    top = corpus / "RIRS_NOISES"
+    for part in ("real_rirs_isotropic_noises", "pointsource_noises"):
+        (top / part).rename(tmp_path / part)
+    shutil.rmtree(top / "simulated_rirs" / "largeroom")
+    rirs.prepare(corpus, tmp_path / "out", rirs.Config(rooms=("smallroom", "mediumroom")))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["simulated_rirs"]
+    absent, numbers = caplog.messages
+    assert absent.endswith("not there, so not written: real_rirs_isotropic_noises, pointsource_noises")
+    assert "simulated_rirs 4 of 40,000;" in numbers
+    with pytest.raises(ValueError, match="simulated_rirs/largeroom: not found"):
+        rirs.prepare(corpus, tmp_path / "all")
+    shutil.rmtree(top / "simulated_rirs")
+    with pytest.raises(
+        ValueError, match="holds none of simulated_rirs, real_rirs_isotropic_noises, pointsource_noises"
+    ):
+        rirs.prepare(corpus, tmp_path / "none")
+
+
 def test_faults_are_named(corpus, tmp_path):
     listed = corpus / "RIRS_NOISES/real_rirs_isotropic_noises/rir_list"
     text = listed.read_text()
@@ -71,3 +92,10 @@ def test_faults_are_named(corpus, tmp_path):
     listed.unlink()
     with pytest.raises(ValueError, match="rir_list: not found"):
         rirs.prepare(corpus, tmp_path / "none")
+
+
+def test_other_numbers_than_published_are_told(corpus, tmp_path, caplog):
+    rirs.prepare(corpus, tmp_path / "out")
+    (line,) = caplog.messages
+    told = "simulated_rirs 6 of 60,000, real_rirs 2 of 325, pointsource_noises 2 of 843"
+    assert line.partition(" as published: ")[2].partition("; ")[0] == told

@@ -63,6 +63,17 @@ def test_lines_as_published(tmp_path, line, text, said):
     assert (name, columns["text"], columns["utt2slots"]) == ("Ivy-snips-train-0", text, said)
 
 
+def test_listed_utterances_without_a_recording_are_counted(tmp_path, caplog):
+    snips.fake(tmp_path)
+    for number in (0, 2):
+        (tmp_path / f"SNIPS/test/Emma-snips-test-{number}.wav").unlink()
+    snips.prepare(tmp_path, tmp_path / "out")
+    (line,) = caplog.messages
+    assert line.endswith(
+        "test: 2 utterances that all.iob.snips.txt lists have no .wav, as Emma-snips-test-0; unpack the whole corpus"
+    )
+
+
 def test_a_line_whose_marks_do_not_fit_is_named(tmp_path):
     snips.fake(tmp_path)
     path = tmp_path / "SNIPS/all.iob.snips.txt"

@@ -82,13 +82,17 @@ def test_list_o_by_the_name_that_superb_has_for_it(original, corpus, tmp_path, c
     voxceleb.prepare(original, tmp_path / "plain")
     listed.rename(corpus / "meta" / "voxceleb1_test_v2.txt")
     voxceleb.prepare(corpus, tmp_path / "renamed")
-    assert not caplog.messages
+    assert [line.partition(": ")[2][:28] for line in caplog.messages] == ["not as many speakers as publ"] * 2
     for place in ("superb_asv/test/trials", "superb_asv/dev/trials", "test/trials_o", "all/trials_o"):
         assert (tmp_path / "plain" / place).read_bytes() == (tmp_path / "renamed" / place).read_bytes()
     listed.with_name("voxceleb1_test_v2.txt").unlink()
+    caplog.clear()
     voxceleb.prepare(corpus, tmp_path / "without")
     assert not (tmp_path / "without" / "superb_asv").exists()
-    (line,) = caplog.messages
+    numbers, line = caplog.messages
+    assert numbers.endswith(
+        "published: dev 2 of 1,211, test 2 of 40; give all of it and nothing else, unless this is meant"
+    )
     assert line.startswith("superb_asv is not written: it needs both parts of the corpus and, in ")
     assert line.endswith(", veri_test.txt or voxceleb1_test_v2.txt")
 
@@ -132,6 +136,19 @@ def test_one_folder_and_lists_beside_it(corpus, tmp_path):
     assert len(made) == 16
     assert "utt2gender" not in made.column_names()
     assert (tmp_path / "out" / "test" / "trials_o_cleaned").is_file()
+
+
+def test_speakers_of_voxceleb2_in_the_same_folder_are_left_out(original, corpus, tmp_path, caplog):
+    folder = corpus / "vox1_dev_wav" / "wav"
+    for speaker in ("id00012", "id09272"):
+        shutil.copytree(folder / "id10001", folder / speaker)
+    voxceleb.prepare(original, tmp_path / "plain")
+    caplog.clear()
+    voxceleb.prepare(corpus, tmp_path / "out")
+    for name in ("all", "dev", "superb_asv/train"):
+        assert list(Manifest.open(tmp_path / "out" / name).ids) == list(Manifest.open(tmp_path / "plain" / name).ids)
+    left_out, _ = caplog.messages
+    assert left_out == f"{folder}: left out 8 recordings of speakers id0..., VoxCeleb2's"
 
 
 def test_the_test_part_alone(corpus, tmp_path):

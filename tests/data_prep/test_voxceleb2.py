@@ -104,13 +104,53 @@ def bare(part, corpus, kind="wav", *, speakers=0):
     (corpus / part).rmdir()
     known = sorted(folder.iterdir())
     for number in range(speakers - len(known)):
-        shutil.copytree(known[0] / "21Uxsk56VDQ", folder / f"id1{number:04d}" / "21Uxsk56VDQ")
+        shutil.copytree(known[0] / "21Uxsk56VDQ", folder / f"id0{number + 1000:04d}" / "21Uxsk56VDQ")
     return folder
 
 
 def made(corpus, out):
     voxceleb.prepare(corpus, out)
     return {folder.name: len(Manifest.open(folder)) for folder in out.iterdir()}
+
+
+def test_of_a_recording_in_two_formats_the_converted_one_is_taken(corpus, calls, tmp_path):
+    for path in list((corpus / "dev").rglob("*.m4a")):
+        shutil.copy(path, path.with_suffix(".wav"))
+    voxceleb.prepare(corpus, tmp_path / "out")
+    assert len(calls.read_text().splitlines()) == 4
+    paths = [line.split()[1] for line in (tmp_path / "out" / "dev" / "wav.scp").read_text().splitlines()]
+    assert paths == sorted(map(str, (corpus / "dev").rglob("*.wav")))
+
+
+def test_ids_are_checked_before_anything_is_decoded(corpus, calls, tmp_path):
+    (corpus / "test/aac/id00017/21Uxsk56VDQ").rename(corpus / "test/aac/id00017/21U 56VDQ")
+    with pytest.raises(ValueError, match="white space"):
+        voxceleb.prepare(corpus, tmp_path / "out")
+    assert not calls.read_text()
+
+
+def test_speakers_without_a_folder_around_them(tmp_path):
+    voxceleb.fake(tmp_path / "corpus")
+    assert made(tmp_path / "corpus" / "test" / "wav", tmp_path / "out") == {"test": 4}
+    for path in list((tmp_path / "corpus/dev/wav").iterdir()):
+        path.rename(tmp_path / "corpus/dev" / path.name)
+    (tmp_path / "corpus/dev/wav").rmdir()
+    assert made(tmp_path / "corpus", tmp_path / "both") == {"dev": 12, "test": 4}
+
+
+def test_speakers_of_voxceleb1_in_the_same_folder_are_left_out(tmp_path, caplog):
+    voxceleb.fake(tmp_path / "corpus")
+    for speaker in ("id10001", "id11251"):
+        shutil.copytree(tmp_path / "corpus/dev/wav/id00012", tmp_path / "corpus/dev/wav" / speaker)
+    assert made(tmp_path / "corpus", tmp_path / "out") == {"dev": 12, "test": 4}
+    left_out, numbers = caplog.messages
+    assert left_out == f"{tmp_path / 'corpus/dev/wav'}: left out 8 recordings of speakers id1..., VoxCeleb1's"
+    assert "dev 3 of 5,994, test 1 of 118; " in numbers
+    folder = bare("dev", tmp_path / "corpus", speakers=118)
+    shutil.rmtree(tmp_path / "corpus" / "test")
+    assert len(list(folder.iterdir())) == 118
+    shutil.copytree(folder / "id10001", folder / "id10003")
+    assert made(tmp_path / "corpus", tmp_path / "few") == {"test": 12 + 2 * 113}
 
 
 @pytest.mark.parametrize("kind", ["wav", "aac"])
