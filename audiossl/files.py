@@ -59,13 +59,13 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = _full_disk(error)
+        number = full_disk(error)
         if number is None or getattr(error, "filename", None):
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def _full_disk(error: Exception) -> int | None:
+def full_disk(error: Exception) -> int | None:
     """Return the system's number of an error that means a full disk, None for any other."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in FULL_DISK else None

@@ -1,7 +1,7 @@
 """Any folder of recordings: every audio file below it becomes an utterance, without transcripts.
 
-Layout: anything; files are taken by suffix (`wav`, `flac`, `ogg`, `opus`, `mp3`, `sph` ...) and hidden ones are passed over; what has to be
-converted first (`m4a`, `wma` ...) is counted in a warning. The id is the relative path without suffix, `/` as `-` and white space as `_`. Licence and source: the user's own.
+Layout: anything; files are taken by suffix (`wav`, `flac`, `ogg`, `opus`, `mp3`, `sph` ...) and hidden ones are passed over, as are links to folders that
+are there already; what has to be converted first (`m4a`, `wma` ...) is counted in a warning. The id is the relative path without suffix, `/` as `-` and white space as `_`. Licence and source: the user's own.
 
 Writes one data directory, `out/all`. By default each file is its own speaker, Kaldi's way of saying that speakers are not known; with
 `--prep.speaker_from_folder true` the speaker is the name of a folder on the path, and the id starts with it, so that utterances
@@ -93,11 +93,21 @@ def _utterances(corpus: Path, config: Config) -> Iterator[CorpusUtterance]:
 
 
 def _recordings(corpus: Path, suffixes: frozenset[str]) -> Iterator[Path]:
-    for folder, folders, files in os.walk(corpus, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
-                yield Path(folder, name)
+    seen: dict[tuple[int, int], str] = {}  # folder by device and inode
+    starts = [corpus]  # links to folders are followed last, so that what lies below them twice keeps its own path
+    for start in starts:
+        for folder, folders, files in os.walk(start):
+            status = Path(folder).stat()
+            known = seen.setdefault((status.st_dev, status.st_ino), folder)
+            if known != folder:
+                _log.warning("passed over: %s is %s again", folder, known)
+                folders.clear()
+                continue
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            starts += [Path(folder, name) for name in folders if Path(folder, name).is_symlink()]
+            for name in sorted(files):
+                if Path(name).suffix.lower() in suffixes and not name.startswith("."):
+                    yield Path(folder, name)
 
 
 def _utterance(path: Path, corpus: Path, config: Config, dashes: str) -> CorpusUtterance:

@@ -87,3 +87,15 @@ def test_library_imports_neither_torchaudio_nor_s3prl():
         "transformers",
         "faiss",
     }
+
+
+@pytest.mark.parametrize(
+    "room", sorted({path.parent for path in FILES} - {PACKAGE / "cli"}), ids=lambda path: path.name
+)
+def test_files_are_in_the_table_of_the_architecture(room):
+    """Plug-ins, verbs and what begins with `_` aside, which say themselves what they are."""
+    if room.name in PLUGINS | {"analyses", "formats"}:
+        pytest.skip("one file for each plug-in")
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    names = [path.name for path in room.glob("*.py") if not path.name.startswith("_")]
+    assert [name for name in names if f"`{name}`" not in text and f"/{name}`" not in text] == []

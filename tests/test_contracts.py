@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 import json
 import shutil
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.interop.checkpoint import list_checkpoints, load_weights
 from audiossl.nn.masking import valid_frames
 from audiossl.nn.task import Task
+from audiossl.nn.utterance_classifier import ClassifierConfig, UtteranceClassifier
 from audiossl.train.distributed import World
 from audiossl.train.fine_tune import FineTune, FineTuneConfig
 from audiossl.train.loop import TrainConfig, train
@@ -86,8 +87,11 @@ def inputs(encoder):
     return codes.masked_fill(~valid_frames(lengths, 101), -1), lengths
 
 
-def small_data(folder, label_sets=()):
-    """Six utterances of noise by three speakers with all that a plug-in may want; label_sets: (name, rate) of random units."""
+def small_data(folder, label_sets=(), files=()):
+    """Six utterances of noise by three speakers with all that a plug-in may want.
+
+    label_sets: (name, rate) of random units. files: further columns that a plug-in asks for, which get one of two words.
+    """
     rng = np.random.default_rng(0)
     rows = []
     folder.mkdir(parents=True)
@@ -97,6 +101,7 @@ def small_data(folder, label_sets=()):
         write_audio(path, 0.1 * rng.standard_normal(samples), RATE)
         name, word = f"s{number % 3}-{number}", ("yes", "no")[number % 2]
         columns = {
+            **{column: word for column in files if column.startswith("utt2") and column != "utt2spk"},
             "text": f"{word} {number // 3 * 'so'}".strip().upper(),
             "utt2keyword": word,
             "utt2lang": "xx",
@@ -313,18 +318,19 @@ def test_adapter_answers_for_all_that_trains(name, encoder):
     assert same(outputs(model), outputs(other))
 
 
-def tiny_task(name, encoder, folder):
+def tiny_task(cls, encoder, folder):
     """The task on a frozen encoder, and its own small data."""
-    model, cls = tiny_encoder(encoder), registry.get("tasks", name)
+    model, config = tiny_encoder(encoder), cls.Config.tiny()
     reads = read_by(model)
-    manifest = small_data(folder, [(reads.column.removeprefix("units/"), reads.rate)] if reads else [])
-    task = cls.from_data(model, cls.Config.tiny(), manifest)
+    sets = [(reads.column.removeprefix("units/"), reads.rate)] if reads else []
+    manifest = small_data(folder, sets, cls.label_files(config, "train"))
+    task = cls.from_data(model, config, manifest)
     return FineTune(model, Frozen(Frozen.Config()), task, FineTuneConfig(channel_mask_length=4)), manifest
 
 
 @pytest.mark.parametrize(("name", "encoder"), TASKS)
 def test_task_learns_predicts_and_scores(tmp_path, name, encoder):
-    module, manifest = tiny_task(name, encoder, tmp_path / "corpus")
+    module, manifest = tiny_task(registry.get("tasks", name), encoder, tmp_path / "corpus")
     model, task, cls = module.encoder, module.task, type(module.task)
     maker = batch_maker(module, manifest)
     batches = [maker[position] for position in range(maker.sampler.batches_per_epoch())]
@@ -350,6 +356,22 @@ def test_task_learns_predicts_and_scores(tmp_path, name, encoder):
     other.load_saved(saved)
     for utterance, theirs in zip(batches[0]["utt_ids"], other.predict(batches[0]), strict=True):
         np.testing.assert_array_equal(theirs, predictions[utterance])
+
+
+class Accent(UtteranceClassifier):
+    @dataclass(frozen=True)
+    class Config(ClassifierConfig):
+        column: str = "utt2accent"
+
+        @classmethod
+        def tiny(cls):
+            return cls(projector_dim=4)
+
+
+def test_task_with_a_column_of_its_own_gets_it(tmp_path):
+    module, manifest = tiny_task(Accent, "fbank", tmp_path / "corpus")
+    assert set(manifest.column("utt2accent")) == {"yes", "no"}
+    assert module(batch_maker(module, manifest)[0]).loss_sum.isfinite()
 
 
 @pytest.mark.parametrize("name", CORPORA)

@@ -22,6 +22,7 @@ from test_contracts import (
     tiny_task,
 )
 
+from audiossl import registry
 from audiossl.data.loader import make_loader
 from audiossl.train.distributed import World
 from audiossl.train.loop import TrainConfig, train
@@ -112,7 +113,7 @@ def test_adapter_on_a_gpu(name, encoder):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "encoder"), with_one_encoder(TASKS))
 def test_task_learns_and_predicts_on_a_gpu(tmp_path, name, encoder):
-    module, manifest = tiny_task(name, encoder, tmp_path / "corpus")
+    module, manifest = tiny_task(registry.get("tasks", name), encoder, tmp_path / "corpus")
     with pretend_gpu():
         module.to(GPU)
         batch = to_device(batch_maker(module, manifest)[0], GPU)

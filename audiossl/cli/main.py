@@ -13,6 +13,7 @@ import importlib
 import inspect
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         status = _complain(error, 1, debug=debug)
     except KeyboardInterrupt:
+        # A second one, while loader workers end, would only be a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("audiossl: interrupted", file=sys.stderr)
         status = 130
     status = _flush() or status

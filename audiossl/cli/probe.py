@@ -42,13 +42,13 @@ def main(
 
     One pass of the frozen encoder, then all learning rates and seeds at once; learning rate and step are chosen on dev.
 
-    Example: audiossl probe exp/hubert --task keyword --train data/train --dev data/dev --test data/test --out exp/hubert/probe
+    Example: audiossl probe exp/hubert --task keyword --train data/keywords_train --dev data/keywords_dev --test data/keywords_test --out exp/hubert/probe
 
     Args:
         source: experiment, checkpoint, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe for random weights.
         train: data directory to train on; with --split, the one that is split.
         out: folder to write probe.json and results.json into.
-        task: one with a label per utterance: emotion, keyword or speaker.
+        task: one with a label per utterance, such as emotion, keyword or speaker.
         column: file with the labels, if not the task's own; any utt2X.
         dev: data directory to choose on.
         test: data directory to report.
@@ -95,6 +95,11 @@ def main(
     return 0
 
 
+def _is_probed(task_class: Any) -> bool:
+    """Whether a task has one label per utterance: it says how to begin, and has a single column."""
+    return hasattr(task_class, "probe") and hasattr(task_class.Config, "column")
+
+
 def _settings(task: str | None, column: str | None, overrides: dict[str, Any]) -> tuple[str, ProbeConfig]:
     """Return the column and how the probe is trained: the task's defaults under the command line's."""
     from audiossl import registry
@@ -109,8 +114,8 @@ def _settings(task: str | None, column: str | None, overrides: dict[str, Any]) -
     defaults: dict[str, Any] = {}
     if task is not None:
         cls = registry.get("tasks", task)
-        if not hasattr(cls, "probe"):
-            known = [name for name in registry.names("tasks") if hasattr(registry.get("tasks", name), "probe")]
+        if not _is_probed(cls):
+            known = [name for name in registry.names("tasks") if _is_probed(registry.get("tasks", name))]
             raise ValueError(
                 f"--task {task}: has no label per utterance to probe; use {', '.join(known)}, or --column utt2X"
             )

@@ -61,7 +61,7 @@ def run_all(
     Tasks of one folder (a link: `asr` -> `pr`) share the forwards of the upstream. `--superb.steps 1000` goes to every task that has steps,
     `--superb.ks.steps 1000` to one.
 
-    Example: audiossl superb all --upstream fbank exp/hubert/it2 --data data --out exp/superb
+    Example: audiossl superb all --upstream fbank exp/hubert/it2 --data data/superb --out exp/superb
 
     Args:
         upstream: experiments, checkpoints, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe.
@@ -76,7 +76,9 @@ def run_all(
 
     present = [name for name in task_names() if (data / name).is_dir()]
     if not present:
-        raise ValueError(f"{data}: has no folder of a task; make {data}/ks and the like: {' '.join(task_names())}")
+        raise ValueError(
+            f"{data}: has no folder of a task; link what `audiossl prep` wrote as {data}/ks, {data}/pr and so on, named as in `audiossl superb list`"
+        )
     absent = [name for name in task_names() if name not in present]
     if absent:
         _say(f"not run, since {data} has no such folders: {' '.join(absent)}")
@@ -171,7 +173,7 @@ _DESCRIPTION = """{title}.
 Several tasks that learn from the same directories share the forwards of the upstream: `audiossl superb pr asr ...`. `--task.key value` and
 `--superb.key value` change its recipe; `audiossl superb list` shows it. Interrupted work goes on where it was.
 
-Example: audiossl superb {name} --upstream exp/hubert/it2 --data data/{name} --out exp/superb
+Example: audiossl superb {name} --upstream exp/hubert/it2 --data data/superb/{name} --out exp/superb
 
 Args:
     others: further tasks.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ def main(
     lexicon: Path | None = None,
     lm_weight: float | None = None,
     word_score: float | None = None,
+    max_seconds: float = 60.0,
     batch_seconds: float = 60.0,
     num_workers: int = 1,
     device: str = "auto",
@@ -56,6 +58,7 @@ def main(
         lexicon: lines `word token token ...`: only these words are written. Needs the extra `lm`.
         lm_weight: of the decimal logarithm of the language model's probability (default: 2).
         word_score: added for each word, with --lexicon (default: -1).
+        max_seconds: CTC hears longer recordings in overlapping windows of so many seconds; 0: all recordings whole.
         batch_seconds: seconds of audio per batch.
         num_workers: processes that read audio.
         device: auto, cpu, cuda or cuda:N.
@@ -68,6 +71,8 @@ def main(
 
     _check_places(paths, out, overwrite=overwrite)
     decoding = _Decoding(beam, lm, lexicon, lm_weight, word_score)
+    if max_seconds and not 1 <= max_seconds < math.inf:
+        raise ValueError(f"--max-seconds {max_seconds}: is no length of a window; give at least 1, or 0 for no windows")
     config = LoaderConfig(batch_seconds=batch_seconds, num_workers=num_workers)
     files = [path for path in paths if not path.is_dir()]
     manifests = [Manifest.open(path, allow_commands=allow_commands) for path in paths if path.is_dir()]
@@ -77,7 +82,7 @@ def main(
         _require_text(module.task, experiment, tables["task"]["name"])
         decoding.prepare(module.task, experiment)
         module.to(world.device)
-        found = _transcribe(module, experiment, files, manifests, config)
+        found = _transcribe(module, experiment, files, manifests, config, max_seconds)
     _show(found, json=json)
     if out is not None:
         write_table(out, found.texts.items())
@@ -206,7 +211,12 @@ class _Decoding:
 
 
 def _transcribe(
-    module: FineTune, experiment: str, files: list[Path], manifests: list[Manifest], config: LoaderConfig
+    module: FineTune,
+    experiment: str,
+    files: list[Path],
+    manifests: list[Manifest],
+    config: LoaderConfig,
+    max_seconds: float,
 ) -> _Found:
     """Read audio files, then data directories, and score those that have the reference."""
     from audiossl.contracts import read_by
@@ -216,13 +226,15 @@ def _transcribe(
         check_readable(manifest, read_by(module.encoder), experiment, log=_say)
     found = _Found()
     if files:
-        _read_files(module, experiment, files, config, found)
+        _read_files(module, experiment, files, config, found, max_seconds)
     for manifest in manifests:
-        _read_directory(module, manifest, config, found)
+        _read_directory(module, manifest, config, found, max_seconds)
     return found
 
 
-def _read_files(module: FineTune, experiment: str, files: list[Path], config: LoaderConfig, found: _Found) -> None:
+def _read_files(
+    module: FineTune, experiment: str, files: list[Path], config: LoaderConfig, found: _Found, max_seconds: float
+) -> None:
     from audiossl.contracts import read_by
     from audiossl.train.run_finetune import predict_all
     from audiossl.units.reading import with_units
@@ -241,14 +253,16 @@ def _read_files(module: FineTune, experiment: str, files: list[Path], config: Lo
         device = str(next(module.parameters()).device)
         recordings = with_units(recordings, reads, experiment, stream, device=device, log=found.bad.append)
     if len(recordings):
-        found.texts.update(predict_all(module, recordings, config, on_bad=found.note))
+        found.texts.update(predict_all(module, recordings, config, on_bad=found.note, max_seconds=max_seconds))
 
 
-def _read_directory(module: FineTune, manifest: Manifest, config: LoaderConfig, found: _Found) -> None:
+def _read_directory(
+    module: FineTune, manifest: Manifest, config: LoaderConfig, found: _Found, max_seconds: float
+) -> None:
     from audiossl.train.run_finetune import predict_all
 
     before = len(found.bad)
-    own = dict(sorted(predict_all(module, manifest, config, on_bad=found.note)))
+    own = dict(sorted(predict_all(module, manifest, config, on_bad=found.note, max_seconds=max_seconds)))
     found.texts.update(own)
     found.left_out[str(manifest.path)] = len(found.bad) - before
     # Where nothing was read `bad` says what each recording lacks.
@@ -272,16 +286,16 @@ def _show(found: _Found, *, json: bool) -> None:
 
 
 def _keep(experiment: str, found: _Found, decoding: _Decoding, *, seed: int, parameters: int) -> None:
-    """Append the scores to the experiment's results, named like `WER test`, with what else is said of them."""
+    """Put the scores into the experiment's results, named like `WER test`, with what else is said of them; a row that says the same is replaced."""
     folder = open_source(experiment)[0].parent.parent
     try:
         for place, values in found.scores.items():
             for name, value in values.items():
                 shown = name.upper() if name in {"wer", "cer"} else name
-                add_result(
-                    folder, f"{shown} {Path(place).resolve().name}{decoding.label}", value, "%",
-                    seed=seed, data=place, left_out=found.left_out[place], parameters=parameters, **_spent(folder), **decoding.row(),
-                )  # fmt: skip
+                said = {"seed": seed, "data": place, "left_out": found.left_out[place], "parameters": parameters}
+                said |= _spent(folder) | decoding.row()
+                row = f"{shown} {Path(place).resolve().name}{decoding.label}"
+                add_result(folder, row, value, "%", same=[*said, "train_seconds", "train_joules"], **said)
     except OSError as error:
         _say(f"audiossl: {folder}: the scores are not kept: {error.strerror}")
 

@@ -24,7 +24,7 @@ def main(
 
     Writes `enrol test target|nontarget` lines. A pair is unordered and comes once.
 
-    Example: audiossl trials data/test --out data/test/trials --different utt2keyword
+    Example: audiossl trials data/keywords_test --out data/keywords_test/trials --different utt2keyword
 
     Args:
         data: the data directory.

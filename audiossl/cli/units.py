@@ -135,7 +135,8 @@ def apply(
     if not overwrite:
         for folder in data:
             _refuse_others(folder, names, book.hash)
-    features = make_features(book.card.feature, book.card.encoder, book.card.layer, device=chosen_device(device))
+    of, chosen = book.card, chosen_device(device)
+    features = make_features(of.feature, of.encoder, of.layer, device=chosen, full_scale=of.full_scale)
     for manifest in manifests:
         stream = StreamConfig(batch_seconds, num_workers, max_bad_fraction)
         card = apply_codebook(manifest, book, features, name, stream, log=_log)
@@ -258,7 +259,7 @@ def quality(data: Path, name: str, out: Path | None = None, label: str = "", jso
 
 
 def _keep(out: Path, use: CodeUse, match: PhoneMatch | None, *, label: str, units: str, data: str) -> None:
-    """Append the numbers to an experiment's results."""
+    """Put the numbers into an experiment's results, in the place of those of the same units on the same data."""
     from audiossl.diagnostics.results import add_result
 
     numbers = {"code perplexity": use.perplexity}
@@ -269,7 +270,7 @@ def _keep(out: Path, use: CodeUse, match: PhoneMatch | None, *, label: str, unit
             "cluster purity": match.cluster_purity,
         }
     for name, value in numbers.items():
-        add_result(out, f"{name} {label}".strip(), value, "", units=units, data=data)
+        add_result(out, f"{name} {label}".strip(), value, "", same=("units", "data"), units=units, data=data)
 
 
 def _print_table(name: str, use: CodeUse, match: PhoneMatch | None) -> None:

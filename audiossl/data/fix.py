@@ -17,10 +17,20 @@ from audiossl.data import kaldi
 from audiossl.data.alignments import duration_fits
 from audiossl.data.audio import OVERSHOOT, AudioError
 from audiossl.data.json_files import write_json
-from audiossl.data.lines import Line, file_fault, parse_phone, parse_trial, scan, value_fault
+from audiossl.data.lines import (
+    CLIPPED,
+    Line,
+    file_fault,
+    has_mark,
+    parse_phone,
+    parse_trial,
+    says_otherwise,
+    scan,
+    value_fault,
+)
 from audiossl.data.manifest import Manifest
 from audiossl.data.parts import read_card, recounted
-from audiossl.data.validate import audio_faults, headers
+from audiossl.data.validate import audio_faults, headers, late_segment
 from audiossl.files import whole_file
 
 if TYPE_CHECKING:
@@ -129,23 +139,29 @@ class _Fix:
         return utterances
 
     def clipped_segments(self) -> set[str]:
-        """Read the segments of sound recordings; one that ends too late, or at Kaldi's -1, ends with its recording."""
+        """Read the segments of sound recordings; one that ends a little too late ends with its recording, others are left out by name."""
+        beyond: dict[str, str] = {}
         for line in scan(self.directory / kaldi.SEGMENTS):
             parsed = kaldi.parse_segment(line.value)
             if line.fault or line.key in self.segments or parsed is None or parsed[0] not in self.lengths:
                 continue
             recording, start, end, channel = parsed
             length = self.lengths[recording]
-            late = length is not None and (end > length + OVERSHOOT or end == -1.0)
-            end = length if late and length is not None else end
             exists = channel is None or recording not in self.channels or 0 <= channel < self.channels[recording]
-            if not (exists and 0.0 <= start < end < math.inf):
+            if not (exists and 0.0 <= start < end):
                 continue
+            late = length is not None and length + OVERSHOOT < end < math.inf
+            if length is not None and (start >= length or length + CLIPPED < end < math.inf):
+                beyond[line.key] = late_segment(line.key, recording, start, end, length)
+                continue
+            end = length if late and length is not None else end
             self.segments[line.key] = (recording, start, end, channel)
             self.chosen[line.key] = line.offset
             if late:
                 value = f"{recording} {kaldi.seconds(start)} {kaldi.seconds(end)}"
                 self.changed[kaldi.SEGMENTS][line.key] = value if channel is None else f"{value} {channel}"
+        said = [what for utterance, what in beyond.items() if utterance not in self.segments]
+        self.done += [f"{kaldi.SEGMENTS}: left out, for {what}" for what in said]
         if self.changed[kaldi.SEGMENTS]:
             self.done.append(f"{kaldi.SEGMENTS}: {len(self.changed[kaldi.SEGMENTS])} now end with their recording")
         return set(self.segments)
@@ -159,13 +175,17 @@ class _Fix:
         path, changed = self.directory / name, self.changed.get(name, {})
         chosen = self.chosen if name == kaldi.SEGMENTS else {}
         offsets: dict[str, int] = {}
-        dropped = Counter[str]()
+        dropped = Counter[str]({"byte order mark": 1} if has_mark(path) else {})
         for line in scan(path):
             why = line.fault or (line.key not in changed and value_fault(name, line.value))
             if why or line.key not in kept:
                 dropped["unreadable" if why else "unknown or left out"] += 1
             elif line.key in offsets or chosen.get(line.key, line.offset) != line.offset:
                 dropped["double"] += 1
+                if line.key in offsets and says_otherwise(path, offsets[line.key], line):
+                    self.done.append(
+                        f"{name}: {line.key!r} came twice with different values, of which the first is kept"
+                    )
             else:
                 offsets[line.key] = line.offset
 
@@ -235,8 +255,9 @@ class _Fix:
         listed = {line.key: line.value for line in _sound(path, kaldi.UTT2DUR)} if path.is_file() else {}
         rows: list[tuple[str, str]] = []
         for utterance in sorted(utterances):
-            _, start, end, _ = self.segments.get(utterance, ("", 0.0, None, None))
-            length = self.lengths[utterance] if end is None else end - start
+            recording, start, end, _ = self.segments.get(utterance, (utterance, 0.0, math.inf, None))
+            last = self.lengths[recording] if end == math.inf else end
+            length = None if last is None else last - start
             said = listed.get(utterance)
             if said is not None and (length is None or duration_fits(float(said), length)):
                 rows.append((utterance, said))
@@ -277,12 +298,13 @@ class _Fix:
             return
         known = frozenset(utterances)
         dropped = sum(not _is_trial_of(line, known) for line in scan(path))
-        if not dropped:
+        if not dropped and not has_mark(path):
             return
         self.back_up(kaldi.TRIALS)
         with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{line.key} {line.value}\n" for line in scan(path) if _is_trial_of(line, known))
-        self.done.append(f"{kaldi.TRIALS}: dropped {dropped} that name unknown utterances or cannot be read")
+        what = f"dropped {dropped} that name unknown utterances or cannot be read"
+        self.done.append(f"{kaldi.TRIALS}: {what if dropped else 'dropped 1 byte order mark'}")
 
 
 def _is_trial_of(line: Line, utterances: frozenset[str]) -> bool:

@@ -127,13 +127,18 @@ def audio_path(entry: str, directory: Path) -> Path:
 
 
 def parse_segment(value: str) -> tuple[str, float, float, int | None] | None:
-    """(recording, start, end, channel) of a `segments` value, seconds; the channel is optional. None if malformed."""
+    """(recording, start, end, channel) of a `segments` value, seconds; the channel is optional. None if malformed.
+
+    An end of -1 stands for that of the recording and becomes infinity.
+    """
     fields = value.split()
     try:
         recording, start, end, channel = fields[0], float(fields[1]), float(fields[2]), [int(c) for c in fields[3:]]
     except (IndexError, ValueError):
         return None
-    return (recording, start, end, channel[0] if channel else None) if len(channel) < 2 else None
+    if end == math.inf or len(channel) > 1:
+        return None
+    return recording, start, math.inf if end == -1.0 else end, channel[0] if channel else None
 
 
 def parse_seconds(value: str) -> float:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _HEAD = 1 << 16
 RECO2DUR = "reco2dur"
 EMPTY_LINE = "an empty line"
+CLIPPED = 0.5
+"""Seconds by which a segment may pass the end of its recording and be cut there, as Kaldi does; one that passes it by more is wrong."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,15 @@ class Phone(NamedTuple):
 
 
 def scan(path: Path) -> Iterator[Line]:
-    """Yield every line of a file, the faulty ones too."""
+    """Yield every line of a file, the faulty ones too; a byte order mark is passed over, see `has_mark`."""
     offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            if number == 1 and line.startswith(codecs.BOM_UTF8):
+                line = line.removeprefix(codecs.BOM_UTF8)
+                offset = len(codecs.BOM_UTF8)
             parts = line.split(None, 1)
             fault = "" if parts else EMPTY_LINE
-            if number == 1 and line.startswith(codecs.BOM_UTF8):
-                fault = "a byte order mark before the first id"
             try:
                 key, value = [part.rstrip().decode() for part in (*parts, b"", b"")[:2]]
             except UnicodeDecodeError as error:
@@ -67,8 +70,23 @@ def scan(path: Path) -> Iterator[Line]:
                 fault = "a NUL byte"
             elif "\r" in value:
                 fault = "a carriage return within the line"
-            yield Line(number, offset, key.removeprefix("\ufeff"), value.rstrip(), fault)
+            yield Line(number, offset, key, value.rstrip(), fault)
             offset += len(line)
+
+
+def has_mark(path: Path) -> bool:
+    """Whether a file begins with the byte order mark of UTF-8."""
+    with path.open("rb") as file:
+        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+
+
+def says_otherwise(path: Path, offset: int, double: Line) -> bool:
+    """Whether the line at `offset`, bytes, has another value than a second line of its key."""
+    if path.name in {kaldi.SEGMENTS, kaldi.SPK2UTT, kaldi.UTT2DUR}:
+        return False  # of these not the first is kept, but what the audio and other tables say
+    with path.open("rb") as file:
+        file.seek(offset)
+        return kaldi.split_line(file.readline(), path, 0)[1] != double.value
 
 
 def file_fault(path: Path, name: str) -> tuple[str, str] | None:
@@ -106,7 +124,7 @@ def value_fault(name: str, value: str) -> str:
         if parsed is None:
             return f"{value!r} is not `recording start end`, in seconds"
         _, start, end, _ = parsed
-        return "" if 0.0 <= start < end < math.inf else f"no segment lasts from {start:g} to {end:g} s"
+        return "" if 0.0 <= start < end else f"no segment lasts from {start:g} to {end:g} s"
     if name in {kaldi.UTT2DUR, RECO2DUR}:
         return "" if 0.0 < kaldi.parse_seconds(value) < math.inf else f"{value!r} is not a duration above 0 s"
     if name == kaldi.UTT2SPK and len(value.split()) != 1:

@@ -6,13 +6,15 @@ again, and nothing but the batch number needs saving.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import warnings
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
 
 import numpy as np
 
@@ -63,6 +65,8 @@ class LoaderConfig:
             )
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"max_bad_fraction is {self.max_bad_fraction}; give a number from 0 to 1")
+        if not self.batch_seconds > 0:  # nor is nan
+            raise ValueError(f"batch_seconds is {self.batch_seconds}; give a positive number of seconds")
 
 
 class Source(Protocol):
@@ -172,7 +176,26 @@ def make_loader(
     with warnings.catch_warnings():
         # Python 3.12 warns of forking beside threads; the workers run NumPy and one torch thread, and wait for no lock.
         warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
-        return iter(loader)
+        batches = iter(loader)
+    if config.num_workers:
+        _living().add(batches)
+    return batches
+
+
+@cache
+def _living() -> WeakSet[Any]:
+    """Iterators whose workers are to end before the process: multiprocessing, at its exit, sends them the one signal that they outlive, and waits.
+
+    Made only once torch's loader is imported, whose own exit function keeps it from ending workers, and so comes after this one.
+    """
+    living: WeakSet[Any] = WeakSet()
+
+    def end() -> None:
+        for batches in list(living):
+            batches._shutdown_workers()  # noqa: SLF001 - what its __del__ calls, which something may still keep away
+
+    atexit.register(end)
+    return living
 
 
 class BatchMaker:

@@ -6,6 +6,7 @@ Nothing of the corpus is held: tables are memory-mapped (`index.py`), and an utt
 
 from __future__ import annotations
 
+import math
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -235,7 +236,7 @@ class Manifest:
         )
 
     def _place(self, index: int) -> tuple[str, float, float | None, int | None]:
-        """Recording, start, duration and channel of an utterance."""
+        """Recording, start, duration (None: up to the end) and channel of an utterance."""
         row = self.ids.row(index)
         if self._segments is None:
             return self._recordings.key(row), 0.0, None, None
@@ -243,7 +244,7 @@ class Manifest:
         if parsed is None or not 0.0 <= parsed[1] < parsed[2]:
             self._malformed(self._segments, row, "not `recording start end` with end after start")
         recording, start, end, channel = parsed
-        return recording, start, end - start, channel
+        return recording, start, None if end == math.inf else end - start, channel
 
     def _entry(self, index: int, recording: str) -> str:
         row = self._recordings.find(recording, self.ids.row(index))
@@ -285,16 +286,22 @@ class Manifest:
 
     def header_duration(self, index: int) -> float:
         """Seconds of utterance `index` by its segment or, without segments, by its recording's header."""
-        recording, _, duration, _ = self._place(index)
+        recording, start, duration, _ = self._place(index)
         if duration is not None:
             return duration
         entry = self._entry(index, recording)
         try:
             if kaldi.is_command(entry):
-                return decoded_info(self._output(recording, entry), entry).duration
-            return audio_info(kaldi.audio_path(entry, self.path)).duration
+                whole = decoded_info(self._output(recording, entry), entry).duration
+            else:
+                whole = audio_info(kaldi.audio_path(entry, self.path)).duration
         except AudioError as error:
             raise AudioError(f"{error}, or run `audiossl data fix {self.path}`") from None
+        if self._segments is not None and start >= whole:
+            self._malformed(
+                self._segments, self.ids.row(index), f"starts at {start:g} s, its recording ends at {whole:g} s"
+            )
+        return whole - start
 
 
 def _piece(first: float, duration: float | None, start: float, seconds: float | None) -> tuple[float, float | None]:

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from audiossl.data import kaldi
 from audiossl.data.alignments import AGAIN, duration_fits, phone_faults, trial_faults, turn_faults, unit_faults
 from audiossl.data.audio import OVERSHOOT, AudioError, AudioInfo, PartError, audio_info
-from audiossl.data.lines import EMPTY_LINE, Fault, absence, file_fault, scan, value_fault
+from audiossl.data.lines import (
+    CLIPPED,
+    EMPTY_LINE,
+    Fault,
+    absence,
+    file_fault,
+    has_mark,
+    says_otherwise,
+    scan,
+    value_fault,
+)
 from audiossl.data.manifest import Manifest
 from audiossl.data.threads import in_threads
 from audiossl.data.turns import UTT2TURNS
@@ -41,6 +51,12 @@ def faults(directory: Path | str, *, allow_commands: bool = False, check_audio: 
         yield Fault(table, 0, absence(table), "give a data directory, or make one with `audiossl prep`")
         return
     yield from _Check(directory, allow_commands=allow_commands).run(check_audio=check_audio)
+
+
+def late_segment(utterance: str, recording: str, start: float, end: float, length: float) -> str:
+    """Say that a segment lies beyond the end of its recording of `length` seconds."""
+    place = f"starts at {start:g} s" if end == math.inf else f"ends at {end:g} s"
+    return f"{utterance!r} {place}, its recording {recording!r} ends at {kaldi.seconds(length)} s"
 
 
 def headers(directory: Path, entries: Mapping[str, str]) -> Iterator[tuple[str, AudioInfo | AudioError]]:
@@ -132,6 +148,8 @@ class _Check:
             if wrong:
                 found.add(name)
                 yield Fault(self.directory / name, 0, *wrong)
+            elif has_mark(self.directory / name):
+                yield Fault(self.directory / name, 1, "a byte order mark before the first id", self.fix)
         return found
 
     def strays(self) -> Iterator[Fault]:
@@ -155,6 +173,7 @@ class _Check:
     def table(self, name: str, *, keep: bool = False) -> Generator[Fault, None, dict[str, Row]]:
         """Check a table line by line; returns the rows whose key can be read, with their values only if `keep`."""
         path, rows, last = self.directory / name, dict[str, Row](), ""
+        offsets: dict[str, int] = {}
         for line in scan(path):
             if line.fault:
                 loses = line.fault != EMPTY_LINE and self.drops(name)
@@ -162,8 +181,14 @@ class _Check:
                 yield Fault(path, line.number, line.fault, f"{first}, or {self.leave_out}" if loses else self.fix)
                 continue
             if line.key in rows:
-                yield Fault(path, line.number, f"{line.key!r} was in line {rows[line.key].line} already", self.fix)
+                other = says_otherwise(path, offsets[line.key], line)
+                what = (
+                    f"{line.key!r} was in line {rows[line.key].line} already{', with another value' if other else ''}"
+                )
+                keep_first = f"delete the wrong one, or {self.fix} to keep the first sound one"
+                yield Fault(path, line.number, what, keep_first if other else self.fix)
                 continue
+            offsets[line.key] = line.offset
             if line.key < last:
                 yield Fault(path, line.number, f"{line.key!r} comes after {last!r}: not in C order", self.fix)
             last = line.key
@@ -227,14 +252,16 @@ class _Check:
                 continue
             recording, start, end, channel = parsed
             used.add(recording)
-            self.durations[utterance] = end - start
             length, channels = self.lengths.get(recording), self.channels.get(recording)
+            last = length if end == math.inf else end
+            beyond = length is not None and last is not None and (start >= length or last > length + CLIPPED)
+            self.durations[utterance] = None if last is None or beyond else last - start
             correct = f"correct the line, or {self.leave_out}"
             if recording not in recordings:
                 yield Fault(path, line, f"{utterance!r}: unknown recording {recording!r}", correct)
-            elif length is not None and end > length + OVERSHOOT:
-                what = f"{utterance!r} ends at {end:g} s, its recording {recording!r} at {kaldi.seconds(length)} s"
-                yield Fault(path, line, what, self.fix if start < length else correct)
+            elif length is not None and (beyond or length + OVERSHOOT < end < math.inf):
+                what = late_segment(utterance, recording, start, end, length)
+                yield Fault(path, line, what, correct if beyond else self.fix)
             elif channel is not None and channels is not None and not 0 <= channel < channels:
                 what = f"{utterance!r}: no channel {channel} among the {channels} of {recording!r}, counted from 0"
                 yield Fault(path, line, what, correct)

@@ -19,6 +19,7 @@ from audiossl.data.json_files import read_json, write_json
 from audiossl.data.kaldi import WAV_SCP, audio_path, is_command, read_table
 from audiossl.data.threads import in_threads
 from audiossl.diagnostics.results import locked
+from audiossl.files import naming
 from audiossl.nn.pooling import mean_over_frames
 
 if TYPE_CHECKING:
@@ -157,7 +158,8 @@ def _compute(
         features = np.lib.format.open_memmap(partial, mode="r+")
     else:
         shape = (len(manifest), source.num_layers, facts["dim"])
-        features = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+        with naming(partial):
+            features = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
     forwards = 0
     for number, rows, batch in _batches(manifest, source, config, done):
         for line in bad.add(batch["bad"]):

@@ -11,7 +11,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from audiossl.files import whole_file
+from audiossl.files import full_disk, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,8 @@ def save_checkpoint(
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError":
-            raise ValueError(f"{place}: cannot be written ({error}); free some disk, then --resume") from error
+            cure = "free some disk" if full_disk(error) is not None else "see that nothing else writes there"
+            raise ValueError(f"{place}: cannot be written ({error}); {cure}, then --resume") from error
         raise
     shutil.rmtree(place, ignore_errors=True)
     partial.replace(place)

@@ -35,10 +35,12 @@ class Task(nn.Module):
     writes_text: `predict` returns strings, as `audiossl transcribe` prints them. hears: `labels` look at the waveform. aligned: its labels
     are of times in the recordings, so that these cannot be played faster. encoder_needs: methods of an encoder that it
     can be fine-tuned with. min_frames: recordings of fewer cannot be used. variant: in what it differs from the published protocol, for the row of a score; "": in nothing that is known.
+    published_classes: how many the published data have, in all columns, which a row of other data is told by.
     """
 
     runner: ClassVar[Literal["pooled", "frames", "search"]] = "frames"
     variant: ClassVar[str] = ""
+    published_classes: ClassVar[int | None] = None
     selects_on_test: ClassVar[bool] = False
     shown: ClassVar[str | None] = None
     averages: ClassVar[bool] = False

@@ -56,6 +56,8 @@ class UtteranceClassifier(Task):
     metric = ("accuracy", "max")
     runner: ClassVar[Literal["pooled"]] = "pooled"
     writes_text: ClassVar[bool] = True
+    probe: ClassVar[dict[str, Any]] = {"steps": 2000, "batch": 256}
+    """What `audiossl probe` starts from: keys of its `[probe]` table."""
 
     def __init__(self, encoder_dim: int, num_layers: int, config: Any, *vocabularies: Vocabulary) -> None:
         super().__init__()

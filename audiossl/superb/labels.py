@@ -25,7 +25,7 @@ class Labels:
     """Labels of a task: its class, and the tables `[task]` and `[superb]`.
 
     The class says `label_files(task_config, part)`: names of files of a directory, or paths; columns hold a line for each utterance. `check_labels` and
-    `looked_up`, where it has them, are as in `nn.task.Task`.
+    `looked_up`, where it has them, are as in `nn.task.Task`; `cures`, where it has them, say what makes a column that is missing.
     """
 
     task_class: Any
@@ -56,6 +56,9 @@ class Labels:
             manifest = Manifest.open(data / part)
             for name in self.names(part):
                 if keyed_by(name) == "utterance":
+                    cure = getattr(self.task_class, "cures", {}).get(name)
+                    if cure and name not in manifest.column_names():
+                        raise ValueError(f"{data / part / name}: no such file; {cure}")
                     column = manifest.column(name)
                     for _ in column if part != "train" else ():
                         pass

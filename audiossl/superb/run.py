@@ -68,10 +68,18 @@ def load_jobs(names: Sequence[str], overrides: Tables) -> list[Job]:
     return [load_job(name, tables) for name, tables in own.items()]
 
 
-def variant(job: Job, stride: int) -> str:
-    """In what a job differs from the published protocol, the settings that are not the recipe's included. stride: of the upstream, samples."""
-    at = getattr(job.task_class, "variant_at", None)
+def variant(job: Job, stride: int, data: Path | None = None) -> str:
+    """In what a job differs from the published protocol, the settings that are not the recipe's included. stride: of the upstream, samples.
+
+    data: what it learns from, of which another number of classes than the published data have is told.
+    """
+    at, of = (getattr(job.task_class, name, None) for name in ("variant_at", "variant_of"))
     told = at(stride) if at is not None else getattr(job.task_class, "variant", "")
+    number, published = "", getattr(job.task_class, "published_classes", None)
+    if data is not None and published is not None and hasattr(job.task_config, "columns"):
+        classes = _classes(job, data)
+        number = f"{len(classes)} classes, not {published}" if len(classes) != published else ""
+        told = of({label for _, label in classes}) if of is not None else told
     plain = load_job(job.name).settings
     changed = [
         f"{key} {value}, not {plain.get(key)}"
@@ -79,7 +87,16 @@ def variant(job: Job, stride: int) -> str:
         if value != plain.get(key) and key.rpartition(".")[2] not in _NO_VARIANT
     ]
     accumulated = _ACCUMULATED if getattr(job.config, "accumulate", 1) > 1 else ""
-    return "; ".join(part for part in (told, accumulated, listed_variant(job.name), *changed) if part)
+    return "; ".join(part for part in (told, number, accumulated, listed_variant(job.name), *changed) if part)
+
+
+def _classes(job: Job, data: Path) -> set[tuple[str, str]]:
+    """Columns of labels, each with the labels that it has in the directory that is learnt from."""
+    manifest = Manifest.open(data / job.labels.parts[0])
+    columns = {name: manifest.column(name) for name in job.task_config.columns}
+    return {
+        (name, column[index]) for name, column in columns.items() for index in range(len(manifest)) if column.has(index)
+    }
 
 
 def groups(jobs: Sequence[Job], data: Path) -> list[list[Job]]:
@@ -103,17 +120,18 @@ def run_jobs(jobs: Sequence[Job], evaluation: Evaluation, out: Path) -> list[Sco
     together = [job for job in jobs if job.stream is not None]
     if together:
         for job, score in zip(together, together[0].runner.run_together(together, evaluation, out), strict=True):
-            scores[job.name] = _written(job, score, out, digests[job.name], evaluation.upstream)
+            scores[job.name] = _written(job, score, out, digests[job.name], evaluation)
     for job in jobs:
         if job.stream is None:
             score = job.runner.run(job, evaluation, out / job.name)
-            scores[job.name] = _written(job, score, out, digests[job.name], evaluation.upstream)
+            scores[job.name] = _written(job, score, out, digests[job.name], evaluation)
     return [scores[job.name] for job in jobs]
 
 
-def _written(job: Job, score: Score, out: Path, data: str, source: FeatureSource) -> Score:
+def _written(job: Job, score: Score, out: Path, data: str, evaluation: Evaluation) -> Score:
     """Write a score with all that tells it from others; data: digest of what it was trained and tested on."""
-    differs = "; ".join(filter(None, (variant(job, source.shape.stride), score.more.get("variant"))))
+    source = evaluation.upstream
+    differs = "; ".join(filter(None, (variant(job, source.shape.stride, evaluation.data), score.more.get("variant"))))
     said = {
         **score.more,
         **({"variant": differs} if differs else {}),

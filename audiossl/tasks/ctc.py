@@ -139,10 +139,13 @@ class CTC(Task):
 
     def predict(self, output: EncoderOutput) -> list[str]:
         """Read out greedily, the best token of each frame, repetitions merged, then blanks dropped; or with `decoder`."""
-        logits = self.logits(output)
+        return self.read(self.logits(output), output.lengths)
+
+    def read(self, logits: Tensor, lengths: Tensor) -> list[str]:
+        """As `predict`, from (batch, frame, token) scores and (batch,) frames."""
         if self.decoder is not None:
-            return self.decoder(logits.float().log_softmax(dim=2), output.lengths)
-        best = self._best(logits, output.lengths)
+            return self.decoder(logits.float().log_softmax(dim=2), lengths)
+        best = self._best(logits, lengths)
         before = torch.nn.functional.pad(best[:, :-1], (1, 0), value=-1)
         kept = (best > Vocabulary.blank_index) & (best != before)
         return [self.vocabulary.decode(row[keep].tolist()) for row, keep in zip(best.cpu(), kept.cpu(), strict=True)]

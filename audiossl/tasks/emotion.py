@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from audiossl.metrics.unweighted_average_recall import unweighted_average_recall
 from audiossl.nn.utterance_classifier import ClassifierConfig, UtteranceClassifier
@@ -18,6 +18,7 @@ class Emotion(UtteranceClassifier):
     Its accuracy counts utterances, which the literature on emotions calls the weighted accuracy; the mean over classes stands beside it.
     """
 
+    published_classes: ClassVar[int | None] = 4
     variant: ClassVar[str] = "dev is another random fifth of the utterances"
 
     @dataclass(frozen=True)
@@ -30,9 +31,6 @@ class Emotion(UtteranceClassifier):
         def tiny(cls) -> Emotion.Config:
             """Return the smallest one that exercises everything, for tests."""
             return cls(projector_dim=4)
-
-    probe: ClassVar[dict[str, Any]] = {"steps": 2000, "batch": 256}
-    """What `audiossl probe` starts from: keys of its `[probe]` table."""
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """Accuracy, and the mean over classes of the share of each that is found, in percent."""

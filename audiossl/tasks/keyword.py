@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from audiossl.nn.utterance_classifier import ClassifierConfig, UtteranceClassifier
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_SILENCE = "_silence_"
+_DEV = "dev weighs all classes alike, where it is drawn with replacement"
+_DRAWN = "silence is of seconds drawn beforehand, where the published code draws a new one each time"
 
 
 class Keyword(UtteranceClassifier):
@@ -22,10 +29,10 @@ class Keyword(UtteranceClassifier):
             """Return the smallest one that exercises everything, for tests."""
             return cls(projector_dim=4)
 
-    variant: ClassVar[str] = (
-        "dev weighs all classes alike, where it is drawn with replacement; "
-        "silence is of seconds drawn beforehand, where the published code draws a new one each time"
-    )
+    published_classes: ClassVar[int | None] = 12
+    variant: ClassVar[str] = f"{_DEV}; {_DRAWN}"
 
-    probe: ClassVar[dict[str, Any]] = {"steps": 2000, "batch": 256}
-    """What `audiossl probe` starts from: keys of its `[probe]` table."""
+    @classmethod
+    def variant_of(cls, classes: Collection[str]) -> str:
+        """`variant` on data that have these classes."""
+        return cls.variant if _SILENCE in classes else _DEV

@@ -72,6 +72,10 @@ class PhoneRecognition(CTCHead):
         self.projector = nn.Linear(encoder_dim, config.projector_dim)
         self.classifier = nn.Linear(config.projector_dim, len(vocabulary))
 
+    cures: ClassVar[dict[str, str]] = {
+        "utt2phones": "`audiossl prep librispeech --prep.lexicon FILES` writes phones, --task.lexicon FILES --task.column text looks words up"
+    }
+
     @classmethod
     def label_files(cls, config: Config, part: str) -> tuple[str, ...]:  # noqa: ARG003 - as all tasks have it
         """Phones, or words and the lexicon's files."""

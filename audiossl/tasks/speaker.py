@@ -30,6 +30,7 @@ class Speaker(UtteranceClassifier):
             """Return the smallest one that exercises everything, for tests."""
             return cls(projector_dim=4)
 
+    published_classes: ClassVar[int | None] = 1251
     # Speakers are many and have few utterances each: more steps than for words.
     probe: ClassVar[dict[str, Any]] = {"steps": 4000, "batch": 256}
     """What `audiossl probe` starts from: keys of its `[probe]` table."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import platform
 import shlex
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from audiossl import __version__
 from audiossl import config as configuration
@@ -20,11 +23,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiossl.contracts import Batch
+    from audiossl.data.augment import AugmentConfig
     from audiossl.data.loader import LoaderConfig
     from audiossl.data.manifest import Manifest
     from audiossl.train.distributed import World
 
 Tables = dict[str, Any]
+
+CODEBOOK = "units"
+"""Folder of an experiment with the codebook of the [units] table. A run that stopped before training leaves it alone, and is begun anew."""
+
+_LOCK = ".lock"
 
 MAY_CHANGE = (
     "run",  # `gather_tables` and `open_data` look at it
@@ -60,6 +69,9 @@ _VERBS = {
 
 _USEFUL = 0.95
 """Share of the seconds in batches that should be audio, not padding."""
+
+_PREPARED = {"noise": ("noise_dirs", "musan"), "reverb": ("reverb_dir", "rirs_noises")}
+"""Of the steps of augmentation that read recordings, which option names them, and which corpus those are that the recipes name."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,11 @@ def gather_tables(recipe: str, out: Path, overrides: Tables, run: Tables, *, res
                 )
         return tables
     require_folder(out)
-    if out.exists() and any(out.iterdir()) and not (resume and not path.exists()):
+    if (
+        out.exists()
+        and any(item.name not in {CODEBOOK, _LOCK} for item in out.iterdir())
+        and not (resume and not path.exists())
+    ):
         raise ValueError(f"{out}: exists already; continue it with --resume, remove it, or choose another --out")
     tables = configuration.merge(configuration.load_toml(configuration.find_recipe(recipe)), overrides)
     named = {key: value for key, value in tables.get("run", {}).items() if key in run}
@@ -169,6 +185,45 @@ def _flat(tables: Tables) -> Tables:
             else {key: value}
         )
     return flat
+
+
+@contextmanager
+def only_run(out: Path, world: World) -> Iterator[None]:
+    """Keep other runs out of the experiment folder; ValueError where one is in it. What a run that could not begin would leave of it is removed.
+
+    The system lifts the lock when the process dies, however it does; file systems without locks go without.
+    """
+    if not world.main:
+        yield
+        return
+    made = [place for place in (out, *out.parents) if not place.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / _LOCK).open("a+") as lock:
+        _take(lock, out)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (out / _LOCK).unlink()
+                for place in made:
+                    place.rmdir()  # fails where anything is in it
+
+
+def _take(lock: IO[str], out: Path) -> None:
+    """Lock a file, and write there who did. Not by flock, which workers would inherit, and hold some seconds after a kill."""
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        lock.seek(0)
+        raise ValueError(
+            f"{out}: another run ({lock.read() or 'just begun'}) writes here; wait for it, or choose another --out"
+        ) from None
+    except OSError:
+        return
+    with suppress(OSError):
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {platform.node()}")
+        lock.flush()
 
 
 @contextmanager
@@ -236,12 +291,33 @@ def describe_batches(manifest: Manifest, config: LoaderConfig, *, seed: int, cro
     return lines
 
 
+def _check_augmentation(config: AugmentConfig) -> None:
+    """ValueError, with the option at fault, where a directory to augment with cannot be opened."""
+    from audiossl.data.augment import OWN
+    from audiossl.data.manifest import Manifest
+
+    for step, (option, corpus) in _PREPARED.items():
+        given = getattr(config, option) or ()
+        for path in given if isinstance(given, tuple) else (given,):
+            if path == OWN or config.probability(step) == 0:
+                continue
+            try:
+                Manifest.open(path)
+            except ValueError as error:
+                raise ValueError(
+                    f"data.augment.{option}: {error} (`audiossl prep {corpus}` makes that of the recipes), "
+                    f"or --data.augment.{step}_probability 0"
+                ) from None
+
+
 def stream_of(
     manifest: Manifest, module: Any, config: LoaderConfig, *, sample_rate: int, seed: int
 ) -> Callable[[Iterable[int]], Iterator[Batch]]:
     """Return a function from global micro-batch numbers to training batches; ValueError at once where no batch could be made."""
     from audiossl.data.loader import BatchMaker, make_loader
 
+    if config.augment:
+        _check_augmentation(config.augment)
     BatchMaker(manifest, module, config, sample_rate=sample_rate, seed=seed)  # before anything of the run is written
 
     def stream(positions: Iterable[int]) -> Iterator[Batch]:

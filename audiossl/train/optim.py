@@ -50,11 +50,11 @@ class OptimConfig:
             raise ValueError(
                 f"optim.warmup_steps: {self.warmup_steps} is no step for the inverse_sqrt schedule to fall from; give at least 1"
             )
-        if self.peak_lr <= 0:
-            raise ValueError(f"optim.peak_lr: {self.peak_lr} is not positive")
+        if not 0 < self.peak_lr < math.inf:
+            raise ValueError(f"optim.peak_lr: {self.peak_lr} is not positive, or no number; give one such as 5e-4")
         for name in ("warmup_steps", "weight_decay", "final_lr_ratio"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"optim.{name}: {getattr(self, name)} is negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"optim.{name}: {getattr(self, name)} is negative, or no number; give 0 or more")
         self._check_used("optimizer", ("adamw",), ("betas", "eps"))
         self._check_used("optimizer", ("sgd",), ("momentum",))
         self._check_used("schedule", ("step",), ("decay_factor", "decay_steps"))

@@ -15,6 +15,7 @@ from audiossl.train.experiment import (
     describe_batches,
     gather_tables,
     main_first,
+    only_run,
     open_data,
     refuse_changes,
     require_files,
@@ -81,7 +82,7 @@ def finetune(
             f"data.crop_duration: {parts['data'].crop_duration:g} would cut nothing, since fine-tuning learns from whole utterances; "
             "leave it out, or set data.max_duration"
         )
-    with join_world(device) as world:
+    with join_world(device) as world, only_run(out, world):
         return _run(tables, parts, out, world, Ledger(world.device), resume=resume)
 
 
@@ -124,10 +125,12 @@ def predict_all(
     on_bad: Callable[[str, str], None],
     first: int = 0,
     step: int = 1,
+    max_seconds: float = 0.0,
 ) -> Iterator[tuple[str, Any]]:
     """Yield (utterance, prediction) over a data directory, longest utterances first.
 
-    on_bad: called with the name and the fault of each recording that cannot be used. first, step: which batches, see `one_epoch`.
+    on_bad: called with the name and the fault of each recording that cannot be used. first, step: which batches, see `one_epoch`. max_seconds: longer
+    recordings are heard in windows of that length by a task that scores frames, CTC; 0: whole.
     """
     import torch
 
@@ -135,16 +138,23 @@ def predict_all(
     from audiossl.data.frame_grid import FrameGrid
     from audiossl.data.whole import WholeUtterances, one_epoch
     from audiossl.train.sums import to_device
+    from audiossl.train.windows import predict_in_windows
 
     device = next(module.parameters()).device
     least = module.task.min_frames
-    reader = WholeUtterances(FrameGrid.of(module.encoder).samples_of(least), read_by(module.encoder), least)
+    grid, reads = FrameGrid.of(module.encoder), read_by(module.encoder)
+    reader = WholeUtterances(grid.samples_of(least), reads, least)
+    window = (
+        round(max_seconds * grid.sample_rate / grid.stride) if reads is None and hasattr(module.task, "read") else 0
+    )
     for batch in one_epoch(source, reader, config, sample_rate=module.encoder.sample_rate, first=first, step=step):
         for utterance, message in batch["bad"]:
             on_bad(utterance, message)
         if batch["utt_ids"]:
             with torch.no_grad():
-                predictions = module.predict(to_device(batch, device))
+                batch = to_device(batch, device)
+                long = window and grid.num_frames(batch["waveform"].shape[1]) > window
+                predictions = [*predict_in_windows(module, batch, grid, window)] if long else module.predict(batch)
             yield from zip(batch["utt_ids"], predictions, strict=True)
 
 

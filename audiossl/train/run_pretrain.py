@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from functools import partial
@@ -9,10 +10,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from audiossl.train.experiment import (
+    CODEBOOK,
     Sections,
     describe_batches,
     gather_tables,
     main_first,
+    only_run,
     open_data,
     refuse_changes,
     require_files,
@@ -58,17 +61,19 @@ def pretrain(
 
     run = {"data": data, "dev": dev, "init": init}
     tables = gather_tables(recipe, out, overrides or {}, run, resume=resume)
-    tables, parts = resolve(tables, _sections(), recipe)
-    refuse_changes(out, tables, _sections())
+    tables, parts = resolve(tables, sections(), recipe)
+    refuse_changes(out, tables, sections())
+    _refuse_unread(parts, (overrides or {}).get("units", {}))
     encoder, objective = parts["encoder"][0], parts["objective"][0]
     require_methods(encoder, objective.encoder_needs, f"objective {tables['objective']['name']}")
     if "data" not in tables["run"]:
         raise ValueError(f"{recipe}: no data is given; add --data DIR")
-    with join_world(device) as world:
+    with join_world(device) as world, only_run(out, world):
         return _run(tables, parts, out, world, Ledger(world.device), resume=resume)
 
 
-def _sections() -> Sections:
+def sections() -> Sections:
+    """Return the tables of a pretraining recipe."""
     from audiossl.data.loader import LoaderConfig
     from audiossl.train.loop import TrainConfig
     from audiossl.train.optim import OptimConfig
@@ -177,19 +182,32 @@ def _refuse_lonely(manifest: Manifest, reading: LoaderConfig, least: int, proces
     )
 
 
+def _reads(parts: dict[str, Any], config: UnitsConfig) -> bool:
+    """Whether the objective reads the units of the [units] table."""
+    return not set(config.names).isdisjoint(getattr(parts["objective"][1], "labels", ()))
+
+
+def _refuse_unread(parts: dict[str, Any], given: Tables) -> None:
+    """ValueError where `given`, the [units] of the command line, names units that the objective would not read."""
+    if "name" in given and not _reads(parts, parts["units"]):
+        names = json.dumps(parts["units"].names)
+        raise ValueError(f"units.name: {given['name']} is not among objective.labels; add --objective.labels '{names}'")
+
+
 def _make_units(parts: dict[str, Any], manifests: list[Manifest], out: Path, device: str) -> None:
     """Fit and apply the units of the recipe's [units] table where the data directories lack them."""
     from audiossl.units.recipe import ensure_units
 
     config: UnitsConfig = parts["units"]
-    if set(config.names).isdisjoint(getattr(parts["objective"][1], "labels", ())):
+    if not _reads(parts, config):
         _say(f"units.name: {' '.join(config.names)} is not among objective.labels, so these units are not made")
         return
     folders, reading = [manifest.path for manifest in manifests], parts["data"]
     ensure_units(
         folders,
         config,
-        out / "units",
+        out / CODEBOOK,
+        label_rate=getattr(parts["objective"][1], "label_rate", None),
         max_bad_fraction=reading.max_bad_fraction,
         num_workers=reading.num_workers,
         allow_commands=reading.allow_commands,

@@ -209,7 +209,9 @@ def make_features(
     if kind in {"logmel", "chroma"}:
         return MusicFeatures(kind)
     if not encoder:
-        raise ValueError(f"feature '{kind}': no encoder is given; name an experiment folder or checkpoint, by --encoder or in a recipe by --units.encoder")
+        raise ValueError(
+            f"feature '{kind}': no encoder is given; name an experiment folder or checkpoint, by --encoder or in a recipe by --units.encoder"
+        )
     if kind == "codes" and layer:
         raise ValueError(f"feature 'codes' takes no layer ({layer}); leave it out")
     import audiossl

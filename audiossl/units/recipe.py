@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from audiossl.units import codebook as codebooks
 from audiossl.units.apply import apply_codebook
-from audiossl.units.features import FeatureKind, Features, make_features
+from audiossl.units.features import PUBLISHED_SCALE, FeatureKind, Features, make_features
 from audiossl.units.fit import FitConfig, fit_codebook
 from audiossl.units.guards import check_units
 from audiossl.units.labels import IMPORTED, has_labels, labels_path, read_card, set_names
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from audiossl.data.manifest import Manifest
     from audiossl.units.codebook import Codebook, CodebookCard
     from audiossl.units.labels import UnitsCard
+
+_CURE = "choose another units.name, and the same in objective.labels, or remove these labels"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def ensure_units(
     config: UnitsConfig,
     out: Path,
     *,
+    label_rate: float | None = None,
     max_bad_fraction: float = 0.01,
     num_workers: int = 2,
     allow_commands: bool = False,
@@ -80,7 +83,9 @@ def ensure_units(
     Labels that were there before `out` had a codebook are used as they are if all directories have them and their card says what
     `config` asks for, of imported ones their number alone; else ValueError, since another experiment may rest on them. With a codebook in `out`, labels of another
     one, or of fewer utterances than the directory has now, are made again. Labels that are kept are checked (`units.guards`), and they and the
-    codebook must be of the encoder that `config` names, by its weights; only where it names none are labels there of any encoder.
+    codebook must be of the encoder that `config` names, by its weights; only where it names none are labels there of any encoder. MFCC keep the scale that
+    the codebook was fitted with; labels there of another scale than the published are used with a warning.
+    label_rate: Hz that the units must have, where it is known; ValueError before anything is fitted.
     max_bad_fraction: share of the recordings of a directory that may be unusable. num_workers: processes that read audio, unless `config` says. allow_commands: run the programs that `wav.scp` names.
     device: of the encoder, see `make_features`.
     """
@@ -89,13 +94,16 @@ def ensure_units(
     manifests = [Manifest.open(folder, allow_commands=allow_commands) for folder in data_dirs]
     stream = config.stream(max_bad_fraction, num_workers)
     # An encoder is loaded once, and only when it is looked at.
-    features = cache(partial(make_features, config.feature, config.encoder, config.layer, device=device))
+    make = partial(make_features, config.feature, config.encoder, config.layer, device=device)
+    features = cache(make)
     if not codebooks.exists(out) and _are_there(manifests, config, features, log):
         return
     if codebooks.exists(out):
         codebook = codebooks.load(out)
+        features = cache(partial(make, full_scale=codebook.card.full_scale))
         _check_config(codebook, config, features, out)
     else:
+        _check_rate(features(), config, label_rate)
         codebook = fit_codebook(manifests[0], features(), config.fit, stream, log=log)
         codebooks.save(codebook, out)
         log(f"codebook: {out}, {codebook.card.size} codes, inertia {codebook.card.inertia:.4g}")
@@ -138,10 +146,8 @@ def _is_there(
             asked = {"codebook_size": config.clusters}
         for name, wanted in asked.items():
             if getattr(card, name) != wanted and not _corpus_has_no_more(config, name, getattr(card, name)):
-                raise ValueError(
-                    f"{path}: {name} is {getattr(card, name)!r}, the recipe asks for {wanted!r}; choose another units.name"
-                )
-        _check_encoder(card, config, features, f"{path}", "choose another units.name, or remove these labels")
+                raise ValueError(f"{path}: {name} is {getattr(card, name)!r}, the recipe asks for {wanted!r}; {_CURE}")
+        _check_encoder(card, config, features, f"{path}", _CURE)
     without = [manifest for manifest in manifests if manifest not in with_labels]
     if with_labels and without:
         raise ValueError(
@@ -150,8 +156,19 @@ def _is_there(
         )
     for manifest in with_labels:
         check_units(manifest, label_set, log=log)
-        log(f"{labels_path(manifest.path, label_set)}: there already, used as it is")
+        path, card = labels_path(manifest.path, label_set), read_card(manifest.path, label_set)
+        if card.feature == "mfcc" and card.full_scale != PUBLISHED_SCALE:
+            log(f"warning: {path}: MFCC of another full_scale than the published 1; for that choose another units.name")
+        log(f"{path}: there already, used as it is")
     return bool(with_labels)
+
+
+def _check_rate(features: Features, config: UnitsConfig, label_rate: float | None) -> None:
+    if label_rate not in {None, features.rate}:
+        raise ValueError(
+            f"objective.label_rate: {label_rate:g}, but units.feature {config.feature} {config.encoder}".rstrip()
+            + f" gives {features.rate:g} Hz; give --objective.label_rate {features.rate:g}"
+        )
 
 
 def _why_label(manifest: Manifest, name: str, codebook: Codebook) -> str:

@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from audiossl.data.loader import BadRecordings, LoaderConfig, usable
-from audiossl.data.whole import WholeUtterances, one_epoch
+from audiossl.data.whole import FileList, WholeUtterances, one_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import numpy as np
     from torch import Tensor
 
     from audiossl.contracts import Batch
     from audiossl.data.manifest import Manifest
-    from audiossl.data.whole import FileList
     from audiossl.units.features import Frames
 
 
@@ -69,13 +68,27 @@ def stream_frames(
 ) -> Iterator[FrameBatch]:
     """Yield the frames of every utterance once, in batches of similar length.
 
-    Unreadable utterances are named through `log`; ValueError when more than their allowed share are. label: what the
-    progress display calls this pass.
+    Those of a data directory that last less than a frame are counted and left out, as training leaves them out. Unreadable utterances
+    are named through `log`; ValueError when more than their allowed share are. label: what the progress display calls this pass.
     """
+    manifest = _long_enough(manifest, features, log)
     loading = LoaderConfig(batch_seconds=config.batch_seconds, num_workers=config.num_workers)
     batches = one_epoch(manifest, _Reader(features), loading, sample_rate=features.sample_rate, label=label)
     for batch in usable(batches, BadRecordings(config.max_bad_fraction, len(manifest)), log):
         yield _frame_batch(batch, features)
+
+
+def _long_enough(manifest: Manifest | FileList, features: Frames, log: Callable[[str], None]) -> Manifest | FileList:
+    if isinstance(manifest, FileList):
+        return manifest
+    enough = np.rint(manifest.durations * features.sample_rate) >= features.min_samples
+    short, least = len(enough) - int(enough.sum()), features.min_samples / features.sample_rate
+    if not short:
+        return manifest
+    if not enough.any():
+        raise ValueError(f"{manifest.path}: every utterance is too short for one frame ({least:g} s); give longer ones")
+    log(f"{manifest.path}: left out: {short} too short for one frame ({least:g} s)")
+    return manifest.subset(np.flatnonzero(enough))
 
 
 def _frame_batch(batch: Batch, features: Frames) -> FrameBatch:

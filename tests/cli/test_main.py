@@ -1,6 +1,7 @@
 """The command line's manners: help, exit status, one-line errors."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -62,6 +63,18 @@ def test_debug_shows_the_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="unknown recipe"):
         main(["pretrain", "nothing", "--out", "x", "--debug"])
+
+
+def test_a_second_interrupt_is_ignored(tmp_path, monkeypatch, capsys):
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("audiossl.cli.main._dispatch", lambda _words: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("audiossl.cli.main._flush", lambda: os.kill(os.getpid(), signal.SIGINT) or 0)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main(["doctor"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (stop.value.code, capsys.readouterr().err) == (130, "audiossl: interrupted\n")
 
 
 def test_help_is_fast():

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from audiossl import registry
 from audiossl.cli.main import main
+from audiossl.cli.probe import _settings
 from audiossl.data.audio import write_audio
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.results import read_results
+from audiossl.nn.utterance_classifier import ClassifierConfig, UtteranceClassifier
 
 WORDS = {"low": 300.0, "mid": 900.0, "high": 2500.0}
 QUICK = ["--probe.steps", "150", "--probe.batch", "16", "--num-workers", "0", "--device", "cpu"]
@@ -91,6 +95,20 @@ def test_speakers_of_one_directory_on_a_random_encoder(corpus, tmp_path, capsys)
     # Other random weights are another encoder, with features of its own.
     code, out, _ = run([*words, "--out", tmp_path / "p", "--json", "--seed", "1", *QUICK], capsys)
     assert json.loads(out)["forwards"] == 30
+
+
+def test_a_new_task_of_utterances_can_be_probed_and_one_of_several_labels_cannot(monkeypatch):
+    @dataclass(frozen=True)
+    class Config(ClassifierConfig):
+        column: str = "utt2accent"
+
+    accent = type("Accent", (UtteranceClassifier,), {"Config": Config})
+    get = registry.get
+    monkeypatch.setattr(registry, "get", lambda kind, name: accent if name == "accent" else get(kind, name))
+    column, config = _settings("accent", None, {})
+    assert (column, config.steps) == ("utt2accent", 2000)
+    with pytest.raises(ValueError, match="--task intent: has no label per utterance to probe"):
+        _settings("intent", None, {})
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,27 @@ def keyword(place):
     return place / "keyword"
 
 
+def test_long_recordings_are_heard_in_windows(place, tmp_path, capsys, monkeypatch):
+    fine_tuned(place, name="ctc")
+    write_audio(tmp_path / "long.wav", 0.1 * np.random.default_rng(0).standard_normal(80_000), 16000)
+    heard, forward = [], Wav2Vec2.forward
+
+    def note(self, waveform, *rest, **options):
+        heard.append(waveform.shape[1] / 16_000)
+        return forward(self, waveform, *rest, **options)
+
+    monkeypatch.setattr(Wav2Vec2, "forward", note)
+    for words, longest in (([], 5.0), (["--max-seconds", "2"], 2.1), (["--max-seconds", "0"], 5.0)):
+        heard.clear()
+        status, out, _ = transcribe(capsys, place / "ctc", tmp_path / "long.wav", *words)
+        assert (status, out.split()[0]) == (0, str(tmp_path / "long.wav"))
+        assert longest - 0.2 < max(heard) <= longest
+    for seconds in ("0.5", "-3", "nan", "inf"):
+        status, _, err = transcribe(capsys, place / "ctc", tmp_path / "long.wav", "--max-seconds", seconds)
+        assert (status, err.count("\n")) == (1, 1)
+        assert "is no length of a window; give at least 1, or 0 for no windows" in err
+
+
 def test_ids_that_cannot_be_told_apart_or_written_are_refused_before_reading(place, keyword, tmp_path, capsys):
     shutil.copy(place / "0.wav", tmp_path / "Meeting 1.wav")
     words = (tmp_path / "Meeting 1.wav", "--out", tmp_path / "texts")
@@ -179,6 +200,14 @@ def test_what_is_left_out_is_counted_by_directory(place, keyword, tmp_path, caps
     assert (status, len(json.loads(out)["bad"])) == (1, 2)
     found = {row.name: row.more["left_out"] for row in read_results(keyword)}
     assert (found["accuracy whole"], found["accuracy part"]) == (0, 1)
+
+
+def test_scores_that_are_made_again_replace_their_rows(place, keyword, tmp_path, capsys):
+    shutil.copytree(keyword, tmp_path / "again")
+    (tmp_path / "again" / "results.json").unlink(missing_ok=True)
+    for _ in range(2):
+        transcribe(capsys, tmp_path / "again", place / "data")
+    assert [row.name for row in read_results(tmp_path / "again")] == ["accuracy data"]
 
 
 def test_every_task_says_what_it_predicts():

@@ -54,6 +54,10 @@ def test_fit_apply_quality(data, tmp_path, capsys):
     row = json.loads(out)
     assert row["use"]["labels"] == row["phones"]["frames"] == 468
     assert row["phones"]["phone_purity"] > 0.9
+    for _ in range(2):
+        run(capsys, "quality", "--data", data, "--name", "km4", "--out", tmp_path / "exp", "--label", "mfcc")
+    names = [row["name"] for row in json.loads((tmp_path / "exp/results.json").read_text())]
+    assert sorted(names) == ["PNMI mfcc", "cluster purity mfcc", "code perplexity mfcc", "phone purity mfcc"]
     status, _, err = run(capsys, *fit)
     assert (status, err) == (1, f"audiossl: {book}: holds a codebook already; give another --out, or --overwrite\n")
     before = (book / "codebook.safetensors").read_bytes()

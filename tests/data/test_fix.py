@@ -68,7 +68,20 @@ CASES = [
     ("text", b"s0-1 WORD 1\n", b"s0-1\n", ["s0-0", *IDS[2:]]),
     ("text", b"s0-1 WORD 1\n", b"s0-1 \xff\n", ["s0-0", *IDS[2:]]),
     ("text", b"s0-1 WORD 1\n", b"\n\ns0-1 WORD 1\nx X\n", IDS),
-    ("text", b"s0-0", b"\xef\xbb\xbfs0-0", IDS[1:]),
+    *[
+        (name, first, b"\xef\xbb\xbf" + first, IDS)
+        for name, first in [
+            ("text", b"s0-0 "),
+            ("wav.scp", b"s0 "),
+            ("segments", b"s0-0 s0 "),
+            ("utt2spk", b"s0-0 "),
+            ("spk2utt", b"s0 "),
+            ("utt2dur", b"s0-0 "),
+            ("units/km4", b"s0-0 "),
+            ("phones.ctm", b"s0-0 1 0 "),
+            ("trials", b"s0-0 s0-1 "),
+        ]
+    ],
     ("utt2lang", b"s1-0 xx\n", b"", [*IDS[:3], *IDS[4:]]),
     ("utt2spk", b"s1-0 s1\n", b"s1-0 s1 s2\n", [*IDS[:3], *IDS[4:]]),
     ("utt2spk", b"s0-0 s0\ns0-1 s0\ns0-2 s0\n", b"", IDS[3:]),
@@ -79,9 +92,11 @@ CASES = [
     ("utt2dur", b"s0-1 1", b"s0-1 7", IDS),
     ("utt2dur", b"s0-1 1", b"s0-1 1.04", IDS),
     ("utt2dur", b"s0-1 1\n", b"", IDS),
-    ("segments", b"s0 2 3\n", b"s0 2 9\n", IDS),
-    ("segments", b"s0 2 3\n", b"s0 2 -1\n", IDS),
-    ("segments", b"s0 2 3\n", b"s0 3 9\n", [*IDS[:2], *IDS[3:]]),
+    ("segments", b"s0 2 3\n", b"s0 2 3.5\n", IDS),
+    ("segments", b"s0 2 3\n", b"s0 2 3.6\n", [*IDS[:2], *IDS[3:]]),
+    ("segments", b"s0 2 3\n", b"s0 3 3.4\n", [*IDS[:2], *IDS[3:]]),
+    ("segments", b"s0 2 3\n", b"s0 3 -1\n", [*IDS[:2], *IDS[3:]]),
+    ("segments", b"s0 2 3\n", b"s0 2 -2\n", [*IDS[:2], *IDS[3:]]),
     ("segments", b"s0 2 3\n", b"s0 2\n", [*IDS[:2], *IDS[3:]]),
     ("segments", b"s0 2 3\n", b"s9 2 3\n", [*IDS[:2], *IDS[3:]]),
     ("wav.scp", b"s0 ", b"s9 ", IDS[3:]),
@@ -114,13 +129,21 @@ def test_each_fault_is_mended_once(data, name, old, new, left):
 
 def test_what_was_done_is_said(data):
     edit(data / "text", b"s0-1 WORD 1\n", b"s0-1\n\nx Y\n")
-    edit(data / "segments", b"s1 2 3\n", b"s1 2 9\n")
+    edit(data / "segments", b"s1 2 3\n", b"s1 2 3.2\n")
+    edit(data / "segments", b"s1 1 2\n", b"s1 1 5000\n")
     done = fix(data)
+    assert "segments: left out, for 's1-1' ends at 5000 s, its recording 's1' ends at 3 s" in done
     assert "segments: 1 now end with their recording" in done
-    assert "left out 1 of 6 utterances that not all files know or that failed" in done
-    assert "text: dropped 1 unknown or left out, 2 unreadable" in done
-    assert "units/km4: dropped 1 unknown or left out" in done
+    assert "left out 1 of 5 utterances that not all files know or that failed" in done
+    assert "text: dropped 2 unknown or left out, 2 unreadable" in done
+    assert "units/km4: dropped 2 unknown or left out" in done
     assert "trials: dropped 1 that name unknown utterances or cannot be read" in done
+
+
+def test_doubles_that_differ_are_named(data):
+    edit(data / "text", b"s0-1 WORD 1\n", b"s0-1 WORD 1\ns0-1 OTHER\ns0-1 WORD 1\n")
+    told = "text: 's0-1' came twice with different values, of which the first is kept"
+    assert fix(data) == [told, "text: dropped 2 double"]
 
 
 def test_backups_are_not_overwritten(data):
@@ -137,9 +160,25 @@ def test_backups_are_not_overwritten(data):
 
 def test_a_channel_survives_clipping(data, tmp_path):
     soundfile.write(tmp_path / "audio" / "s0.wav", np.stack([tone(3.0), tone(3.0)], 1), RATE)
-    edit(data / "segments", b"s0 2 3\n", b"s0 2 9 1\n")
+    edit(data / "segments", b"s0 2 3\n", b"s0 2 3.3 1\n")
     fix(data)
     assert "s0-2 s0 2 3 1\n" in (data / "segments").read_text()
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_end_of_minus_one_is_that_of_the_recording(data, listed):
+    edit(data / "segments", b"s0 1 2\n", b"s0 1 -1\n")
+    edit(data / "utt2dur", b"s0-1 1\n", b"s0-1 2\n")
+    edit(data / "units/km4", b"s0-1 ", b"s0-1 0 1 2 3 0 1 2 3 0 1 ")
+    if not listed:
+        (data / "utt2dur").unlink()
+    assert [str(fault) for fault in faults(data, check_audio=True)] == []
+    manifest = Manifest.open(data)
+    assert manifest.durations[1] == 2.0
+    assert len(manifest.audio(1, sample_rate=RATE)) == 2 * RATE
+    assert len(manifest.audio(1, sample_rate=RATE, start=0.5, seconds=0.25)) == RATE // 4
+    assert fix(data) == ([] if listed else ["utt2dur: made from the audio"])
+    assert [str(fault) for fault in faults(data)] == []
 
 
 def test_speakers_of_utterances_that_go_go_too(data):

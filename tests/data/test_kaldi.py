@@ -102,13 +102,14 @@ def test_entries_of_wav_scp(tmp_path, monkeypatch):
     assert str(kaldi.audio_path("a.wav", there)) == "a.wav"
 
 
-@pytest.mark.parametrize("value", ["", "r", "r 0", "r 0 x", "r 0 1 x", "r 0 1 0 0"])
+@pytest.mark.parametrize("value", ["", "r", "r 0", "r 0 x", "r 0 1 x", "r 0 1 0 0", "r 0 inf"])
 def test_malformed_segments(value):
     assert kaldi.parse_segment(value) is None
 
 
 def test_segments_and_seconds():
     assert kaldi.parse_segment("r 0.5 1e1") == ("r", 0.5, 10.0, None)
+    assert kaldi.parse_segment("r 0 -1") == ("r", 0.0, float("inf"), None)
     assert kaldi.parse_segment("r 0 1 1") == ("r", 0.0, 1.0, 1)
     assert [kaldi.seconds(x) for x in (0.0, 1.0, 100.0, 0.25, 1 / 3)] == ["0", "1", "100", "0.25", "0.333333"]
     assert kaldi.parse_seconds("1.5") == 1.5

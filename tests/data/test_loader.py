@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -159,6 +162,34 @@ def test_a_worker_outlives_one_signal_and_not_another(manifest):
     worker.terminate()
     worker.join(timeout=30)
     assert worker.exitcode == 0
+
+
+ABANDONED = """
+import itertools, sys
+from audiossl.data.loader import LoaderConfig, make_loader
+from audiossl.data.manifest import Manifest
+from audiossl.data.whole import WholeUtterances
+
+config = LoaderConfig(batch_seconds=3.0, num_workers=2)
+batches = make_loader(
+    Manifest.open(sys.argv[1]), WholeUtterances(1), config, sample_rate=16000, seed=0, positions=itertools.count()
+)
+next(batches)
+raise ValueError("in the middle")
+"""
+
+
+def test_a_process_that_fails_amid_the_batches_ends_with_its_workers(folder):
+    done = subprocess.run(
+        [sys.executable, "-c", ABANDONED, folder], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "ValueError: in the middle")
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan])
+def test_batches_without_a_length_are_refused(seconds):
+    with pytest.raises(ValueError, match=r"^batch_seconds is .*; give a positive number of seconds$"):
+        LoaderConfig(batch_seconds=seconds)
 
 
 def test_evaluation_sees_each_utterance_once_longest_first(manifest):

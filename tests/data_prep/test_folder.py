@@ -51,6 +51,20 @@ def test_ids_sort_as_their_speakers_do(tmp_path):
     assert not list(faults(tmp_path / "out/all"))
 
 
+def test_links_to_folders_are_followed_once(corpus, tmp_path, caplog):
+    write_imitation(tmp_path / "other" / "x.wav", np.random.default_rng(0), duration=0.2, sample_rate=8000)
+    (corpus / "ann" / "loop").symlink_to(corpus)
+    (corpus / "again").symlink_to(corpus / "bob lee")
+    (corpus / "beyond").symlink_to(tmp_path / "other")
+    folder.prepare(corpus, tmp_path / "out")
+    ids = list(Manifest.open(tmp_path / "out/all").ids)
+    assert (len(ids), "beyond-x" in ids, "bob_lee-one-a" in ids) == (9, True, True)
+    assert caplog.messages == [
+        f"passed over: {corpus / 'again'} is {corpus / 'bob lee'} again",
+        f"passed over: {corpus / 'ann' / 'loop'} is {corpus} again",
+    ]
+
+
 def test_what_has_to_be_converted_is_counted(corpus, tmp_path, caplog):
     for name in ("ann/a.M4A", "b.wma", "bob lee/c.caf"):
         (corpus / name).write_bytes(b"x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import threading
@@ -57,6 +58,16 @@ def by_hand(manifest, index):
     frames = waveform[: len(waveform) // 400 * 400].reshape(-1, 400)
     first = np.stack([frames.mean(-1), np.square(frames).mean(-1)], axis=-1).mean(axis=0)
     return np.stack([first, 2 * first])
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    manifest = corpus(tmp_path)
+    monkeypatch.setattr(np.lib.format, "open_memmap", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/c/.*/features\.npy\.partial'"):
+        pooled_features(manifest, counting_source()[0], tmp_path / "c", config=ONE_EACH, log=print)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -156,8 +156,9 @@ def test_one_task(data, tmp_path, capsys):
     assert row.value > 60
     assert row.more["protocol"]["superb.steps"] == 60
     changed = ["superb.steps 60, not 200000", "superb.eval_every 20, not 5000"]
-    assert row.more["variant"] == "; ".join([Keyword.variant, *changed])
-    assert f"not as published    {Keyword.variant}" in out
+    assert row.more["variant"] == "; ".join([Keyword.variant_of(WORDS), "3 classes, not 12", *changed])
+    assert "silence" not in row.more["variant"]
+    assert f"not as published    {row.more['variant']}" in out
     assert any(note.startswith("ks: not the published protocol: ") for note in make_table([row]).notes)
     job = load_job("ks", {"superb": {"steps": 60, "eval_every": 20}})
     source = open_upstream("fbank", data / "ks", seed=0, device="cpu")
@@ -168,6 +169,17 @@ def test_one_task(data, tmp_path, capsys):
     assert not is_finished(load_job("ks"), known, place)
     code, out, _ = run([*words, "--json"], capsys)
     assert json.loads(out)["values"]["accuracy"] == row.value
+
+
+def test_silence_and_the_published_number_of_classes_are_told_only_where_they_matter(tmp_path):
+    job, words = load_job("ks"), ["_silence_", *(f"word{number}" for number in range(11))]
+    write_tones(tmp_path, "train", 12, np.random.default_rng(0))
+    table = tmp_path / "train" / "utt2keyword"
+    ids = [line.split()[0] for line in table.read_text().splitlines()]
+    table.write_text("".join(f"{utterance} {word}\n" for utterance, word in zip(ids, words, strict=True)))
+    assert variant(job, 160, tmp_path) == variant(job, 160) == Keyword.variant
+    table.write_text(table.read_text().replace("word3", "word4"))
+    assert variant(job, 160, tmp_path) == f"{Keyword.variant}; 11 classes, not 12"
 
 
 def test_upstreams_do_not_share_a_folder_and_out_has_a_default(data, tmp_path, capsys, monkeypatch):
@@ -329,7 +341,8 @@ def test_a_task_that_fails_does_not_stop_the_others(data, tmp_path, capsys):
 def test_misuse(tmp_path, capsys):
     code, _, err = run(["all", "--upstream", "fbank", "--data", tmp_path, "--out", tmp_path / "o"], capsys)
     assert code == 1
-    assert "has no folder of a task" in err
+    assert "has no folder of a task; link what `audiossl prep` wrote as" in err
+    assert len(err) < 400
     code, _, err = run(["qbee"], capsys)
     assert code == 2
     assert "did you mean 'qbe'?" in err

@@ -72,6 +72,12 @@ def test_trials_of_verification(data):
     assert asv.digest(data) != before
 
 
+def test_what_writes_phones_is_told_where_there_are_none(data):
+    (data / "dev" / "utt2phones").unlink()
+    with pytest.raises(ValueError, match=r"dev/utt2phones: no such file; `audiossl prep librispeech --prep\.lexicon"):
+        labels("phone_recognition").check(data)
+
+
 def test_what_queries_are_searched_for(data):
     for part, name in (("train", "documents"), ("dev", "queries_dev"), ("test", "queries_eval")):
         (data / part).rename(data / name)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import platform
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +21,7 @@ from audiossl.train.experiment import (
     describe_batches,
     gather_tables,
     main_first,
+    only_run,
     resolve,
     stream_of,
     write_config,
@@ -79,6 +86,55 @@ def test_a_run_is_resumed_by_its_own_recipe(tmp_path):
         ValueError, match="exp: follows the recipe hubert_nano, not wav2vec2_nano; resume it with hubert"
     ):
         gather_tables("wav2vec2_nano", out, {}, run, resume=True)
+
+
+WAITS = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from audiossl.train.experiment import only_run
+
+with only_run(Path(sys.argv[1]), SimpleNamespace(main=True)):
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def running(tmp_path):
+    """Another process that is in `exp/run`."""
+    words = [sys.executable, "-c", WAITS, tmp_path / "exp" / "run"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_experiment_has_one_run_at_a_time(tmp_path, running, killed):
+    out, main = tmp_path / "exp" / "run", SimpleNamespace(main=True)
+    said = f"exp/run: another run (pid {running.pid} on {platform.node()}) writes here; wait for it, or choose another --out"
+    with pytest.raises(ValueError, match=re.escape(said)), only_run(out, main):
+        pass
+    with only_run(out, SimpleNamespace(main=False)):  # nor the other processes of a run
+        pass
+    if killed:
+        running.kill()
+    running.communicate()
+    assert (tmp_path / "exp").exists() == killed
+    with only_run(out, main):
+        gather_tables("hubert_nano", out, {}, {}, resume=False)
+    assert not (out / ".lock").exists()
+
+
+def test_a_file_system_without_locks_does_not_stop_a_run(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", none)
+    with only_run(tmp_path / "exp", SimpleNamespace(main=True)):
+        (tmp_path / "exp" / "config.toml").touch()
+    assert [path.name for path in (tmp_path / "exp").iterdir()] == ["config.toml"]
 
 
 def test_a_recipe_of_another_verb_is_named():

@@ -232,3 +232,36 @@ def test_units_are_read_by_as_many_processes_as_training_has(place, monkeypatch)
     parts = {"units": UnitsConfig(), "objective": (None, labels), "data": LoaderConfig(num_workers=7)}
     _make_units(parts, [Manifest.open(place / "data")], place / "out", "cpu")
     assert asked["num_workers"] == 7
+
+
+def test_units_that_the_objective_does_not_read_are_refused(place):
+    units = {"name": "other", "clusters": 4}
+    with pytest.raises(
+        ValueError, match=r"units.name: other is not among objective.labels; add --objective.labels '\[\"other\"\]'"
+    ):
+        run(place, ("hubert", "fbank"), units=units)
+    assert not (place / "out").exists()
+
+
+def test_a_run_that_stopped_after_its_units_is_begun_anew(place):
+    options = {
+        "objective": {**tiny("objectives", "hubert"), "labels": ["few"]},
+        "units": {"name": "few", "clusters": 4, "iterations": 2, "num_workers": 0},
+    }
+    with pytest.raises(ValueError, match="nothing: no such experiment"):
+        run(place, ("hubert", "fbank"), init="nothing", **options)
+    assert [path.name for path in (place / "out").iterdir()] == ["units"]
+    run(place, ("hubert", "fbank"), **options)
+    assert (place / "out/checkpoints").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("step", "given", "cure"),
+    [
+        ("noise", {"noise_dirs": ["nowhere/noise"]}, "data.augment.noise_dirs: nowhere/noise: no data directory: .*`audiossl prep musan`"),
+        ("reverb", {"reverb_dir": "nowhere/rirs"}, "data.augment.reverb_dir: nowhere/rirs: .*`audiossl prep rirs_noises`"),
+    ],
+)  # fmt: skip
+def test_a_directory_to_augment_with_that_is_missing_is_told_by_its_option(place, step, given, cure):
+    with pytest.raises(ValueError, match=f"^{cure}.* or --data.augment.{step}_probability 0$"):
+        run(place, data={"num_workers": 0, "augment": {f"{step}_probability": 0.5, **given}})

@@ -85,7 +85,7 @@ def test_encoder_that_looks_at_padding_runs_one_by_one(shared_corpus):
     [
         (("mfcc", "exp/a", 0), "takes no encoder"),
         (("mfcc", "", 6), "no layer"),
-        (("encoder", "", 6), "no encoder is given"),
+        (("encoder", "", 6), "no encoder is given; .* --units.encoder"),
     ],
 )
 def test_parts_that_do_not_go_together(arguments, message):
@@ -111,6 +111,18 @@ def test_bad_recordings_are_named_and_limited(new_corpus, tmp_path):
     assert lines == ["left out spk0-03: 0.019 s is too short for one frame (0.025 s); leave it out"]
     with pytest.raises(ValueError, match="1 of 10 utterances cannot be used"):
         list(stream_frames(manifest, MFCCFeatures(), StreamConfig(5.0, 0), label="test", log=print))
+
+
+def test_what_lasts_less_than_a_frame_is_counted_and_is_not_damaged(new_corpus, tmp_path):
+    data = new_corpus(tmp_path, num_utterances=4)
+    for number in (1, 2):
+        write_audio(tmp_path / f"audio{number:02d}.wav", np.full(5, 0.1, dtype=np.float32), 16000)
+    (data / "utt2dur").unlink()
+    lines = []
+    assert sorted(by_utterance(Manifest.open(data), MFCCFeatures(), log=lines.append)) == ["spk0-00", "spk0-03"]
+    assert lines == [f"{data}: left out: 2 too short for one frame (0.025 s)"]
+    with pytest.raises(ValueError, match="every utterance is too short for one frame"):
+        by_utterance(Manifest.open(data).subset(np.array([2, 3])), MFCCFeatures())
 
 
 def test_nan_is_refused(shared_corpus):

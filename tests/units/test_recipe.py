@@ -45,7 +45,9 @@ def test_fits_on_the_first_and_labels_all(folders, tmp_path):
 
 
 def test_a_rate_that_is_not_the_objectives_is_told_before_the_fit(folders, tmp_path):
-    with pytest.raises(ValueError, match=r"label_rate: 50, but units.feature mfcc gives 100 Hz; give --objective.label_rate 100"):
+    with pytest.raises(
+        ValueError, match=r"label_rate: 50, but units.feature mfcc gives 100 Hz; give --objective.label_rate 100"
+    ):
         ensure_units(folders, CONFIG, tmp_path / "codebook", label_rate=50.0, log=[].append)
     assert not (tmp_path / "codebook").exists()
 
@@ -91,7 +93,8 @@ def test_other_labels_of_that_name_are_never_replaced(folders, tmp_path):
     run(folders, tmp_path / "one")
     table = (folders[0] / "units/km8").read_bytes()
     with pytest.raises(
-        ValueError, match=r"units/km8: codebook_size is 8, the recipe asks for 9; choose another units.name, and the same in objective.labels"
+        ValueError,
+        match=r"units/km8: codebook_size is 8, the recipe asks for 9; choose another units.name, and the same in objective.labels",
     ):
         run(folders, tmp_path / "two", UnitsConfig(**{**vars(CONFIG), "clusters": 9}))
     assert (folders[0] / "units/km8").read_bytes() == table
@@ -164,7 +167,8 @@ def test_units_of_another_encoder_are_refused(folders, encoders, tmp_path):
     before = {path: path.read_bytes() for path in files}
     other = UnitsConfig(**options | {"encoder": str(encoders[1])})
     with pytest.raises(
-        ValueError, match=r"units/km8: made with the encoder .*/a .* other weights .*; choose another units\.name, or r"
+        ValueError,
+        match=r"units/km8: made with the encoder .*/a .* other weights .*; choose another units\.name, and the same in objective\.labels, or r",
     ):
         run(folders, tmp_path / "two", other)
     with pytest.raises(
