@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json as json_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import tyro
 
 from audiossl import registry
 from audiossl.cli.main import MisuseError
-from audiossl.config import Tables, build
+from audiossl.config import Tables, build, to_table
 from audiossl.data.kaldi import UTT2DUR, WAV_SCP, read_table, write_table
 from audiossl.data.writer import new_directory
 
@@ -35,11 +36,11 @@ def main(
         corpus: the folder it was unpacked to; none for `mini`, which is synthesised.
         out: the folder to write; it must not exist yet.
         fake: write a tiny imitation of the corpus' published layout into this folder, to try a recipe without the corpus.
-        listing: show the corpora that can be prepared.
+        listing: show the corpora that can be prepared; of CORPUS what it reads and writes, and its options `--prep.KEY`.
         json: print as JSON what was written, or the list.
     """
     if listing:
-        _show_corpora(as_json=json)
+        _show_corpora(as_json=json) if name is None else _show_corpus(name, as_json=json)
         return
     if name is not None and fake is not None:
         if corpus is not None or out is not None:
@@ -82,6 +83,21 @@ def _show_corpora(*, as_json: bool) -> None:
         return
     for corpus in corpora:
         print(f"{corpus['name']:<24} {corpus['description']}")
+
+
+def _show_corpus(name: str, *, as_json: bool) -> None:
+    module = registry.get("data_prep", name)
+    config = getattr(module, "Config", None)
+    options = to_table(config()) if config else {}
+    if as_json:
+        print(json_module.dumps({"name": name, "description": module.__doc__, "options": options}))
+        return
+    print((module.__doc__ or "").strip())
+    if options:
+        print("\nOptions and their defaults:")
+        for key, value in options.items():
+            print(f"  --prep.{key:<20} {json_module.dumps(value, ensure_ascii=False)}")
+        print(f"\n{inspect.getdoc(config)}")
 
 
 def _prepare(name: str, corpus: Path | None, out: Path, overrides: Tables) -> list[tuple[Path, int, float]]:

@@ -37,6 +37,18 @@ def test_list_names_every_corpus(capsys):
     assert [corpus["name"] for corpus in corpora] == registry.names("data_prep")
 
 
+@pytest.mark.parametrize("name", registry.names("data_prep"))
+def test_list_of_a_corpus_is_its_page(name, capsys):
+    module = registry.get("data_prep", name)
+    assert call(name, "--list") == 0
+    page = capsys.readouterr().out
+    assert page.startswith(module.__doc__.strip())
+    assert call(name, "--list", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert all(f"--prep.{key} " in page for key in found["options"])
+    assert bool(found["options"]) == hasattr(module, "Config")
+
+
 def test_writes_directories_that_say_where_their_audio_is(digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ("free_spoken_digits", "--corpus", "corpus", "--out", "made/digits", "--prep.passes", "2", "--json")
