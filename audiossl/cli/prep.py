@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json as json_module
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,7 +89,7 @@ def _show_corpora(*, as_json: bool) -> None:
 def _show_corpus(name: str, *, as_json: bool) -> None:
     module = registry.get("data_prep", name)
     config = getattr(module, "Config", None)
-    options = to_table(config()) if config else {}
+    options = dict.fromkeys(field.name for field in fields(config)) | to_table(config()) if config else {}
     if as_json:
         print(json_module.dumps({"name": name, "description": module.__doc__, "options": options}))
         return
