@@ -61,7 +61,10 @@ def fake(root: Path) -> None:
             speaker += 7
             chapter = f"{speaker}-{speaker + 1000}"
             folder = root / "librispeech_finetuning" / part / kind / chapter.replace("-", "/")
-            texts = ("HE HOPED THERE WOULD BE STEW", "IT'S LATE")  # all letters that there are in every limited set
+            texts: tuple[str, ...] = (
+                "HE HOPED THERE WOULD BE STEW",
+                "IT'S LATE",
+            )  # all letters that there are in every limited set
             if part != "9h":
                 texts = texts[:1] if kind == _KINDS[0] else texts[1:]
             lines = []
