@@ -109,7 +109,7 @@ def made_by_s3prl(kind, settings):
     ],
 )
 def test_what_s3prl_wrote_is_read(tmp_path, kind, large):
-    shape = {"layer_norm_first": True, "extractor_mode": "layer_norm", "conv_bias": True} if large else {}
+    shape = {"layer_norm_first": large} | ({"extractor_mode": "layer_norm", "conv_bias": True} if large else {})
     content, heads = made_by_s3prl(kind, SETTINGS | shape)
     torch.save(content, tmp_path / "x.pt")
     name, read = read_model(tmp_path / "x.pt")
