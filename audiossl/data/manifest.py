@@ -111,6 +111,7 @@ class _Outputs:
         self._runs: dict[str, Future[bytes]] = {}  # by recording, the one asked for last at the end
 
     def get(self, recording: str, run: Callable[[], bytes]) -> bytes:
+        """Return what the program of a recording puts out. run: starts it and waits; called where its output is not kept. Raises what `run` raises."""
         with self._lock:
             known = self._runs.pop(recording, None)
             future = self._runs[recording] = known or Future()

@@ -276,7 +276,8 @@ def find_source(source: str | Path) -> Path:
             return root / source
     places = ", ".join(str(root) for root in roots)
     raise ValueError(
-        f"{source}: no such experiment or checkpoint, nor one of that name in {places}; train it first, or make one of a downloaded checkpoint by `audiossl import`"
+        f"{source}: no such experiment or checkpoint, nor one of that name in {places}; train it first, or make one of a downloaded checkpoint by `audiossl import` "
+        "(an upstream of s3prl is s3prl:NAME)"
     )
 
 

@@ -26,13 +26,7 @@ class Lexicon:
         found: dict[str, str] = {}
         paths = tuple(paths)
         for path in map(Path, paths):
-            try:
-                lines = path.read_text(encoding="utf-8").splitlines()
-            except OSError as error:
-                raise ValueError(f"{path}: cannot be read as a lexicon ({error.strerror}); correct its path") from error
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}: is not UTF-8 ({error.reason}); convert the lexicon with iconv") from error
-            for number, line in enumerate(lines, start=1):
+            for number, line in enumerate(lexicon_lines(path), start=1):
                 word, _, phones = " ".join(line.split()).partition(" ")
                 if word and not phones:
                     raise ValueError(f"{path}:{number}: {word!r} has no phones; write `word phone phone ...`")
@@ -46,3 +40,13 @@ class Lexicon:
             return " ".join(self.phones[word] for word in text.split())
         except KeyError as error:
             raise ValueError(f"{error} is not in the lexicon {', '.join(self.paths)}; add its pronunciation") from error
+
+
+def lexicon_lines(path: Path) -> list[str]:
+    """Lines of a lexicon; ValueError where it cannot be read or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as a lexicon ({error.strerror}); correct its path") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not UTF-8 ({error.reason}); convert the lexicon with iconv") from error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiossl.data.ngram import UNKNOWN
+from audiossl.nn.lexicon import lexicon_lines
 from audiossl.nn.vocabulary import BOUNDARY, END
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def read_lexicon(path: Path, tokens: list[str]) -> dict[str, list[list[int]]]:
     index = {token: position for position, token in enumerate(tokens)}
     spellings: dict[str, list[list[int]]] = defaultdict(list)
     left_out = []
-    lines = [line.split() for line in _text_of(path).splitlines() if line.strip()]
+    lines = [line.split() for line in lexicon_lines(path) if line.strip()]
     for word, *rest in lines:
         spelt = rest if rest[-1:] == [BOUNDARY] else [*rest, BOUNDARY]
         if len(spelt) > 1 and all(token in index for token in spelt):
@@ -133,13 +134,6 @@ def read_lexicon(path: Path, tokens: list[str]) -> dict[str, list[list[int]]]:
     if left_out:
         _LOG.warning("%s: %d words have tokens that the model lacks; they cannot be recognised", path, len(left_out))
     return dict(spellings)
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not UTF-8 ({error.reason}); convert the lexicon with iconv") from error
 
 
 def _with_lexicon(

@@ -90,6 +90,7 @@ class _JointCounts:
         self.utterances = 0
 
     def add(self, labels: np.ndarray, starts: np.ndarray, ends: np.ndarray, phones: list[str]) -> None:
+        """Count an utterance. labels: (frame,); starts, ends: (phone,) seconds, by time; phones: their names."""
         numbers = np.array([self._numbers.setdefault(phone, len(self._numbers)) for phone in phones])
         missing = len(self._numbers) - len(self.counts)
         if missing:

@@ -2,74 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from itertools import combinations
 
 import numpy as np
 import pytest
+from verify_runs import make_corpus, measured, run
 
-from audiossl.cli.main import main
 from audiossl.diagnostics.results import read_results
 from audiossl.metrics.d_prime import d_prime
 from audiossl.metrics.equal_error_rate import equal_error_rate
 from audiossl.metrics.min_dcf import min_dcf
 from audiossl.metrics.score_overlap import score_overlap
-from audiossl.verification.calibration import fit_calibration, quality_features
 from audiossl.verification.embeddings import Embeddings, EmbeddingWriter
-from audiossl.verification.protocol import Selection, keep_selection
 from audiossl.verification.scores import read_scores, scores_of
 from audiossl.verification.trials import read_trials
-
-EACH = 6
-
-
-def write_embeddings(folder, speakers, seed, prefix=""):
-    """Noise around a point per speaker, with `utt2spk`; returns the matrix and the ids."""
-    rng = np.random.default_rng(seed)
-    matrix = np.repeat(rng.standard_normal((speakers, 8)), EACH, axis=0) + 1.2 * rng.standard_normal(
-        (EACH * speakers, 8)
-    )
-    ids = [f"{prefix}s{row // EACH:02}-{row % EACH}" for row in range(len(matrix))]
-    with EmbeddingWriter(folder, 8) as writer:
-        writer.add(ids, matrix)
-    (folder / "utt2spk").write_text("".join(f"{name} {name.split('-')[0]}\n" for name in ids))
-    return matrix, ids
-
-
-def write_trials(path, ids, count, seed):
-    """Random pairs, a third of them of one speaker; returns (enrol, test, label) rows."""
-    rng, rows = np.random.default_rng(seed), []
-    for _ in range(count):
-        i, alike = int(rng.integers(len(ids))), bool(rng.random() < 0.3)
-        block = i // EACH if alike else (i // EACH + rng.integers(1, len(ids) // EACH)) % (len(ids) // EACH)
-        rows.append((i, int(EACH * block + (i + rng.integers(1, EACH)) % EACH), alike))
-    path.write_text("".join(f"{int(same)} {ids[i]} {ids[j]}\n" for i, j, same in rows))
-    return rows
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    root = tmp_path_factory.mktemp("verify")
-    matrix, ids = write_embeddings(root / "e", 60, 0)
-    write_embeddings(root / "c", 25, 1, "c")
-    rows = write_trials(root / "trials", ids[:180], 600, 0)
-    write_trials(root / "dev", ids[180:], 500, 1)
-    (root / "utt2dur").write_text("".join(f"{name} {2 + index % 7}\n" for index, name in enumerate(ids)))
-    units = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-    return root, np.array([units[i] @ units[j] for i, j, _ in rows]), np.array([label for *_, label in rows])
-
-
-def run(words, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["verify", *map(str, words)])
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
-
-
-def measured(words, capsys):
-    code, out, err = run([*words, "--json"], capsys)
-    assert code == 0, err
-    return json.loads(out)
+    return make_corpus(tmp_path_factory.mktemp("verify"))
 
 
 def test_cosine_scores_and_their_files(corpus, tmp_path, capsys):
@@ -169,49 +120,6 @@ def test_models_of_several_utterances_and_a_second_length(corpus, tmp_path, caps
     assert twice["cllr"] != plain["cllr"]
     kept = [*base, "--plda", tmp_path / "plda" / "plda.safetensors", "--plda-rescale"]
     assert measured(kept, capsys) == twice
-
-
-def test_calibration_with_quality_is_kept_and_used_again(corpus, tmp_path, capsys):
-    root, *_ = corpus
-    base = ["--embeddings", root / "e", "--cohort", root / "c", "--norm", "as", "--top", "30"]
-    measured(["--trials", root / "dev", *base, "--out", tmp_path / "dev"], capsys)
-    trials = [
-        "--trials",
-        root / "trials",
-        *base,
-        "--quality",
-        "duration",
-        "norm",
-        "cohort",
-        "--utt2dur",
-        root / "utt2dur",
-    ]
-    fit = ["--calibrate", tmp_path / "dev" / "scores", root / "dev"]
-    found = measured([*trials, *fit, "--out", tmp_path / "out"], capsys)
-    assert found["cllr"] < 0.9
-    names = list(json.loads((tmp_path / "out" / "calibration.json").read_text())["weights"])
-    assert names == ["score", *(f"{kind}_{end}" for kind in ("duration", "norm", "cohort") for end in ("min", "max"))]
-    kept = ["--calibration", tmp_path / "out" / "calibration.json"]
-    assert measured([*trials, *kept], capsys) == pytest.approx(found)
-    code, _, err = run(["--trials", root / "trials", *base, *kept], capsys)
-    assert code == 1
-    assert "give the same --quality" in err
-
-
-def test_length_is_a_quality_after_the_mean_is_subtracted(corpus, tmp_path, capsys):
-    root, *_ = corpus
-    base = ["--embeddings", root / "e", "--subtract-mean", root / "c"]
-    measured(["--trials", root / "dev", *base, "--out", tmp_path / "dev"], capsys)
-    fit = ["--calibrate", tmp_path / "dev" / "scores", root / "dev", "--quality", "norm"]
-    measured(["--trials", root / "trials", *base, *fit, "--out", tmp_path / "out"], capsys)
-    trials, store = read_trials(root / "dev"), Embeddings.open(root / "e")
-    mean = np.load(root / "c" / "embeddings.npy").mean(axis=0)
-    lengths = np.linalg.norm(store.matrix[store.rows(trials.names)] - mean, axis=1)
-    names, quality = quality_features(trials, {"norm": lengths})
-    columns = np.column_stack([scores_of(trials, read_scores(tmp_path / "dev" / "scores")), quality])
-    wanted = fit_calibration(columns, trials.labels, names=("score", *names), prior=0.01).weights
-    weights = json.loads((tmp_path / "out" / "calibration.json").read_text())["weights"]
-    assert list(weights.values()) == pytest.approx(list(wanted), rel=1e-4)
 
 
 def test_subtracted_mean_and_conventions(corpus, capsys):
@@ -332,99 +240,6 @@ def test_a_given_seed_names_the_run(corpus, tmp_path, capsys):
     for more, seed in (([], None), (["--seed", "3"], 3), (["--bootstrap", "60"], 0), (["--seed", "0"], 0)):
         measured([*base, *more], capsys)
         assert {row.seed for row in read_results(tmp_path)} == {seed}
-
-
-def test_a_calibration_that_turns_scores_over_is_refused(corpus, tmp_path, capsys):
-    root, *_ = corpus
-    measured(["--trials", root / "dev", "--embeddings", root / "e", "--out", tmp_path / "dev"], capsys)
-    scores = [line.split() for line in (tmp_path / "dev" / "scores").read_text().splitlines()]
-    (tmp_path / "distances").write_text("".join(f"{one} {other} {-float(score)}\n" for one, other, score in scores))
-    base = ["--trials", root / "trials", "--embeddings", root / "e"]
-    code, out, err = run([*base, "--calibrate", tmp_path / "distances", root / "dev", "--out", tmp_path / "o"], capsys)
-    assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "the weight of the score is -" in err
-    assert not any((tmp_path / "o").iterdir())
-
-
-def test_calibration_on_the_scored_trials_needs_a_flag_and_is_recorded(corpus, tmp_path, capsys):
-    root, *_ = corpus
-    base = ["--trials", root / "trials", "--embeddings", root / "e", "--out", tmp_path / "out"]
-    measured(base, capsys)
-    # The same pairs the other way round and without some of them are the same list.
-    lines = [line.split() for line in (root / "trials").read_text().splitlines()]
-    (tmp_path / "turned").write_text("".join(f"{label} {test} {enrol}\n" for label, enrol, test in lines[:400]))
-    turned = ["--trials", tmp_path / "turned", "--embeddings", root / "e", "--out", tmp_path / "dev"]
-    measured(turned, capsys)
-    fit = ["--calibrate", tmp_path / "dev" / "scores", tmp_path / "turned"]
-    base.append("--overwrite")
-    code, _, err = run([*base, *fit], capsys)
-    assert code == 1
-    assert "the calibration was fitted on these trials" in err
-    assert err.count("\n") == 1
-    measured([*base, *fit, "--select-on-test"], capsys)
-    assert read_results(tmp_path / "out")[-1].more["calibrated_on"] == "test"
-    kept = ["--calibration", tmp_path / "out" / "calibration.json"]
-    assert "add --select-on-test" in run([*base, *kept], capsys)[2]
-    measured([*base, *kept, "--select-on-test"], capsys)
-    # Development trials that only overlap are others; the row names them.
-    other = measured(
-        [*base, "--calibrate", tmp_path / "dev" / "scores", tmp_path / "turned", "--select-on-test"], capsys
-    )
-    assert other["cllr"] > 0
-
-
-def test_a_selection_goes_with_embeddings_and_scores(corpus, tmp_path, capsys):
-    root, *_ = corpus
-    for name in ("embeddings.npy", "embeddings.ids"):
-        (tmp_path / name).write_bytes((root / "e" / name).read_bytes())
-    keep_selection(Selection("/data/dev", root / "dev"), tmp_path)
-    measured(["--trials", root / "trials", "--embeddings", tmp_path, "--out", tmp_path / "out"], capsys)
-    assert {row.more["selection"] for row in read_results(tmp_path / "out")} == {"/data/dev"}
-    again = ["--scores", tmp_path / "out" / "scores", "--out", tmp_path / "again"]
-    measured(["--trials", root / "trials", *again], capsys)
-    assert {row.more["selection"] for row in read_results(tmp_path / "again")} == {"/data/dev"}
-    base = ["--trials", root / "dev", "--embeddings", tmp_path, "--out", tmp_path / "dev"]
-    code, out, err = run(base, capsys)
-    assert (code, out) == (1, "")
-    assert "the checkpoint was selected on these trials (/data/dev)" in err
-    measured([*base, "--select-on-test"], capsys)
-    assert {row.more["selection"] for row in read_results(tmp_path / "dev")} == {"test"}
-    # Scores of others in the same folder do not inherit it.
-    others = ["--trials", root / "trials", "--embeddings", root / "e", "--out", tmp_path / "out", "--overwrite"]
-    measured(others, capsys)
-    assert read_results(tmp_path / "out")[-1].more["selection"] == "unknown"
-    assert not list((tmp_path / "out").glob("selection*"))
-
-
-def test_quality_of_development_trials_comes_from_their_own_embeddings(corpus, tmp_path, capsys):
-    root, *_ = corpus
-    _, ids = write_embeddings(tmp_path / "e", 20, 3, "dev-")
-    write_trials(tmp_path / "trials", ids, 400, 4)
-    (tmp_path / "utt2dur").write_text("".join(f"{name} {1 + index % 5}\n" for index, name in enumerate(ids)))
-    measured(["--trials", tmp_path / "trials", "--embeddings", tmp_path / "e", "--out", tmp_path / "dev"], capsys)
-    base = ["--trials", root / "trials", "--embeddings", root / "e", "--utt2dur", root / "utt2dur"]
-    base += ["--quality", "duration", "norm", "--calibrate", tmp_path / "dev" / "scores", tmp_path / "trials"]
-    code, _, err = run(base, capsys)
-    assert code == 1
-    assert "utt2dur" in err
-    own = ["--calibrate-utt2dur", tmp_path / "utt2dur"]
-    code, _, err = run([*base, *own], capsys)
-    assert code == 1
-    assert "holds no embedding of 'dev-s" in err
-    own += ["--calibrate-embeddings", tmp_path / "e"]
-    assert measured([*base, *own, "--out", tmp_path / "out"], capsys)["cllr"] < 1
-    # By hand: the length of each side's development embedding.
-    store, dev = Embeddings.open(tmp_path / "e"), read_trials(tmp_path / "trials")
-    lengths = np.linalg.norm(store.matrix[store.rows(dev.names)].astype(np.float64), axis=1)
-    seconds = dict(line.split() for line in (tmp_path / "utt2dur").read_text().splitlines())
-    logs = np.log([float(seconds[name]) for name in dev.names])
-    columns = [scores_of(dev, read_scores(tmp_path / "dev" / "scores"))]
-    for values in (logs, lengths):
-        sides = values[dev.enrol], values[dev.test]
-        columns += [np.minimum(*sides), np.maximum(*sides)]
-    wanted = fit_calibration(np.column_stack(columns), dev.labels, names=["score", *"abcd"], prior=0.01)
-    weights = json.loads((tmp_path / "out" / "calibration.json").read_text())["weights"]
-    np.testing.assert_allclose(list(weights.values()), wanted.weights, rtol=1e-6)
 
 
 def test_raw_crop_means_are_cosines_of_mean_embeddings(tmp_path, capsys):
