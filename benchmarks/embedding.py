@@ -25,6 +25,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import count as endless
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 RATE = 16_000
 GOAL = 3.0
+TURNS = 7
 KINDS = {"noise": (20, 20.0), "speech": (20, 60.0), "music": (10, 120.0), "rooms": (100, 0.8)}
 """Recordings, and seconds of each."""
 
@@ -181,40 +183,51 @@ def buckets(manifest: Manifest, folder: Path, options: argparse.Namespace) -> tu
 
 
 def crops(manifest: Manifest, augment: AugmentConfig, seconds: float, workers: int) -> float:
-    """Return how many times the utterances per second of whole files, one at a time, the loader's two crops give."""
+    """Return how many times the utterances per second of whole files, one at a time, the loader's two crops give.
+
+    By turns, since processors that others share are not always as fast; the median of each counts.
+    """
     views = CropViewing(CropViews((seconds, seconds), "disjoint", RATE))
     both = 2 * seconds
-    config = LoaderConfig(batch_seconds=both * 25, crop_duration=both, num_workers=workers, augment=augment)
+    # One batch ahead: what is made during another's turn is not counted, and hardly made in it.
+    config = LoaderConfig(batch_seconds=both * 25, crop_duration=both, num_workers=workers, prefetch=1, augment=augment)
     paths, augmenter = sorted(manifest.path.glob("*.flac")), Augmenter(augment)
+    batches = make_loader(manifest, views, config, sample_rate=RATE, seed=0, positions=endless())
+    for _ in range(2 * workers):  # starting the workers is not what is measured
+        next(batches)
 
-    def per_second(one: Callable[[Path, np.random.Generator], object]) -> float:
+    def loaded() -> float:
+        for _ in range(workers + 1):
+            next(batches)
+        start, utterances = time.perf_counter(), 0
+        while utterances < len(paths):
+            utterances += len(next(batches)["utt_ids"])
+        return utterances / (time.perf_counter() - start)
+
+    def each(one: Callable[[Path, np.random.Generator], object]) -> float:
         rng = np.random.default_rng(0)
         start = time.perf_counter()
         for path in paths:
             one(path, rng)
         return len(paths) / (time.perf_counter() - start)
 
-    whole = partial(script, augmenter=augmenter, samples=round(seconds * RATE), cut_first=False)
-    before = per_second(whole)
-    batches = make_loader(manifest, views, config, sample_rate=RATE, seed=0)
-    for _ in range(workers):  # starting the workers is not what is measured
-        next(batches)
-    start = time.perf_counter()
-    loaded = sum(len(batch["utt_ids"]) for batch in batches)
-    cropped = loaded / (time.perf_counter() - start)
-    slow = max(before, per_second(whole))
-    show(f"loader, two crops of {seconds:g} s", cropped, "")
-    show("whole files, augmented, cut", slow, f"{cropped / slow:.1f} times as fast")
-    others = {
-        "whole files, cut, augmented": partial(
-            script, augmenter=augmenter, samples=round(seconds * RATE), cut_first=True
-        ),
-        "whole files, decoded only": lambda path, _: read_audio(path),
+    whole = partial(script, augmenter=augmenter, samples=round(seconds * RATE))
+    name = f"loader, two crops of {seconds:g} s"
+    forms: dict[str, Callable[[], float]] = {
+        name: loaded,
+        "whole files, augmented, cut": lambda: each(partial(whole, cut_first=False)),
+        "whole files, cut, augmented": lambda: each(partial(whole, cut_first=True)),
+        "whole files, decoded only": lambda: each(lambda path, _: read_audio(path)),
     }
-    for name, one in others.items():
-        rate = per_second(one)
-        show(name, rate, f"{cropped / rate:.1f} times as fast")
-    return cropped / slow
+    rates: dict[str, list[float]] = {form: [] for form in forms}
+    for _ in range(TURNS):
+        for form, measure in forms.items():
+            rates[form].append(measure())
+    middle = {form: float(np.median(found)) for form, found in rates.items()}
+    for form, found in rates.items():
+        note = "" if form == name else f"; {middle[name] / middle[form]:.1f} times as fast"
+        show(form, middle[form], f"{min(found):.0f} to {max(found):.0f}{note}")
+    return middle[name] / middle["whole files, augmented, cut"]
 
 
 def script(

@@ -19,7 +19,7 @@ from audiossl.data.manifest import Manifest
 from audiossl.data.rooms import impulse_response, random_room
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -227,10 +227,7 @@ class Augmenter:
         kind, noises = self._noises.draw(len(waveform), rng, sample_rate, self.config.noise_counts, repeats=summed)
         if summed:
             noises = [np.sum(noises, axis=0)]
-        noisy = waveform
-        for noise in noises:
-            noisy = noisy + _at_snr(waveform, noise, rng.uniform(*snr[kind % len(snr)]))
-        return noisy
+        return _mixed(waveform, ((noise, rng.uniform(*snr[kind % len(snr)])) for noise in noises))
 
 
 def add_noise(speech: Waveform, noise: Waveform, snr_db: float) -> Waveform:
@@ -238,19 +235,21 @@ def add_noise(speech: Waveform, noise: Waveform, snr_db: float) -> Waveform:
 
     Exactly so: sslsv adds 1e-4 to both powers, by which quiet noises stay quieter.
     """
-    return speech + _at_snr(speech, noise, snr_db)
+    return _mixed(speech, [(noise, snr_db)])
 
 
-def _at_snr(speech: Waveform, noise: Waveform, snr_db: float) -> Waveform:
-    """Scale noise as `add_noise` does."""
-    if speech.shape != noise.shape:
-        raise ValueError(f"speech has {speech.shape} samples, noise {noise.shape}; cut the noise to the speech")
-    speech_energy, noise_energy = _energy(speech), _energy(noise)
-    if speech_energy == 0 or noise_energy == 0:
-        silent = "speech" if speech_energy == 0 else "noise"
-        raise ValueError(f"{silent} is silent, so no scale gives {snr_db:g} dB; leave the recording out")
-    scale = np.sqrt(speech_energy / noise_energy) * 10 ** (-snr_db / 20)
-    return np.float32(scale) * noise
+def _mixed(speech: Waveform, noises: Iterable[tuple[Waveform, float]]) -> Waveform:
+    """Add each noise at its own ratio to the speech alone, as `add_noise` does."""
+    mixed, speech_energy = speech.copy(), _energy(speech)
+    for noise, snr_db in noises:
+        if speech.shape != noise.shape:
+            raise ValueError(f"speech has {speech.shape} samples, noise {noise.shape}; cut the noise to the speech")
+        noise_energy = _energy(noise)
+        if speech_energy == 0 or noise_energy == 0:
+            silent = "speech" if speech_energy == 0 else "noise"
+            raise ValueError(f"{silent} is silent, so no scale gives {snr_db:g} dB; leave the recording out")
+        mixed += np.float32(np.sqrt(speech_energy / noise_energy) * 10 ** (-snr_db / 20)) * noise
+    return mixed
 
 
 def reverberate(speech: Waveform, impulse_response: Waveform) -> Waveform:
