@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PARTS = ("train", "dev", "test")
-_SCRIPTS = {"es": "LATIN", "zh-CN": "CJK", "ar": "ARABIC"}  # what the Unicode names of their letters begin with
+_SCRIPTS = {
+    "es": "LATIN",
+    "zh-CN": ("CJK", "IDEOGRAPHIC"),
+    "ar": "ARABIC",
+}  # what the Unicode names of their letters begin with
 _SPACELESS = {"zh-CN"}
 _ACCENTS = {"es": ("mexicano", "México")}  # of one accent, by release
 _SEPARATORS = re.compile(r"\s*[,|]\s*")
-_SAME = str.maketrans({"’": "'", "ㄧ": "一"})
+_SAME = str.maketrans({"’": "'", "\u02bc": "'", "ㄧ": "一"})
 
 
 @dataclass(frozen=True)

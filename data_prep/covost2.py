@@ -63,17 +63,17 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
         split, translation = translations.get(row["path"], ("", ""))
         part = next((part for part, names in _PARTS.items() if split in names), None)
         path = corpus / config.source / "clips" / row["path"]
-        text, translation = tidied(row["sentence"]), tidied(translation)
         if part is None:
             continue
-        if not is_pair(text, translation, spaced=spaced):
+        text = tidied(row["sentence"])
+        if not is_pair(row["sentence"], translation, spaced=spaced) or not text or not tidied(translation):
             unlike += 1
         elif not path.is_file():
             absent += 1
         else:
             speaker = row["client_id"][:16]
             name = f"{speaker}-{identifier(path.stem)}"
-            columns = {"text": text, "utt2translation": translation}
+            columns = {"text": text, "utt2translation": tidied(translation)}
             found[part].append(CorpusUtterance(name, name, path, speaker, columns=columns))
     for count, why in ((unlike, "a side is empty or much longer than the other"), (absent, "the clip is not there")):
         if count:

@@ -120,5 +120,5 @@ def _tamed(waveform: np.ndarray) -> np.ndarray:
 
 
 def _plain(text: str) -> str:
-    kept = (" " if unicodedata.category(letter)[0] == "P" else letter for letter in text.upper().replace("'", ""))
+    kept = (letter for letter in text.upper() if unicodedata.category(letter)[0] != "P")
     return " ".join("".join(kept).split())

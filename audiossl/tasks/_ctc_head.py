@@ -115,18 +115,13 @@ class CTCHead(Task):
         return [self.vocabulary.decode(row) for row in tokens]
 
 
-_MOST_TIME_MASKS = 20  # where their number depends on the length
-
-
 @dataclass(frozen=True)
 class RecurrentConfig:
     """The head of SUPERB's ASR and SF, and SpecAugment in training, on the weighted layers.
 
     column: file of the data directory with the texts. projector_dim: of the linear layer below the BLSTM, whose layers have
     `hidden_dim` units in each direction and dropout behind them. time_warp: frames. time_width, frequency_width: largest ones of the
-    masks, which are 0; the published code draws them one smaller at most, and lets those of time fall on padding. time_masks_per_frame: where not 0,
-    as many time masks instead of num_time_masks, rounded down, 20 at most, none wider than time_fraction of the utterance (Park et al.,
-    "SpecAugment on large scale datasets", 2020, section 3).
+    masks, which are 0; the published code draws them one smaller at most, and lets those of time fall on padding.
     """
 
     column: str
@@ -139,8 +134,6 @@ class RecurrentConfig:
     time_width: int = 40
     num_frequency_masks: int = 4
     frequency_width: int = 50
-    time_masks_per_frame: float = 0.0
-    time_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.projector_dim, self.hidden_dim, self.num_layers) < 1 or not 0 <= self.dropout < 1:
@@ -151,10 +144,6 @@ class RecurrentConfig:
         masks = (self.num_time_masks, self.time_width, self.num_frequency_masks, self.frequency_width)
         if min(self.time_warp, *masks) < 0:
             raise ValueError("task: numbers and widths of masks, and time_warp, are counts; give 0 or more")
-        if not (0 <= self.time_masks_per_frame <= 1 and 0 <= self.time_fraction <= 1):
-            raise ValueError(
-                f"task: time_masks_per_frame {self.time_masks_per_frame} and time_fraction {self.time_fraction} must be from 0 to 1"
-            )
 
 
 class RecurrentCTC(CTCHead):
@@ -179,15 +168,12 @@ class RecurrentCTC(CTCHead):
         # The generator that the loop seeds, on the processor: the masks do not depend on the device.
         generator = torch.default_generator
         warped = time_warp(features, lengths, window=self.config.time_warp, generator=generator)
-        per_frame = self.config.time_masks_per_frame
-        masks = (lengths * per_frame).long().clamp_max(_MOST_TIME_MASKS) if per_frame else self.config.num_time_masks
         return spec_augment(
             warped,
             lengths,
             generator=generator,
-            num_time_masks=masks,
+            num_time_masks=self.config.num_time_masks,
             time_width=self.config.time_width,
-            time_fraction=self.config.time_fraction,
             num_frequency_masks=self.config.num_frequency_masks,
             frequency_width=self.config.frequency_width,
         )

@@ -21,7 +21,7 @@ class SlotFilling(RecurrentCTC):
     """
 
     variant: ClassVar[str] = (
-        f"characters and slots of the training texts; SpecAugment masks up to its full widths, by the length of each utterance, and no padding; {BY_TEXT}; {CUT_BATCHES}"
+        f"characters and slots of the training texts; SpecAugment masks up to its full widths and no padding; {BY_TEXT}; {CUT_BATCHES}"
     )
 
     @dataclass(frozen=True)
@@ -29,8 +29,6 @@ class SlotFilling(RecurrentCTC):
         """Texts with slots, `play B-artist the clash E-artist`, come from `utt2slots`."""
 
         column: str = "utt2slots"
-        time_masks_per_frame: float = 0.04
-        time_fraction: float = 0.04
 
         @classmethod
         def tiny(cls) -> SlotFilling.Config:

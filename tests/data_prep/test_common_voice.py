@@ -39,7 +39,9 @@ def test_other_accents_and_languages(corpus, tmp_path):
     [
         ("es", "¡Qué  «bueno»—sí!", "QUÉ BUENO SÍ"),
         ("es", "d’Artagnan", "D'ARTAGNAN"),
+        ("es", "d\u02bcArtagnan", "D'ARTAGNAN"),
         ("es", "ゴミ箱", ""),
+        ("zh-CN", "他们 人々", "他们人々"),
         ("zh-CN", "ㄧ个 人……", "一个人"),
         ("ar", "مَرحبا، يا عالم؟", "مَرحبا يا عالم"),
         ("ar", "مرحبا OK", ""),

@@ -44,6 +44,13 @@ def test_what_is_a_pair(text, translation, kept):
     assert covost2.is_pair(text, translation) == kept
 
 
+def test_words_are_counted_before_marks_join_them(corpus, tmp_path):
+    listed = corpus / "covost_v2.en_de.tsv"
+    listed.write_text(listed.read_text("utf-8").replace("Wo ist die Lampe?", " ".join(["Lampe"] * 22)), "utf-8")
+    covost2.prepare(corpus, tmp_path / "out")  # `Where is the lamp ?` are five words
+    assert "Where is the lamp?" in Manifest.open(tmp_path / "out" / "dev").column("text")
+
+
 @pytest.mark.parametrize("language", ["zh-CN", "ja"])
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_words_are_not_counted_where_a_language_has_no_spaces(corpus, tmp_path, language, side, caplog):

@@ -30,15 +30,6 @@ def test_marks_are_single_tokens():
     assert [task.vocabulary.decode(row[row >= 0].tolist()) for row in batch["tokens"]] == TEXTS
 
 
-def test_training_hides_spans_that_are_many_and_short_by_the_length():
-    task, lengths = make(time_warp=0, num_frequency_masks=0, time_width=40), torch.tensor([300, 49, 20])
-    hidden = torch.stack([task._augmented(torch.ones(3, 300, 2), lengths)[:, :, 0] == 0 for _ in range(200)])
-    share = hidden.sum(2).float().mean(0) / lengths
-    assert 0.12 < share[0] < 0.25  # 12 spans of 0 to 12 frames, 6 on average, which overlap
-    assert 0 < share[1] <= 1 / 49  # one of 0 or 1
-    assert share[2] == 0
-
-
 def test_logits_equal_a_forward_pass_in_numpy():
     task, output = make(), frames(seed=4)
     logits = task.logits(output)
