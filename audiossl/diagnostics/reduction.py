@@ -33,9 +33,9 @@ def reduced(points: np.ndarray, components: int, method: Reduction, seed: int) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of few points both fall back to what they say
         if method == "tsne":
-            made = importlib.import_module("sklearn.manifold").TSNE(
-                components, perplexity=min(_PERPLEXITY, (count - 1) / 3), init="random", random_state=seed
-            )
+            from sklearn.manifold import TSNE
+
+            made = TSNE(components, perplexity=min(_PERPLEXITY, (count - 1) / 3), init="random", random_state=seed)
         else:
             made = importlib.import_module("umap").UMAP(
                 n_components=max(1, min(components, count - 2)), n_neighbors=max(2, min(_NEIGHBOURS, count - 1)),

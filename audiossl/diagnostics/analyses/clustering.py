@@ -8,10 +8,9 @@ one cluster are our variant.
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -158,26 +157,20 @@ def _agglomerative(points: np.ndarray, clusters: int, config: Config, seed: int)
 
 def _affinity(points: np.ndarray, clusters: int, config: Config, seed: int) -> np.ndarray:  # noqa: ARG001 - as k-means
     """Exemplars by messages between points (Frey and Dueck, 2007); where it does not settle all are one cluster."""
+    from sklearn.cluster import AffinityPropagation
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it did not settle is seen by the single cluster
-        labels: np.ndarray = (
-            _sklearn("AffinityPropagation")(damping=config.damping, random_state=seed).fit(points).labels_
-        )
+        labels: np.ndarray = AffinityPropagation(damping=config.damping, random_state=seed).fit(points).labels_
     return np.asarray(labels - labels.min())
 
 
 def _hdbscan(points: np.ndarray, clusters: int, config: Config, seed: int) -> np.ndarray:  # noqa: ARG001 - as k-means
     """Clusters of lasting density (Campello et al., 2013); what is in none, noise, is one more."""
-    labels: np.ndarray = _sklearn("HDBSCAN")(min_cluster_size=config.min_cluster, copy=True).fit(points).labels_
+    from sklearn.cluster import HDBSCAN
+
+    labels: np.ndarray = HDBSCAN(min_cluster_size=config.min_cluster, copy=True).fit(points).labels_
     return np.asarray(labels - labels.min())
-
-
-def _sklearn(name: str) -> Any:
-    """Return a class of scikit-learn, which comes with librosa in some version."""
-    try:
-        return getattr(importlib.import_module("sklearn.cluster"), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"clustering.methods: {error}; pip install 'scikit-learn>=1.3'") from error
 
 
 _METHODS = {"k-means": _kmeans, "agglomerative": _agglomerative, "affinity": _affinity, "hdbscan": _hdbscan}
