@@ -147,12 +147,15 @@ def difference(shape: HeadShape, output: EncoderOutput, means: Tensor, labels: T
 class Head(nn.Module):
     """SUPERB's head of torch's own parts, as it is trained by itself; it starts as those of `HeadGrid` do."""
 
-    def __init__(self, shape: HeadShape, learning_rate: float, seed: int = 0) -> None:
+    def __init__(
+        self, shape: HeadShape, learning_rate: float, seed: int = 0, dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(shape.layers))
         self.projector = nn.Linear(shape.dim, shape.projector)
         self.classifier = nn.Linear(shape.projector, sum(shape.classes))
-        state = HeadGrid.start(shape, 1, (seed,), torch.float32, "cpu").state(0, 0)
+        self.to(dtype)
+        state = HeadGrid.start(shape, 1, (seed,), dtype, "cpu").state(0, 0)
         self.load_state_dict({name.replace("weighted.layer_logits", "weights"): value for name, value in state.items()})
         self.optimiser = torch.optim.Adam(self.parameters(), lr=learning_rate)
 
