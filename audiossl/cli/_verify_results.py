@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,20 +35,37 @@ _WAYS = {
 }  # what they depend on beside scores; others on the costs
 _DIGITS = {"eer": 3, "score_overlap": 3, "min_dcf_raw": 6}
 _SCORES = "scores"
-_REPLACED = (_SCORES, "det.png", "histogram.png", "selection.json", "selection.trials")
+_REPLACED = (_SCORES, "det.png", "histogram.png", "selection.json")
 
 
-def require_place(out: Path, options: VerifyOptions, trials: Trials) -> None:
+def default_place(options: VerifyOptions) -> Path:
+    """Return the folder of a run without --out: one for each trial list and settings, in the folder that holds what is scored.
+
+    ValueError where nothing can be written there.
+    """
+    scored = options.embeddings or options.scores
+    assert scored is not None
+    folder = scored if scored.is_dir() else scored.parent
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        raise ValueError(f"{folder}: cannot be written; give --out")
+    said = json.dumps(_settings(options), sort_keys=True)
+    return folder / f"verify_{options.trials.stem}_{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+
+
+def require_place(out: Path, options: VerifyOptions, trials: Trials, *, default: bool) -> None:
     """Raise ValueError where `write_results` would replace what this run reads or, unless told so, scores of other trials or settings.
 
-    The last rows of results.json say what the scores are of: they are written just before these.
+    The last rows of results.json say what the scores are of: they are written just before these. default: `out` is that of `default_place`, so that these
+    are those of the same command, perhaps before its trial list changed.
     """
     from audiossl.diagnostics.results import FILE_NAME, read_results
+    from audiossl.verification.protocol import kept_lists
 
     require_folder(out)
     trained = ("plda.safetensors",) if options.plda and options.plda.suffix != ".safetensors" else ()
     fitted = ("calibration.json", "calibration.trials") if options.calibrate else ()
-    replaced = {(out / name).resolve() for name in (*_REPLACED, *trained, *fitted)}
+    written = (out / name for name in (*_REPLACED, *trained, *fitted))
+    replaced = {path.resolve() for path in (*written, *kept_lists(out))}
     for name in (*_SETTINGS, "utt2spk"):
         value = getattr(options, name)
         for path in value if isinstance(value, tuple) else (value,):
@@ -59,7 +79,7 @@ def require_place(out: Path, options: VerifyOptions, trials: Trials) -> None:
     now: dict[str, Any] = dict.fromkeys(_SETTINGS) | _settings(options) | counts
     if before is None:
         fault = f"exists already, and no {FILE_NAME} says of what"
-    elif other := next((name for name in now if before.get(name) != now[name]), None):
+    elif not default and (other := next((name for name in now if before.get(name) != now[name]), None)):
         fault = f"is of other trials or settings ({other} {before.get(other)}, not {now[other]})"
     else:
         return
@@ -85,6 +105,7 @@ def write_results(
     from audiossl.verification.protocol import keep_selection
     from audiossl.verification.scores import write_scores
 
+    out.mkdir(parents=True, exist_ok=True)
     with whole_file(out / _SCORES) as partial:
         write_scores(partial, trials, scores)
         keep_selection(selection, out)

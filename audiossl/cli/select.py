@@ -21,6 +21,7 @@ def main(
     crop_duration: float | None = None,
     crop_mean: Literal["unit", "raw"] | None = None,
     eer: Literal["interpolated", "max", "mean", "convex_hull"] = "interpolated",
+    select_on_test: bool = False,
     batch_seconds: float = 200.0,
     num_workers: int = 2,
     allow_commands: bool = False,
@@ -41,6 +42,7 @@ def main(
         crop_duration: seconds of each crop; shorter utterances are repeated.
         crop_mean: what is averaged over crops, as in `audiossl verify` (default: unit).
         eer: convention for the equal error rate.
+        select_on_test: take a list that is for testing: trials_o, trials_e, trials_h and their _cleaned, and those in a folder `test`; best.json says so.
         batch_seconds: seconds of padded audio per batch.
         num_workers: processes that read audio.
         allow_commands: run the programs that wav.scp names.
@@ -50,6 +52,7 @@ def main(
     from audiossl.data.manifest import Manifest
     from audiossl.train.distributed import join_world
     from audiossl.verification.extract import ExtractConfig
+    from audiossl.verification.protocol import is_test_list
     from audiossl.verification.select import select
     from audiossl.verification.trials import read_trials
 
@@ -60,6 +63,10 @@ def main(
         raise MisuseError("audiossl select: --crops and --crop-duration go together")
     if crop_mean is not None and crops is None:
         raise MisuseError("audiossl select: --crop-mean goes with --crops; add it")
+    if is_test_list(trials) and not select_on_test:
+        raise ValueError(
+            f"{trials}: is a test list by its name or its folder's; give development trials, or add --select-on-test, which best.json will say"
+        )
     config = ExtractConfig(crops, crop_duration, batch_seconds, num_workers, max_bad_fraction=0.0)
     manifest = Manifest.open(data, allow_commands=allow_commands)
     with join_world(device) as world:

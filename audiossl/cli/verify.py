@@ -58,7 +58,7 @@ class VerifyOptions:
         p_target: prior of a target trial, for the costs and for calibration.
         c_miss: cost of a miss.
         c_fa: cost of a false alarm.
-        out: folder for scores, det.png, histogram.png, results.json and what was trained.
+        out: folder for scores, det.png, histogram.png, results.json and what was trained (default: one beside the embeddings or scores, named by the trial list and settings).
         overwrite: replace scores of other trials or settings that `out` holds.
         json: print the measures as JSON.
     """
@@ -106,10 +106,10 @@ def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
     """
     import numpy as np
 
-    from audiossl.cli._verify_results import require_place, spoken, write_results
+    from audiossl.cli._verify_results import default_place, require_place, spoken, write_results
     from audiossl.verification.embeddings import read_speakers
     from audiossl.verification.measure import MeasureConfig, measure
-    from audiossl.verification.protocol import judge_list
+    from audiossl.verification.protocol import judge_selection
     from audiossl.verification.trials import read_trials
 
     _check(options)
@@ -120,26 +120,25 @@ def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
     config = MeasureConfig(*settings, llr=llr, bootstrap=options.bootstrap)
     trials = read_trials(options.trials)
     selection = _selection(options)
-    chosen = judge_list(
-        selection.trials, selection.by, trials, what="the checkpoint was selected", allowed=options.select_on_test
-    )
+    chosen = judge_selection(selection, trials, allowed=options.select_on_test)
     speakers = None
     if options.utt2spk is not None:
         speaker, _ = read_speakers(options.utt2spk, trials.names)
         speakers = speaker[trials.enrol], speaker[trials.test]
-    if options.out is not None:
-        require_place(options.out, options, trials)
-        options.out.mkdir(parents=True, exist_ok=True)
+    out, default = options.out or default_place(options), options.out is None
+    require_place(out, options, trials, default=default)
+    if not default:  # that one appears with what is in it
+        out.mkdir(parents=True, exist_ok=True)
+    options = replace(options, out=out)
     scores, fitted = _scores(options, trials)
     if itself := int((trials.enrol == trials.test).sum()):
         _say(f"{trials.path}: {itself} trials compare an utterance with itself; they count like all others")
     generator = np.random.default_rng(options.seed or 0)
     found, curve = measure(scores, trials.labels, config, generator=generator, speakers=speakers)
-    if options.out is None:
-        _say("without --out, no scores, DET plot, histogram and results.json are written")
-    else:
-        said = {"selection": chosen} | ({} if fitted is None else {"calibrated_on": fitted})
-        write_results(options.out, options, trials, scores, found, curve, selection, said, llr=llr)
+    said = {"selection": chosen} | ({} if fitted is None else {"calibrated_on": fitted})
+    write_results(out, options, trials, scores, found, curve, selection, said, llr=llr)
+    if default:
+        _say(f"{out}: holds scores, det.png, histogram.png and results.json; --out puts them elsewhere")
     print(json_module.dumps(found) if options.json else spoken(found, options))
     return 0
 
@@ -268,9 +267,14 @@ def _back_end(options: VerifyOptions, embeddings: Embeddings) -> BackEnd:
         _say(f"PLDA iteration {iteration}: log-likelihood {likelihood:.4f} per utterance")
 
     model = train_plda(_alike(embeddings, Embeddings.open(options.plda)), log=log)
-    if options.out is not None:
-        save_plda(options.out / "plda.safetensors", model)
+    save_plda(_folder(options) / "plda.safetensors", model)
     return replace(model, rescale=options.plda_rescale)
+
+
+def _folder(options: VerifyOptions) -> Path:
+    assert options.out is not None
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options.out
 
 
 def _alike(embeddings: Embeddings, others: Embeddings) -> Embeddings:
@@ -318,7 +322,6 @@ def _calibration(options: VerifyOptions, system: System | None) -> Calibration:
     durations = replace(options, utt2dur=options.calibrate_utt2dur or options.utt2dur)
     names, features = _features(durations, system, dev, scores, statistics)
     calibration = fit_calibration(features, dev.labels, names=names, prior=options.p_target)
-    if options.out is not None:
-        save_calibration(options.out / "calibration.json", calibration)
-        keep_list(dev.path, options.out / "calibration.trials")
+    save_calibration(_folder(options) / "calibration.json", calibration)
+    keep_list(dev.path, _folder(options) / "calibration.trials")
     return calibration

@@ -25,7 +25,7 @@ _KINDS = {"encoder": "encoders", "adapter": "adapters"}
 class SSLSpeakerConfig:
     """The encoder inside, by its experiment or by its table.
 
-    init: experiment, checkpoint or name of the encoder inside, or `random:` and one of these; read once, when training begins. encoder: its
+    init: experiment, checkpoint or name of the encoder inside, `random:` and one of these, or `s3prl:NAME`; read once, when training begins. encoder: its
     table: without a `name` what differs from that of `init`; with one it stands alone, with random weights where there is no `init`. The
     `config.toml` of an experiment has it complete, so that a checkpoint is loaded without `init`. adapter: `name` and keys of a file of
     `adapters/`: what trains inside, nothing by default.
@@ -49,7 +49,9 @@ class SSLSpeakerConfig:
                     "encoder.init: no encoder is named; give --encoder.init EXP, or describe one in [encoder.encoder]"
                 )
             encoder = configuration.merge(table_of(self.init), encoder)
-        return replace(self, encoder=_complete("encoder", encoder), adapter=_complete("adapter", self.adapter))
+        complete = replace(self, encoder=_complete("encoder", encoder), adapter=_complete("adapter", self.adapter))
+        _require_adaptable(complete)
+        return complete
 
 
 class SSLSpeakerEncoder(SSLSpeaker):
@@ -57,6 +59,7 @@ class SSLSpeakerEncoder(SSLSpeaker):
 
     def __init__(self, config: SSLSpeakerConfig, make_head: Callable[[SSLEncoder], SpeakerHead]) -> None:
         cls, inner = _plugin("encoder", config.encoder)
+        _require_adaptable(config)
         encoder: SSLEncoder = cls(inner)
         super().__init__(encoder, make_head(encoder))
         self.init = config.init
@@ -89,12 +92,21 @@ def _complete(key: str, table: Table) -> Table:
     return {"name": table["name"], **configuration.to_table(config)}
 
 
+def _require_adaptable(config: SSLSpeakerConfig) -> None:
+    """ValueError where something inside should train and the encoder is not one of ours with a Transformer: such a one only gives its layers."""
+    cls, adapter = registry.get("encoders", config.encoder["name"]), config.adapter.get("name", "frozen")
+    if adapter != "frozen" and not hasattr(cls, "contextualise"):
+        raise ValueError(
+            f"encoder.adapter: {adapter} trains inside, and {cls.__name__} only gives its layers; leave it frozen, or start from an encoder of ours with a Transformer"
+        )
+
+
 def _plugin(key: str, table: Table) -> tuple[Any, Any]:
-    """Class and Config that the table `encoder` or `adapter` means; ValueError for an encoder whose frames are no layers of a Transformer."""
+    """Class and Config that the table `encoder` or `adapter` means; ValueError for an encoder that gives embeddings itself."""
     where = f"encoder.{key}"
     if "name" not in table:
         raise ValueError(f"{where}: has no 'name'; known: {', '.join(registry.names(_KINDS[key]))}")
     cls = registry.get(_KINDS[key], table["name"])
-    if key == "encoder" and not hasattr(cls, "contextualise"):
+    if key == "encoder" and hasattr(cls, "embed"):
         raise ValueError(f"{where}: {table['name']} has embeddings of its own; give it as --init to its own recipe")
     return cls, configuration.build(cls.Config, {k: v for k, v in table.items() if k != "name"}, where)

@@ -154,6 +154,8 @@ def _misfit(source: str, loaded: nn.Module, encoder: nn.Module, table: str) -> s
 
 
 def _encoder_table(source: str) -> dict[str, Any]:
+    if source.startswith(UPSTREAM):
+        return {"name": "audiossl.interop.s3prl_upstream:HubUpstream", "spec": source.removeprefix(UPSTREAM)}
     table: dict[str, Any] = open_source(source.removeprefix(RANDOM))[1]["encoder"]
     return table
 
@@ -230,14 +232,14 @@ def open_source(source: str | Path) -> tuple[Path, dict[str, Any]]:
     if is_foreign(path):
         raise _not_imported(source)
     if (path / CONFIG).is_file():
-        return chosen_checkpoint(path), _tables(path)
+        return chosen_checkpoint(path), experiment_tables(path)
     experiment = path.parent.parent
     if (path / WEIGHTS).is_file() and (experiment / CONFIG).is_file():
-        return path, _tables(experiment)
+        return path, experiment_tables(experiment)
     raise ValueError(f"{path}: is neither an experiment (no {CONFIG}) nor a checkpoint in one (no {WEIGHTS})")
 
 
-def _tables(experiment: Path) -> dict[str, Any]:
+def experiment_tables(experiment: Path) -> dict[str, Any]:
     """Configuration of an experiment. One that holds its own encoder names it by `INSIDE`, and may be moved."""
     tables = configuration.load_toml(experiment / CONFIG)
     init = str(tables.get("run", {}).get("init", ""))
@@ -245,6 +247,8 @@ def _tables(experiment: Path) -> dict[str, Any]:
         tables["run"]["init"] = str(experiment / init.removeprefix(INSIDE))
     elif init:
         tables["run"]["init"] = _seen_from(experiment, init)
+    if inner := tables.get("encoder", {}).get("init"):
+        tables["encoder"]["init"] = _seen_from(experiment, inner)
     return tables
 
 

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import inspect
 import sys
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -79,6 +80,19 @@ class Upstream(nn.Module):
 
     def _run(self, waveforms: list[Tensor]) -> list[Tensor]:
         return list(self.upstream(waveforms)["hidden_states"])
+
+
+class HubUpstream(Upstream):
+    """The same by its configuration, as encoders that hold another one describe that."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """spec: see `load_upstream`."""
+
+        spec: str
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(load_upstream(config.spec).upstream, config.spec.partition(":")[0])
 
 
 def load_upstream(spec: str) -> Upstream:

@@ -50,9 +50,10 @@ class SSLSpeaker(nn.Module):
         self.num_layers = encoder.num_layers
         self.embedding_dim = head.embedding_dim
         # Nothing is masked here: as a parameter it would never get a gradient, and processes that train together would wait for it.
-        unused = encoder.mask_emb.detach()
-        del encoder.mask_emb
-        encoder.register_buffer("mask_emb", unused)
+        if hasattr(encoder, "mask_emb"):
+            unused = encoder.mask_emb.detach()
+            del encoder.mask_emb
+            encoder.register_buffer("mask_emb", unused)
 
     @overload
     def num_frames(self, samples: int) -> int: ...

@@ -1,13 +1,15 @@
 """Which trials an outcome was chosen or fitted on, kept beside it, so that no list is development and test at once unnoticed.
 
-`audiossl select` keeps its list in the experiment; `embed` copies what it finds there to the embeddings and `verify` to the scores:
-`selection.json` and, of a trial list, `selection.trials`. A calibration keeps its own beside its file.
+`audiossl select` keeps its list in the experiment; `embed` copies what it finds there, and in the experiments that this one was started from, to the
+embeddings and `verify` to the scores: `selection.json` and, of trial lists, `selection.trials`, `selection_1.trials` ... A calibration keeps its own beside
+its file.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +19,19 @@ import numpy as np
 from audiossl.data.json_files import read_json_table, write_json
 from audiossl.files import whole_file
 from audiossl.interop.checkpoint import best_step, chosen_checkpoint, step_of
-from audiossl.interop.encoder import CONFIG, RANDOM, UPSTREAM, find_source, open_source
+from audiossl.interop.encoder import CONFIG, RANDOM, UPSTREAM, experiment_tables, find_source, is_foreign
 from audiossl.verification.trials import read_trials
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from audiossl.verification.trials import Trials
 
 NONE, TEST, UNKNOWN = "none", "test", "unknown"
 KEPT = "selection.trials"
 _RECORD = "selection.json"
+_PUBLISHED = re.compile(r"trials_[oeh](_cleaned)?")
+"""What the lists of VoxCeleb1 are called; those of other corpora lie in a folder `test`."""
 
 
 @dataclass(frozen=True)
@@ -33,47 +39,95 @@ class Selection:
     """How a checkpoint was chosen among several.
 
     by: the trial list, or the development data of a fine-tuning; `none` where the newest was taken; `unknown` where nothing says.
-    trials: our copy of that list.
+    trials: our copy of that list. earlier: the same of the checkpoints that this one was started from, where there was a choice.
     """
 
     by: str
     trials: Path | None = None
+    earlier: tuple[Selection, ...] = ()
 
 
 def selection_of(source: str) -> Selection:
-    """Say how the checkpoint was chosen that a source means (see `interop.encoder`); one that is named itself was chosen by hand."""
-    if source.startswith((RANDOM, UPSTREAM)) or Path(source).is_file():
-        return Selection(NONE)
-    path = find_source(source)
-    if (path / "config.json").is_file() and not (path / CONFIG).is_file():  # of another package
-        return Selection(NONE)
+    """Say how the checkpoint was chosen that a source means (see `interop.encoder`), and those that it was started from.
+
+    One that is named itself was chosen by hand.
+    """
+    first, *others = _selections(source)
+    return replace(first, earlier=tuple(other for other in dict.fromkeys(others) if other.by != NONE))
+
+
+def _selections(source: str, followed: frozenset[Path] = frozenset()) -> Iterator[Selection]:
+    """Yield how a source was chosen, then what it was started from: as a whole (`run.init`), or for the encoder inside it (`encoder.init`).
+
+    followed: experiments that led here; one of them, which has the name of another that is gone, leads nowhere.
+    """
+    path = None if source.startswith((RANDOM, UPSTREAM)) or is_foreign(Path(source)) else find_source(source)
+    if path is None or is_foreign(path):
+        yield Selection(NONE)
+        return
     experiment = path if (path / CONFIG).is_file() else path.parent.parent
+    if experiment.resolve() in followed:
+        yield Selection(UNKNOWN)
+        return
+    tables = experiment_tables(experiment)
+    yield _selection(path, experiment, tables)
+    for table in ("run", "encoder"):
+        if init := tables.get(table, {}).get("init"):
+            try:
+                yield from _selections(init, followed | {experiment.resolve()})
+            except ValueError:  # what it was started from is no longer there
+                yield Selection(UNKNOWN)
+
+
+def _selection(path: Path, experiment: Path, tables: dict[str, Any]) -> Selection:
     best = best_step(experiment)
     if best != step_of(chosen_checkpoint(experiment) if path == experiment else path):
         return Selection(NONE if path == experiment else UNKNOWN)
     said = read_json_table(experiment / "best.json", "select again")
     if "trials" in said:
         return Selection(str(said["trials"]), experiment / KEPT)
-    return Selection(str(open_source(experiment)[1].get("run", {}).get("dev", UNKNOWN)))
+    return Selection(str(tables.get("run", {}).get("dev", UNKNOWN)))
 
 
 def keep_selection(selection: Selection, folder: Path) -> None:
     """Write a selection into a folder, or remove the one that is there if nothing is known."""
-    for name in (_RECORD, KEPT):
-        if selection.trials != folder / name:
-            (folder / name).unlink(missing_ok=True)
-    if selection.trials is not None:
-        keep_list(selection.trials, folder / KEPT)
-    if selection.by != UNKNOWN:
-        write_json(folder / _RECORD, {"selection": selection.by})
+    lists = {
+        _kept(folder, number): one.trials
+        for number, one in enumerate((selection, *selection.earlier))
+        if one.trials is not None
+    }
+    for path in (folder / _RECORD, *kept_lists(folder)):
+        if path not in lists.values():
+            path.unlink(missing_ok=True)
+    for path, trials in lists.items():
+        keep_list(trials, path)
+    if selection.by != UNKNOWN or selection.earlier:
+        earlier = {"earlier": [one.by for one in selection.earlier]} if selection.earlier else {}
+        write_json(folder / _RECORD, {"selection": selection.by, **earlier})
 
 
 def kept_selection(folder: Path) -> Selection:
     """Read what `keep_selection` wrote."""
     if not (folder / _RECORD).is_file():
         return Selection(UNKNOWN)
-    said: Any = read_json_table(folder / _RECORD, "extract the embeddings again").get("selection", UNKNOWN)
-    return Selection(str(said), folder / KEPT if (folder / KEPT).is_file() else None)
+    said = read_json_table(folder / _RECORD, "extract the embeddings again")
+    lists = kept_lists(folder)
+
+    def at(number: int, by: Any) -> Selection:
+        path = _kept(folder, number)
+        return Selection(str(by), path if path in lists else None)
+
+    earlier = tuple(at(number, by) for number, by in enumerate(said.get("earlier", ()), start=1))
+    return replace(at(0, said.get("selection", UNKNOWN)), earlier=earlier)
+
+
+def kept_lists(folder: Path) -> list[Path]:
+    """Return the trial lists that `keep_selection` wrote."""
+    return [path for path in folder.glob("selection*.trials") if path.is_file()]
+
+
+def _kept(folder: Path, number: int) -> Path:
+    return folder / (f"selection_{number}.trials" if number else KEPT)
 
 
 def keep_list(source: Path, place: Path) -> None:
@@ -81,6 +135,22 @@ def keep_list(source: Path, place: Path) -> None:
     if source.resolve() != place.resolve():
         with whole_file(place) as partial:
             shutil.copyfile(source, partial)
+
+
+def is_test_list(trials: Path) -> bool:
+    """Whether a list is one that a corpus of ours writes for testing: by its name, or by the name of its folder, `test`."""
+    places = trials.absolute(), trials.resolve()
+    return any(_PUBLISHED.fullmatch(place.name) or place.parent.name == "test" for place in places)
+
+
+def judge_selection(selection: Selection, scored: Trials, *, allowed: bool) -> str:
+    """Return the lists by which the checkpoint and those that it was started from were chosen, `none`, or `test`; see `judge_list`."""
+    found = [judge_list(selection.trials, selection.by, scored, what="the checkpoint was selected", allowed=allowed)]
+    what = "a checkpoint that this one was started from was selected"
+    found += [judge_list(one.trials, one.by, scored, what=what, allowed=allowed) for one in selection.earlier]
+    if TEST in found:
+        return TEST
+    return ", ".join(dict.fromkeys(name for name in found if name != NONE)) or NONE
 
 
 def judge_list(used: Path | None, name: str, scored: Trials, *, what: str, allowed: bool) -> str:

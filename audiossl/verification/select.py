@@ -15,7 +15,7 @@ from audiossl.verification._vectors import pair_scores, trial_rows, vectors_of
 from audiossl.verification.cosine import Cosine
 from audiossl.verification.embeddings import Embeddings
 from audiossl.verification.extract import extract, open_embedder
-from audiossl.verification.protocol import KEPT, keep_list
+from audiossl.verification.protocol import KEPT, is_test_list, keep_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,8 @@ def select(
     best = min(rates, key=lambda step: (rates[step], -step))
     keep_list(trials.path, experiment / KEPT)
     by_step = {str(step): rate for step, rate in rates.items()}
-    mark_best(experiment, best, {"eer": rates[best], "trials": str(trials.path.resolve()), "eer_by_step": by_step})
+    chosen = {"trials": str(trials.path.resolve()), "select_on_test": is_test_list(trials.path)}
+    mark_best(experiment, best, {"eer": rates[best], **chosen, "eer_by_step": by_step})
     return best, rates
 
 

@@ -126,6 +126,43 @@ def test_the_selection_list_is_refused_as_test_list(experiment, data, tmp_path, 
     assert read_results(tmp_path / "dev")[0].more["selection"] == "test"
 
 
+def test_selecting_on_a_test_list_needs_a_flag_and_is_recorded(experiment, data, tmp_path, capsys):
+    lines = (data / "dev").read_text().splitlines(keepends=True)
+    listed = _written(tmp_path / "trials_o_cleaned", lines)
+    words = ["select", experiment, "--trials", listed, "--data", data / "data", "--num-workers", 0, "--device", "cpu"]
+    assert run(*words) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert (
+        f"{listed}: is a test list by its name or its folder's; give development trials, or add --select-on-test" in err
+    )
+    assert not (experiment / "best.json").exists()
+    selected(experiment, data, capsys=capsys)
+    assert json.loads((experiment / "best.json").read_text())["select_on_test"] is False
+    selected(experiment, data, "--select-on-test", capsys=capsys, trials=listed)
+    assert json.loads((experiment / "best.json").read_text())["select_on_test"] is True
+
+
+def test_a_selection_follows_what_is_trained_from_it(experiment, data, tmp_path, capsys):
+    selected(experiment, data, capsys=capsys)
+    later = tmp_path / "later"
+    step = json.loads((experiment / "best.json").read_text())["step"]
+    save_checkpoint(later, 1, load_weights(experiment / "checkpoints" / f"step_{step:08d}"), {}, keep=1)
+    write_toml(later / "config.toml", load_toml(experiment / "config.toml") | {"run": {"init": str(experiment)}})
+    run("embed", later, data / "data", "--out", tmp_path / "e", "--num-workers", 0, "--device", "cpu")
+    words = ["verify", "--embeddings", tmp_path / "e", "--trials"]
+    capsys.readouterr()
+    assert run(*words, data / "dev", "--out", tmp_path / "dev") == 1
+    assert "a checkpoint that this one was started from was selected on these trials" in capsys.readouterr().err
+    assert run(*words, data / "dev", "--out", tmp_path / "dev", "--select-on-test") == 0
+    assert read_results(tmp_path / "dev")[0].more["selection"] == "test"
+    assert run(*words, data / "test", "--out", tmp_path / "test") == 0
+    assert read_results(tmp_path / "test")[0].more["selection"] == str(data / "dev")
+    again = ["verify", "--scores", tmp_path / "test" / "scores", "--trials", data / "test", "--out", tmp_path / "again"]
+    assert run(*again) == 0
+    assert read_results(tmp_path / "again")[0].more["selection"] == str(data / "dev")
+
+
 def test_averages_of_weights_and_buffers(experiment, tmp_path, capsys):
     assert run("average", experiment, "--last", 2, "--out", tmp_path / "mean") == 0
     assert capsys.readouterr().out == f"{tmp_path / 'mean'}: mean of 2 checkpoints, steps 4 to 6\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from itertools import combinations
 
 import numpy as np
@@ -55,12 +57,48 @@ def test_cosine_scores_and_their_files(corpus, tmp_path, capsys):
     # The scores that were written are worth the same.
     again = measured(["--trials", root / "trials", "--scores", tmp_path / "out" / "scores"], capsys)
     assert again == pytest.approx(found)
-    code, out, err = run(words[:4], capsys)
+    code, out, _ = run(words[:4], capsys)
     assert code == 0
-    assert err == "audiossl: without --out, no scores, DET plot, histogram and results.json are written\n"
     assert f"{found['eer']:.3f} %" in out
     assert all(name in out for name in found if not name.startswith("num"))
     assert f"{labels.sum()} target and" in out
+
+
+def test_without_a_folder_every_run_has_one_of_its_own(corpus, tmp_path, capsys, monkeypatch):
+    root, *_ = corpus
+    shutil.copytree(root / "e", tmp_path / "e", ignore=shutil.ignore_patterns("verify_*"))
+    (tmp_path / "few.txt").write_text((root / "dev").read_text())
+    base = ["--trials", tmp_path / "few.txt", "--embeddings", tmp_path / "e"]
+    code, out, err = run([*base, "--json"], capsys)
+    (place,) = (tmp_path / "e").glob("verify_few_*")
+    said = f"audiossl: {place}: holds scores, det.png, histogram.png and results.json; --out puts them elsewhere\n"
+    assert (code, err, json.loads(out)) == (0, said, measured([*base, "--out", tmp_path / "out"], capsys))
+    names = {"scores", "det.png", "histogram.png", "results.json"}
+    assert {path.name for path in place.iterdir()} == names
+    # The same command again, of a list that has changed too, replaces it; others have folders of their own.
+    (tmp_path / "few.txt").write_text("".join((root / "dev").read_text().splitlines(keepends=True)[:300]))
+    measured(base, capsys)
+    assert len((place / "scores").read_text().splitlines()) == 300
+    measured([*base, "--plda", root / "c"], capsys)
+    (trained,) = set((tmp_path / "e").glob("verify_few_*")) - {place}
+    assert {path.name for path in trained.iterdir()} == {*names, "plda.safetensors"}
+    matrix, scores = tmp_path / "e" / "embeddings.npy", tmp_path / "out" / "scores"
+    for words in (["--embeddings", matrix], ["--scores", scores]):
+        measured([*base[:2], *words], capsys)
+        assert len(list(words[1].parent.glob("verify_few_*/det.png"))) == (3 if words[1] == matrix else 1)
+    # What verify has not written stays, and a run that fails leaves nothing.
+    (place / "results.json").unlink()
+    kept = (place / "scores").read_bytes()
+    code, _, err = run(base, capsys)
+    assert (code, "exists already, and no results.json says of what" in err) == (1, True)
+    assert (place / "scores").read_bytes() == kept
+    before = sorted(tmp_path.rglob("*"))
+    assert run([*base, "--cohort", root / "c", "--norm", "as"], capsys)[0] == 1
+    assert run([*base[:3], tmp_path / "nowhere"], capsys)[0] == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    monkeypatch.setattr("os.access", lambda *_: False)
+    code, _, err = run(base, capsys)
+    assert (code, err) == (1, f"audiossl: {tmp_path / 'e'}: cannot be written; give --out\n")
 
 
 def test_normalised_scores(corpus, tmp_path, capsys):

@@ -37,7 +37,7 @@ def recordings():
 
 
 @every_head
-@pytest.mark.parametrize("inner", ["wav2vec2", "fbank"])
+@pytest.mark.parametrize("inner", ["wav2vec2", "fbank", "vq_wav2vec"])
 def test_embedding_of_a_padded_utterance_is_its_own(cls, inner):
     speaker, (waveform, lengths) = made(cls, inner=inner).eval(), recordings()
     assert isinstance(speaker, SpeakerEncoder)
@@ -133,6 +133,11 @@ def test_faults_are_named():
         MHFASpeaker(MHFASpeaker.Config(encoder={"name": "xvector"}))
     with pytest.raises(ValueError, match=r"encoder\.encoder: mhfa_speaker has embeddings of its own"):
         MHFASpeaker.Config(init="x").completed(lambda _source: {"name": "mhfa_speaker"})
+    said = r"encoder\.adapter: full trains inside, and VQWav2Vec only gives its layers; leave it frozen"
+    with pytest.raises(ValueError, match=said):
+        made(MHFASpeaker, "full", inner="vq_wav2vec")
+    with pytest.raises(ValueError, match=said):
+        MHFASpeaker.Config(init="x", adapter=ADAPTERS["full"]).completed(lambda _source: tiny_table("vq_wav2vec"))
     with pytest.raises(ValueError, match=r"encoder\.adapter: unknown key 'bottle'"):
         MHFASpeaker(MHFASpeaker.Config(encoder=tiny_table("fbank"), adapter={"name": "houlsby", "bottle": 2}))
     with pytest.raises(ValueError, match=r"encoder\.encoder: has no 'name'"):

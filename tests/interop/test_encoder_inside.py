@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,6 +56,34 @@ def run(place, out, init, *, resume=False, **encoder):
     return out
 
 
+class Framewise(torch.nn.Module):
+    """What s3prl calls an upstream: three layers at a hop of 320 samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.map = torch.nn.Linear(320, 6, bias=False)
+        torch.nn.init.normal_(self.map.weight, generator=torch.Generator().manual_seed(1))
+
+    def get_downsample_rates(self, _key):
+        return 320
+
+    def forward(self, waveforms):
+        rows = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
+        frames = self.map(rows[:, : rows.shape[1] // 320 * 320].unflatten(1, (-1, 320)))
+        return {"hidden_states": [frames, 2 * frames, frames.tanh()]}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub with one upstream in the place of s3prl's."""
+
+    def framewise(**_options):
+        return Framewise()
+
+    hub = SimpleNamespace(options=lambda: ["framewise"], framewise=framewise)
+    monkeypatch.setattr("audiossl.interop.s3prl_upstream.import_hub", lambda: hub)
+
+
 def same(ours, theirs):
     return all(torch.equal(value, ours[name]) for name, value in theirs.items())
 
@@ -96,6 +125,30 @@ def test_adapters_and_random_weights(place, tmp_path):
     drawn = load_encoder(f"random:{place / 'inner'}", seed=0).state_dict()
     assert same(load_encoder(out).encoder.state_dict(), drawn)
     assert not same(drawn, weights)
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("name", "head"), [("mhfa_speaker", {}), ("ecapa_speaker", {"channels": 16, "pooled_dim": 12, "embedding_dim": 8})]
+)
+def test_an_upstream_of_s3prl_lies_inside(place, tmp_path, name, head):
+    tables = load_toml(place / "recipe.toml")
+    tables["encoder"] = {"name": name, **head} if head else tables["encoder"]
+    write_toml(tmp_path / "recipe.toml", tables)
+    shutil.copytree(place / "data", tmp_path / "data")
+    out = run(tmp_path, tmp_path / "speaker", "s3prl:framewise")
+    table = load_toml(out / "config.toml")["encoder"]["encoder"]
+    assert table == {"name": "audiossl.interop.s3prl_upstream:HubUpstream", "spec": "framewise"}
+    speaker = load_encoder(out)
+    assert same(speaker.encoder.state_dict(), load_encoder("s3prl:framewise").state_dict())
+    assert not any(p.requires_grad for p in speaker.encoder.parameters())
+    assert speaker.embed(0.1 * torch.randn(1, 8000), torch.tensor([8000])).shape == (1, 8)
+    run(tmp_path, out, "s3prl:framewise", resume=True)
+    said = r"encoder\.adapter: houlsby trains inside, and HubUpstream only gives its layers; leave it frozen"
+    with pytest.raises(ValueError, match=said):
+        run(tmp_path, tmp_path / "adapted", "s3prl:framewise", adapter={"name": "houlsby"})
+    with pytest.raises(ValueError, match="s3prl has no such upstream; did you mean 'framewise'"):
+        run(tmp_path, tmp_path / "lost", "s3prl:framewist")
 
 
 def test_faults_are_named(place, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from audiossl.config import write_toml
 from audiossl.interop.checkpoint import mark_best, save_checkpoint
 from audiossl.verification.protocol import (
     Selection,
+    is_test_list,
     judge_list,
+    judge_selection,
     keep_selection,
     kept_selection,
     selection_of,
@@ -100,6 +103,85 @@ def test_selections_of_sources(tmp_path):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "config.json").write_text("{}")
     assert selection_of(str(tmp_path / "foreign")) == Selection("none")
+
+
+def selected(folder, trials, **run):
+    """An experiment whose best checkpoint was chosen on a list of one pair."""
+    experiment(folder, **run)
+    (folder / "selection.trials").write_text(f"{trials[0]} {trials[1]} target\n")
+    mark_best(folder, 2, {"eer": 10.0, "trials": f"/{trials}"})
+    return Selection(f"/{trials}", folder / "selection.trials")
+
+
+def test_a_selection_knows_what_the_checkpoint_was_started_from(tmp_path, monkeypatch):
+    first = selected(tmp_path / "exp/first", "ab")
+    second = selected(tmp_path / "exp/second", "cd", init="exp/first")
+    experiment(tmp_path / "exp/third", init="exp/second")
+    experiment(tmp_path / "exp/random", init="random:exp/second")
+    experiment(tmp_path / "exp/orphan", init="exp/gone")
+    experiment(tmp_path / "exp/itself", init="exp/itself")  # named like the one that it began with
+    head = experiment(tmp_path / "exp/head")
+    encoder = {"name": "mhfa_speaker", "init": "exp/first"}
+    write_toml(head / "config.toml", {"encoder": encoder, "run": {"init": "exp/second"}})
+    monkeypatch.chdir(tmp_path / "exp")  # what `init` says is seen from where it was trained
+
+    def found(name):
+        return selection_of(str(tmp_path / "exp" / name))
+
+    assert found("second") == replace(second, earlier=(first,))
+    assert found("third") == Selection("none", earlier=(second, first))
+    assert found("third/checkpoints/step_00000002") == Selection("unknown", earlier=(second, first))
+    assert found("head") == Selection("none", earlier=(second, first))
+    assert found("random") == Selection("none")
+    assert found("orphan") == found("itself") == Selection("none", earlier=(Selection("unknown"),))
+    scored = listed(tmp_path / "scored", ["xy"])
+    said = {name: judge_selection(found(name), scored, allowed=False) for name in ("third", "random", "orphan")}
+    assert said == {"third": "/cd, /ab", "random": "none", "orphan": "unknown"}
+    test = listed(tmp_path / "test", ["ab"])
+    with pytest.raises(
+        ValueError, match=r"a checkpoint that this one was started from was selected on these trials \(/ab\)"
+    ):
+        judge_selection(found("head"), test, allowed=False)
+    assert judge_selection(found("head"), test, allowed=True) == "test"
+
+
+def test_every_list_is_kept_and_replaced(tmp_path):
+    one, other = (selected(tmp_path / name, name) for name in ("ab", "cd"))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    keep_selection(Selection("none", earlier=(one, Selection("data/dev"), other)), folder)
+    kept = kept_selection(folder)
+    assert [item.by for item in (kept, *kept.earlier)] == ["none", "/ab", "data/dev", "/cd"]
+    assert [item.trials and item.trials.read_text() for item in kept.earlier] == [
+        "a b target\n", None, "c d target\n"
+    ]  # fmt: skip
+    keep_selection(kept, folder)  # onto itself
+    assert kept_selection(folder) == kept
+    keep_selection(Selection("unknown", earlier=(other,)), folder)
+    assert [item.by for item in kept_selection(folder).earlier] == ["/cd"]
+    assert {path.name for path in folder.iterdir()} == {"selection.json", "selection_1.trials"}
+    keep_selection(Selection("unknown"), folder)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("place", "is_test"),
+    [
+        ("voxceleb1/all/trials_o_cleaned", True),
+        ("voxceleb1/all/trials_h", True),
+        ("cn_celeb/test/trials", True),
+        ("superb_asv/dev/trials", False),
+        ("exp/dev_trials", False),
+        ("voxceleb1/dev/trials_o_part", False),
+        ("link/trials", True),
+    ],
+)
+def test_lists_for_testing_are_known_by_their_names(tmp_path, place, is_test):
+    for folder in ("cn_celeb/test", "link"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "cn_celeb/test/trials").touch()
+    (tmp_path / "link/trials").symlink_to(tmp_path / "cn_celeb/test/trials")
+    assert is_test_list(tmp_path / place) == is_test
 
 
 def test_a_selection_is_kept_and_replaced(tmp_path):
