@@ -2,7 +2,8 @@
 
 Layout, as wav2vec_manifest.py, libri_labels.py and dump_km_label.py of fairseq write it: `SPLIT.tsv`, whose first line is the root of the recordings
 and each other one `path<TAB>number of samples`; and files with a line for each of these: `SPLIT.wrd` (words), `SPLIT.ltr` (letters, `|` after each
-word), `SPLIT.phn` (phones), and unit labels such as `SPLIT.km` (whole numbers) with `dict.km.txt` (`unit count`).
+word), `SPLIT.phn` (phones), and unit labels such as `SPLIT.km` (whole numbers, or codes such as `12-45` of
+vq-wav2vec, which are numbered in the order of their dictionary) with `dict.km.txt` (`unit count`).
 
 Writes one data directory per split: `text` from `.wrd`, else from `.ltr`; `utt2phones` from `.phn`; and `units/NAME` of each unit-label file that is named,
 as it is in fairseq: `--prep.labels '["km"]' --prep.label_rate 50` makes `units/km`, for `audiossl pretrain` with `--objective.labels '["km"]'
@@ -45,6 +46,7 @@ _log = logging.getLogger(__name__)
 _TRANSCRIPTS = ("wrd", "ltr", "phn")
 _SLICE = re.compile(r"(:\d+){1,2}$")
 _UNFIT = re.compile(r"[\0\r]|[ \v\f|]$")  # for a line of wav.scp, where a bar at the end makes a program
+_GROUPED = re.compile(r"\d+(-\d+)+", re.ASCII)  # codes of several codebooks, as fairseq writes those of vq-wav2vec
 _PADDING = re.compile(r"madeupword\d+")  # what fairseq fills its dictionaries up with
 
 
@@ -122,7 +124,7 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     if not folders[0].is_dir():
         raise ValueError(f"prep.label_dir: {folders[0]} is no folder; give the one that holds the labels")
     splits = {name: _split(name, corpus, folders, config) for name in names}
-    sizes = {label: _codebook_size(label, folders) for label in config.labels}
+    codebooks = {label: _codebook(label, folders) for label in config.labels}
     for label in config.labels:
         if not any(label in split.files for split in splits.values()):
             raise ValueError(
@@ -132,7 +134,8 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
         write_data_dir(_utterances(split, config), out / name)
         for label, rate in config.rates.items():
             if label in split.files:
-                _write_units(out / name, split, label, CodesFormat(rate, sizes[label], codec=label))
+                size, numbers = codebooks[label]
+                _write_units(out / name, split, CodesFormat(rate, size, codec=label), numbers)
             else:
                 _log.warning("%s: has no .%s, so no units/%s", split.manifest, label, label)
 
@@ -198,9 +201,13 @@ def _beside(split: str, suffix: str, folders: list[Path]) -> Path | None:
     return next((path for folder in folders if (path := folder / f"{split}.{suffix}").is_file()), None)
 
 
-def _codebook_size(label: str, folders: list[Path]) -> int:
-    """How many units the dictionary of a label set tells of: one more than the highest, as it may lack what no recording has."""
+def _codebook(label: str, folders: list[Path]) -> tuple[int, dict[str, int]]:
+    """How many units the dictionary of a label set tells of and, of codes such as `12-45`, the number of each.
+
+    Of whole numbers, one more than the highest, as it may lack what no recording has.
+    """
     path, size = _beside("dict", f"{label}.txt", folders), 0
+    numbers: dict[str, int] = {}
     if path is None:
         raise ValueError(
             f"{folders[0]}/dict.{label}.txt: not found, so the number of units is not known; "
@@ -210,13 +217,20 @@ def _codebook_size(label: str, folders: list[Path]) -> int:
         unit = line.split(" ")[0]
         if unit.isascii() and unit.isdigit():
             size = max(size, int(unit) + 1)
+        elif _GROUPED.fullmatch(unit):
+            numbers.setdefault(unit, len(numbers))
         elif not _PADDING.fullmatch(unit):
             raise ValueError(
                 f"{path}:{number}: {unit!r} is no whole number; units are numbered from 0: correct --prep.labels"
             )
+    if size and numbers:
+        raise ValueError(
+            f"{path}: holds whole numbers and codes such as {next(iter(numbers))!r}; keep those of one kind"
+        )
+    size = size or len(numbers)
     if size < 2:
         raise ValueError(f"{path}: tells of {size} units; write a line `unit count` for each")
-    return size
+    return size, numbers
 
 
 def _lines(path: Path) -> Generator[str]:
@@ -309,8 +323,9 @@ def _fault(row: _Row) -> str:
     return f"{row.path}: holds {info.num_samples} samples, the manifest says {row.samples}; restore the recording, or correct the line"
 
 
-def _write_units(folder: Path, split: _Split, label: str, form: CodesFormat) -> None:
-    """Write `units/<label>` and its card, an utterance at a time, in the order of the manifest."""
+def _write_units(folder: Path, split: _Split, form: CodesFormat, numbers: dict[str, int]) -> None:
+    """Write `units/<label>` and its card, an utterance at a time, in the order of the manifest. numbers: see `_codebook`."""
+    label = form.codec
     data, source = Manifest.open(folder), split.files[label]
     with whole_set([labels_path(folder, label)], [card_path(folder, label)]) as ([table], [mark]):
         guard = LabelGuard(str(source), rate=form.rate, size=form.size, feature=IMPORTED, log=_log.warning)
@@ -320,20 +335,22 @@ def _write_units(folder: Path, split: _Split, label: str, form: CodesFormat) -> 
                 if position == len(data) or data.ids[position] != row.id:
                     continue  # a recording that was left out
                 duration = data.durations[position : position + 1]
-                units = _units(line, f"{source}:{number}", duration.item(), form)
+                units = _units(line, f"{source}:{number}", duration.item(), form, numbers)
                 guard.add([row.id], np.array(units, np.int64), np.array([len(units)]), duration)
                 writer.add(position, row.id, units)
             guard.finish()
         write_json(mark, to_table(form.card(guard, len(data))))
 
 
-def _units(line: str, place: str, duration: float, form: CodesFormat) -> list[int]:
+def _units(line: str, place: str, duration: float, form: CodesFormat, numbers: dict[str, int]) -> list[int]:
     """Labels of an utterance of `duration` seconds."""
     tokens = line.split()
     for token in tokens:
-        if not (token.isascii() and token.isdigit()):
+        if numbers and token not in numbers:
+            raise ValueError(f"{place}: {token!r} is not among the {form.size} of dict.{form.codec}.txt; correct it")
+        if not numbers and not (token.isascii() and token.isdigit()):
             raise ValueError(f"{place}: {token!r} is no unit; write whole numbers, separated by spaces")
-    units = list(map(int, tokens))
+    units = [numbers[token] for token in tokens] if numbers else list(map(int, tokens))
     if units and max(units) >= form.size:
         raise ValueError(
             f"{place}: unit {max(units)} is not among the {form.size} of dict.{form.codec}.txt; correct it"

@@ -4,9 +4,9 @@ Layout: `music`, `noise` and `speech`, each `<source>/<kind>-<source>-<number>.w
 it or the folder above). Licence: public domain and Creative Commons, see each `LICENSE`. Source: Snyder, Chen, Povey: "MUSAN: a music,
 speech, and noise corpus", arXiv:1510.08484, 2015; openslr.org/17.
 
-Writes the data directories `music`, `noise` and `speech`. Recordings, up to half an hour long, are cut into equal segments of 10 to 20 s
-(`--prep.segment_seconds`), so that augmenting need not decode a whole one each time; segments of digital silence, which no scale
-brings to a signal-to-noise ratio, are left out. A speaker is a recording.
+Writes the data directories `music`, `noise` and `speech`, or those of other folders (`--prep.parts '["noise/free-sound"]'` makes
+`noise-free-sound`). Recordings, up to half an hour long, are cut into equal segments of 10 to 20 s (`--prep.segment_seconds`), so that
+augmenting need not decode a whole one each time; segments of digital silence, which no scale brings to a signal-to-noise ratio, are left out. A speaker is a recording.
 """
 
 from __future__ import annotations
@@ -27,28 +27,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _KINDS = ("music", "noise", "speech")
-_RECORDINGS = {"music": 660, "noise": 930, "speech": 426}
+_RECORDINGS = {"music": 660, "noise": 930, "speech": 426, "noise-free-sound": 843}
 
 
 @dataclass(frozen=True)
 class Config:
-    """segment_seconds: the shortest segment that a longer recording is cut into."""
+    """segment_seconds: the shortest segment that a longer recording is cut into. parts: folders, each a data directory, `/` in its name as `-`."""
 
     segment_seconds: float = 10.0
+    parts: tuple[str, ...] = _KINDS
 
     def __post_init__(self) -> None:
+        strange = [part for part in self.parts if part.split("/")[0] not in _KINDS or ".." in part.split("/")]
+        if strange or not self.parts:
+            raise ValueError(f"prep.parts: {list(self.parts)}: choose from {', '.join(_KINDS)} and folders in them")
         if not self.segment_seconds > 0.0:
             raise ValueError(f"prep.segment_seconds: {self.segment_seconds} is not positive; give 10, say")
 
 
 def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> None:
-    """Write a data directory per kind under `out`; nothing is copied."""
+    """Write a data directory per part under `out`; nothing is copied."""
     config = config or Config()
     if corpus is not None and (corpus / "musan").is_dir():
         corpus = corpus / "musan"
-    corpus = published(corpus, *_KINDS)
-    for kind in _KINDS:
-        write_data_dir(_segments(corpus / kind, config.segment_seconds), out / kind)
+    corpus = published(corpus, *config.parts)
+    for part in config.parts:
+        write_data_dir(_segments(corpus / part, config.segment_seconds), out / identifier(part))
     compare_numbers(corpus, out, _RECORDINGS, "recordings")
 
 

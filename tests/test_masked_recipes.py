@@ -8,6 +8,7 @@ import pytest
 
 from audiossl.config import build, find_recipe, load_toml, recipe_names
 from audiossl.data.loader import LoaderConfig
+from audiossl.nn.features import num_windows
 from audiossl.registry import folder
 from audiossl.train.loop import TrainConfig
 from audiossl.train.optim import OptimConfig, learning_rate
@@ -54,6 +55,21 @@ def test_trains_as_published(name):
     assert found == (peak, betas, clip, pytest.approx(warmup), updates, schedule)
     assert (optim.optimizer, train.clip) == ("adamw", "global")
     assert learning_rate(round(warmup), updates, optim) == pytest.approx(peak, rel=1e-4)
+
+
+def test_fast_hubert_hears_from_200_to_1562_frames_of_the_filterbank():
+    tables = load_toml(find_recipe("fast_hubert"))
+    data = tables["data"]
+    assert tables["objective"]["crop_duration"] == data["crop_duration"]
+    assert [num_windows(round(16000 * data[f"{end}_duration"])) for end in ("min", "crop")] == [200, 1562]
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"), [("best_rq", True), ("mae", True), ("best_rq_nano", False), ("mae_nano", False)]
+)
+def test_single_masked_frames_are_hidden_in_front_of_the_convolutions(name, hidden):
+    objective = load_toml(find_recipe(name))["objective"]
+    assert objective.get("mask_input", False) is hidden is (objective["mask_length"] == 1)
 
 
 @pytest.mark.parametrize("quantiser", ["gumbel", "kmeans"])

@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def structural_similarity(estimate: Tensor, reference: Tensor, *, sharpness: float | None) -> Tensor:
+def structural_similarity(
+    estimate: Tensor, reference: Tensor, *, sharpness: float | None, smooth: float = 0.0
+) -> Tensor:
     """SDSC of each signal, see `sdsc`: (...). estimate, reference: (..., t)."""
     product = estimate * reference
     agreement = (product > 0).to(product.dtype) if sharpness is None else torch.sigmoid(sharpness * product)
     e, r = estimate.abs(), reference.abs()
-    common = 2 * (agreement * torch.minimum(e, r)).sum(dim=-1)
+    smaller = torch.lerp(r, e, torch.sigmoid((r - e) / smooth)) if smooth else torch.minimum(e, r)
+    common = 2 * (agreement * smaller).sum(dim=-1)
     return common / (e + r).sum(dim=-1).clamp(min=1e-12)

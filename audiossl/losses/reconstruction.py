@@ -20,11 +20,13 @@ def reconstruction(
     l1_weight: float = 0.0,
     sdsc_weight: float = 0.0,
     sdsc_sharpness: float = 10.0,
+    sdsc_smooth: float = 0.0,
 ) -> Tensor:
     """Weighted sum of the mean square, the mean size and the structural dissimilarity of each frame's error: (frame,).
 
     estimate, target: (frame, value), means over values. The mean square alone is MAE's loss (He et al., 2022, section 3) and that of MERT's constant-Q head
-    (Li et al., 2024, section 3.2); with sdsc_weight, the hybrid lambda_1 (1 - SDSC) + lambda_2 MSE of SDSC's authors, see `sdsc`.
+    (Li et al., 2024, section 3.2); with sdsc_weight, the hybrid lambda_1 (1 - SDSC) + lambda_2 MSE of SDSC's authors, see `sdsc`, also for
+    sdsc_sharpness and sdsc_smooth.
     A loss that weighs nothing is not computed.
     """
     error = estimate - target
@@ -32,5 +34,6 @@ def reconstruction(
     if l1_weight:
         loss = loss + l1_weight * error.abs().mean(dim=1)
     if sdsc_weight:
-        loss = loss + sdsc_weight * (1 - structural_similarity(estimate, target, sharpness=sdsc_sharpness))
+        alike = structural_similarity(estimate, target, sharpness=sdsc_sharpness, smooth=sdsc_smooth)
+        loss = loss + sdsc_weight * (1 - alike)
     return loss

@@ -9,13 +9,14 @@ def sdsc(estimate: np.ndarray, reference: np.ndarray) -> float:
     """2 sum_t H(e_t r_t) min(|e_t|, |r_t|) / sum_t (|e_t| + |r_t|), from 0 to 1 (SDSC: A Structure-Aware Metric for Semantic Signal Representation Learning).
 
     H is the step: samples of differing sign share nothing, however small they are, which a squared error does not see. 1 where the two are equal; 0 where all
-    signs differ, where either is silent, and where both are. estimate, reference: (sample,). ValueError for other shapes.
+    signs differ, where either is silent, and where both are. estimate, reference: (sample,), or (signal, sample), whose mean over signals it is. ValueError for
+    other shapes.
     """
     e, r = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
-    if e.ndim != 1 or e.shape != r.shape:
+    if e.ndim not in {1, 2} or not len(e) or e.shape != r.shape:
         raise ValueError(
-            f"an estimate of shape {e.shape} for a reference of shape {r.shape}; give (sample,) of as many"
+            f"an estimate of shape {e.shape} for a reference of shape {r.shape}; give (sample,) or (signal, sample) of as many"
         )
-    size = float(np.abs(e).sum() + np.abs(r).sum())
-    common = float(np.minimum(np.abs(e), np.abs(r))[e * r > 0].sum())
-    return 2.0 * common / size if size else 0.0
+    size = (np.abs(e) + np.abs(r)).sum(axis=-1)
+    common = np.where(e * r > 0, np.minimum(np.abs(e), np.abs(r)), 0.0).sum(axis=-1)
+    return float(np.mean(2.0 * common / np.where(size > 0, size, 1.0)))

@@ -46,7 +46,8 @@ class FbankFrontend(nn.Module):
         if not strides or min(strides) < 1:
             raise ValueError(f"strides {strides} are no strides; give one whole number per convolution, such as (2, 1)")
         self.feature_dim = conv_dim
-        self.stride = 160 * math.prod(strides)
+        self._inputs_per_frame = math.prod(strides)
+        self.stride = 160 * self._inputs_per_frame
         self.sample_rate = 16000
         self.inputs, self.num_mels = inputs, num_mels
         num_inputs = num_mels if inputs == "log_mel" else MFCC39
@@ -105,13 +106,25 @@ class FbankFrontend(nn.Module):
             count = _strided(count, stride)
         return count
 
-    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """waveform: (batch, sample). Returns (batch, frame, conv_dim), zero at padding, and (batch,) valid frames."""
+    def forward(
+        self, waveform: Tensor, lengths: Tensor, *, hidden: Tensor | None = None, noise_std: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """waveform: (batch, sample). Returns (batch, frame, conv_dim), zero at padding, and (batch,) valid frames.
+
+        hidden: (batch, frame) bool, of the frames returned; the normalised inputs that begin within a hidden one become N(0, noise_std^2), and no mean
+        over time counts them.
+        """
         x, frames = self.features(waveform, lengths)
-        x = _zero_padding((x - self.mean) / self.std, frames)
+        valid = valid_frames(frames, x.shape[1])
+        heard = (
+            valid if hidden is None else valid & ~hidden.repeat_interleave(self._inputs_per_frame, 1)[:, : x.shape[1]]
+        )
+        x = ((x - self.mean) / self.std).masked_fill(~heard.unsqueeze(-1), 0.0)
         if self.mean_norm:
-            own = x.sum(1, keepdim=True) / frames.clamp(min=1).view(-1, 1, 1)
-            x = _zero_padding(x - own, frames)
+            own = x.sum(1, keepdim=True) / heard.sum(1).clamp(min=1).view(-1, 1, 1)
+            x = (x - own).masked_fill(~heard.unsqueeze(-1), 0.0)
+        if noise_std:
+            x = torch.where((valid & ~heard).unsqueeze(-1), noise_std * torch.randn_like(x), x)
         for conv, stride in zip(self.convs, self._strides(), strict=True):
             assert isinstance(conv, nn.Conv1d)
             x = conv_over_time(x, conv)

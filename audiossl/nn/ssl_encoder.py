@@ -88,16 +88,20 @@ class SSLEncoder(nn.Module):
         """Valid frames of `samples` samples."""
         return self.frontend.num_frames(samples)
 
-    def local_features(self, waveform: Tensor, lengths: Tensor) -> LocalFeatures:
+    def local_features(
+        self, waveform: Tensor, lengths: Tensor, *, hidden: Tensor | None = None, noise_std: float = 0.0
+    ) -> LocalFeatures:
         """Features of each frame by itself. waveform: (batch, sample) in [-1, 1]; lengths: (batch,), valid samples.
 
+        hidden, noise_std: frames whose inputs become noise, of a filterbank in front alone; see `FbankFrontend.forward`.
         The penalty is the mean square of the frontend's output, before the layer norm, over valid frames, in float32;
         its gradient too is multiplied by `feature_grad_mult`.
         """
         if self.normalise_waveform:
             waveform = normalised(waveform, lengths)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.feature_grad_mult > 0):
-            z, frames = self.frontend(waveform, lengths)
+            options: dict[str, Any] = {} if hidden is None else {"hidden": hidden, "noise_std": noise_std}
+            z, frames = self.frontend(waveform, lengths, **options)
         if self.feature_grad_mult != 1:
             z = _ScaleGradient.apply(z, self.feature_grad_mult)  # type: ignore[no-untyped-call]
         valid = valid_frames(frames, z.shape[1])

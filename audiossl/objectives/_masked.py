@@ -61,29 +61,17 @@ class MaskedViews:
 
     def crop(self, utterance: Utterance, rng: np.random.Generator) -> tuple[int, NDArray[np.float32]]:
         """Return the first sample of the piece, and the piece: (sample,). Only the piece is decoded, unless all of the utterance is normalised or augmented."""
-        samples = round(utterance.duration * self.grid.sample_rate)
-        size = round(self.config.crop_duration * self.grid.sample_rate)
-        if self.normalise or utterance.clean is not utterance or samples <= size:
+        if self.normalise:
             return self.crop_whole(utterance, rng)
-        start = self._start(utterance, samples, size, rng)
-        begin, seconds = start / self.grid.sample_rate, size / self.grid.sample_rate + _MARGIN
-        piece = utterance.cut(begin, min(seconds, utterance.duration - begin))[:size]
-        # Pieces may be silent, recordings may not: reading all of it tells.
-        return start, piece if piece.any() else utterance.waveform[start : start + size]
+        return random_crop(utterance, self.config.crop_duration, self.grid, rng)
 
     def crop_whole(self, utterance: Utterance, rng: np.random.Generator) -> tuple[int, NDArray[np.float32]]:
         """Return the same of an utterance that is decoded, and augmented, as a whole."""
         waveform = utterance.waveform
-        size = min(len(waveform), round(self.config.crop_duration * self.grid.sample_rate))
-        start = self._start(utterance, len(waveform), size, rng)
+        start, stop = _place(utterance.id, len(waveform), self.config.crop_duration, self.grid, rng)
         if self.normalise:
             waveform = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-5)
-        return start, waveform[start : start + size]
-
-    def _start(self, utterance: Utterance, samples: int, size: int, rng: np.random.Generator) -> int:
-        if self.grid.num_frames(size) < 1:
-            raise ValueError(f"{utterance.id}: {size} samples give no frame; set data.min_duration")
-        return int(rng.integers(0, samples - size + 1))
+        return start, waveform[start:stop]
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """Mask spans, and find the masked frames, so that no device has to search for them.
@@ -106,6 +94,33 @@ class MaskedViews:
             generator=rng,
             same_count=self.config.same_count,
         )
+
+
+def random_crop(
+    utterance: Utterance, seconds: float, grid: FrameGrid, rng: np.random.Generator
+) -> tuple[int, NDArray[np.float32]]:
+    """Return the first sample of a piece of at most `seconds`, and the piece: (sample,). Only the piece is decoded, unless all of the utterance is augmented.
+
+    ValueError where it gives no frame.
+    """
+    samples = round(utterance.duration * grid.sample_rate)
+    if utterance.clean is not utterance or samples <= round(seconds * grid.sample_rate):
+        start, stop = _place(utterance.id, len(utterance.waveform), seconds, grid, rng)
+        return start, utterance.waveform[start:stop]
+    start, stop = _place(utterance.id, samples, seconds, grid, rng)
+    begin, length = start / grid.sample_rate, (stop - start) / grid.sample_rate + _MARGIN
+    piece = utterance.cut(begin, min(length, utterance.duration - begin))[: stop - start]
+    # Pieces may be silent, recordings may not: reading all of it tells.
+    return start, piece if piece.any() else utterance.waveform[start:stop]
+
+
+def _place(name: str, samples: int, seconds: float, grid: FrameGrid, rng: np.random.Generator) -> tuple[int, int]:
+    """First sample of a random piece, and the first after it, of an utterance of so many samples."""
+    size = min(samples, round(seconds * grid.sample_rate))
+    if grid.num_frames(size) < 1:
+        raise ValueError(f"{name}: {size} samples give no frame; set data.min_duration")
+    start = int(rng.integers(0, samples - size + 1))
+    return start, start + size
 
 
 class NamedViews(MaskedViews):

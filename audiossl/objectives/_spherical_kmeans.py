@@ -36,8 +36,10 @@ def spherical_kmeans(
         for part in torch.split(rows, _CHUNK):
             points = table[part].float()
             nearest = _nearest(points, centroids)
-            sums.index_add_(0, nearest, points)
-            counts += torch.bincount(nearest, minlength=len(centroids))
+            # A matrix product, for adding rows by index is not repeatable on a GPU; `F.one_hot` would hold twice as much.
+            members = points.new_zeros(len(points), len(centroids)).scatter_(1, nearest.unsqueeze(1), 1.0)
+            sums += members.T @ points
+            counts += members.sum(0)
         if across_processes:
             torch.distributed.all_reduce(sums)
             torch.distributed.all_reduce(counts)

@@ -55,12 +55,14 @@ class UnitConfig(MaskConfig):
         super().__post_init__()
         if not self.labels or len(set(self.labels)) < len(self.labels):
             raise ValueError(f"objective.labels: {list(self.labels)} must name at least one label set, each once")
-        for name in ("label_rate", "temperature", "masked_weight"):
+        for name in ("label_rate", "temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
-        for name in ("unmasked_weight", "penalty_weight", "special_rows", "position_noise"):
+        for name in ("masked_weight", "unmasked_weight", "penalty_weight", "special_rows", "position_noise"):
             if getattr(self, name) < 0:
                 raise ValueError(f"objective.{name}: {getattr(self, name)} is negative")
+        if not self.masked_weight + self.unmasked_weight:
+            raise ValueError("objective.masked_weight: it and unmasked_weight are both 0; give one of them")
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,8 @@ class UnitObjective(MaskedObjective):
         """Sum the loss over masked frames and label sets, and count the frames (Hsu et al., 2021, section II-B, eq. 1 to 3).
 
         L = masked_weight CE(masked) + unmasked_weight CE(unmasked) + penalty_weight N mean(z^2), with the mean of the cross-entropies over
-        the predicted layers; of unmasked frames whose weight is 0 only the accuracy is looked at, see `_unmasked`. N counts the frames that enter the loss,
-        once for all label sets.
+        the predicted layers; of unmasked frames whose weight is 0 only the accuracy is looked at, see `_unmasked`. N counts the frames whose weight is
+        positive, once for all label sets.
         """
         local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
         masked: Tensor = batch["masked"]
@@ -175,7 +177,7 @@ class UnitObjective(MaskedObjective):
         tops = [outputs[layer].flatten(0, 1) for layer in self.layers]
         metrics = spread(tops[-1][batch["masked_frames"]])
         nats, count = self._at(tops, batch, metrics, "masked")
-        loss = self.config.masked_weight * nats
+        loss, count = self.config.masked_weight * nats, count if self.config.masked_weight else 0
         if self.config.unmasked_weight:
             nats, more = self._at(tops, batch, metrics, "unmasked")
             loss, count = loss + self.config.unmasked_weight * nats, count + more

@@ -14,7 +14,8 @@ from audiossl.losses.unit_cross_entropy import unit_cross_entropy
 from audiossl.nn.mel_patches import mel_patches, patch_frames
 from audiossl.nn.random_projection_quantiser import RandomProjectionQuantiser
 from audiossl.nn.spread import spread
-from audiossl.objectives._self_guided import SelfGuidedConfig, SelfGuidedObjective, SelfGuidedViews
+from audiossl.objectives._mask_input import MaskInputConfig, MaskInputObjective
+from audiossl.objectives._self_guided import SelfGuidedViews
 from audiossl.objectives._units import histogram_perplexity
 from audiossl.objectives._unmasked import looked_at, share_right
 
@@ -27,21 +28,22 @@ if TYPE_CHECKING:
     from audiossl.nn.ssl_encoder import LocalFeatures, SSLEncoder
 
 
-class BestRQ(SelfGuidedObjective):
+class BestRQ(MaskInputObjective):
     """Masked prediction of codes from a quantiser that never learns, so that nothing can collapse into the targets.
 
     Targets are the log-mel frames of each encoder frame, stacked, normalised over the utterance. `head`: one linear classifier per book.
     """
 
     @dataclass(frozen=True)
-    class Config(SelfGuidedConfig):
+    class Config(MaskInputConfig):
         """SpeechBrain's recipe (Whetten et al.): 60 % of the frames of 40 ms, one by one.
 
         shared_mask: one mask for all utterances of a batch, drawn for the shortest, so that the ends of the others are never masked, as there; else each has its own.
         Chiu et al. start spans of 400 ms at 1 % of the frames of 10 ms (as an unofficial port has it). mask_with: what stands in a masked frame: "noise",
-        N(0, noise_std^2), or "embedding", the encoder's `mask_emb`. As published, noise replaces the normalised filterbank; here it replaces the
-        frontend's normalised output, so that every encoder can have it: our variant. In evaluation, the noise is its mean, 0. books: independent
-        quantisers, whose losses are averaged; Chiu et al. have 1.
+        N(0, noise_std^2), or "embedding", the encoder's `mask_emb`. As published, noise replaces the normalised filterbank: mask_input. By default it replaces
+        the frontend's normalised output, so that every encoder can have it: our variant, in which visible neighbours of a masked frame have heard its target
+        through the frontend's convolutions (see `MaskInputConfig`). An embedding replaces the output either way; with mask_input the filterbank is 0
+        beneath it. In evaluation, the noise is its mean, 0. books: independent quantisers, whose losses are averaged; Chiu et al. have 1.
         """
 
         mask_prob: float = 0.6
@@ -91,8 +93,7 @@ class BestRQ(SelfGuidedObjective):
 
     def forward(self, batch: Batch) -> StepOutput:
         """Sum the cross-entropy over masked frames, the mean over books, and count the frames."""
-        local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
-        masked, places = self.masks(batch, local)
+        local, masked, places = self.features(batch, noise_std=self._noise_std())
         top, labels = self._context(local, masked).flatten(0, 1), self._targets(batch, local)
         seen, codes = top[places], labels[places]  # (masked frame, dim), (masked frame, book)
         logits = self.head(seen).unflatten(1, (self.config.books, -1))
@@ -120,9 +121,13 @@ class BestRQ(SelfGuidedObjective):
         """Frames in context, some of them masked: (batch, frame, dim)."""
         if self.config.mask_with == "embedding":
             return self.encoder.contextualise(local.z, local.lengths, masked=masked).layers[-1]
-        noise = torch.randn_like(local.z) * (self.config.noise_std if self.training else 0.0)
-        z = torch.where(masked.unsqueeze(-1), noise, local.z)
+        if self.config.mask_input:
+            return self.encoder.contextualise(local.z, local.lengths).layers[-1]
+        z = torch.where(masked.unsqueeze(-1), torch.randn_like(local.z) * self._noise_std(), local.z)
         return self.encoder.contextualise(z, local.lengths).layers[-1]
+
+    def _noise_std(self) -> float:
+        return self.config.noise_std if self.training and self.config.mask_with == "noise" else 0.0
 
     def _targets(self, batch: Batch, local: LocalFeatures) -> Tensor:
         """Codes of all frames: (batch * frame, book)."""

@@ -10,12 +10,13 @@ from torch import nn
 
 from audiossl.contracts import StepOutput
 from audiossl.losses.reconstruction import reconstruction
+from audiossl.metrics.sdsc import sdsc
 from audiossl.nn.mask_decoder import MaskDecoder
 from audiossl.nn.masking import valid_frames
 from audiossl.nn.mel_patches import mel_patches, patch_frames
 from audiossl.nn.spread import spread
 from audiossl.nn.transformer import TransformerConfig
-from audiossl.objectives._self_guided import SelfGuidedConfig, SelfGuidedObjective
+from audiossl.objectives._mask_input import MaskInputConfig, MaskInputObjective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,18 +25,20 @@ if TYPE_CHECKING:
     from audiossl.nn.ssl_encoder import LocalFeatures, SSLEncoder
 
 
-class MAE(SelfGuidedObjective):
+class MAE(MaskInputObjective):
     """The encoder's blocks see the visible frames alone; a decoder, thrown away later, fills in the others.
 
     A patch is the log-mel frames of one encoder frame. Positions hear masked frames as zeros, and `mask_emb` is not used.
     """
 
     @dataclass(frozen=True)
-    class Config(SelfGuidedConfig):
+    class Config(MaskInputConfig):
         """Share of masked frames, decoder and normalised patches of He et al.; patches in time alone are our variant.
 
+        He et al.'s patches do not overlap. Here visible neighbours of a masked frame have heard its target through the frontend's convolutions, unless
+        mask_input puts zeros, the mean, in its filterbank frames (see `MaskInputConfig`).
         patch_norm: each target patch gets zero mean and unit variance. mse_weight, l1_weight, sdsc_weight: of the losses, added up; hybrids have
-        several. sdsc_sharpness: see `losses.reconstruction`; 10 is our choice. position_noise: variance of FlexPredict (see
+        several. sdsc_sharpness, sdsc_smooth: see `losses.sdsc`; 10 is our choice, and 0 the plain minimum. position_noise: variance of FlexPredict (see
         `nn.mask_decoder`), 0 is none. decoder_*: its size; its network is 4 times as wide.
         """
 
@@ -46,6 +49,7 @@ class MAE(SelfGuidedObjective):
         l1_weight: float = 0.0
         sdsc_weight: float = 0.0
         sdsc_sharpness: float = 10.0
+        sdsc_smooth: float = 0.0
         position_noise: float = 0.0
         decoder_layers: int = 8
         decoder_dim: int = 512
@@ -56,7 +60,7 @@ class MAE(SelfGuidedObjective):
             for name in ("num_mels", "sdsc_sharpness", "decoder_layers", "decoder_dim", "decoder_heads"):
                 if getattr(self, name) <= 0:
                     raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
-            for name in ("mse_weight", "l1_weight", "sdsc_weight", "position_noise"):
+            for name in ("mse_weight", "l1_weight", "sdsc_weight", "sdsc_smooth", "position_noise"):
                 if getattr(self, name) < 0:
                     raise ValueError(f"objective.{name}: {getattr(self, name)} is negative")
             if not self.mse_weight + self.l1_weight + self.sdsc_weight:
@@ -101,8 +105,7 @@ class MAE(SelfGuidedObjective):
 
     def forward(self, batch: Batch) -> StepOutput:
         """Sum the loss over masked frames and count these (section 3); the loss of a frame is a mean over its patch."""
-        local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
-        masked, places = self.masks(batch, local)
+        local, masked, places = self.features(batch)
         x = self.encoder.dropout_input(self.encoder.projection(local.z))
         visible = valid_frames(local.lengths, x.shape[1]) & ~masked
         top = self.encoder.transformer.visible(x, local.lengths, visible)
@@ -117,9 +120,13 @@ class MAE(SelfGuidedObjective):
             l1_weight=config.l1_weight,
             sdsc_weight=config.sdsc_weight,
             sdsc_sharpness=config.sdsc_sharpness,
+            sdsc_smooth=config.sdsc_smooth,
         ).sum()
         count = torch.full((), len(places), dtype=torch.float32, device=loss.device)
         metrics = spread(top[visible]) | self.mask_metrics(masked, local)
+        if not self.training:
+            alike = sdsc(estimate.detach().cpu().numpy(), target.cpu().numpy()) if len(places) else 0.0
+            metrics["sdsc"] = (alike * count, count)
         return StepOutput(loss, count, metrics | _health(estimate.detach(), target, count))
 
     def _targets(self, batch: Batch, local: LocalFeatures) -> Tensor:

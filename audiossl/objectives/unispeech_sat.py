@@ -41,9 +41,10 @@ class UniSpeechSAT(CodewordObjective):
         speaker_layer: block whose output tells speakers, from 1. speaker_weight: of the utterance-wise loss; the published value is not known, 1 is our
         variant. candidates: frames of the batch that each is compared with. quantised: targets go through a Gumbel quantiser, else they are the projected
         frames. groups, entries, gumbel_*: of the quantiser, see `nn.gumbel_quantiser`; wav2vec 2.0's, as is diversity_weight (unverified).
-        mix_probability: share of the utterances over which another one is laid, at most `mix_share` of their length, at mix_ratio_db (dB). noise_dirs: data
-        directories of noise, which with noise_probability is laid there instead, at noise_snr (dB); without any, as by default there. What share the published
-        models had is not known: half is our variant.
+        mix_probability: share of the utterances over which another one is laid, at most `mix_share` of their length, at mix_ratio_db (dB); 0.2 is the released
+        dataset's default, which its task sets to 0.5, and what the published models had is not known. noise_dirs: data directories of noise,
+        which with noise_probability is laid there instead, at noise_snr (dB); without any, as by default there. What share the published models had is not
+        known: half is our variant.
         """
 
         labels: tuple[str, ...] = ("it1_l6_km500",)
@@ -108,8 +109,9 @@ class UniSpeechSAT(CodewordObjective):
                 f"objective.speaker_layer: {config.speaker_layer}, but the encoder has {encoder.num_layers} blocks; name one of them"
             )
         super().__init__(encoder, config, num_codes)
-        # Blocks that normalise their input leave their output unnormalised.
-        self.speaker_norm = nn.LayerNorm(encoder.dim) if encoder.config.pre_norm else nn.Identity()
+        # Of blocks that normalise their input, all but the last leave their output unnormalised.
+        unnormalised = encoder.config.pre_norm and config.speaker_layer < encoder.num_layers
+        self.speaker_norm = nn.LayerNorm(encoder.dim) if unnormalised else nn.Identity()
         self.speaker_projection = nn.Linear(encoder.dim, config.final_dim)
         self.quantiser: GumbelQuantiser | None = None
         self.target_projection: nn.Linear | None = None

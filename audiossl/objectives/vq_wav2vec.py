@@ -16,6 +16,7 @@ from audiossl.losses.step_binary_cross_entropy import step_binary_cross_entropy
 from audiossl.nn.gumbel_quantiser import code_perplexity, gumbel_temperature
 from audiossl.nn.masking import valid_frames
 from audiossl.nn.spread import deviation, spread
+from audiossl.objectives._masked import random_crop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -168,17 +169,15 @@ class VQViews:
 
         waveform: (sample,). negatives: (frame, negative) int64, frames other than the own.
         """
-        waveform = utterance.waveform
-        size = min(len(waveform), round(self.config.crop_duration * self.grid.sample_rate))
-        frames = self.grid.num_frames(size)
+        _, waveform = random_crop(utterance, self.config.crop_duration, self.grid, rng)
+        frames = self.grid.num_frames(len(waveform))
         if frames <= self.offset:
             raise ValueError(
-                f"{utterance.id}: {size} samples give {frames} frames, which foresee nothing {self.offset} frames ahead; set data.min_duration"
+                f"{utterance.id}: {len(waveform)} samples give {frames} frames, which foresee nothing {self.offset} frames ahead; set data.min_duration"
             )
-        start = int(rng.integers(0, len(waveform) - size + 1))
         negatives = rng.integers(0, frames - 1, (frames, self.config.num_negatives))
         negatives += negatives >= np.arange(frames)[:, None]
-        return {"waveform": waveform[start : start + size], "negatives": negatives}
+        return {"waveform": waveform, "negatives": negatives}
 
     def batch_views(self, batch: Batch, rng: np.random.Generator) -> Batch:  # noqa: ARG002 - the contract's
         """Nothing concerns the batch as a whole."""

@@ -224,6 +224,29 @@ def test_size_of_padded_and_sorted_dictionaries(corpus, tmp_path):
     assert read_card(tmp_path / "out" / "train", "km").codebook_size == 5
 
 
+def test_codes_of_two_codebooks_are_numbered_by_their_dictionary(corpus, tmp_path):
+    codes = ["4-0", "0-12", "31-2", "4-1", "0-0"]
+    expected = {}
+    for split in ("train", "valid"):
+        lines = (corpus / f"{split}.km").read_text().splitlines()
+        expected[split] = lines
+        (corpus / f"{split}.km").write_text(
+            "".join(" ".join(codes[int(n)] for n in line.split()) + "\n" for line in lines)
+        )
+    dictionary = [f"{code} {9 - place}" for place, code in enumerate(codes)]
+    (corpus / "dict.km.txt").write_text("\n".join([*dictionary, "madeupword0000 0", ""]))
+    made = prepare(corpus, tmp_path / "out", labels=("km",), label_rate=50)
+    for split, lines in expected.items():
+        assert list(made[split].column("units/km")) == lines
+    assert read_card(tmp_path / "out" / "train", "km").codebook_size == 5
+    rewrite(corpus / "train.km", lambda lines: lines.__setitem__(1, lines[1] + " 4-2"))
+    with pytest.raises(ValueError, match="train.km:2: '4-2' is not among the 5 of dict.km.txt; correct it"):
+        prepare(corpus, tmp_path / "other", labels=("km",), label_rate=50)
+    rewrite(corpus / "dict.km.txt", replaced(6, "7 1"))
+    with pytest.raises(ValueError, match="dict.km.txt: holds whole numbers and codes such as '4-0'; keep those of one"):
+        prepare(corpus, tmp_path / "mixed", labels=("km",), label_rate=50)
+
+
 def test_lengths_are_checked_and_labels_stay_with_their_recording(corpus, tmp_path, caplog):
     expected = list(prepare(corpus, tmp_path / "whole", **UNITS)["train"].column("units/km"))
     rewrite(corpus / "train.tsv", replaced(2, "train/one/a.flac\t9601"))

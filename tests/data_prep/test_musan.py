@@ -37,6 +37,23 @@ def test_length_of_segments_and_the_folder_itself(corpus, tmp_path):
         musan.Config(segment_seconds=0.0)
 
 
+def test_a_folder_alone(corpus, tmp_path):
+    (corpus / "musan/noise/sound-bible").mkdir()
+    write_audio(corpus / "musan/noise/sound-bible/noise-sound-bible-0000.wav", np.full(16000, 0.1), 16000)
+    parts = ("noise", "noise/free-sound")
+    musan.prepare(corpus, tmp_path / "out", musan.Config(parts=parts))
+    made = {path.name: len(Manifest.open(path)) for path in (tmp_path / "out").iterdir()}
+    assert made == {"noise": 3, "noise-free-sound": 2}
+    with pytest.raises(ValueError, match="noise/none: not found"):
+        musan.prepare(corpus, tmp_path / "none", musan.Config(parts=("noise/none",)))
+
+
+@pytest.mark.parametrize("parts", [(), ("rirs",), ("noise/..",)])
+def test_parts_that_are_none(parts):
+    with pytest.raises(ValueError, match=r"prep.parts: .*: choose from music, noise, speech and folders in them"):
+        musan.Config(parts=parts)
+
+
 def test_digital_silence_is_left_out(corpus, tmp_path):
     path = corpus / "musan/noise/free-sound/noise-free-sound-0000.wav"
     waveform = read_audio(path)  # 3 s

@@ -112,6 +112,28 @@ def test_hubert_keeps_its_codewords(tmp_path, untied):
     assert (tmp_path / "dict.ph.txt").read_text() == "0 1\n1 1\n"
 
 
+@pytest.mark.parametrize("spectrum", ["encoder_cqt_model", "encoder_mel_model"])
+@pytest.mark.parametrize("codewords", [True, False])
+def test_mert_is_hubert_whose_spectral_head_is_left(tmp_path, spectrum, codewords):
+    content = hubert_content()
+    content["cfg"]["model"] |= {"_name": "mert", "deepnorm": False, "attention_relax": -1.0}
+    content["cfg"]["task"]["sample_rate"] = 24000
+    if not codewords:
+        del content["model"]["label_embs_concat"]
+    _, plain = read_model(saved(content, tmp_path / "plain.pt"))
+    content["model"] |= {f"{spectrum}.fc.weight": torch.ones(84, 32), f"{spectrum}.spec_layer.lowpass": torch.ones(3)}
+    _, read = read_model(saved(content, tmp_path / "x.pt"))
+    assert (read.kind, read.encoder["sample_rate"]) == ("hubert", 24000)
+    assert read.objective == plain.objective
+    assert all(torch.equal(value, plain.weights[name]) for name, value in read.weights.items())
+    assert any("heads are left behind" in note for note in read.notes)
+
+
+def saved(content, path):
+    torch.save(content, path)
+    return path
+
+
 def test_hubert_heads_fit_our_objective(tmp_path):
     from audiossl import registry
     from audiossl.interop.encoder import build_encoder
@@ -341,6 +363,16 @@ def test_wav2vec2_heads_come_back(tmp_path):
     ("change", "message"),
     [
         ({"layer_type": "conformer"}, "layer_type = 'conformer' has no counterpart"),
+        *(
+            ({"_name": "mert", option: True}, f"{option} = True has no counterpart here; only False can be imported")
+            for option in (
+                "deepnorm",
+                "subln",
+                "do_cnn_feat_stable_layernorm",
+                "feature_extractor_cqt",
+                "wav_normalize",
+            )
+        ),
         ({"conv_feature_layers": "[(16,10,5)] * 7"}, "says convolutions of .* frames, its weights have"),
         ({"conv_feature_layers": "__import__('os').getcwd()"}, "is not a list of"),
         ({"encoder_attention_heads": 5}, "num_heads 5"),

@@ -57,6 +57,8 @@ def test_structure_alone_is_sdsc():
     estimate, target = rows(FRAMES, VALUES), rows(FRAMES, VALUES, seed=1)
     alone = reconstruction(estimate, target, mse_weight=0.0, sdsc_weight=1.0)
     torch.testing.assert_close(alone, sdsc(estimate, target), rtol=0, atol=1e-12)
+    smooth = reconstruction(estimate, target, mse_weight=0.0, sdsc_weight=1.0, sdsc_smooth=0.3)
+    torch.testing.assert_close(smooth, sdsc(estimate, target, smooth=0.3), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)

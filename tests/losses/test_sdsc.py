@@ -5,12 +5,16 @@ import torch
 from audiossl.losses.sdsc import sdsc
 
 
-def oracle(estimate, reference, alpha):
+def oracle(estimate, reference, alpha, smooth=0.0):
     """Sample by sample."""
     common = size = 0.0
     for e, r in zip(estimate, reference, strict=True):
         agreement = float(e * r > 0) if alpha is None else 1 / (1 + np.exp(-alpha * e * r))
-        common += agreement * min(abs(e), abs(r))
+        smaller = min(abs(e), abs(r))
+        if smooth:
+            a, b = np.exp(-abs(e) / smooth), np.exp(-abs(r) / smooth)
+            smaller = (a * abs(e) + b * abs(r)) / (a + b)
+        common += agreement * smaller
         size += abs(e) + abs(r)
     return 1 - 2 * common / size
 
@@ -20,11 +24,12 @@ def make():
     return rng.standard_normal((4, 7)), rng.standard_normal((4, 7))
 
 
+@pytest.mark.parametrize("smooth", [0.0, 0.2, 3.0])
 @pytest.mark.parametrize("alpha", [None, 1.0, 10.0])
-def test_value_against_the_oracle(alpha):
+def test_value_against_the_oracle(alpha, smooth):
     estimate, reference = make()
-    loss = sdsc(torch.tensor(estimate), torch.tensor(reference), sharpness=alpha)
-    expected = [oracle(e, r, alpha) for e, r in zip(estimate, reference, strict=True)]
+    loss = sdsc(torch.tensor(estimate), torch.tensor(reference), sharpness=alpha, smooth=smooth)
+    expected = [oracle(e, r, alpha, smooth) for e, r in zip(estimate, reference, strict=True)]
     np.testing.assert_allclose(loss.numpy(), expected, rtol=0, atol=1e-8)
 
 
@@ -35,9 +40,23 @@ def test_published_values_of_the_metric(factor, similarity):
     torch.testing.assert_close(1 - loss, torch.full((4,), similarity, dtype=torch.float64), rtol=0, atol=1e-8)
 
 
-def test_gradients_against_finite_differences():
+def test_a_smooth_minimum_keeps_equals_alike_and_is_between_minimum_and_mean():
+    estimate, reference = (torch.tensor(values) for values in make())
+    assert torch.allclose(sdsc(reference, reference, sharpness=None, smooth=0.5), torch.zeros(4, dtype=torch.float64))
+    plain, smooth, mean = (sdsc(estimate, reference, sharpness=None, smooth=size) for size in (0.0, 0.5, 1e6))
+    assert (mean < smooth).all()
+    assert (smooth < plain).all()
+    assert (mean >= 0).all()
+
+
+@pytest.mark.parametrize("smooth", [0.0, 0.3])
+def test_gradients_against_finite_differences(smooth):
     estimate, reference = (torch.tensor(values, requires_grad=True) for values in make())
-    assert torch.autograd.gradcheck(lambda e, r: sdsc(e, r, sharpness=3.0), (estimate, reference), atol=1e-8)
+
+    def loss(e, r):
+        return sdsc(e, r, sharpness=3.0, smooth=smooth)
+
+    assert torch.autograd.gradcheck(loss, (estimate, reference), atol=1e-8)
 
 
 def test_wrong_signs_are_pushed_back_unless_they_are_small():

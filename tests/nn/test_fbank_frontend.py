@@ -50,6 +50,45 @@ def test_against_plain_convolutions(activation):
     torch.testing.assert_close(frontend(wave, lengths)[0], x.transpose(1, 2), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("mean_norm", [False, True])
+@pytest.mark.parametrize("strides", [(2, 1), (2, 2)])
+def test_visible_frames_do_not_hear_the_inputs_of_hidden_ones(strides, mean_norm, monkeypatch):
+    torch.manual_seed(0)
+    frontend = FbankFrontend(conv_dim=4, strides=strides, mean_norm=mean_norm)
+    wave, lengths = torch.randn(2, 16000), torch.tensor([16000, 9100])
+    frames = frontend.num_frames(16000)
+    hidden = (torch.rand(2, frames) < 0.5) & (torch.arange(frames) < frontend.num_frames(lengths).unsqueeze(1))
+    inputs, counts = frontend.features(wave, lengths)
+    patch = strides[0] * strides[1]
+    changed = inputs.clone()
+    for b, t in hidden.nonzero().tolist():
+        changed[b, patch * t : min(patch * (t + 1), int(counts[b]))] += 3
+    found = []
+    for values in (inputs, changed):
+        monkeypatch.setattr(frontend, "features", lambda *_, values=values: (values, counts))
+        found.append((frontend(wave, lengths)[0], frontend(wave, lengths, hidden=hidden)[0]))
+    (plain, without), (plain_changed, without_changed) = found
+    assert (plain != plain_changed)[~hidden].any()
+    assert torch.equal(without, without_changed)
+    assert not torch.equal(without, plain)
+
+
+def test_noise_stands_in_hidden_inputs_alone(monkeypatch):
+    frontend = FbankFrontend(num_mels=20, conv_dim=4, strides=(1,))
+    with torch.no_grad():  # the convolution hands its inputs on
+        conv = frontend.convs[0]
+        conv.weight.zero_()
+        conv.weight[range(4), range(4), 2] = 1
+        conv.bias.copy_(torch.tensor([0.0] * 4 + [50.0] * 4))
+    wave, lengths = torch.randn(2, 32000), torch.tensor([32000, 16000])
+    hidden = torch.rand(2, frontend.num_frames(32000)) < 0.5
+    x, frames = frontend(wave, lengths, hidden=hidden, noise_std=0.5)
+    valid = torch.arange(x.shape[1]) < frames.unsqueeze(1)
+    assert torch.equal(x[~hidden], frontend(wave, lengths)[0][~hidden])
+    assert x[hidden & valid].std().item() == pytest.approx(0.5, rel=0.1)
+    assert not x[~valid].any()
+
+
 def test_padding_is_zero_and_unheard():
     torch.manual_seed(0)
     frontend = FbankFrontend(conv_dim=6)

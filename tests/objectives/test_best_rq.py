@@ -70,6 +70,43 @@ def test_noise_stands_in_masked_frames():
     assert z[masked].std().item() == pytest.approx(0.5, rel=0.05)
 
 
+@pytest.mark.parametrize("masking", ["span", "self_guided"])
+@pytest.mark.parametrize("mask_with", ["noise", "embedding"])
+def test_masks_may_stand_in_front_of_the_convolutions(mask_with, masking):
+    module = objective(mask_with=mask_with, masking=masking, mask_input=True).train()
+    calls, seen = [], []
+    module.encoder.frontend.register_forward_hook(lambda _, __, kwargs, out: calls.append(kwargs), with_kwargs=True)
+    whole = type(module.encoder).contextualise
+    module.encoder.contextualise = lambda z, lengths, **options: (
+        seen.append((z, options)) or whole(module.encoder, z, lengths, **options)
+    )
+    batch = make_batch(module, [utterance(1, 2.0), utterance(2, 1.0)])
+    module(batch).loss_sum.backward()
+    given, (z, options) = calls[-1], seen[-1]
+    assert given["noise_std"] == (0.1 if mask_with == "noise" else 0.0)
+    if masking == "span":
+        assert torch.equal(given["hidden"], batch["masked"])
+        assert len(calls) == 1
+    assert ("masked" in options) is (mask_with == "embedding")
+    if mask_with == "embedding":
+        local = module.encoder.local_features(batch["waveform"], batch["waveform_lengths"], hidden=given["hidden"])
+        assert torch.equal(options["masked"], given["hidden"])
+        assert torch.equal(z, local.z)
+    assert module.encoder.frontend.convs[0].weight.grad.any()
+    calls.clear()
+    module.eval()(batch)
+    assert calls[-1]["noise_std"] == 0
+
+
+@pytest.mark.parametrize("config", [Wav2Vec2.Config.tiny(), FBank.Config(inputs="mfcc")])
+def test_masks_in_the_filterbank_need_one(config):
+    encoder = (FBank if isinstance(config, FBank.Config) else Wav2Vec2)(config)
+    with pytest.raises(
+        ValueError, match=r"objective\.mask_input: true, but .* has no filterbank in front; leave it out"
+    ):
+        BestRQ(encoder, BestRQ.Config(mask_input=True))
+
+
 def test_default_masks_are_speechbrains():
     masked = make_batch(objective(), [utterance(1, 10.0)])["masked"]
     assert masked.float().mean().item() == pytest.approx(0.6, abs=0.01)

@@ -66,12 +66,13 @@ def oracle(module, batch, labels, config):
     return loss + config.penalty_weight * count * local.penalty, count
 
 
-@pytest.mark.parametrize("unmasked_weight", [0.0, 0.5])
-def test_loss_is_that_of_each_labelled_frame(unmasked_weight):
+@pytest.mark.parametrize(("masked_weight", "unmasked_weight"), [(1.0, 0.0), (1.0, 0.5), (0.0, 0.5)])
+def test_loss_is_that_of_each_labelled_frame(masked_weight, unmasked_weight):
     names, codes = ("a", "b"), (5, 9)
     config = HuBERT.Config(
-        labels=names, crop_duration=4.0, mask_length=3, final_dim=8, unmasked_weight=unmasked_weight, same_count=False
-    )
+        labels=names, crop_duration=4.0, mask_length=3, final_dim=8, masked_weight=masked_weight, unmasked_weight=unmasked_weight,
+        same_count=False,
+    )  # fmt: skip
     module = objective(config, codes).eval()
     items = [utterance(1, 1.2, codes, names), utterance(2, 4.0, codes, names)]
     items[1].columns["units/b"] = items[1].columns["units/b"][:-2]  # the last frame has no label in this set
@@ -84,7 +85,7 @@ def test_loss_is_that_of_each_labelled_frame(unmasked_weight):
     assert result.count == count > 10
     torch.testing.assert_close(result.loss_sum, loss, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(result.metrics["loss_bits"][0], loss.detach() / math.log(2), rtol=1e-5, atol=1e-4)
-    assert "unmasked_accuracy" in result.metrics
+    assert {"masked_accuracy", "unmasked_accuracy"} <= result.metrics.keys()
     assert ("unmasked_bits" in result.metrics) is bool(unmasked_weight)
 
 
@@ -351,7 +352,15 @@ def test_a_batch_without_masked_frames_is_finite():
 
 
 @pytest.mark.parametrize(
-    "values", [{"labels": ()}, {"labels": ("a", "a")}, {"temperature": 0.0}, {"penalty_weight": -1.0}]
+    "values",
+    [
+        {"labels": ()},
+        {"labels": ("a", "a")},
+        {"temperature": 0.0},
+        {"penalty_weight": -1.0},
+        {"masked_weight": -1.0},
+        {"masked_weight": 0.0, "unmasked_weight": 0.0},
+    ],
 )
 def test_configurations_that_make_no_sense_are_refused(values):
     with pytest.raises(ValueError, match=f"objective.{next(iter(values))}"):

@@ -59,6 +59,19 @@ def test_loss_is_that_of_each_masked_patch(patch_norm, mse, l1, structure):
     torch.testing.assert_close(result.loss_sum, loss, rtol=1e-5, atol=1e-4)
 
 
+def test_evaluation_logs_how_alike_patches_are():
+    module = objective(sdsc_weight=1.0, mse_weight=0.0, sdsc_sharpness=1e6).eval()
+    batch = make_batch(module, [utterance(1), utterance(2, 0.8)])
+    with torch.no_grad():
+        result = module(batch)
+    total, count = result.metrics["sdsc"]
+    assert 0 < total / count < 1
+    assert total / count == pytest.approx(1 - float(result.loss_sum / result.count), abs=1e-3)
+    smooth = objective(sdsc_weight=1.0, mse_weight=0.0, sdsc_sharpness=1e6, sdsc_smooth=0.5).eval()
+    assert smooth(batch).loss_sum < result.loss_sum
+    assert "sdsc" not in module.train()(batch).metrics
+
+
 def test_the_blocks_see_visible_frames_alone():
     module = objective().eval()
     sizes = []
@@ -71,8 +84,25 @@ def test_the_blocks_see_visible_frames_alone():
     assert result.loss_sum.isfinite()
 
 
-def test_padding_and_batch_mates_change_nothing():
-    module = objective(masking="self_guided", mask_prob=0.5).eval()
+@pytest.mark.parametrize("mask_input", [False, True])
+def test_what_is_masked_may_be_kept_from_visible_frames(mask_input, monkeypatch):
+    module = objective(mask_prob=0.5, mask_input=mask_input).eval()
+    tops = []
+    module.decoder.register_forward_pre_hook(lambda _, inputs: tops.append(inputs[0]))
+    batch = make_batch(module, [utterance(1), utterance(2)])
+    inputs, frames = module.encoder.frontend.features(batch["waveform"], batch["waveform_lengths"])
+    hidden = batch["masked"].repeat_interleave(2, 1)[:, : inputs.shape[1]]
+    for change in (0.0, 3.0):
+        values = inputs + change * hidden.unsqueeze(-1)
+        monkeypatch.setattr(module.encoder.frontend, "features", lambda *_, values=values: (values, frames))
+        module(batch)
+    visible = ~batch["masked"]
+    assert torch.equal(tops[0][visible], tops[1][visible]) is mask_input
+
+
+@pytest.mark.parametrize("mask_input", [False, True])
+def test_padding_and_batch_mates_change_nothing(mask_input):
+    module = objective(masking="self_guided", mask_prob=0.5, mask_input=mask_input).eval()
     items = [utterance(1), utterance(2, 0.8)]
     views = [module.views(item, np.random.default_rng(0)) for item in items]
 
@@ -118,8 +148,9 @@ def test_a_model_learns_to_explain():
     assert np.mean(explained[-5:]) > 0.3 > 0.1 > explained[0]
 
 
-def test_a_batch_without_masked_frames_is_finite():
-    module = objective()
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_without_masked_frames_is_finite(training):
+    module = objective().train(training)
     batch = make_batch(module, [utterance(1)])
     batch["masked"][:] = False
     batch["masked_frames"] = batch["masked_frames"][:0]
@@ -134,6 +165,7 @@ def test_a_batch_without_masked_frames_is_finite():
     [
         ({"mse_weight": 0.0}, "are all 0; give one of them"),
         ({"l1_weight": -1.0}, "objective.l1_weight: -1.0 is negative"),
+        ({"sdsc_smooth": -1.0}, "objective.sdsc_smooth: -1.0 is negative"),
         ({"decoder_dim": 48}, "decoder_dim: 48 is not a multiple of 32"),
         ({"decoder_layers": 0}, "decoder_layers: 0 is not positive"),
     ],

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from two_crops import unit
 
 from audiossl.objectives._spherical_kmeans import spherical_kmeans
@@ -46,3 +47,16 @@ def test_finds_planted_directions_in_half_precision():
     assert result.centroids.dtype == torch.float32
     assert (result.nearest.numpy() == truth).mean() > 0.99
     np.testing.assert_allclose(result.centroids, np.eye(3, 8), atol=0.02)
+
+
+def test_nothing_is_added_in_an_order_that_a_gpu_would_choose():
+    class Listed(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            called.add(operation.overloadpacket.__name__.rstrip("_"))
+            return operation(*args, **(kwargs or {}))
+
+    called = set()
+    with Listed():
+        spherical_kmeans(table(), torch.arange(60), table()[:4], iterations=2)
+    assert "mm" in called
+    assert not called & {"index_add", "scatter_add", "index_put", "scatter_reduce", "index_reduce"}

@@ -90,6 +90,12 @@ def test_loss_is_huberts_and_that_of_every_pair(quantised, pre_norm):
     assert ("code_perplexity" in found.metrics) is quantised
 
 
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_the_last_layer_is_normalised_once(pre_norm):
+    module = objective(pre_norm, speaker_layer=2)
+    assert isinstance(module.speaker_norm, torch.nn.Identity)
+
+
 def test_gradients_reach_every_parameter():
     module = objective(entries=5).train()
     module(make_batch(module, [utterance(1), utterance(2)])).loss_sum.backward()

@@ -8,9 +8,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import audiossl.data.manifest
 from audiossl.config import find_recipe, load_toml
 from audiossl.contracts import Utterance
+from audiossl.data.audio import write_audio
+from audiossl.data.augment import AugmentConfig
 from audiossl.data.collate import collate, to_tensors
+from audiossl.data.loader import LoaderConfig, make_loader
+from audiossl.data.manifest import Manifest
 from audiossl.encoders.vq_wav2vec import VQWav2Vec as Encoder
 from audiossl.interop.encoder import build_encoder
 from audiossl.objectives.vq_wav2vec import VQWav2Vec, live_negatives
@@ -97,6 +102,55 @@ def test_views_crop_and_draw_other_frames():
         assert t not in view["negatives"][t]
     assert set(view["negatives"].flat) == set(range(frames))
     assert len(pickle.dumps((module.views, module.batch_views))) < 2000
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """A function that gives the batch of one recording, from disk, and how many samples were decoded at a time."""
+    decoded, whole = [], audiossl.data.manifest.read_audio
+
+    def counted(*args, **options):
+        decoded.append(whole(*args, **options))
+        return decoded[-1]
+
+    def batch(waveform, **settings):
+        write_audio(tmp_path / "a.wav", waveform, RATE)
+        (tmp_path / "wav.scp").write_text(f"a {tmp_path / 'a.wav'}\n")
+        config, module = LoaderConfig(num_workers=0, **settings), objective(crop_duration=0.5)
+        return next(make_loader(Manifest.open(tmp_path), module, config, sample_rate=RATE, seed=3, positions=[0]))
+
+    monkeypatch.setattr(audiossl.data.manifest, "read_audio", counted)
+    return batch, lambda: [len(each) for each in decoded]
+
+
+def test_a_crop_decodes_no_more_than_the_crop(read):
+    batch, decoded = read
+    waveform = utterance(3, 10.0).waveform
+    made = batch(waveform)
+    assert sum(decoded()) <= 1.01 * 8000
+    start = int(np.random.default_rng([3, 0, 0]).integers(0, 10 * RATE - 8000 + 1))
+    np.testing.assert_allclose(made["waveform"][0], waveform[start : start + 8000], atol=1e-4)
+    assert made["negatives"].shape[1] == objective().encoder.num_frames(8000)
+
+
+def test_what_is_augmented_as_a_whole_is_decoded_once(read):
+    batch, decoded = read
+    made = batch(utterance(3, 10.0).waveform, augment=AugmentConfig(gain_probability=1.0))
+    assert made["waveform"].shape == (1, 8000)
+    assert decoded() == [10 * RATE]
+
+
+def test_a_short_utterance_draws_its_negatives_alone():
+    view = objective(num_negatives=4).views(utterance(2, 0.3), np.random.default_rng(5))
+    frames = len(view["negatives"])
+    drawn = np.random.default_rng(5).integers(0, frames - 1, (frames, 4))
+    np.testing.assert_array_equal(view["negatives"], drawn + (drawn >= np.arange(frames)[:, None]))
+
+
+def test_a_silent_piece_is_kept(read):
+    waveform = np.zeros(10 * RATE, dtype=np.float32)
+    waveform[0] = 0.5
+    assert read[0](waveform)["utt_ids"] == ["a"]
 
 
 def test_an_utterance_of_too_few_frames_is_refused():

@@ -57,6 +57,16 @@ POSITIONS: dict[str, Pairs] = {
     ),
     "stacked": (("encoder.pos_conv.*.0", "transformer.positions.blocks.*.conv"),),
 }
+_WITHOUT = (
+    "target_glu",
+    "quantize_input",
+    "deepnorm",
+    "subln",
+    "do_cnn_feat_stable_layernorm",
+    "feature_extractor_cqt",
+    "wav_normalize",
+)
+"""Options of fairseq's models, the last five of MERT's, that change what an encoder computes, and that ours do not have."""
 _MASKING = {
     "mask_prob": 0.65,
     "mask_length": 10,
@@ -85,6 +95,8 @@ _LEFT = (
     "layer_norm_for_extract.",
     "encoder.layer_norm_for_extract.",
     "_pre_encoder_",
+    "encoder_cqt_model.",
+    "encoder_mel_model.",
     *_ONLINE_CODES,
 )
 
@@ -93,13 +105,14 @@ def read_state(
     weights: Weights, config: Tables, task: Tables, symbols: Sequence[Sequence[str]], overrides: Tables, where: str
 ) -> Model:
     """Read an encoder with its heads. config, task: of fairseq's model and task. symbols: of each label set of HuBERT, where they are known."""
+    facts = _facts(config, task, where)
     heads = {n: v for n, v in weights.items() if n.startswith(_LEFT)}
     own, unknown = to_ours({n: v for n, v in weights.items() if n not in heads}, (*PAIRS, *_position_pairs(weights)))
     if unknown:
         raise ValueError(
             f"{where}: unexpected {', '.join(unknown[:3])} ({len(unknown)} in all) in an encoder of this family"
         )
-    table = encoder_table(own, told({**_facts(config, task, where), **overrides}, where), where)
+    table = encoder_table(own, told({**facts, **overrides}, where), where)
     temperature = entry(config, "logit_temp", 0.1, where)
     if _has_codewords(heads):
         kept, objective = _codewords(heads, task, [len(words) for words in symbols], temperature, where)
@@ -268,8 +281,7 @@ def _facts(config: Tables, task: Tables, where: str) -> Tables:
         where,
         activation_fn=(config.get("activation_fn", "gelu"), "gelu"),
         layer_type=(config.get("layer_type", "transformer"), "transformer"),
-        target_glu=(entry(config, "target_glu", False, where), False),
-        quantize_input=(entry(config, "quantize_input", False, where), False),
+        **{option: (entry(config, option, False, where), False) for option in _WITHOUT},
     )
     names: dict[str, tuple[str, type[float]]] = {  # bool and int are floats to a type checker
         "num_heads": ("encoder_attention_heads", int),
@@ -372,4 +384,4 @@ def _kind(table: Tables, objective: Tables, config: Tables) -> str:
     if _is_sat(config):
         return "unispeech-sat"
     name = _name(config)
-    return "hubert" if objective.get("name") == "hubert" or "hubert" in name else "wav2vec2"
+    return "hubert" if objective.get("name") == "hubert" or "hubert" in name or name == "mert" else "wav2vec2"
