@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from audiossl.config import load_toml, merge, split_overrides
+from audiossl.encoders.thin_resnet34 import ThinResNet34
 from audiossl.interop.encoder import named_config
 
 ROOT = Path(__file__).parents[1]
@@ -81,4 +82,17 @@ def test_the_encoder_is_the_published_ecapa_tdnn(name, mels, window):
     with torch.device("meta"):
         encoder = cls(config)
     assert (config.features, config.num_mels, config.normalise) == (f"mel_{window}", mels, "utterance")
-    assert sum(p.numel() for p in encoder.parameters()) == 22_725_504 - (80 - mels) * 5 * 1024
+    assert config.variant == "sslsv"
+    assert sum(p.numel() for p in encoder.parameters()) == 22_730_880 - (80 - mels) * 5 * 1024
+
+
+@pytest.mark.parametrize("name", ["simclr_am_750", "infonce_vicreg_847"])
+def test_the_encoder_is_the_published_thin_resnet34(name):
+    tables = load_toml(ROOT / "recipes" / f"{name}.toml")
+    _, config = named_config("encoders", tables["encoder"], name)
+    assert config == ThinResNet34.Config(base_channels=32, embedding_dim=1024, stem="relu_norm")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_views_go_one_after_another_as_published(name):
+    assert load_toml(ROOT / "recipes" / f"{name}.toml")["objective"]["separate_views"]

@@ -16,8 +16,9 @@ class EcapaTDNN(SpeakerNetwork):
     6.2 million parameters with 512 channels and 14.7 with 1024 (table 1 of the paper): everything up to the embedding of 192, without
     the classifier. Differs from the paper: 80 filterbank features, as all public implementations have, for its 80 MFCCs.
 
-    The published figures of sslsv are of one that differs from the paper: a block reads only the one before it, a batch norm follows the aggregation,
-    ReLU and a batch norm stand before the tanh of the attention, none is behind the embedding, padding reflects, and variances are at least 1e-12.
+    The published figures of sslsv are of one that differs from the paper, `variant = "sslsv"`: a block reads only the one before it, a batch norm follows
+    the aggregation, ReLU and a batch norm stand before the tanh of the attention, none is behind the embedding, padding reflects, and variances are at
+    least 1e-12.
     """
 
     @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class EcapaTDNN(SpeakerNetwork):
         bottleneck: int = 128
         """Of squeeze and excitation, and of the attention of the pooling."""
         embedding_dim: int = 192
+        variant: Literal["paper", "sslsv"] = "paper"
 
         @classmethod
         def large(cls) -> EcapaTDNN.Config:
@@ -54,5 +56,6 @@ class EcapaTDNN(SpeakerNetwork):
             embedding_dim=config.embedding_dim,
             scale=config.scale,
             bottleneck=config.bottleneck,
+            variant=config.variant,
         )
         super().__init__(config, body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from audiossl.nn.resnet import ResNetBody, ResNetShape
 from audiossl.nn.speaker_encoder import SpeakerNetwork
@@ -22,6 +23,8 @@ class ThinResNet34(SpeakerNetwork):
         """Of the first stage; each further one has twice as many."""
         blocks: tuple[int, ...] = (3, 4, 6, 3)
         embedding_dim: int = 512
+        stem: Literal["norm_relu", "relu_norm"] = "norm_relu"
+        """`relu_norm`: the first convolution has a bias, ReLU and a batch norm follow, as in the authors' code of 2022 and 2023."""
 
         @classmethod
         def large(cls) -> ThinResNet34.Config:
@@ -43,6 +46,7 @@ class ThinResNet34(SpeakerNetwork):
                 base_channels=config.base_channels,
                 strides=(1, 2, 2, 2),
                 blocks=config.blocks,
+                stem=config.stem,
             ),
             mean_over_bins=False,
             pooling=ChannelAttentivePooling,

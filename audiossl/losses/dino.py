@@ -20,7 +20,7 @@ def dino(
     centre: Tensor,
     *,
     student_temperature: float = 0.1,
-    teacher_temperature: float = 0.04,
+    teacher_temperature: Tensor | float = 0.04,
 ) -> Tensor:
     """Mean over the batch and over pairs of different crops of the cross-entropy from teacher to student (Caron et al., 2021, eq. 3).
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,8 @@ _FEWEST_CHANNELS = 16
 class ResNetShape:
     """Sizes of a residual network.
 
-    stem_kernel, stem_stride: of the first convolution, the stride over bins alone. blocks, strides: of each stage, the stride in time
+    stem_kernel, stem_stride: of the first convolution, the stride over bins alone. stem: what follows it, batch norm and ReLU, or ReLU and
+    batch norm, where it has a bias. blocks, strides: of each stage, the stride in time
     and over bins; stage i has 2^i times `base_channels`.
     """
 
@@ -39,6 +40,7 @@ class ResNetShape:
     base_channels: int
     strides: tuple[int, ...]
     blocks: tuple[int, ...] = (3, 4, 6, 3)
+    stem: Literal["norm_relu", "relu_norm"] = "norm_relu"
 
     def __post_init__(self) -> None:
         if len(self.blocks) != len(self.strides) or min(self.blocks, default=0) < 1:
@@ -67,8 +69,9 @@ class ResNetBody(nn.Module):
     ) -> None:
         super().__init__()
         channels, bins = shape.base_channels, strided(num_mels, shape.stem_stride)
+        self.relu_first = shape.stem == "relu_norm"
         self.stem = nn.Conv2d(
-            1, channels, shape.stem_kernel, (1, shape.stem_stride), padding=shape.stem_kernel // 2, bias=False
+            1, channels, shape.stem_kernel, (1, shape.stem_stride), padding=shape.stem_kernel // 2, bias=self.relu_first
         )
         self.stem_norm: nn.Module = nn.BatchNorm2d(channels)
         self.blocks = nn.ModuleList()
@@ -93,7 +96,9 @@ class ResNetBody(nn.Module):
         """features: (batch, frame, mel), zero at padding. Returns one layer of frames, zero at padding."""
         maps = features.unsqueeze(1).contiguous(memory_format=torch.channels_last)
         valid = _valid_tail(lengths, maps.shape[2])
-        maps = zero_tail(self.stem_norm(self.stem(maps)), valid).relu_()
+        maps = self.stem(maps)
+        maps = zero_tail(self.stem_norm(maps.relu_() if self.relu_first else maps), valid)
+        maps = maps if self.relu_first else maps.relu_()
         for block in self.blocks:
             assert isinstance(block, SEResidualBlock)
             if block.stride > 1:
@@ -106,11 +111,12 @@ class ResNetBody(nn.Module):
     def fold_norms(self) -> None:
         """Make every batch norm that follows a convolution part of it, for inference alone: the same embeddings to rounding.
 
-        In eval mode only; there are fewer parameters afterwards. The first batch norm of a block stays: it follows a ReLU, and what it adds
-        must not reach the zeros around the maps.
+        In eval mode only; there are fewer parameters afterwards. One that follows a ReLU, as the first of a block, stays: what it adds must not
+        reach the zeros around the maps.
         """
         assert isinstance(self.stem_norm, nn.BatchNorm2d)
-        self.stem, self.stem_norm = fuse_conv_bn_eval(self.stem, self.stem_norm), nn.Identity()
+        if not self.relu_first:
+            self.stem, self.stem_norm = fuse_conv_bn_eval(self.stem, self.stem_norm), nn.Identity()
         for block in self.blocks:
             assert isinstance(block, SEResidualBlock)
             block.fold_norms()

@@ -79,12 +79,15 @@ class AttentiveStatisticsPooling(nn.Module):
     """Mean and standard deviation over time with a weight per frame and feature (Desplanques et al., 2020, eq. 1 to 4).
 
     The attention sees each frame beside the unweighted mean and deviation of its utterance. Its last bias, k_c in the paper, cancels in
-    the softmax over frames and is left out; the hidden nonlinearity is tanh.
+    the softmax over frames and is left out; the hidden nonlinearity is tanh. normalised: ReLU and a batch norm stand before the tanh, and
+    variances are at least 1e-12, as sslsv has it. In training the batch norm counts padding.
     """
 
-    def __init__(self, dim: int, bottleneck: int = 128) -> None:
+    def __init__(self, dim: int, bottleneck: int = 128, *, normalised: bool = False) -> None:
         super().__init__()
         self.out_dim = 2 * dim
+        self.floor = 1e-12 if normalised else _VARIANCE_FLOOR
+        self.norm = nn.BatchNorm1d(bottleneck) if normalised else None
         self.hidden = nn.Linear(dim, bottleneck)
         self.context = nn.Linear(2 * dim, bottleneck, bias=False)
         self.query = nn.Linear(bottleneck, dim, bias=False)
@@ -92,10 +95,13 @@ class AttentiveStatisticsPooling(nn.Module):
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """See the module."""
         frames = without_padding(frames, lengths)
-        context = torch.cat(statistics(frames, uniform_weights(frames, lengths)), dim=-1)
+        context = torch.cat(statistics(frames, uniform_weights(frames, lengths), self.floor), dim=-1)
         # One matrix on [frame, mean, deviation] is the sum of two, and that of the context is the same for all frames.
-        hidden = torch.tanh(self.hidden(frames) + self.context(context).unsqueeze(1))
-        return torch.cat(statistics(frames, softmax_over_frames(self.query(hidden), lengths)), dim=-1)
+        hidden = self.hidden(frames) + self.context(context).unsqueeze(1)
+        if self.norm is not None:
+            hidden = self.norm(torch.relu(hidden).transpose(1, 2)).transpose(1, 2)
+        weights = softmax_over_frames(self.query(torch.tanh(hidden)), lengths)
+        return torch.cat(statistics(frames, weights, self.floor), dim=-1)
 
 
 def uniform_weights(frames: Tensor, lengths: Tensor) -> Tensor:
@@ -113,15 +119,15 @@ def softmax_over_frames(scores: Tensor, lengths: Tensor) -> Tensor:
     return scores.to(dtype).masked_fill(~valid, -torch.inf).softmax(1)
 
 
-def statistics(frames: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def statistics(frames: Tensor, weights: Tensor, floor: float = _VARIANCE_FLOOR) -> tuple[Tensor, Tensor]:
     """Weighted mean and standard deviation: (batch, dim) each.
 
     frames: (batch, frame, dim), finite; weights: (batch, frame, dim or 1), summing to 1 over frames. The deviation is taken about the
-    mean, not as a difference of large squares, and is at least sqrt(1e-5).
+    mean, not as a difference of large squares, and is at least sqrt(floor).
     """
     mean = (weights * frames).sum(1)
     variance = (weights * (frames - mean.unsqueeze(1)).square()).sum(1)
-    return mean, variance.clamp(min=_VARIANCE_FLOOR).sqrt()
+    return mean, variance.clamp(min=floor).sqrt()
 
 
 def without_padding(frames: Tensor, lengths: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ class ClassObjective(SpeakerObjective):
         self.needs = (config.column,)
         light = ClassViews(CropViews(durations, config.crops, encoder.sample_rate), classes)
         self.views, self.batch_views = light.views, light.batch_views
-        self.margin = config.margin.build()
+        self.margin = config.margin.build(1 / config.scale)
         self.vectors = nn.Parameter(torch.empty(len(classes.names), encoder.embedding_dim))
         nn.init.xavier_normal_(self.vectors)
         if config.num_crops == 1 and any(isinstance(module, _BatchNorm) for module in self.modules()):

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from audiossl.losses.dino import dino, moved_centre
-from audiossl.objectives._momentum import MomentumConfig, MomentumObjective, through
-from audiossl.objectives._speaker import CropRule, output_of, positive_cosine, wide
+from audiossl.objectives._momentum import MomentumConfig, MomentumObjective
+from audiossl.objectives._speaker import CropRule, output_of, positive_cosine, through, wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,10 @@ class DINOConfig(MomentumConfig):
     """The published defaults on VoxCeleb2 (sslsv).
 
     crop_duration, local_duration: of global and local crops, s. head_dim, bottleneck_dim, prototypes: widths of the head.
-    freeze_steps: for which the prototypes stand still, 1 epoch of 1,092,009 utterances in batches of 128; ema_steps: 80 of them.
+    teacher_ramp_steps: over which the teacher's temperature goes from start_teacher_temperature to teacher_temperature in a straight
+    line; 0: it is constant. freeze_steps: for which the prototypes stand still, 1 epoch of 1,092,009 utterances in batches of 128;
+    ema_steps: 80 of them. separate_views: the head sees crops of one length and then of the other, as published; crops of one length
+    always go together.
     """
 
     crop_duration: float = 4.0
@@ -39,6 +42,8 @@ class DINOConfig(MomentumConfig):
     prototypes: int = 65_536
     student_temperature: float = 0.1
     teacher_temperature: float = 0.04
+    start_teacher_temperature: float = 0.04
+    teacher_ramp_steps: int = 0
     centre_momentum: float = 0.9
     freeze_steps: int = 8_531
     ema_steps: int = 682_480
@@ -48,7 +53,7 @@ class DINOConfig(MomentumConfig):
         for name in ("local_duration", "head_dim", "bottleneck_dim", "prototypes"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
-        for name in ("local_crops", "freeze_steps"):
+        for name in ("local_crops", "freeze_steps", "teacher_ramp_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"objective.{name}: {getattr(self, name)} is negative")
         if not 0 <= self.centre_momentum <= 1:
@@ -68,14 +73,11 @@ class DINOConfig(MomentumConfig):
 
 
 class DINOObjective(MomentumObjective):
-    """The base: self-distillation with two global crops. What is evaluated is the teacher. A subclass says its `Config`.
-
-    All crops, global and local, share the statistics of the batch norms in the student's head, where sslsv runs one length after the other; in the
-    encoder those of one length do, there too.
-    """
+    """The base: self-distillation with two global crops. What is evaluated is the teacher. A subclass says its `Config`."""
 
     centre: Tensor
     released: Tensor
+    temperature: Tensor
 
     headline: ClassVar[tuple[str, ...]] = ("target_perplexity", "target_entropy")
     evaluated: ClassVar[str] = "teacher"
@@ -83,6 +85,9 @@ class DINOObjective(MomentumObjective):
     def __init__(self, encoder: SpeakerEncoder, config: DINOConfig) -> None:
         super().__init__(encoder, config, Head(encoder.embedding_dim, config), config.durations)
         self.config = config
+        self.separate_views = False  # crops of one length go together
+        temperature = torch.tensor(teacher_temperature_after(0, config))
+        self.register_buffer("temperature", temperature, persistent=config.teacher_ramp_steps > 0)
         self.register_buffer("centre", torch.zeros(config.prototypes))
         self.register_buffer("released", torch.tensor(float(config.freeze_steps == 0)))
 
@@ -95,16 +100,19 @@ class DINOObjective(MomentumObjective):
         self.begin()
         pieces = self.pieces(batch)
         lengths = (pieces[:_GLOBAL_CROPS], pieces[_GLOBAL_CROPS:])
-        embeddings = torch.cat([self.embed(crops) for crops in lengths if crops])
-        student = through(self.head, embeddings, gate=self.released)
-        teacher, metrics = self.teach(lengths[0], batch)
         config = self.config
-        temperatures = {
-            "student_temperature": config.student_temperature,
-            "teacher_temperature": config.teacher_temperature,
-        }
-        loss = dino(student, teacher, self.centre, **temperatures)
-        metrics |= _target_metrics((teacher - self.centre) / config.teacher_temperature)
+        embeddings = torch.cat([self.embed(crops) for crops in lengths if crops])
+        parts = embeddings.tensor_split([_GLOBAL_CROPS] if config.separate_views else [])
+        student = torch.cat([through(self.head, part, gate=self.released) for part in parts if len(part)])
+        teacher, metrics = self.teach(lengths[0], batch)
+        loss = dino(
+            student,
+            teacher,
+            self.centre,
+            student_temperature=config.student_temperature,
+            teacher_temperature=self.temperature,
+        )
+        metrics |= _target_metrics((teacher - self.centre) / self.temperature)
         if self.training:
             moved = moved_centre(self.centre, teacher, momentum=config.centre_momentum, across_processes=self.across)
             self.centre.copy_(moved)
@@ -116,11 +124,18 @@ class DINOObjective(MomentumObjective):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Move the teacher, and let the prototypes train once freeze_steps are over."""
+        """Move the teacher and its temperature, and let the prototypes train once freeze_steps are over."""
         if step <= self.config.freeze_steps:  # a gradient of 0 does not keep weight decay from shortening them
             self.head.get_parameter(_PROTOTYPES).copy_(self.teacher_head.get_parameter(_PROTOTYPES))
         super().after_step(step)
         self.released.fill_(float(step >= self.config.freeze_steps))
+        self.temperature.fill_(teacher_temperature_after(step, self.config))
+
+
+def teacher_temperature_after(step: int, config: DINOConfig) -> float:
+    """Temperature of the teacher after `step` optimiser steps."""
+    left = 1 - min(1.0, step / config.teacher_ramp_steps) if config.teacher_ramp_steps else 0.0
+    return config.teacher_temperature + left * (config.start_teacher_temperature - config.teacher_temperature)
 
 
 class Head(nn.Module):

@@ -63,7 +63,7 @@ class MomentumObjective(SpeakerObjective, WithFollowers):
     @torch.no_grad()
     def targets(self, pieces: list[Tensor]) -> Tensor:
         """What the teacher makes of pieces of one length: (view, batch, output)."""
-        return through(self.teacher_head, self.embed(pieces, self.teacher))
+        return self.per_view(self.teacher_head, self.embed(pieces, self.teacher))
 
     def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """Teacher and student, encoders and heads."""
@@ -76,9 +76,3 @@ def momentum_after(step: int, config: MomentumConfig) -> float:
     if not config.ema_steps:
         return config.momentum
     return cosine_decay(step, start=config.momentum, steps=config.ema_steps)
-
-
-def through(head: nn.Module, views: Tensor, **options: Tensor) -> Tensor:
-    """Outputs of a head whose batch norms see all views together. views: (view, batch, dim); returns (view, batch, output)."""
-    outputs: Tensor = head(views.flatten(0, 1), **options)
-    return outputs.view(*views.shape[:2], -1)

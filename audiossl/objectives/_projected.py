@@ -30,5 +30,4 @@ class ProjectedObjective(SpeakerObjective):
 
     def project(self, representations: Tensor) -> Tensor:
         """Return z of all views from their y: (view, batch, dim) to (view, batch, out_dim)."""
-        flat: Tensor = self.projector(representations.flatten(0, 1))
-        return flat.view(*representations.shape[:2], -1)
+        return self.per_view(self.projector, representations)

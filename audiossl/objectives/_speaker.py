@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from audiossl import registry
 from audiossl.config import FURTHER, build
 from audiossl.contracts import StepOutput
+from audiossl.margins.additive import margin_of_more_negatives
 from audiossl.nn.spread import spread
 
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ class CropConfig:
     """crop_duration: of each view, s. crops: `disjoint` views do not overlap; `independent` ones may.
 
     The published training code cut disjoint crops until 2024, a recording that is too short for them being repeated first until it is as
-    long as both, and independent ones since.
+    long as both, and independent ones since. separate_views: each view goes through the network by itself and has batch statistics of its
+    own, as in that code; otherwise all go together, which is faster.
     """
 
     crop_duration: float = 2.0
     crops: CropRule = "disjoint"
+    separate_views: bool = False
 
     def __post_init__(self) -> None:
         if self.crop_duration <= 0:
@@ -125,6 +128,7 @@ class SpeakerObjective(nn.Module):
     def __init__(self, encoder: SpeakerEncoder, config: CropConfig, durations: tuple[float, ...] | None = None) -> None:
         super().__init__()
         self.encoder = encoder
+        self.separate_views = config.separate_views
         durations = durations or (config.crop_duration, config.crop_duration)
         self._sizes = [round(seconds * encoder.sample_rate) for seconds in durations]
         light = CropViews(durations, config.crops, encoder.sample_rate)
@@ -146,19 +150,34 @@ class SpeakerObjective(nn.Module):
         return list(batch["waveform"].split(self._sizes, dim=1))
 
     def embed(self, pieces: list[Tensor], encoder: SpeakerEncoder | None = None) -> Tensor:
-        """Embeddings of pieces of one length: (view, batch, dim).
+        """Embeddings of pieces of one length: (view, batch, dim)."""
+        embed, batch = (encoder or self.encoder).embed, len(pieces[0])
+        return torch.cat([embed(*together(part)).view(len(part), batch, -1) for part in self.passes(pieces)])
 
-        One pass, so that views share the batch norms' statistics, where sslsv runs them one after another.
-        """
-        batch, samples = pieces[0].shape
-        waveform = torch.cat(pieces)
-        lengths = torch.full((len(waveform),), samples, device=waveform.device)
-        return (encoder or self.encoder).embed(waveform, lengths).view(len(pieces), batch, -1)
+    def per_view(self, module: nn.Module, views: Tensor) -> Tensor:
+        """What a projector or head makes of all views: (view, batch, dim) to (view, batch, output)."""
+        return torch.cat([through(module, torch.stack(part)) for part in self.passes([*views])])
+
+    def passes(self, views: list[Tensor]) -> list[list[Tensor]]:
+        """Views by the pass through a network that they share."""
+        return [[view] for view in views] if self.separate_views else [views]
 
     @property
     def across(self) -> bool:
         """Whether losses compare the utterances of all processes: in training only, for evaluation runs on one."""
         return self.training and torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def together(pieces: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Pieces of one length as a batch of an encoder, with their lengths. pieces: (batch, sample) each."""
+    waveform = torch.cat(pieces)
+    return waveform, torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
+
+
+def through(head: nn.Module, views: Tensor, **options: Tensor) -> Tensor:
+    """Outputs of a head whose batch norms see all views together. views: (view, batch, dim); returns (view, batch, output)."""
+    outputs: Tensor = head(views.flatten(0, 1), **options)
+    return outputs.view(*views.shape[:2], -1)
 
 
 def wide(x: Tensor) -> Tensor:
@@ -197,24 +216,28 @@ def projector(dim: int, dims: tuple[int, ...]) -> nn.Module:
 class MarginConfig:
     """name: a file of `margins/`, or none. size: None takes its default. ramp_steps: over which it grows from nothing by half a cosine.
 
-    learnable: trained from that size on; the loss alone only shrinks it, so give it a `reward` too. more: all other options of that margin,
-    which stand beside these in a table. ValueError for those that it does not have, and for any without a margin.
+    learnable: trained from that size on; the loss alone only shrinks it, so give it a `reward` too. simo: in the place of a size, for
+    `additive`: `[present, simulated]` negatives, such as `[510, 65536]`; see `margin_of_more_negatives`. more: all other options of that
+    margin, which stand beside these in a table. ValueError for those that it does not have, and for any without a margin.
     """
 
     name: str = "none"
     size: float | None = None
     ramp_steps: int = 0
     learnable: bool = False
+    simo: tuple[int, ...] = ()
     more: dict[str, Any] = field(default_factory=dict, metadata={FURTHER: True})
 
     def __post_init__(self) -> None:
         if self.name != "none":
-            self._parts()
+            self._check_simo()
+            self._parts(self.size)
             return
         given = {
             "size": self.size,
             "ramp_steps": self.ramp_steps or None,
             "learnable": self.learnable or None,
+            "simo": [*self.simo] or None,
             **self.more,
         }
         for name, value in given.items():
@@ -223,21 +246,39 @@ class MarginConfig:
                     f"margin.{name}: {value} changes nothing without a margin; name one, such as margin.name additive"
                 )
 
-    def build(self) -> nn.Module | None:
-        """Return the margin."""
+    def build(self, temperature: float | None = None) -> nn.Module | None:
+        """Return the margin. temperature: of the loss that it is for, which `simo` needs."""
         if self.name == "none":
             return None
-        cls, config = self._parts()
+        size = self.size
+        if self.simo:
+            if temperature is None:
+                raise ValueError(
+                    f"margin.simo: {[*self.simo]} needs a loss with a temperature; give margin.size instead"
+                )
+            present, simulated = self.simo
+            size = margin_of_more_negatives(temperature=temperature, present=present, simulated=simulated)
+        cls, config = self._parts(size)
         margin: nn.Module = cls(config)
         return margin
 
-    def _parts(self) -> tuple[Any, Any]:
+    def _check_simo(self) -> None:
+        if not self.simo:
+            return
+        if self.name != "additive" or self.size is not None:
+            raise ValueError(
+                f"margin.simo: {[*self.simo]} is the size of an additive margin; name that, and no margin.size"
+            )
+        if len(self.simo) != 2 or not 0 < self.simo[0] <= self.simo[1]:
+            raise ValueError(f"margin.simo: {[*self.simo]} is not [present, simulated] negatives, such as [510, 65536]")
+
+    def _parts(self, size: float | None) -> tuple[Any, Any]:
         """Class and Config of the margin; ValueError for what it does not have."""
         if "margin" in self.more:
             raise ValueError(f"margin.margin: {self.more['margin']} is the size; call it margin.size")
         cls = registry.get("margins", self.name)
-        size = {} if self.size is None else {"margin": self.size}
-        table = {"ramp_steps": self.ramp_steps, "learnable": self.learnable, **size, **self.more}
+        given = {} if size is None else {"margin": size}
+        table = {"ramp_steps": self.ramp_steps, "learnable": self.learnable, **given, **self.more}
         return cls, build(cls.Config, table, f"margin {self.name}")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from audiossl.losses.byol_regression import byol_regression
-from audiossl.objectives._momentum import MomentumConfig, MomentumObjective, through
+from audiossl.objectives._momentum import MomentumConfig, MomentumObjective
 from audiossl.objectives._speaker import output_of, positive_cosine, projector
 
 if TYPE_CHECKING:
@@ -51,6 +51,6 @@ class BYOL(MomentumObjective):
         self.begin()
         pieces = self.pieces(batch)
         embeddings = self.embed(pieces)
-        predictions = through(self.predictor, through(self.head, embeddings))
+        predictions = self.per_view(self.predictor, self.per_view(self.head, embeddings))
         loss = byol_regression(predictions, self.targets(pieces))
         return output_of(loss, embeddings, positive_cosine=positive_cosine(embeddings))

@@ -17,7 +17,7 @@ from audiossl.objectives._projected import ProjectedConfig, ProjectedObjective
 from audiossl.objectives._speaker import MarginConfig, output_of, positive_cosine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -75,7 +75,7 @@ class Combined(ProjectedObjective):
     def __init__(self, encoder: SpeakerEncoder, config: Config) -> None:
         super().__init__(encoder, config)
         self.terms = _terms(config)
-        margins = {term.label: term.margin.build() for term in self.terms}
+        margins = {term.label: term.margin.build(term.temperature) for term in self.terms}
         self.margins = nn.ModuleDict({label: margin for label, margin in margins.items() if margin is not None})
 
     def after_step(self, step: int) -> None:
@@ -107,12 +107,20 @@ class Term:
     name: str
     weight: float
     margin: MarginConfig
-    loss: Callable[..., Tensor]
+    loss: partial[Tensor]
 
     @property
     def label(self) -> str:
         """Under which it is logged."""
         return f"{self.level}_{self.name}"
+
+    @property
+    def temperature(self) -> float | None:
+        """Of the loss, if it has one."""
+        parameters = _parameters_of(self.name)
+        if "temperature" not in parameters:
+            return None
+        return float(self.loss.keywords.get("temperature", parameters["temperature"].default))
 
 
 def _terms(config: Combined.Config) -> list[Term]:
@@ -138,7 +146,7 @@ def _margin_of(name: str, options: dict[str, Any], where: str) -> MarginConfig:
     return build(MarginConfig, dict(_table(options.pop("margin"), f"{where}.margin")), f"{where}.margin")
 
 
-def _loss(name: str, options: dict[str, Any], where: str) -> Callable[..., Tensor]:
+def _loss(name: str, options: dict[str, Any], where: str) -> partial[Tensor]:
     function = registry.get("losses", name)
     parameters = inspect.signature(function).parameters
     if not _of_two_views(parameters):

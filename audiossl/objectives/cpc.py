@@ -10,7 +10,7 @@ from torch import nn
 
 from audiossl.losses.cpc import cpc
 from audiossl.nn.context_speaker import ContextSpeaker
-from audiossl.objectives._speaker import CropConfig, SpeakerObjective, output_of
+from audiossl.objectives._speaker import CropConfig, SpeakerObjective, output_of, together
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,11 +78,8 @@ class CPC(SpeakerObjective):
         return output_of(loss, frames.mean(dim=2), accuracy=_found(predictions, latents))
 
     def _frames(self, pieces: list[Tensor]) -> Tensor:
-        batch, samples = pieces[0].shape
-        waveform = torch.cat(pieces)
-        lengths = torch.full((len(waveform),), samples, device=waveform.device)
-        top = self.encoder(waveform, lengths).layers[-1]
-        return top.view(len(pieces), batch, *top.shape[1:])
+        top = torch.cat([self.encoder(*together(part)).layers[-1] for part in self.passes(pieces)])
+        return top.view(len(pieces), -1, *top.shape[1:])
 
 
 def _context(encoder: SpeakerEncoder, config: CPC.Config) -> nn.GRU:

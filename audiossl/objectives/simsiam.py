@@ -59,7 +59,6 @@ class SimSiam(SpeakerObjective):
     def forward(self, batch: Batch) -> StepOutput:
         """See `simsiam_regression`. positive_cosine: of the embeddings; it nears 1, with embedding_std 0, when they collapse."""
         embeddings = self.embed(self.pieces(batch))
-        targets = self.projector(embeddings.flatten(0, 1))
-        views = embeddings.shape[:2]
-        loss = simsiam_regression(self.predictor(targets).unflatten(0, views), targets.unflatten(0, views))
+        targets = self.per_view(self.projector, embeddings)
+        loss = simsiam_regression(self.per_view(self.predictor, targets), targets)
         return output_of(loss, embeddings, positive_cosine=positive_cosine(embeddings))

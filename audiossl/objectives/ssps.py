@@ -66,7 +66,7 @@ class SSPS(SpeakerObjective):
         light = sampling_views(CropViews((config.crop_duration,) * 2, config.crops, encoder.sample_rate), ids, config)
         self.views, self.batch_views = light.views, light.batch_views
         self.projector = projector(encoder.embedding_dim, config.projector_dims)
-        self.margin = config.margin.build()
+        self.margin = config.margin.build(config.temperature)
         width = (encoder.embedding_dim, *config.projector_dims)[-1]
         self.sampler = PositiveSampler(config, len(ids), dim=encoder.embedding_dim, width=width)
 
@@ -81,7 +81,7 @@ class SSPS(SpeakerObjective):
         positive_cosine: of the two crops of an utterance, as in SimCLR. Evaluation replaces and remembers nothing.
         """
         embeddings = self.embed(self.pieces(batch))
-        first, second = self.projector(embeddings.flatten(0, 1)).unflatten(0, embeddings.shape[:2])
+        first, second = self.per_view(self.projector, embeddings)
         replaced, positives = torch.zeros_like(batch["index"], dtype=torch.bool), second
         if self.training:
             sampled, replaced = self.sampler.sample(batch["index"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -28,6 +30,24 @@ def test_published_number_of_parameters(config, published):
     # Table 1 of Desplanques et al. (2020): without the classifier.
     found = sum(parameter.numel() for parameter in meta(config).parameters())
     assert found == pytest.approx(published, rel=0.005)
+
+
+def test_the_network_of_the_published_figures():
+    """Batch norms after aggregation and in the attention, none of the embedding; padding shows nowhere."""
+    sizes = {"num_mels": 80, "channels": 1024, "pooled_dim": 3072, "embedding_dim": 512}
+    paper, published = (
+        sum(p.numel() for p in meta(EcapaTDNN.Config(variant=variant, **sizes)).parameters())
+        for variant in ("paper", "sslsv")
+    )
+    assert published - paper == 2 * (3072 + 128 - 512)
+    assert published == pytest.approx(22.7e6, rel=0.005)
+    torch.manual_seed(0)
+    encoder = EcapaTDNN(replace(EcapaTDNN.Config.tiny(), variant="sslsv")).eval()
+    waveform, lengths = torch.randn(3, 8000), torch.tensor([8000, 5000, 1600])
+    together = encoder.embed(waveform, lengths)
+    for row, length in enumerate(lengths):
+        alone = encoder.embed(waveform[row : row + 1, :length], lengths[row : row + 1])
+        torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("config", "channels"), [(None, 512), (EcapaTDNN.Config.large(), 1024)])

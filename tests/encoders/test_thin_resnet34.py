@@ -33,6 +33,13 @@ def test_published_sizes(config, base, embedding):
     assert (encoder.stride, encoder.num_layers) == (1280, 0)
 
 
+def test_the_stem_of_the_authors_code_has_a_bias():
+    plain, biased = (meta(ThinResNet34.Config(stem=stem)) for stem in ("norm_relu", "relu_norm"))
+    counts = [sum(parameter.numel() for parameter in encoder.parameters()) for encoder in (plain, biased)]
+    assert biased.body.stem.bias.shape == (16,)
+    assert counts[1] - counts[0] == 16
+
+
 def test_number_of_parameters_by_hand():
     stages = [(16, 16, 3), (16, 32, 4), (32, 64, 6), (64, 128, 3)]
     total = 16 * 9 + 32  # first convolution and its norm

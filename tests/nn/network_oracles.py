@@ -77,17 +77,14 @@ def softmax(x):
     return e / e.sum(0)
 
 
-def attentive_statistics(frames, pooling):
-    """Desplanques et al. (2020), eq. 1 to 4. frames: (frame, dim)."""
-    mean, std = frames.mean(0), np.sqrt(np.maximum(frames.var(0), 1e-5))
+def attentive_statistics(frames, pooling, floor=1e-5):
+    """Desplanques et al. (2020), eq. 1 to 4, with ReLU and batch norm before the tanh where the pooling has one. frames: (frame, dim)."""
+    mean, std = frames.mean(0), np.sqrt(np.maximum(frames.var(0), floor))
     W = np.concatenate([array(pooling.hidden.weight), array(pooling.context.weight)], axis=1)
-    scores = np.stack(
-        [
-            linear(np.tanh(W @ np.concatenate([x, mean, std]) + array(pooling.hidden.bias)), pooling.query)
-            for x in frames
-        ]
-    )
-    alpha = softmax(scores)
+    hidden = np.stack([W @ np.concatenate([x, mean, std]) + array(pooling.hidden.bias) for x in frames])
+    if pooling.norm is not None:
+        hidden = batch_norm(relu(hidden).T, pooling.norm).T
+    alpha = softmax(linear(np.tanh(hidden), pooling.query))
     mu = (alpha * frames).sum(0)
-    variance = (alpha * frames**2).sum(0) - mu**2
-    return np.concatenate([mu, np.sqrt(np.maximum(variance, 1e-5))])
+    variance = (alpha * (frames - mu) ** 2).sum(0)
+    return np.concatenate([mu, np.sqrt(np.maximum(variance, floor))])

@@ -33,19 +33,28 @@ def test_block(channels, stride):
         np.testing.assert_allclose(array(found[row]), block_oracle(array(maps[row]), block), atol=1e-10)
 
 
-def small(*, mean_over_bins=False, seed=0):
+STEMS = ["norm_relu", "relu_norm"]
+
+
+def small(*, mean_over_bins=False, seed=0, stem="norm_relu"):
     torch.manual_seed(seed)
-    shape = ResNetShape(stem_kernel=7, stem_stride=2, base_channels=16, strides=(1, 2, 2), blocks=(1, 2, 1))
+    sizes = {"base_channels": 16, "strides": (1, 2, 2), "blocks": (1, 2, 1)}
+    shape = ResNetShape(stem_kernel=7, stem_stride=2, stem=stem, **sizes)
     body = ResNetBody(9, shape, mean_over_bins=mean_over_bins, pooling=StatisticsPooling, embedding_dim=5)
     return unsettle(body.double())
 
 
+@pytest.mark.parametrize("stem", STEMS)
 @pytest.mark.parametrize("mean_over_bins", [True, False])
-def test_body(mean_over_bins):
-    body = small(mean_over_bins=mean_over_bins)
+def test_body(mean_over_bins, stem):
+    body = small(mean_over_bins=mean_over_bins, stem=stem)
     features = torch.randn(1, 13, 9, dtype=torch.float64)
     output = body.frame_layers(features, torch.tensor([13]))
-    maps = relu(batch_norm(conv2d(array(features), body.stem), body.stem_norm))
+    maps = conv2d(array(features), body.stem)
+    if stem == "norm_relu":
+        maps = relu(batch_norm(maps, body.stem_norm))
+    else:
+        maps = batch_norm(relu(maps + array(body.stem.bias)[:, None, None]), body.stem_norm)
     assert maps.shape == (16, 13, 5)
     for block in body.blocks:
         maps = block_oracle(maps, block)
@@ -59,8 +68,9 @@ def test_body(mean_over_bins):
     np.testing.assert_allclose(array(body.pool(output)[0]), linear(pooled, body.embedding), atol=1e-10)
 
 
-def test_padding_changes_nothing():
-    body = small()
+@pytest.mark.parametrize("stem", STEMS)
+def test_padding_changes_nothing(stem):
+    body = small(stem=stem)
     lengths = torch.tensor([22, 13, 1])
     features = torch.randn(3, 22, 9, dtype=torch.float64)
     for row, count in enumerate(lengths):
@@ -74,15 +84,27 @@ def test_padding_changes_nothing():
         torch.testing.assert_close(embeddings[row], body.pool(alone)[0])
 
 
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_stem_learns_beside_padding(stem):
+    body = small(stem=stem).train()
+    lengths = torch.tensor([22, 13])
+    output = body.frame_layers(torch.randn(2, 22, 9, dtype=torch.float64), lengths)
+    body.pool(output).square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in body.parameters())
+    assert all(p.grad.any() for part in (body.stem, body.stem_norm) for p in part.parameters())
+
+
+@pytest.mark.parametrize("stem", STEMS)
 @pytest.mark.parametrize("mean_over_bins", [True, False])
-def test_folded_batch_norms_change_nothing(mean_over_bins):
-    body = small(mean_over_bins=mean_over_bins).eval()
+def test_folded_batch_norms_change_nothing(mean_over_bins, stem):
+    body = small(mean_over_bins=mean_over_bins, stem=stem).eval()
     lengths = torch.tensor([22, 13])
     features = torch.randn(2, 22, 9, dtype=torch.float64)
     features[1, 13:] = 0
     expected = body.pool(body.frame_layers(features, lengths))
     body.fold_norms()
-    assert sum(isinstance(module, nn.BatchNorm2d) for module in body.modules()) == len(body.blocks)
+    left = len(body.blocks) + (stem == "relu_norm")
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in body.modules()) == left
     assert all(isinstance(block.norm1, nn.BatchNorm2d) for block in body.blocks)
     torch.testing.assert_close(body.pool(body.frame_layers(features, lengths)), expected, atol=1e-10, rtol=1e-10)
 

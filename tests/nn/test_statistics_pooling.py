@@ -45,6 +45,11 @@ POOLINGS = {
     "self_attentive": (SelfAttentivePooling, self_attentive_oracle, 5),
     "channel_attentive": (lambda dim: ChannelAttentivePooling(dim, 6), channel_attentive_oracle, 5),
     "attentive_statistics": (lambda dim: AttentiveStatisticsPooling(dim, 6), attentive_statistics, 10),
+    "normalised_attention": (
+        lambda dim: AttentiveStatisticsPooling(dim, 6, normalised=True),
+        lambda x, pooling: attentive_statistics(x, pooling, floor=1e-12),
+        10,
+    ),
 }
 
 

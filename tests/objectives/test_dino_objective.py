@@ -193,11 +193,44 @@ def test_what_is_loaded_is_the_teacher_where_the_objective_says_so(tmp_path):
         assert all(torch.equal(loaded[key], value) for key, value in wanted.items())
 
 
+@pytest.mark.parametrize("separate", [False, True])
+def test_the_head_sees_all_crops_or_one_length_after_the_other(separate):
+    module, rows = objective(separate_views=separate).train(), {"head": [], "encoder": []}
+    for name, seen in rows.items():
+        for norm in getattr(module, name).modules():
+            if isinstance(norm, torch.nn.BatchNorm1d):
+                norm.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(len(inputs[0])))
+    module(batch())
+    assert set(rows["head"]) == ({6, 12} if separate else {18})
+    assert set(rows["encoder"]) == {6, 12}
+    assert objective(separate_views=True, local_crops=0)(batch(local_crops=0)).loss_sum.isfinite()
+
+
+def test_the_temperature_of_the_teacher_rises_to_its_end():
+    """As in wespeaker: a straight line. Resuming goes on where it was."""
+    ramp = {"start_teacher_temperature": 0.04, "teacher_temperature": 0.07, "teacher_ramp_steps": 10}
+    for step, temperature in ((0, 0.04), (5, 0.055), (10, 0.07), (99, 0.07)):
+        before = objective(**ramp)
+        if step:
+            before.begin()
+            before.after_step(step)
+        module = apart(objective(**ramp))
+        module.temperature.copy_(before.state_dict()["temperature"])
+        constant = apart(objective(teacher_temperature=temperature))
+        assert module.temperature.item() == pytest.approx(temperature)
+        assert module(batch()).loss_sum.item() == pytest.approx(constant(batch()).loss_sum.item(), rel=1e-5)
+    assert "temperature" not in constant.state_dict()
+
+
 def test_bad_options_are_named():
     with pytest.raises(ValueError, match="local_duration: 0 is not positive"):
         DINO.Config(local_duration=0)
     with pytest.raises(ValueError, match="freeze_steps: -1 is negative"):
         DINO.Config(freeze_steps=-1)
+    with pytest.raises(ValueError, match="teacher_ramp_steps: -1 is negative"):
+        DINO.Config(teacher_ramp_steps=-1)
+    with pytest.raises(ValueError, match="start_teacher_temperature: 0 is not positive"):
+        DINO.Config(start_teacher_temperature=0)
     with pytest.raises(ValueError, match="centre_momentum: 2 is not between"):
         DINO.Config(centre_momentum=2)
 
@@ -206,5 +239,5 @@ def test_recipe_names_only_what_there_is():
     recipe = load_toml(find_recipe("dino_speaker"))
     table = {key: value for key, value in recipe["objective"].items() if key != "name"}
     config = build(DINO.Config, table, "dino_speaker")
-    assert config == DINO.Config(ema_steps=recipe["train"]["max_steps"])
+    assert config == DINO.Config(ema_steps=recipe["train"]["max_steps"], separate_views=True)
     assert json.dumps(to_table(config))

@@ -5,6 +5,9 @@ import pytest
 import torch
 
 from audiossl.config import build, find_recipe, load_toml
+from audiossl.data.audio import write_audio
+from audiossl.data.loader import LoaderConfig, make_loader
+from audiossl.data.manifest import Manifest
 from audiossl.encoders.xvector import XVector
 from audiossl.objectives._speaker import MarginConfig
 from audiossl.objectives.moco import MoCo
@@ -32,8 +35,10 @@ def objective(seed=0, **changes):
 
 
 def batch(size=4, seed=0):
+    """label: 1, 2, 3, 1, ..."""
     waveform = torch.randn(size, 2 * SAMPLES, generator=torch.Generator().manual_seed(seed))
-    return {"waveform": waveform, "waveform_lengths": torch.full((size,), 2 * SAMPLES)}
+    lengths = torch.full((size,), 2 * SAMPLES)
+    return {"waveform": waveform, "waveform_lengths": lengths, "label": torch.arange(size) % 3 + 1}
 
 
 def vectors(encoder, waveform):
@@ -86,6 +91,65 @@ def test_queue_is_a_ring_that_is_written_after_the_loss():
     before = module.queue.clone()
     module.eval()(batch(seed=9))
     assert torch.equal(module.queue, before)
+
+
+def test_without_symmetry_the_first_crops_look_for_the_second_ones():
+    module, data = objective(symmetric=False), batch(6)
+    queue = module.queue.double().numpy().copy()
+    assert queue.shape[:2] == (1, 10)
+    seen, embed = [], module.teacher.embed
+    module.teacher.embed = lambda x, lengths: seen.append(len(x)) or embed(x, lengths)
+    output = module(data)
+    assert seen == [6]
+    queries, keys = (unit(vectors(encoder, data["waveform"])) for encoder in (module.encoder, module.teacher))
+    losses = []
+    for query, key in zip(queries[0], keys[1], strict=True):
+        shares = np.exp(np.array([query @ key, *(queue[0] @ query)]) / 0.1)
+        losses.append(-np.log(shares[0] / shares.sum()))
+    assert output.loss_sum.item() == pytest.approx(6 * np.mean(losses), rel=1e-5)
+    assert output.metrics["positive_cosine"][0].item() == pytest.approx((queries[0] * keys[1]).sum(), rel=1e-4)
+    np.testing.assert_allclose(module.queue[0, :6].numpy(), keys[1], atol=1e-5)
+
+
+def test_keys_of_the_same_value_are_no_negatives():
+    """What is in the queue from the start has none."""
+    module = objective(mask_column="utt2spk")
+    assert module.needs == ("utt2spk",)
+    assert module.labels.tolist() == [-1] * 10
+    module(batch(4))
+    assert module.labels.tolist() == [1, 2, 3, 1] + [-1] * 6
+    data, queue = batch(5, seed=1), module.queue.double().numpy().copy()
+    output = module(data)
+    queries, keys = (unit(vectors(encoder, data["waveform"])) for encoder in (module.encoder, module.teacher))
+    losses, right = [], []
+    for own, other in ((0, 1), (1, 0)):
+        for row, (query, key) in enumerate(zip(queries[own], keys[other], strict=True)):
+            same = [entry < 4 and entry % 3 == row % 3 for entry in range(10)]
+            negatives = queue[other][~np.array(same)] @ query
+            shares = np.exp(np.array([query @ key, *negatives]) / 0.1)
+            losses.append(-np.log(shares[0] / shares.sum()))
+            right.append(query @ key > negatives.max())
+    assert output.loss_sum.item() == pytest.approx(5 * np.mean(losses), rel=1e-5)
+    assert output.metrics["accuracy"][0].item() == pytest.approx(5 * np.mean(right))
+    assert "labels" not in objective().state_dict()
+
+
+def test_values_of_the_masked_column_become_numbers(tmp_path):
+    """In the loader; the same ones in every run."""
+    for name in ("a", "b", "c"):
+        write_audio(tmp_path / f"{name}.flac", np.full(9600, 0.1, dtype=np.float32), 16000)
+    (tmp_path / "wav.scp").write_text("".join(f"{name} {tmp_path}/{name}.flac\n" for name in ("a", "b", "c")))
+    (tmp_path / "utt2spk").write_text("a ann\nb ben\nc ann\n")
+    config, module = LoaderConfig(num_workers=0), objective(mask_column="utt2spk")
+    made = [
+        next(iter(make_loader(Manifest.open(tmp_path), module, config, sample_rate=16000, seed=0))) for _ in range(2)
+    ]
+    label = dict(zip(made[0]["utt_ids"], made[0]["label"].tolist(), strict=True))
+    assert label["a"] == label["c"] != label["b"]
+    assert min(label.values()) >= 0
+    assert torch.equal(made[0]["label"], made[1]["label"])
+    module(made[0])
+    assert sorted(module.labels.tolist()) == [-1] * 7 + sorted(label.values())
 
 
 def test_queue_that_is_smaller_than_the_batch_is_refused():
@@ -152,11 +216,11 @@ def test_recipe_names_only_what_there_is():
     assert config.margin == MarginConfig("additive", 0.1)
 
 
-def work(rank, world, folder):
+def work(rank, world, folder, column):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     try:
-        module = objective(key_groups=2)
+        module = objective(key_groups=2, mask_column=column)
         torch.manual_seed(rank)  # every process draws its own order; the first one's counts
         rows = [slice(0, 5), slice(5, 8)][rank]
         losses = []
@@ -170,10 +234,11 @@ def work(rank, world, folder):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path):
-    torch.multiprocessing.spawn(work, (2, str(tmp_path)), nprocs=2)
+@pytest.mark.parametrize("column", ["", "utt2spk"])
+def test_two_processes_equal_one(tmp_path, column):
+    torch.multiprocessing.spawn(work, (2, str(tmp_path), column), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    module = objective()
+    module = objective(mask_column=column)
     for step in range(3):
         together = module(batch(8, seed=step)).loss_sum.item()
         assert sum(losses[step] for losses, _, _ in parts) == pytest.approx(together, rel=1e-5)

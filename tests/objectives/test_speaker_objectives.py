@@ -1,5 +1,7 @@
 """Crops and the other things that speaker objectives share."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,15 @@ from audiossl.data.augment import AugmentConfig
 from audiossl.data.loader import LoaderConfig, make_loader
 from audiossl.data.manifest import Manifest
 from audiossl.encoders.xvector import XVector
-from audiossl.losses.nt_xent import nt_xent
+from audiossl.losses.nt_xent import nt_xent, nt_xent_all_views, nt_xent_multi_view
 from audiossl.objectives._speaker import CropConfig, CropViews, MarginConfig, output_of, projector
+from audiossl.objectives.byol import BYOL
+from audiossl.objectives.combined import Combined
+from audiossl.objectives.cpc import CPC
+from audiossl.objectives.moco import MoCo
 from audiossl.objectives.simclr import SimCLR
+from audiossl.objectives.simsiam import SimSiam
+from audiossl.objectives.ssps import SSPS
 
 RATE = 16000
 
@@ -130,6 +138,11 @@ def test_bad_options_are_named():
         ({"size": 0.4}, "margin.size: 0.4 changes nothing without a margin; name one"),
         ({"ramp_steps": 5}, "margin.ramp_steps: 5 changes nothing"),
         ({"learnable": True}, "margin.learnable: True changes nothing"),
+        ({"simo": [510, 65536]}, r"margin.simo: \[510, 65536\] changes nothing"),
+        ({"name": "additive_angular", "simo": [510, 65536]}, r"margin.simo: \[510, 65536\] is the size of an additive"),
+        ({"name": "additive", "size": 0.1, "simo": [510, 65536]}, "name that, and no margin.size"),
+        ({"name": "additive", "simo": [510]}, r"margin.simo: \[510\] is not \[present, simulated\]"),
+        ({"name": "additive", "simo": [510, 2]}, r"margin.simo: \[510, 2\] is not"),
         ({"reward": 0.0}, "margin.reward: 0.0 changes nothing"),
         ({"name": "additive", "rewart": 0.1}, "margin additive: unknown key 'rewart'; did you mean 'reward'"),
         ({"name": "additive", "momentum": 0.1}, "margin additive: unknown key 'momentum'"),
@@ -163,6 +176,22 @@ def test_all_options_of_a_margin_are_in_reach(tmp_path, table):
         assert key == "name" or getattr(margin.config, names.get(key, key)) == value
     write_toml(tmp_path / "config.toml", to_table(config))
     assert build(SimCLR.Config, load_toml(tmp_path / "config.toml"), "objective") == config
+
+
+def test_a_margin_may_stand_for_more_negatives(tmp_path):
+    """SIMO: temperature x log(65536 / 510), whatever the loss."""
+    table = {"name": "additive", "simo": [510, 65536], "ramp_steps": 3}
+    config = build(SimCLR.Config, {"temperature": 0.05, "margin": table}, "objective")
+    module = SimCLR(XVector(XVector.Config.tiny()), config)
+    module.after_step(3)
+    assert module.margin.margin.item() == pytest.approx(0.05 * np.log(65536 / 510))
+    write_toml(tmp_path / "config.toml", to_table(config))
+    assert build(SimCLR.Config, load_toml(tmp_path / "config.toml"), "objective") == config
+    terms = {"z": {}, "y": {"info_nce": {"temperature": 0.2, "margin": table}}, "projector_dims": []}
+    combined = Combined(XVector(XVector.Config.tiny()), build(Combined.Config, terms, "objective"))
+    assert combined.margins["y_info_nce"].schedule.margin == pytest.approx(0.2 * np.log(65536 / 510))
+    with pytest.raises(ValueError, match="needs a loss with a temperature; give margin.size"):
+        config.margin.build()
 
 
 def learnt_margin(reward):
@@ -217,6 +246,51 @@ def test_simclr_is_nt_xent_of_its_two_crops():
     )
     right = sum(int(row.scatter(0, torch.tensor(k), -2.0).argmax()) == (k + 4) % 8 for k, row in enumerate(unit))
     assert output.metrics["accuracy"][0].item() == pytest.approx(4 * right / 8)
+
+
+@pytest.mark.parametrize(("symmetric", "positives"), [(True, "sum"), (False, "sum"), (False, "mean")])
+def test_simclr_with_short_crops(symmetric, positives):
+    """All crops find each other, or the short ones the long ones."""
+    torch.manual_seed(0)
+    options = {"local_duration": 0.2, "local_crops": 3, "symmetric": symmetric, "positives": positives}
+    config = SimCLR.Config(crop_duration=0.3, temperature=0.1, projector_dims=(7, 5), **options)
+    module = SimCLR(XVector(XVector.Config.tiny()), config).eval()
+    utterance = Utterance("u", np.arange(3 * RATE, dtype=np.float32), RATE)
+    sizes = [4800, 4800, 3200, 3200, 3200]
+    assert len(module.views(utterance, np.random.default_rng(0))["waveform"]) == sum(sizes)
+    waveform = torch.randn(4, sum(sizes))
+    crops = [module.encoder.embed(part, torch.full((4,), part.shape[1])) for part in waveform.split(sizes, dim=1)]
+    views = torch.stack([module.projector(crop) for crop in crops])
+    if symmetric:
+        expected = nt_xent_all_views(views, temperature=0.1)
+    else:
+        expected = nt_xent_multi_view(views[2:], views[:2], temperature=0.1, positives=positives)
+    assert module({"waveform": waveform}).loss_sum.item() == pytest.approx(4 * expected.item(), rel=1e-4)
+
+
+def test_bad_short_crops_are_named():
+    with pytest.raises(ValueError, match="local_duration: 0 s is not positive"):
+        SimCLR.Config(local_duration=0)
+    with pytest.raises(ValueError, match="local_crops: -1 is negative; 0 is none"):
+        SimCLR.Config(local_crops=-1)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("cls", [SimCLR, SSPS, MoCo, Combined, BYOL, SimSiam, CPC])
+def test_views_share_batch_statistics_or_have_their_own(cls, separate):
+    torch.manual_seed(0)
+    config = replace(cls.Config.tiny(), crop_duration=0.5, separate_views=separate)
+    if cls is MoCo:
+        config = replace(config, key_groups=1)
+    if cls is SSPS:
+        config = replace(config, clean_duration=0.0)
+    ids = [list("abcdef")] if cls is SSPS else []
+    module, rows = cls(XVector(XVector.Config.tiny()), config, *ids).train(), []
+    for norm in module.modules():
+        if isinstance(norm, torch.nn.BatchNorm1d):
+            norm.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    module({"waveform": torch.randn(6, 16000), "index": torch.arange(6)})
+    assert set(rows) == {6 if separate else 12}
 
 
 class Linear(torch.nn.Module):

@@ -9,7 +9,7 @@ from two_crops import encoder, unit
 
 from audiossl.config import build, find_recipe, load_toml
 from audiossl.losses.dino import dino, moved_centre
-from audiossl.objectives._momentum import through
+from audiossl.objectives._speaker import through
 from audiossl.objectives.dino import DINO
 from audiossl.objectives.ssps_dino import SSPSDINO
 
@@ -169,4 +169,5 @@ def test_options():
 def test_recipe_is_what_was_published():
     recipe = load_toml(find_recipe("ssps_dino"))
     table = {key: value for key, value in recipe["objective"].items() if key != "name"}
-    assert build(SSPSDINO.Config, table, "ssps_dino") == SSPSDINO.Config(ema_steps=recipe["train"]["max_steps"])
+    published = SSPSDINO.Config(ema_steps=recipe["train"]["max_steps"], separate_views=True)
+    assert build(SSPSDINO.Config, table, "ssps_dino") == published
