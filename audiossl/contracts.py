@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Batch: TypeAlias = "dict[str, Any]"
 """What a loader yields: arrays of all utterances padded and stacked under the names that `views` gave them."""
+
+Count = TypeVar("Count", int, "Tensor")
+"""Samples or frames: of one utterance, or (batch,) int64."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,7 @@ class Encoder(Protocol):
         """waveform: (batch, sample) float; lengths: (batch,) int64, valid samples."""
         ...
 
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+    def num_frames(self, samples: Count) -> Count:
         """Valid frames of `samples` samples."""
         ...
 

@@ -20,6 +20,7 @@ def main(
     clusters: int,
     out: Path,
     iterations: int = 50,
+    balanced: bool = False,
     seed: int = 0,
     device: str = "auto",
     overwrite: bool = False,
@@ -27,8 +28,8 @@ def main(
 ) -> int:
     """Cluster embeddings by direction and write the cluster of every utterance, as labels for the objective `pseudo_label`.
 
-    The matrix stays on disk and is read once for each iteration. OUT.json says where the labels come from. The data directory may hold
-    utterances without an embedding: they get no line, and `audiossl pretrain pseudo_label --data DATA` leaves them out.
+    The matrix stays on disk and is read once for each iteration, more often where clusters are balanced. OUT.json says where the labels come
+    from. The data directory may hold utterances without an embedding: they get no line, and `audiossl pretrain pseudo_label --data DATA` leaves them out.
 
     Example: audiossl cluster exp/simclr/train --clusters 6000 --out data/train/utt2cluster
 
@@ -37,6 +38,7 @@ def main(
         clusters: number of clusters.
         out: file to write, `utterance cluster` per line; in the data directory, by the name utt2cluster.
         iterations: at most; fewer if nothing moves any more.
+        balanced: give all clusters about as many utterances.
         seed: the labels depend on it and on the embeddings alone.
         device: auto, cpu, cuda or cuda:N.
         overwrite: replace `out` if it is there and was not made of these embeddings by these options.
@@ -57,11 +59,17 @@ def main(
     if not out.parent.is_dir():
         raise ValueError(f"{out.parent}: no such folder; give a file in the data directory of these utterances")
     store, card = Embeddings.open(embeddings), out.with_name(f"{out.name}.json")
-    made_of = {"digest": store.digest(), "clusters": clusters, "max_iterations": iterations, "seed": seed}
+    made_of = {
+        "digest": store.digest(),
+        "clusters": clusters,
+        "max_iterations": iterations,
+        "balanced": balanced,
+        "seed": seed,
+    }
     if out.exists() and not overwrite:
         _require_same(out, card, made_of)
     with join_world(device) as world:
-        found = cluster(store, clusters, iterations=iterations, seed=seed, device=str(world.device))
+        found = cluster(store, clusters, iterations=iterations, seed=seed, balanced=balanced, device=str(world.device))
     digits = len(str(clusters - 1))
     write_table(
         out, ((name, f"c{label:0{digits}d}") for name, label in zip(store.ids, found.labels.tolist(), strict=True))
@@ -95,5 +103,5 @@ def _require_same(out: Path, card: Path, made_of: dict[str, Any]) -> None:
     from audiossl.data.json_files import read_json_table
 
     before = read_json_table(card, "choose another --out, or --overwrite") if card.is_file() else {}
-    if made_of != {key: before.get(key) for key in made_of}:
+    if made_of != {key: before.get(key, False if key == "balanced" else None) for key in made_of}:
         raise ValueError(f"{out}: exists already and is made of something else; choose another --out, or --overwrite")

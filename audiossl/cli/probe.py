@@ -30,6 +30,7 @@ def main(
     dev: Path | None = None,
     test: Path | None = None,
     split: str | None = None,
+    fractions: tuple[float, ...] = (),
     cache: Path | None = None,
     seed: int = 0,
     num_workers: int = 2,
@@ -53,8 +54,9 @@ def main(
         dev: data directory to choose on.
         test: data directory to report.
         split: shares of train, dev and test, such as 0.7/0.1/0.2: split --train by utterance, alike in every class.
+        fractions: of the training labels of each class, such as 0.01 0.1, to train on as well as on all.
         cache: folder for pooled features, to share them between probes (default: OUT/pooled).
-        seed: of random weights and of --split.
+        seed: of random weights, --split and --fractions.
         num_workers: processes that read audio.
         allow_commands: run the programs that wav.scp names.
         device: auto, cpu, cuda or cuda:N.
@@ -63,7 +65,7 @@ def main(
     from audiossl.data.manifest import Manifest
     from audiossl.diagnostics.linear_probe import train_probe
     from audiossl.diagnostics.pooled_cache import CacheConfig
-    from audiossl.diagnostics.probing import record, write_probe
+    from audiossl.diagnostics.probing import by_fraction, of_fraction, record, write_probe
     from audiossl.diagnostics.results import add_result
     from audiossl.diagnostics.sources import open_features
     from audiossl.units.reading import check_readable
@@ -71,6 +73,7 @@ def main(
     require_folder(out)
     column, config = _settings(task, column, overrides or {})
     places = _places(train, dev, test, split)
+    budgets = _budgets(fractions)
     manifests = [Manifest.open(place, allow_commands=allow_commands) for place in places]
     chosen = chosen_device(device)
     features = open_features(source, seed=seed, device=chosen, train=manifests[0])
@@ -78,19 +81,25 @@ def main(
         check_readable(manifest, features.reads, source, log=_say)
     reading = CacheConfig(num_workers=num_workers)
     splits, classes, forwards = _splits(features, manifests, column, split, seed, cache or out / "pooled", reading)
-    result = train_probe(*splits, num_classes=len(classes), config=config, device=chosen)
     selection = f"dev accuracy on {f'{train}, split {split} with seed {seed}' if split else dev}"
-    content = record(
-        result, splits, classes,
-        source=source, source_digest=features.digest, task=task, column=column, seed=seed,
-        data={"train": str(train), "dev": str(dev or train), "test": str(test or train), "split": split},
-        selection=selection, projector_dim=config.projector_dim, forwards=forwards,
-    )  # fmt: skip
+    records = {}
+    for fraction in budgets:
+        parts = [of_fraction(splits[0], manifests[0].ids, fraction, seed=seed), *splits[1:]]
+        result = train_probe(*parts, num_classes=len(classes), config=config, device=chosen)
+        records[fraction] = record(
+            result, parts, classes,
+            source=source, source_digest=features.digest, task=task, column=column, seed=seed,
+            data={"train": str(train), "dev": str(dev or train), "test": str(test or train), "split": split},
+            selection=selection, projector_dim=config.projector_dim, forwards=forwards,
+        )  # fmt: skip
+    content = records[1.0] | ({"fractions": by_fraction(records)} if len(records) > 1 else {})
     write_probe(out / "probe.json", content)
-    add_result(
-        out, f"probe {column.removeprefix('utt2')} accuracy", result.accuracy, "%",
-        seed=seed, source=source, learning_rate=result.learning_rate, std=result.std, selection=selection,
-    )  # fmt: skip
+    for fraction, row in records.items():
+        name = f"probe {column.removeprefix('utt2')} accuracy"
+        add_result(
+            out, name if fraction == 1 else f"{name}, {100 * fraction:g} % of labels", row["accuracy"], "%",
+            seed=seed, source=source, learning_rate=row["learning_rate"], std=row["accuracy_std"], selection=selection,
+        )  # fmt: skip
     print(json_module.dumps(content) if json else _spoken(content))
     return 0
 
@@ -132,6 +141,14 @@ def _places(train: Path, dev: Path | None, test: Path | None, split: str | None)
     if dev is not None or test is not None:
         raise MisuseError("audiossl probe: --split makes dev and test out of --train; leave out --dev and --test")
     return [train]
+
+
+def _budgets(fractions: tuple[float, ...]) -> list[float]:
+    """Return the fractions of the labels to train on, rising to 1."""
+    odd = next((fraction for fraction in fractions if not 0 < fraction <= 1), None)
+    if odd is not None:
+        raise MisuseError(f"audiossl probe: --fractions {odd:g}: is not in (0, 1]; 0.02 is 2 %")
+    return sorted({*fractions, 1.0})
 
 
 def _splits(
@@ -179,4 +196,7 @@ def _spoken(content: dict[str, Any]) -> str:
         "layer weights": weights,
         "upstream forwards": content["forwards"],
     }
+    for part in content.get("fractions", [])[:-1]:
+        shown = f"{part['accuracy']:.2f} % +- {part['accuracy_std']:.2f} ({part['utterances']['train']} utterances)"
+        lines[f"{100 * part['fraction']:g} % of labels"] = f"{shown}, learning rate {part['learning_rate']:g}"
     return "\n".join(f"{name:<22}{value}" for name, value in lines.items())

@@ -1,4 +1,4 @@
-"""Faults of what is aligned with the audio - `units/<name>`, `phones.ctm`, `utt2turns` - and of `trials`; lines are streamed."""
+"""Phones, and faults of what is aligned with the audio - `units/<name>`, `phones.ctm`, `utt2turns` - and of `trials`; lines are streamed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from audiossl.data import kaldi
 from audiossl.data.audio import OVERSHOOT
-from audiossl.data.lines import Fault, parse_phone, parse_trial, says_target, scan
+from audiossl.data.lines import Fault, Phone, parse_phone, parse_trial, says_target, scan
 from audiossl.data.turns import parse_turns
 
 if TYPE_CHECKING:
@@ -95,6 +95,15 @@ def unit_faults(path: Path, durations: Mapping[str, float | None]) -> Iterator[F
         wrong = "" if line.fault else check.labels(line.value, durations.get(line.key))
         if wrong:
             yield Fault(path, line.number, f"{line.key!r}: {wrong}", AGAIN)
+
+
+def read_phones(path: Path) -> Iterator[tuple[str, Phone]]:
+    """Yield (utterance, phone) of each line of `phones.ctm`; ValueError names file and line of what cannot be read."""
+    for number, utterance, value in kaldi.read_table(path):
+        phone = parse_phone(value)
+        if phone is None:
+            raise ValueError(f"{path}:{number}: not `utterance 1 start duration phone`; run `audiossl data validate`")
+        yield utterance, phone
 
 
 def phone_faults(path: Path, durations: Mapping[str, float | None], fix: str) -> Iterator[Fault]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from audiossl.data.loader import Source
+    from audiossl.data.directory import Source
 
     Waveform: TypeAlias = NDArray[np.float32]
 

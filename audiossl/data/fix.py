@@ -203,7 +203,7 @@ class _Fix:
         path = self.directory / f"{name}.json"
         try:
             card = read_card(path)
-        except ValueError:
+        except (OSError, ValueError):
             return
         counts = [len(value.split()) for _, _, value in kaldi.read_table(self.directory / name)]
         new = recounted(card, utterances=len(counts), labels=sum(counts), total=len(counts))

@@ -19,7 +19,7 @@ def read_json(path: Path, cure: str = "mend or make it again") -> Any:
         raise ValueError(f"{path}: no such file; {cure}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}; {cure}") from error
-    except UnicodeDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}; {cure}") from error
 
 

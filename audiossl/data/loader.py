@@ -25,10 +25,10 @@ from audiossl.data.collate import collate, to_tensors
 from audiossl.data.sampler import BucketSampler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from audiossl.contracts import Batch
+    from audiossl.data.directory import Source
 
 _BATCH_STREAM = 2**31 - 1  # stands where utterances have their epoch
 _AUGMENT_STREAM = 1  # a fourth number, which utterances' own streams lack
@@ -67,41 +67,6 @@ class LoaderConfig:
             raise ValueError(f"max_bad_fraction is {self.max_bad_fraction}; give a number from 0 to 1")
         if not self.batch_seconds > 0:  # nor is nan
             raise ValueError(f"batch_seconds is {self.batch_seconds}; give a positive number of seconds")
-
-
-class Source(Protocol):
-    """What is read from: a `Manifest` or a `ShardManifest`."""
-
-    @property
-    def path(self) -> Path:
-        """Data directory."""
-        ...
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Utterance ids."""
-        ...
-
-    @property
-    def durations(self) -> np.ndarray:
-        """(utterance,) seconds."""
-        ...
-
-    def audio(
-        self,
-        index: int,
-        *,
-        sample_rate: int,
-        start: float = 0.0,
-        seconds: float | None = None,
-        allow_silent: bool = False,
-    ) -> np.ndarray:
-        """(sample,) float32; `seconds` from `start` on, all by default."""
-        ...
-
-    def column(self, name: str) -> Sequence[str]:
-        """One value for each utterance."""
-        ...
 
 
 class Viewing(Protocol):

@@ -135,20 +135,57 @@ class _Outputs:
                     del self._runs[name]
 
 
-class Manifest:
+class TableColumns:
+    """What both layouts of a data directory share: the tables with a line for each utterance, and parts of them.
+
+    rows: of the utterances in the table that lists all, None for each its own.
+    """
+
+    _called = "this directory"
+
+    def __init__(self, path: Path, table: Table, rows: np.ndarray | None) -> None:
+        self.path, self._rows = path, rows
+        self.ids = Ids(table, rows)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def column(self, name: str) -> Column:
+        """What the file `name` says: `text`, `utt2spk`, any `utt2X`, `units/km100`; ValueError if it is not there."""
+        path = self.path / name
+        if kaldi.keyed_by(name) != "utterance" or not path.is_file():
+            known = ", ".join(self.column_names()) or "none"
+            raise ValueError(f"{path}: no such file; the columns of {self._called} are: {known}")
+        return Column(path, self.ids, self._rows)
+
+    def column_names(self) -> list[str]:
+        """Names of all columns, sorted."""
+        names = kaldi.table_names(self.path)
+        return [name for name in names if kaldi.keyed_by(name) == "utterance" and name != kaldi.SEGMENTS]
+
+    def _picked(self, indices: np.ndarray) -> np.ndarray:
+        """Rows of the utterances `indices`; ValueError for one that there is not."""
+        rows = np.asarray(indices, np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise ValueError(
+                f"{self.path}: utterances {rows.min()} to {rows.max()} of {len(self)}; correct the indices"
+            )
+        return rows if self._rows is None else self._rows[rows]
+
+
+class Manifest(TableColumns):
     """The utterances of a data directory in C order of their ids: a `DataDirectory`.
 
     `segments` lists them if it is there, else `wav.scp`. path: the directory. ValueError for a directory that is none.
     """
 
     def __init__(self, path: Path, *, allow_commands: bool = False, rows: np.ndarray | None = None) -> None:
-        self.path, self.allow_commands = path, allow_commands
-        self._rows = rows
+        self.allow_commands = allow_commands
         self._outputs = _Outputs()
         self._recordings = Table(path / kaldi.WAV_SCP)
         has_segments = (path / kaldi.SEGMENTS).is_file()
         self._segments = Table(path / kaldi.SEGMENTS) if has_segments else None
-        self.ids = Ids(self._recordings if self._segments is None else self._segments, rows)
+        super().__init__(path, self._recordings if self._segments is None else self._segments, rows)
 
     @classmethod
     def open(cls, path: Path | str, *, allow_commands: bool = False) -> Manifest:
@@ -164,9 +201,6 @@ class Manifest:
                 return cast("Manifest", ShardManifest.open(path))
             raise ValueError(f"{path}: no data directory: neither wav.scp nor shards.json is in it; give another path")
         return cls(path, allow_commands=allow_commands)
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
         return _reopen, (type(self), self.path, self.allow_commands, self._rows)
@@ -212,29 +246,9 @@ class Manifest:
             path, start=start, duration=duration, sample_rate=sample_rate, channel=channel, allow_silent=allow_silent
         )
 
-    def column(self, name: str) -> Column:
-        """What the file `name` says: `text`, `utt2spk`, any `utt2X`, `units/km100`; ValueError if it is not there."""
-        path = self.path / name
-        if kaldi.keyed_by(name) != "utterance" or not path.is_file():
-            known = ", ".join(self.column_names()) or "none"
-            raise ValueError(f"{path}: no such file; the columns of this directory are: {known}")
-        return Column(path, self.ids, self._rows)
-
-    def column_names(self) -> list[str]:
-        """Names of all columns, sorted."""
-        names = kaldi.table_names(self.path)
-        return [name for name in names if kaldi.keyed_by(name) == "utterance" and name != kaldi.SEGMENTS]
-
     def subset(self, indices: np.ndarray) -> Manifest:
         """The utterances `indices` alone, in that order."""
-        rows = np.asarray(indices, np.int64)
-        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
-            raise ValueError(
-                f"{self.path}: utterances {rows.min()} to {rows.max()} of {len(self)}; correct the indices"
-            )
-        return Manifest(
-            self.path, allow_commands=self.allow_commands, rows=rows if self._rows is None else self._rows[rows]
-        )
+        return Manifest(self.path, allow_commands=self.allow_commands, rows=self._picked(indices))
 
     def _place(self, index: int) -> tuple[str, float, float | None, int | None]:
         """Recording, start, duration (None: up to the end) and channel of an utterance."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiossl.data import kaldi
 from audiossl.data.index import Table
+from audiossl.data.json_files import read_json_table
 from audiossl.data.lines import parse_trial, scan
 from audiossl.data.writer import write_speakers
 
@@ -159,10 +160,4 @@ def recounted(card: dict[str, Any], *, utterances: int, labels: int, total: int)
 
 def read_card(path: Path) -> dict[str, Any]:
     """Read the card of units; ValueError names what cannot be read."""
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); run `audiossl units apply` again") from None
-    if not isinstance(card, dict):
-        raise ValueError(f"{path}: is no table; run `audiossl units apply` again")
-    return card
+    return read_json_table(path, "run `audiossl units apply` again")

@@ -24,7 +24,7 @@ import numpy as np
 from audiossl.data import kaldi
 from audiossl.data.audio import AudioError, decode_audio
 from audiossl.data.index import Table
-from audiossl.data.manifest import Column, Ids, Manifest
+from audiossl.data.manifest import Column, Manifest, TableColumns
 from audiossl.data.progress import progress
 from audiossl.data.writer import new_directory
 
@@ -76,17 +76,16 @@ def write_shards(
         (partial / _DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
-class ShardManifest:
+class ShardManifest(TableColumns):
     """A folder of shards, a `DataDirectory` as `Manifest` is; pickles as its path.
 
     ValueError for a folder that is none, or whose index does not fit its tables.
     """
 
+    _called = "these shards"
     allow_commands = False  # shards hold what programs put out when they were written
 
     def __init__(self, path: Path, rows: np.ndarray | None = None) -> None:
-        self.path = path
-        self._rows = rows
         try:
             description = json.loads((path / _DESCRIPTION).read_text(encoding="utf-8"))
             self._shards: list[str] = description["shards"]
@@ -98,16 +97,13 @@ class ShardManifest:
         table = Table(path / kaldi.UTT2DUR)
         if self._index.dtype != _INDEX or len(self._index) != len(table):
             raise ValueError(f"{path / _INDEX_FILE}: does not fit {kaldi.UTT2DUR}; write the shards again")
-        self.ids = Ids(table, rows)
+        super().__init__(path, table, rows)
         self._files = _Files([path / name for name in self._shards])
 
     @classmethod
     def open(cls, path: Path | str) -> ShardManifest:
         """Open a folder that `write_shards` wrote."""
         return cls(Path(path))
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def __reduce__(self) -> tuple[Callable[..., ShardManifest], tuple[Any, ...]]:
         return type(self), (self.path, self._rows)
@@ -158,26 +154,9 @@ class ShardManifest:
         """Seconds of utterance `index`, which were counted when it was written."""
         return float(self.durations[index])
 
-    def column(self, name: str) -> Column:
-        """What the table `name` says: `text`, `utt2spk`, any `utt2X`, `units/km100`; ValueError if it is not there."""
-        path = self.path / name
-        if kaldi.keyed_by(name) != "utterance" or not path.is_file():
-            known = ", ".join(self.column_names()) or "none"
-            raise ValueError(f"{path}: no such file; the columns of these shards are: {known}")
-        return Column(path, self.ids)
-
-    def column_names(self) -> list[str]:
-        """Names of all columns, sorted."""
-        return [name for name in kaldi.table_names(self.path) if kaldi.keyed_by(name) == "utterance"]
-
     def subset(self, indices: np.ndarray) -> ShardManifest:
         """The utterances `indices` alone, in that order."""
-        rows = np.asarray(indices, np.int64)
-        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
-            raise ValueError(
-                f"{self.path}: utterances {rows.min()} to {rows.max()} of {len(self)}; correct the indices"
-            )
-        return ShardManifest(self.path, rows if self._rows is None else self._rows[rows])
+        return ShardManifest(self.path, self._picked(indices))
 
 
 class _Files:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from audiossl.contracts import Batch, UnitsInput, Utterance
-    from audiossl.data.loader import LoaderConfig, Source, Viewing
+    from audiossl.data.directory import Source
+    from audiossl.data.loader import LoaderConfig, Viewing
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,24 @@ def draw_layer_weights(figure: Figure, weights: Mapping[str, np.ndarray]) -> Non
     axes.legend()
 
 
+def draw_label_fractions(figure: Figure, curves: Mapping[str, np.ndarray]) -> None:
+    """Accuracy over the share of the training labels, one line per probe, with its deviation over seeds.
+
+    curves: probe -> (fraction, 3): share of the labels up to 1, accuracy and deviation in percent.
+    """
+    axes = figure.subplots()
+    for number, (name, rows) in enumerate(curves.items()):
+        shares, accuracies, deviations = rows.T
+        style: dict[str, Any] = {"marker": "o", "markersize": 5, "capsize": 3, "label": name}
+        axes.errorbar(100 * shares, accuracies, deviations, color=f"C{number % 6}", **style)
+    axes.set_xscale("log")
+    ticks = np.unique(np.concatenate([100 * rows[:, 0] for rows in curves.values()]))
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="training labels, %", ylabel="test accuracy, %")
+    axes.legend()
+
+
 def draw_utterance(figure: Figure, utterance: Utterance) -> None:
     """Spectrogram, units and phones of one utterance, one above the other on one time axis."""
     spectrogram, units, phones = figure.subplots(

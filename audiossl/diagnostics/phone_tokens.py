@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from audiossl.data.kaldi import PHONES_CTM, UTT2SPK, read_table
-from audiossl.data.lines import parse_phone
+from audiossl.data.alignments import read_phones
+from audiossl.data.kaldi import PHONES_CTM, UTT2SPK
 from audiossl.data.loader import BadRecordings, LoaderConfig, usable
 from audiossl.data.whole import one_epoch
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from audiossl.contracts import Batch
-    from audiossl.data.lines import Phone
     from audiossl.data.manifest import Manifest
     from audiossl.diagnostics.pooled_cache import CacheConfig
     from audiossl.diagnostics.sources import FeatureSource
@@ -127,10 +126,11 @@ def _all_tokens(manifest: Manifest, exclude: tuple[str, ...], *, by_context: boo
     rows = {utterance: row for row, utterance in enumerate(manifest.ids)}
     speaker = manifest.column(UTT2SPK) if UTT2SPK in manifest.column_names() else None
     columns: dict[str, list[object]] = defaultdict(list)
-    for utterance, phones in _utterances(manifest.path / PHONES_CTM):
+    for utterance, lines in groupby(read_phones(manifest.path / PHONES_CTM), key=lambda line: line[0]):
         row = rows.get(utterance)
         if row is None:
             continue
+        phones = [phone for _, phone in lines]
         names = ["", *(phone.phone for phone in phones), ""]
         kept = [place for place, phone in enumerate(phones) if phone.phone not in exclude]
         columns["utterances"] += [row] * len(kept)
@@ -141,20 +141,6 @@ def _all_tokens(manifest: Manifest, exclude: tuple[str, ...], *, by_context: boo
         columns["speakers"] += [speaker[row] if speaker is not None and speaker.has(row) else _NOBODY] * len(kept)
     kinds: dict[str, type] = {"utterances": np.int64, "starts": np.float64, "ends": np.float64}
     return Tokens(*(np.array(columns[name], dtype=kinds.get(name, np.str_)) for name in Tokens.__dataclass_fields__))
-
-
-def _utterances(path: Path) -> Iterator[tuple[str, list[Phone]]]:
-    def parsed() -> Iterator[tuple[str, Phone]]:
-        for number, utterance, value in read_table(path):
-            phone = parse_phone(value)
-            if phone is None:
-                raise ValueError(
-                    f"{path}:{number}: not `utterance 1 start duration phone`; run `audiossl data validate`"
-                )
-            yield utterance, phone
-
-    for utterance, rows in groupby(parsed(), key=lambda row: row[0]):
-        yield utterance, [phone for _, phone in rows]
 
 
 def _batches(

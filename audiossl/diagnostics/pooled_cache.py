@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiossl.contracts import Batch
+    from audiossl.data.directory import Source
     from audiossl.data.manifest import Manifest
     from audiossl.diagnostics.sources import FeatureSource
 
@@ -98,7 +99,7 @@ def unread_features(manifest: Manifest) -> PooledFeatures:
     return PooledFeatures(manifest.path, nothing, np.ones(len(manifest), dtype=bool), 0)
 
 
-def data_digest(manifest: Manifest, tables: Sequence[str] = AUDIO_TABLES) -> str:
+def data_digest(manifest: Source, tables: Sequence[str] = AUDIO_TABLES) -> str:
     """SHA-256 of what says which audio a data directory holds: ids, durations, some files, by default wav.scp and segments, and when recordings were written.
 
     What a program in wav.scp prints is not looked at.

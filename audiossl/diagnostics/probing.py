@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiossl.data.json_files import write_json
+from audiossl.data.lots import limits, lot
 from audiossl.diagnostics.linear_probe import Split
 from audiossl.diagnostics.results import command_line, machine
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from audiossl.data.manifest import Manifest
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from audiossl.diagnostics.pooled_cache import PooledFeatures
 
 _REQUIRED = ("learning_rate", "seeds", "selection")
+_BY_FRACTION = (
+    "accuracy", "accuracy_std", "learning_rate", "seeds", "dev_accuracy_by_learning_rate", "utterances", "layer_weights",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,16 @@ def stratified(labels: np.ndarray, shares: tuple[float, float, float], *, seed: 
     return part
 
 
+def of_fraction(train: Split, ids: Sequence[str], fraction: float, *, seed: int) -> Split:
+    """Return the utterances that show their label: `fraction` of each class, at least one; smaller fractions are parts of larger ones.
+
+    ids: of all rows of the features; which are drawn depends on them and the seed alone, as in `supervised_speaker`.
+    """
+    lots = np.fromiter((lot(ids[int(row)], seed) for row in train.rows), np.uint64, len(train.rows))
+    kept = lots <= limits(lots, train.labels, fraction)[train.labels]
+    return Split(train.features, train.rows[kept], train.labels[kept])
+
+
 def parse_shares(text: str) -> tuple[float, float, float]:
     """Read `0.7/0.1/0.2`: shares of train, dev and test."""
     try:
@@ -128,6 +143,13 @@ def record(result: ProbeResult, splits: list[Split], classes: tuple[str, ...], *
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
     }
+
+
+def by_fraction(records: dict[float, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lay out what differs between the records of several fractions of the labels, for `probe.json`."""
+    return [
+        {"fraction": fraction, **{key: content[key] for key in _BY_FRACTION}} for fraction, content in records.items()
+    ]
 
 
 def majority(splits: list[Split]) -> float:

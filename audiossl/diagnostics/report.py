@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from audiossl.diagnostics.curves import Curves, Reference
 
 _PROBE_KEYS = ("source", "column", "accuracy", "accuracy_std", "majority", "learning_rate", "parameters", "selection")
+_FRACTION_KEYS = ("fraction", "accuracy", "accuracy_std", "learning_rate")
 _SETTINGS = (
     "seed",
     "layer",
@@ -265,6 +266,7 @@ def _curves(section: Section, experiments: dict[str, Path], wanted: dict[str, tu
 
 def _probes(section: Section, experiments: dict[str, Path]) -> None:
     weights: dict[str, np.ndarray] = {}
+    curves: dict[str, np.ndarray] = {}
     cells = []
     absent: list[str] = []
     for name, folder in experiments.items():
@@ -282,15 +284,24 @@ def _probes(section: Section, experiments: dict[str, Path]) -> None:
                 weights[label if label not in weights else f"{label} ({path.parent})"] = np.array(
                     probe["layer_weights"]
                 )
-            score = f"{probe['accuracy']:.2f} ± {probe['accuracy_std']:.2f} %"
-            cells.append([
-                name, label, score, f"{probe['majority']:.2f} %", f"{probe['learning_rate']:g}",
-                str(probe["parameters"]), probe["selection"],
-            ])  # fmt: skip
+            parts = probe.get("fractions", [])
+            if parts:
+                curves[label if label not in curves else f"{label} ({path.parent})"] = np.array(
+                    [[part[key] for key in _FRACTION_KEYS[:3]] for part in parts]
+                )
+            for part in parts or [{**probe, "fraction": 1.0}]:
+                budget = "" if part["fraction"] == 1 else f", {100 * part['fraction']:g} % of labels"
+                cells.append([
+                    name, f"{label}{budget}", f"{part['accuracy']:.2f} ± {part['accuracy_std']:.2f} %",
+                    f"{probe['majority']:.2f} %", f"{part['learning_rate']:g}", str(probe["parameters"]), probe["selection"],
+                ])  # fmt: skip
     section.missing += _if_all(absent, experiments)
     if weights:
         picture = figures.render(lambda figure: figures.draw_layer_weights(figure, weights))
         section.body.append(figure(picture, "Weight of each layer in the probes"))
+    if curves:
+        picture = figures.render(lambda figure: figures.draw_label_fractions(figure, curves))
+        section.body.append(figure(picture, "Accuracy of the probes over the share of the training labels"))
     if cells:
         headings = ["experiment", "probe", "accuracy", "commonest class", "learning rate", "parameters", "chosen by"]
         section.body.append(table(headings, cells))
@@ -304,6 +315,7 @@ def _if_all(absent: list[str], experiments: dict[str, Path]) -> list[str]:
 def _probe(path: Path) -> dict[str, Any]:
     found = read_json(path)
     absent = [key for key in (*_PROBE_KEYS, "layer_weights") if not isinstance(found, dict) or key not in found]
+    absent = absent or [key for key in _FRACTION_KEYS for part in found.get("fractions", []) if key not in part]
     if absent:
         raise ValueError(f"{path}: does not say {absent[0]!r}; run the probe again")
     probe: dict[str, Any] = found

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiossl.data.augment import AugmentConfig, Augmenter
+from audiossl.data.directory import Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
-
-    from audiossl.data.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -40,35 +38,26 @@ class ViewConfig(AugmentConfig):
 
 
 @dataclass(frozen=True)
-class Views:
+class Views(Wrapped):
     """`draws` views of each utterance of a manifest, with the interface of one; view k of utterance u is number u * draws + k.
 
     A view is a function of (seed, u, k) alone, so that several encoders see the same ones.
     """
 
-    manifest: Manifest
     config: ViewConfig
     draws: int
     seed: int
-
-    def __len__(self) -> int:
-        return len(self.manifest) * self.draws
-
-    @property
-    def path(self) -> Path:
-        """Data directory of the utterances."""
-        return self.manifest.path
 
     @cached_property
     def ids(self) -> Sequence[str]:
         """Names that also say how the views were made: features of others, kept on disk, are not taken for theirs."""
         what = hashlib.sha256(repr((self.config, self.draws, self.seed)).encode()).hexdigest()[:8]
-        return [f"{utterance}/{what}/{draw}" for utterance in self.manifest.ids for draw in range(self.draws)]
+        return [f"{utterance}/{what}/{draw}" for utterance in self.source.ids for draw in range(self.draws)]
 
     @cached_property
     def durations(self) -> np.ndarray:
         """(view,) seconds, the longest that they may be."""
-        return np.repeat(self.manifest.durations * self.config.crop * self.config.longest_stretch, self.draws)
+        return np.repeat(self.source.durations * self.config.crop * self.config.longest_stretch, self.draws)
 
     def audio(
         self,
@@ -82,14 +71,14 @@ class Views:
         """(sample,) float32; a piece of it is cut after augmentation."""
         utterance, draw = divmod(index, self.draws)
         rng = np.random.default_rng([self.seed, utterance, draw])
-        whole = float(self.manifest.durations[utterance])
+        whole = float(self.source.durations[utterance])
         kept = whole * self.config.crop
         place = {"start": rng.uniform(0.0, whole - kept), "seconds": kept} if self.config.crop < 1 else {}
-        waveform = self.manifest.audio(
+        waveform = self.source.audio(
             utterance, sample_rate=sample_rate, allow_silent=allow_silent or bool(place), **place
         )
         if place and not allow_silent and not waveform.any():
-            self.manifest.audio(utterance, sample_rate=sample_rate)  # an AudioError if all of it is silent
+            self.source.audio(utterance, sample_rate=sample_rate)  # an AudioError if all of it is silent
         view = self._augmenter(waveform, rng, sample_rate) if waveform.any() else waveform
         first = round(start * sample_rate)
         return view[first:] if seconds is None else view[first : first + round(seconds * sample_rate)]
@@ -100,4 +89,4 @@ class Views:
 
     @cached_property
     def _augmenter(self) -> Augmenter:
-        return Augmenter(self.config, self.manifest)
+        return Augmenter(self.config, self.source)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from audiossl.contracts import EncoderOutput, UnitsInput
+from audiossl.contracts import Count, EncoderOutput, UnitsInput
 from audiossl.nn.transformer import Transformer, TransformerConfig
 
 if TYPE_CHECKING:
@@ -57,11 +57,7 @@ class Codes(nn.Module):
         self.mask_emb = nn.Parameter(0.02 * torch.randn(config.dim))
         self.transformer = Transformer(config)
 
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+    def num_frames(self, samples: Count) -> Count:
         """Each unit is a frame."""
         return samples
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import nn
 
-from audiossl.contracts import EncoderOutput
+from audiossl.contracts import Count, EncoderOutput
 from audiossl.nn.gumbel_quantiser import GumbelQuantiser
 from audiossl.nn.kmeans_quantiser import KMeansQuantiser
 from audiossl.nn.masking import valid_frames
@@ -107,11 +107,7 @@ class VQWav2Vec(nn.Module):
             frames.append(z[valid_frames(counts, z.shape[1])])
         self.quantiser.start_from(torch.cat(frames))
 
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+    def num_frames(self, samples: Count) -> Count:
         """Valid frames of `samples` samples."""
         return self.convs.num_frames(samples)
 

@@ -11,6 +11,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from audiossl.data.json_files import read_json_table
 from audiossl.files import full_disk, whole_file
 
 if TYPE_CHECKING:
@@ -132,8 +133,10 @@ def best_step(experiment: Path) -> int | None:
 
 def best_mark(experiment: Path) -> dict[str, Any]:
     """Return what `mark_best` wrote: `step` and its scores; nothing where none was measured."""
-    path = experiment / "best.json"
-    mark: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    path, cure = experiment / "best.json", "remove it, and the newest checkpoint is taken"
+    mark = read_json_table(path, cure) if path.is_file() else {}
+    if not isinstance(mark.get("step", 0), int):
+        raise ValueError(f"{path}: step is {mark['step']!r}, not a whole number; {cure}")
     return mark
 
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from audiossl.contracts import EncoderOutput
+from audiossl.contracts import Count, EncoderOutput
 from audiossl.interop.safe_pickle import first_line
 
 if TYPE_CHECKING:
@@ -61,11 +61,7 @@ class Upstream(nn.Module):
         self.dim, self.stride = widths.pop(), strides.pop()
         self.num_layers = len(layers) - 1
 
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+    def num_frames(self, samples: Count) -> Count:
         """Valid frames of `samples` samples: those begun."""
         return (samples - 1) // self.stride + 1
 

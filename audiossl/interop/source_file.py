@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from audiossl.data.json_files import read_json_table
 from audiossl.interop.safe_pickle import first_line, load_plain
 
 if TYPE_CHECKING:
@@ -63,15 +64,7 @@ def read_safetensors(path: Path) -> Weights:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Content of a JSON file, empty where there is none; ValueError names the file of a fault."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}; copy it again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds {shown(content)}, no JSON object; copy it again")
-    return content
+    return read_json_table(path, "copy it again") if path.is_file() else {}
 
 
 def entry(table: Mapping[str, Any], key: str, default: T, where: str) -> T:

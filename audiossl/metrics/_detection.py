@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+_P = ParamSpec("_P")
 _DET_POINTS = 400  # along each axis; more cannot be told apart in a plot
 
 
@@ -72,6 +73,22 @@ def detection_curve(scores: np.ndarray, labels: np.ndarray) -> DetectionCurve:
     false_alarms[0] = len(values) - misses[-1]
     false_alarms[1:] = false_alarms[0] - (last + 1 - misses[1:])
     return DetectionCurve(values[last], misses, false_alarms)
+
+
+def of_trials(
+    statistic: Callable[Concatenate[DetectionCurve, _P], float],
+) -> Callable[Concatenate[np.ndarray, np.ndarray, _P], float]:
+    """Make the metric `f(scores, labels, **options)` of a statistic of their curve: named like its file, with the same docstring.
+
+    ValueError as in `detection_curve`, and as the statistic says.
+    """
+
+    def metric(scores: np.ndarray, labels: np.ndarray, /, *args: _P.args, **options: _P.kwargs) -> float:
+        return statistic(detection_curve(scores, labels), *args, **options)
+
+    metric.__module__, metric.__doc__ = statistic.__module__, statistic.__doc__
+    metric.__name__ = metric.__qualname__ = statistic.__module__.rpartition(".")[2]
+    return metric
 
 
 def around_equality(curve: DetectionCurve) -> tuple[int, int, int, int]:

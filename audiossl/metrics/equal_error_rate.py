@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from audiossl.metrics._detection import around_equality, detection_curve
+from audiossl.metrics._detection import around_equality, of_trials
 
 if TYPE_CHECKING:
     from audiossl.metrics._detection import DetectionCurve
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 Convention: TypeAlias = Literal["interpolated", "max", "mean", "convex_hull"]
 
 
-def equal_error_rate(scores: np.ndarray, labels: np.ndarray, *, convention: Convention = "interpolated") -> float:
+def curve_eer(curve: DetectionCurve, *, convention: Convention = "interpolated") -> float:
     """Error rate, in percent, at the threshold where misses and false alarms are equally frequent.
 
-    scores: (trial,), higher for targets. labels: (trial,) bool, or 0 and 1. Trials of one score share one side of every threshold.
+    `equal_error_rate` takes scores: (trial,), higher for targets; labels: (trial,) bool, or 0 and 1. Trials of one score share one side of every threshold.
     As a finite list seldom has a threshold where both rates are equal, conventions differ, little where trials are many and scores
     distinct:
 
@@ -32,11 +32,6 @@ def equal_error_rate(scores: np.ndarray, labels: np.ndarray, *, convention: Conv
     Where two points are equally close, the one with the lower threshold counts. ValueError for scores that are not finite and
     where one class has no trial.
     """
-    return curve_eer(detection_curve(scores, labels), convention=convention)
-
-
-def curve_eer(curve: DetectionCurve, *, convention: Convention = "interpolated") -> float:
-    """Equal error rate, in percent, of a curve that is already there; see `equal_error_rate`."""
     if convention == "convex_hull":
         return 100.0 * _hull_rate(curve)
     before, after, below, above = around_equality(curve)
@@ -51,6 +46,9 @@ def curve_eer(curve: DetectionCurve, *, convention: Convention = "interpolated")
     if convention == "mean":
         return 100.0 * float(sum(rates)) / 2.0
     raise ValueError(f"convention {convention!r} is unknown; choose one of {', '.join(get_args(Convention))}")
+
+
+equal_error_rate = of_trials(curve_eer)
 
 
 def _hull_rate(curve: DetectionCurve) -> float:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiossl.data.json_files import read_json_table, write_json
 from audiossl.files import whole_file
-from audiossl.nn.vocabulary import BLANK, UNKNOWN, Vocabulary
+from audiossl.nn.vocabulary import BLANK, CURE, UNKNOWN, Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,14 +107,12 @@ class BPE:
     @classmethod
     def load(cls, path: Path) -> BPE:
         """Read what `save` wrote; ValueError where the model beside it is not the one that the vocabulary names."""
+        content = read_json_table(path, CURE)
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             beside, expected = path.with_name(content["model"]), content["sha256"]
             model = beside.read_bytes()
         except FileNotFoundError as error:
-            raise ValueError(
-                f"{error.filename}: no such file; fine-tune first, or copy it from the experiment"
-            ) from None
+            raise ValueError(f"{error.filename}: no such file; {CURE}") from None
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}: not a vocabulary of word pieces: {error}; copy it again from the experiment"
@@ -131,8 +129,9 @@ class BPE:
             "sha256": hashlib.sha256(self.model).hexdigest(),
             "tokens": list(self.tokens),
         }
-        _write(path.with_name(MODEL), self.model)
-        _write(path, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
+        with whole_file(path.with_name(MODEL)) as partial:
+            partial.write_bytes(self.model)
+        write_json(path, content)
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """Token indices of a text: (label,)."""
@@ -147,22 +146,14 @@ class BPE:
 
 def load_vocabulary(path: Path) -> Vocabulary | BPE:
     """Read the vocabulary of an experiment, whichever it is."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return Vocabulary.load(path)  # it says what is wrong
-    return BPE.load(path) if isinstance(content, dict) and content.get("kind") == BPE.kind else Vocabulary.load(path)
+    kind = read_json_table(path, CURE).get("kind")
+    return BPE.load(path) if kind == BPE.kind else Vocabulary.load(path)
 
 
 def _tidy(text: str) -> str:
     if _SPACE in text:
         raise ValueError(f"{text!r} holds {_SPACE!r}, which stands for the space; replace it in the data directory")
     return " ".join(text.split())
-
-
-def _write(path: Path, content: bytes) -> None:
-    with whole_file(path) as partial:
-        partial.write_bytes(content)
 
 
 def _sentencepiece() -> Any:

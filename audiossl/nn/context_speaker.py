@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -12,7 +12,7 @@ from audiossl.nn.speaker_encoder import require_frames
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from audiossl.contracts import EncoderOutput, SpeakerEncoder
+    from audiossl.contracts import Count, EncoderOutput, SpeakerEncoder
 
 
 class ContextSpeaker(nn.Module):
@@ -37,11 +37,7 @@ class ContextSpeaker(nn.Module):
         """What another experiment may start from."""
         return self.encoder
 
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+    def num_frames(self, samples: Count) -> Count:
         """Valid frames of `samples` samples."""
         return self.encoder.num_frames(samples)
 

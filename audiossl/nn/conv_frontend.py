@@ -7,7 +7,7 @@ convolution kernels meet without a transposition.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from audiossl.nn.masked_norm import MaskedGroupNorm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from audiossl.contracts import Count
     from audiossl.nn.attention import FrameLayout
 
 CONV_KERNELS = (10, 3, 3, 3, 3, 2, 2)
@@ -75,11 +76,7 @@ class ConvFrontend(nn.Module):
         for conv in self.convs:
             nn.init.kaiming_normal_(conv.weight)  # type: ignore[arg-type]
 
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+    def num_frames(self, samples: Count) -> Count:
         """Frames of `samples` samples: floor((n - kernel) / stride) + 1, for each convolution."""
         count = samples
         for kernel, stride in zip(self.kernels, self.strides, strict=True):

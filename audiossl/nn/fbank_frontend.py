@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,8 @@ from audiossl.nn.masking import valid_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from audiossl.contracts import Count
 
 _KERNEL = 5
 
@@ -95,11 +97,7 @@ class FbankFrontend(nn.Module):
                 return mfcc39(waveform, lengths, sample_rate=self.sample_rate)
             return fbank(waveform, lengths, num_mels=self.num_mels, sample_rate=self.sample_rate)
 
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+    def num_frames(self, samples: Count) -> Count:
         """Frames of `samples` samples: the whole windows, divided by each stride and rounded up."""
         count = num_windows(samples, sample_rate=self.sample_rate)
         for stride in self._strides():
@@ -137,11 +135,7 @@ class FbankFrontend(nn.Module):
         return [conv.stride[0] for conv in self.convs if isinstance(conv, nn.Conv1d)]
 
 
-@overload
-def _strided(count: int, stride: int) -> int: ...
-@overload
-def _strided(count: Tensor, stride: int) -> Tensor: ...
-def _strided(count: int | Tensor, stride: int) -> int | Tensor:
+def _strided(count: Count, stride: int) -> Count:
     return (count + stride - 1) // stride
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import overload
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from audiossl.nn.masking import valid_frames
+
+if TYPE_CHECKING:
+    from audiossl.contracts import Count
 
 _PREEMPHASIS = 0.97
 _LIFTER = 22.0
@@ -27,11 +30,7 @@ MFCC39 = 39
 """Features of `mfcc39`."""
 
 
-@overload
-def num_windows(samples: int, *, sample_rate: int = ...) -> int: ...
-@overload
-def num_windows(samples: Tensor, *, sample_rate: int = ...) -> Tensor: ...
-def num_windows(samples: int | Tensor, *, sample_rate: int = 16000) -> int | Tensor:
+def num_windows(samples: Count, *, sample_rate: int = 16000) -> Count:
     """Whole 25 ms windows, 10 ms apart, in `samples` samples."""
     window, hop = _window_and_hop(sample_rate)
     count = (samples - window) // hop + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, overload
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from audiossl.nn.masking import valid_frames
 from audiossl.nn.speaker_frontend import SpeakerFrontend
 
 if TYPE_CHECKING:
-    from audiossl.contracts import EncoderOutput
+    from audiossl.contracts import Count, EncoderOutput
     from audiossl.nn.speaker_frontend import FrontendConfig
 
 
@@ -52,11 +52,7 @@ class SpeakerNetwork(nn.Module):
         self.stride = self.frontend.stride * body.time_stride
         self.sample_rate = self.frontend.sample_rate
 
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+    def num_frames(self, samples: Count) -> Count:
         """Valid frames of `samples` samples: the whole windows, divided by the body's strides and rounded up."""
         return strided(self.frontend.num_frames(samples), self.body.time_stride)
 
@@ -92,11 +88,7 @@ def zero_padding(x: Tensor, valid: Tensor | None) -> Tensor:
     return x if valid is None else torch.where(valid, x, 0.0)
 
 
-@overload
-def strided(count: int, stride: int) -> int: ...
-@overload
-def strided(count: Tensor, stride: int) -> Tensor: ...
-def strided(count: int | Tensor, stride: int) -> int | Tensor:
+def strided(count: Count, stride: int) -> Count:
     """Frames after a convolution of odd kernel k with stride `stride` and padding k // 2: divided and rounded up."""
     return (
         torch.div(count + stride - 1, stride, rounding_mode="floor")

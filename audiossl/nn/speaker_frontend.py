@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from audiossl.nn.features import fbank, num_windows
 from audiossl.nn.masking import valid_frames
+
+if TYPE_CHECKING:
+    from audiossl.contracts import Count
 
 SAMPLE_RATE = 16000
 HOP = 160
@@ -56,11 +59,7 @@ class SpeakerFrontend(nn.Module):
         self.stride = HOP
         self.sample_rate = SAMPLE_RATE
 
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+    def num_frames(self, samples: Count) -> Count:
         """Whole windows in `samples` samples."""
         return num_windows(samples, sample_rate=SAMPLE_RATE)
 

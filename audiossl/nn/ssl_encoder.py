@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, overload
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from audiossl.contracts import EncoderOutput
+from audiossl.contracts import Count, EncoderOutput
 from audiossl.nn.masking import valid_frames
 from audiossl.nn.position_noise import flexible_tokens
 from audiossl.nn.transformer import Transformer, TransformerConfig
@@ -43,10 +43,9 @@ class Frontend(Protocol):
     stride: int
     sample_rate: int
 
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
+    def num_frames(self, samples: Count) -> Count:
+        """Valid frames of `samples` samples."""
+        ...
 
     def __call__(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, sample) to (batch, frame, feature_dim), with the valid lengths of both."""
@@ -80,11 +79,7 @@ class SSLEncoder(nn.Module):
         self.mask_emb = nn.Parameter(torch.rand(self.dim))
         self.transformer = Transformer(config) if transformer is None else transformer
 
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+    def num_frames(self, samples: Count) -> Count:
         """Valid frames of `samples` samples."""
         return self.frontend.num_frames(samples)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, overload
+from typing import TYPE_CHECKING, Protocol
 
 from torch import nn
 
@@ -12,7 +12,7 @@ from audiossl.nn.speaker_encoder import require_frames
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from audiossl.contracts import EncoderOutput
+    from audiossl.contracts import Count, EncoderOutput
     from audiossl.nn.ssl_encoder import SSLEncoder
 
 
@@ -55,11 +55,7 @@ class SSLSpeaker(nn.Module):
             del encoder.mask_emb
             encoder.register_buffer("mask_emb", unused)
 
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+    def num_frames(self, samples: Count) -> Count:
         """Valid frames of `samples` samples."""
         return self.encoder.num_frames(samples)
 

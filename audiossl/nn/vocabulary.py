@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from audiossl.files import whole_file
+from audiossl.data.json_files import read_json_table, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     from audiossl.data.manifest import Manifest
 
 TokenKind: TypeAlias = Literal["characters", "words", "phones", "slots"]
+
+CURE = "fine-tune first, or copy it from the experiment"
+"""Of a vocabulary that cannot be read."""
 
 BLANK, UNKNOWN, END, BOUNDARY, PAD = "<blank>", "<unk>", "<eos>", "|", "<pad>"
 SLOT_TAGS = ("B-", "E-")
@@ -97,19 +99,15 @@ class Vocabulary:
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
         """Read what `save` wrote."""
+        content = read_json_table(path, CURE)
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return cls(content["kind"], tuple(content["tokens"]))
-        except FileNotFoundError:
-            raise ValueError(f"{path}: no such vocabulary; fine-tune first, or copy it from the experiment") from None
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not a vocabulary: {error}; copy it again from the experiment") from error
 
     def save(self, path: Path) -> None:
         """Write it as JSON, atomically."""
-        content = {"kind": self.kind, "tokens": list(self.tokens)}
-        with whole_file(path) as partial:
-            partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_json(path, {"kind": self.kind, "tokens": list(self.tokens)})
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """Token indices of a text: (label,)."""

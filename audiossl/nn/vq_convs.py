@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from audiossl.nn.conv_frontend import conv_over_time
 from audiossl.nn.valid_group_norm import ValidGroupNorm
+
+if TYPE_CHECKING:
+    from audiossl.contracts import Count
 
 KERNELS = (10, 8, 4, 4, 4, 1, 1, 1)
 STRIDES = (5, 4, 2, 2, 2, 1, 1, 1)
@@ -35,11 +38,7 @@ class VQFeatureConvs(nn.Module):
         )
         self.norms = nn.ModuleList(ValidGroupNorm(dim) for _ in KERNELS)
 
-    @overload
-    def num_frames(self, samples: int) -> int: ...
-    @overload
-    def num_frames(self, samples: Tensor) -> Tensor: ...
-    def num_frames(self, samples: int | Tensor) -> int | Tensor:
+    def num_frames(self, samples: Count) -> Count:
         """Frames of `samples` samples: floor((n - kernel) / stride) + 1 at each convolution."""
         count = samples
         for kernel, stride in zip(KERNELS, STRIDES, strict=True):

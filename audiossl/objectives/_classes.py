@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from audiossl.data.lots import limits, lot
 from audiossl.data.manifest import Manifest
 from audiossl.losses.margin_softmax import margin_softmax
 from audiossl.objectives._speaker import CropConfig, CropRule, CropViews, MarginConfig, SpeakerObjective, output_of
@@ -80,23 +80,19 @@ class Classes:
                 continue
             name = _word(values[index], manifest.path / config.column, manifest.ids[index])
             found[index] = numbers.setdefault(name, len(numbers))
-            lots[index] = _lot(manifest.ids[index], config.seed)
+            lots[index] = lot(manifest.ids[index], config.seed)
         found, lots = found[found != _NO_CLASS], lots[found != _NO_CLASS]
         if len(numbers) < 2:
             raise ValueError(
                 f"{manifest.path / config.column}: {len(numbers)} class; two or more are needed to tell apart"
             )
-        counts = np.bincount(found)
-        shown = np.maximum(1, np.rint(config.fraction * counts)).astype(np.int64)
-        last = np.cumsum(counts) - counts + shown - 1  # of each class' shown utterances, once all are sorted
-        limits = lots[np.lexsort((lots, found))][last]
-        names = sorted(numbers)
-        return cls(config.column, config.seed, tuple(names), tuple(int(limits[numbers[name]]) for name in names))
+        largest, names = limits(lots, found, config.fraction), sorted(numbers)
+        return cls(config.column, config.seed, tuple(names), tuple(int(largest[numbers[name]]) for name in names))
 
     def number(self, utterance: str, value: str) -> int:
         """Class of an utterance, -1 where training has no such class or the utterance keeps its label to itself."""
         number = self.numbers.get(_word(value, self.column, utterance), _NO_CLASS)
-        return number if number != _NO_CLASS and _lot(utterance, self.seed) <= self.limits[number] else _NO_CLASS
+        return number if number != _NO_CLASS and lot(utterance, self.seed) <= self.limits[number] else _NO_CLASS
 
 
 @dataclass(frozen=True)
@@ -222,8 +218,3 @@ def _word(value: str, place: Path | str, utterance: str) -> str:
     if len(word.split()) != 1:
         raise ValueError(f"{place}: {utterance} has {word!r}; a class is one word: write it with underscores")
     return word
-
-
-def _lot(utterance: str, seed: int) -> int:
-    """A number that looks random and never changes: 64 bits."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {utterance}".encode(), digest_size=8).digest(), "big")

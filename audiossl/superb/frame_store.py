@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from audiossl.data.directory import Wrapped
 from audiossl.data.json_files import read_json, write_json
 from audiossl.diagnostics.pooled_cache import data_digest
 from audiossl.diagnostics.results import locked
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from audiossl.data.loader import Source
-    from audiossl.data.manifest import Manifest
+    from audiossl.data.directory import Source
     from audiossl.diagnostics.sources import FeatureSource
 
 CacheType = Literal["float32", "float16"]
@@ -37,7 +37,7 @@ class FrameStore:
     """
 
     def __init__(self, folder: Path, manifest: Source, source: FeatureSource, dtype: CacheType, max_bytes: int) -> None:
-        data = data_digest(cast("Manifest", manifest))  # it asks only for what any source has
+        data = data_digest(manifest)
         facts = {
             "source_digest": source.digest,
             "data_digest": data,
@@ -107,26 +107,10 @@ def bytes_needed(manifest: Source, source: FeatureSource, dtype: CacheType) -> i
 
 
 @dataclass(frozen=True)
-class Undecoded:
+class Undecoded(Wrapped):
     """A data directory of which recordings are not decoded once their frames are in the store: their waveforms have no samples."""
 
-    manifest: Source
     store: FrameStore
-
-    @property
-    def path(self) -> Path:
-        """Data directory."""
-        return self.manifest.path
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Utterance ids."""
-        return self.manifest.ids
-
-    @property
-    def durations(self) -> np.ndarray:
-        """(utterance,) seconds."""
-        return self.manifest.durations
 
     def audio(
         self,
@@ -140,10 +124,4 @@ class Undecoded:
         """(sample,) float32."""
         if self.store.has(index):
             return np.zeros(0, np.float32)
-        return self.manifest.audio(
-            index, sample_rate=sample_rate, start=start, seconds=seconds, allow_silent=allow_silent
-        )
-
-    def column(self, name: str) -> Sequence[str]:
-        """One value for each utterance."""
-        return self.manifest.column(name)
+        return super().audio(index, sample_rate=sample_rate, start=start, seconds=seconds, allow_silent=allow_silent)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from audiossl.contracts import Batch, Utterance
-    from audiossl.data.loader import LoaderConfig, Source
+    from audiossl.data.directory import Source
+    from audiossl.data.loader import LoaderConfig
     from audiossl.data.manifest import Manifest
     from audiossl.diagnostics.sources import FeatureSource
     from audiossl.superb.frame_store import FrameStore

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from audiossl.data.loader import Source
+    from audiossl.data.directory import Source
     from audiossl.diagnostics.sources import FeatureSource
     from audiossl.superb.heads import Head
     from audiossl.superb.job import Evaluation, Job

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiossl.data.audio import AudioError
+from audiossl.data.directory import Wrapped
 from audiossl.data.whole import one_epoch
 from audiossl.diagnostics.pooled_cache import data_digest
 from audiossl.files import whole_file
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiossl.contracts import Batch, Utterance
-    from audiossl.data.loader import LoaderConfig, Source
+    from audiossl.data.directory import Source
+    from audiossl.data.loader import LoaderConfig
     from audiossl.data.manifest import Manifest
     from audiossl.diagnostics.sources import FeatureSource
 
@@ -77,25 +79,16 @@ def louder(source: FeatureSource, gain_db: float) -> FeatureSource:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A data directory as a task hears it. durations: (utterance,) seconds, of what is left."""
+class Heard(Wrapped):
+    """A data directory as a task hears it. left: (utterance,) seconds, of what is left."""
 
-    manifest: Manifest
     hearing: Hearing
-    durations: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.manifest)
+    left: np.ndarray
 
     @property
-    def path(self) -> Path:
-        """Data directory."""
-        return self.manifest.path
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Utterance ids."""
-        return self.manifest.ids
+    def durations(self) -> np.ndarray:
+        """(utterance,) seconds, of what is left."""
+        return self.left
 
     def audio(
         self,
@@ -107,17 +100,12 @@ class Heard:
         allow_silent: bool = False,
     ) -> np.ndarray:
         """(sample,) float32; `start` and `seconds` are of what is left. AudioError where nothing is."""
-        whole = self.hearing(
-            self.manifest.audio(index, sample_rate=sample_rate, allow_silent=allow_silent), sample_rate
-        )
+        whole = self.source.audio(index, sample_rate=sample_rate, allow_silent=allow_silent)
+        whole = self.hearing(whole, sample_rate)
         if not len(whole):
             raise AudioError(f"{self.ids[index]}: nothing is left of it without its silence; leave it out")
         first = round(start * sample_rate)
         return whole[first:] if seconds is None else whole[first : first + round(seconds * sample_rate)]
-
-    def column(self, name: str) -> Sequence[str]:
-        """One value for each utterance."""
-        return self.manifest.column(name)
 
 
 def seconds_left(
@@ -160,13 +148,12 @@ class _Lengths:
 
 
 @dataclass(frozen=True)
-class Chunks:
+class Chunks(Wrapped):
     """Successive pieces of utterances in the place of the utterances.
 
     owners: (chunk,) utterance. firsts, counts: (chunk,) frames, of `rate` per second. What is left of an utterance beyond whole frames is not heard.
     """
 
-    source: Source
     rate: float
     owners: np.ndarray
     firsts: np.ndarray
@@ -184,14 +171,6 @@ class Chunks:
         counts = np.where(numbers == chunks[owners] - 1, totals[owners] - firsts, frames)
         return cls(source, rate, owners, firsts, counts)
 
-    def __len__(self) -> int:
-        return len(self.owners)
-
-    @property
-    def path(self) -> Path:
-        """Data directory."""
-        return self.source.path
-
     @property
     def durations(self) -> np.ndarray:
         """(chunk,) seconds."""
@@ -201,7 +180,7 @@ class Chunks:
     @property
     def ids(self) -> Sequence[str]:
         """Ids of the utterances with the first frame."""
-        return Each(len(self), self._id)
+        return Each(len(self.owners), self._id)
 
     def audio(
         self,

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
+from audiossl.data.directory import Wrapped
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from audiossl.data.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Pieces:
+class Pieces(Wrapped):
     """Pieces of utterances, in place of the utterances: a source for the loader and the pooled cache.
 
     owners: (piece,) utterance. starts: (piece,) seconds. seconds: the longest piece, None: whole utterances. Digital silence is read like
     anything else, for published test sets hold some.
     """
 
-    manifest: Manifest
     owners: np.ndarray
     starts: np.ndarray
     seconds: float | None
@@ -33,23 +33,15 @@ class Pieces:
         """Every utterance as it is."""
         return cls(manifest, np.arange(len(manifest)), np.zeros(len(manifest)), None)
 
-    def __len__(self) -> int:
-        return len(self.owners)
-
-    @property
-    def path(self) -> Path:
-        """Data directory."""
-        return self.manifest.path
-
     @property
     def ids(self) -> Sequence[str]:
         """Ids of the utterances; of crops with their place, by which a cache tells other crops from these."""
-        return Each(len(self), self._id)
+        return Each(len(self.owners), self._id)
 
     @property
     def durations(self) -> np.ndarray:
         """(piece,) seconds."""
-        found: np.ndarray = self.manifest.durations[self.owners]
+        found: np.ndarray = self.source.durations[self.owners]
         return found if self.seconds is None else np.minimum(found, self.seconds)
 
     def audio(
@@ -64,10 +56,10 @@ class Pieces:
         """(sample,) float32, of the piece."""
         del allow_silent
         owner, first = int(self.owners[index]), float(self.starts[index])
-        if self.seconds is not None and self.seconds < self.manifest.durations[owner]:
+        if self.seconds is not None and self.seconds < self.source.durations[owner]:
             left = self.seconds - start
             seconds = left if seconds is None else min(seconds, left)
-        return self.manifest.audio(
+        return self.source.audio(
             owner, sample_rate=sample_rate, start=first + start, seconds=seconds, allow_silent=True
         )
 
@@ -76,7 +68,7 @@ class Pieces:
         raise ValueError(f"{self.path / name}: pieces have no columns; read them from the data directory")
 
     def _id(self, index: int) -> str:
-        name = self.manifest.ids[int(self.owners[index])]
+        name = self.source.ids[int(self.owners[index])]
         return name if self.seconds is None else f"{name}@{self.starts[index]:.6f}"
 
 

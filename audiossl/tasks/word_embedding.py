@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from audiossl.contracts import StepOutput
+from audiossl.data.alignments import read_phones
 from audiossl.data.json_files import read_json_table, write_json
-from audiossl.data.kaldi import PHONES_CTM, read_table
-from audiossl.data.lines import parse_phone
+from audiossl.data.kaldi import PHONES_CTM
 from audiossl.losses.adaptive_relevance_margin import adaptive_relevance_margin
 from audiossl.losses.bimodal_contrastive import bimodal_contrastive
 from audiossl.losses.self_labelling import self_labelling
@@ -241,10 +241,7 @@ def read_words(manifest: Manifest, config: Any) -> Words:
 
 def _phones(path: Path, silences: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     found: defaultdict[str, list[str]] = defaultdict(list)
-    for number, utterance, value in read_table(path):
-        phone = parse_phone(value)
-        if phone is None:
-            raise ValueError(f"{path}:{number}: not `utterance 1 start duration phone`; run `audiossl data validate`")
+    for utterance, phone in read_phones(path):
         if phone.phone not in silences:
             found[utterance].append(phone.phone)
     return {utterance: tuple(phones) for utterance, phones in found.items()}

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from audiossl.data.loader import LoaderConfig, Source
+    from audiossl.data.directory import Source
+    from audiossl.data.loader import LoaderConfig
     from audiossl.data.manifest import Manifest
     from audiossl.train.distributed import World
     from audiossl.train.fine_tune import FineTune

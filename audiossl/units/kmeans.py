@@ -98,20 +98,24 @@ class NearestCentroid:
     """Index of the nearest centroid by one matrix product: the largest x.c - ||c||^2 / 2.
 
     Both sides are taken relative to the centroids' mean, folded into the bias, so that a common offset (the first
-    cepstrum's is large) costs no digits.
+    cepstrum's is large) costs no digits. offsets: (cluster,), added to that number of each.
     """
 
-    def __init__(self, centroids: np.ndarray, device: str = "cpu") -> None:
+    def __init__(self, centroids: np.ndarray, device: str = "cpu", offsets: np.ndarray | float = 0.0) -> None:
         exact = centroids.astype(np.float64)
         mean = exact.mean(axis=0)
         centred = exact - mean
-        bias = -(centred @ mean) - np.square(centred).sum(axis=1) / 2
+        bias = -(centred @ mean) - np.square(centred).sum(axis=1) / 2 + offsets
         self._matrix = torch.from_numpy(centred.T.astype(np.float32)).contiguous().to(device)  # (dim, cluster)
         self._bias = torch.from_numpy(bias.astype(np.float32)).to(device)
 
     def __call__(self, features: Tensor) -> Tensor:
         """features: (frame, dim) float32. Returns (frame,) int64 labels, on the CPU."""
-        return torch.addmm(self._bias, features.to(self._matrix.device), self._matrix).argmax(dim=1).cpu()
+        return self.scores(features).argmax(dim=1).cpu()
+
+    def scores(self, features: Tensor) -> Tensor:
+        """(frame, cluster) x.c - ||c||^2 / 2 but for a number per frame, on the device. features: (frame, dim) float32."""
+        return torch.addmm(self._bias, features.to(self._matrix.device), self._matrix)
 
 
 def _seeds(points: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pseudo-labels: spherical k-means on embeddings that stay on disk."""
+"""Pseudo-labels: spherical k-means, balanced on request, on embeddings that stay on disk."""
 
 from __future__ import annotations
 
@@ -15,11 +15,23 @@ from audiossl.verification._vectors import vectors_of
 from audiossl.verification.cosine import Cosine
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
     from audiossl.verification.embeddings import Embeddings
 
 _CELLS = 1 << 26  # of the matrix (row, cluster) of a block: 256 MB
 _ROWS = 1 << 14
 _SEEDING_ROWS = 20  # per cluster, of which k-means++ chooses
+_EPSILON = (
+    0.02  # weight of the transport's entropy beside the cosines: the smaller, the more alike the sizes, and the slower
+)
+_BALANCED = 0.01  # by which the mass of a cluster may differ from an equal one, as a part of it
+_PASSES, _LAST_PASSES = (
+    10,
+    100,
+)  # of Sinkhorn and Knopp at most: in an iteration, which begins where the last one ended; at the end
 _SPLIT = 1e-2  # of the length: cosines of 1 - 5e-5 with the large one, which float32 can still tell apart
 
 
@@ -39,12 +51,18 @@ class Clusters:
     iterations: int
 
 
-def cluster(embeddings: Embeddings, clusters: int, *, iterations: int, seed: int, device: str = "cpu") -> Clusters:
+def cluster(
+    embeddings: Embeddings, clusters: int, *, iterations: int, seed: int, balanced: bool = False, device: str = "cpu"
+) -> Clusters:
     """Cluster utterances by the direction of their embeddings (Dhillon and Modha, 2001), from k-means++ seeds; the same bytes every time.
 
     Each iteration reads the matrix once, block by block; of several crops, the mean of their directions counts. faiss' own k-means would
-    want all rows in memory, so these are its two steps, with the matrix product of the units. A cluster that loses all its utterances begins again beside a large one. ValueError where there are fewer utterances than
-    clusters, and for an embedding that is zero or not finite.
+    want all rows in memory, so these are its two steps, with the matrix product of the units. A cluster that loses all its utterances begins
+    again beside a large one.
+
+    balanced: label by the argmax of the transport plan of the cosines to the centroids, whose mass is alike in all clusters (Asano et al.,
+    2020, who have log-probabilities of a classifier: our variant); the plan is made block by block from a number per cluster.
+    ValueError where there are fewer utterances than clusters, and for an embedding that is zero or not finite.
     """
     if not 2 <= clusters <= len(embeddings):
         raise ValueError(
@@ -55,36 +73,69 @@ def cluster(embeddings: Embeddings, clusters: int, *, iterations: int, seed: int
     rng = np.random.default_rng(seed)
     centroids = _seeds(embeddings, clusters, rng)
     labels = np.full(len(embeddings), -1, dtype=np.int32)
+    offsets = np.zeros(clusters)
     done = 0
     for _ in progress(range(iterations), iterations, "k-means"):
-        sums, counts, moved = _assign(embeddings, centroids, labels, device)
+        if balanced:
+            offsets = _balance(embeddings, centroids, offsets, _PASSES, device)
+        sums, counts, moved = _assign(embeddings, centroids, offsets, labels, device)
         done += 1
         if not moved:
             break
         centroids = _directions(sums, counts, centroids, rng)
-    else:
-        sums, counts, _ = _assign(embeddings, centroids, labels, device)
+    if balanced:
+        offsets = _balance(embeddings, centroids, offsets, _LAST_PASSES, device)
+    if balanced or moved:
+        sums, counts, _ = _assign(embeddings, centroids, offsets, labels, device)
     # The sum of a cluster's unit vectors is as long as the sum of their cosines with its direction.
     cosine = float(np.linalg.norm(sums, axis=1).sum() / len(labels))
     return Clusters(labels, centroids, counts, cosine, done)
 
 
 def _assign(
-    embeddings: Embeddings, centroids: np.ndarray, labels: np.ndarray, device: str
+    embeddings: Embeddings, centroids: np.ndarray, offsets: np.ndarray, labels: np.ndarray, device: str
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Write the nearest centroid of each row into `labels`; returns sums (cluster, dim) float64, counts, and whether any label moved."""
-    nearest, moved = NearestCentroid(centroids, device), False
+    """Write the cluster of each row into `labels`, the largest cosine plus offset.
+
+    offsets: (cluster,). Returns sums (cluster, dim) float64, counts, and whether any label moved.
+    """
+    nearest, moved = NearestCentroid(centroids, device, offsets), False
     sums, counts = torch.zeros(centroids.shape, dtype=torch.float64), np.zeros(len(centroids), dtype=np.int64)
-    step = max(1, min(_ROWS, _CELLS // len(centroids)))
-    for begin in range(0, len(embeddings), step):
-        points = torch.from_numpy(_points(embeddings, np.arange(begin, min(begin + step, len(embeddings)))))
+    for begin, points in _blocks(embeddings, _CELLS // len(centroids)):
         found = nearest(points)
         sums.index_add_(0, found, points.double())
         counts += torch.bincount(found, minlength=len(centroids)).numpy()
-        block = labels[begin : begin + step]
+        block = labels[begin : begin + len(points)]
         moved |= bool((block != found.numpy()).any())
         block[:] = found.numpy()
     return sums.numpy(), counts, moved
+
+
+def _balance(
+    embeddings: Embeddings, centroids: np.ndarray, offsets: np.ndarray, passes: int, device: str
+) -> np.ndarray:
+    """Return offsets of the cosines, (cluster,), at which the softmax of each row over `_EPSILON` gives all clusters nearly the same mass.
+
+    offsets: to begin with. Sinkhorn and Knopp's iteration in logarithms, rows and clusters in turn; each pass reads the matrix once.
+    """
+    equal = np.log(len(embeddings) / len(centroids))
+    for _ in range(passes):
+        nearest, mass = NearestCentroid(centroids, device, offsets), torch.full((len(centroids),), -torch.inf).double()
+        for _, points in _blocks(embeddings, _CELLS // 4 // len(centroids)):  # four such matrices are held
+            part = (nearest.scores(points) / _EPSILON).log_softmax(dim=1).logsumexp(dim=0)
+            mass = torch.logaddexp(mass, part.cpu().double())
+        excess = mass.numpy() - equal
+        if np.abs(excess).max() < _BALANCED:
+            break
+        offsets = offsets - _EPSILON * excess
+    return offsets
+
+
+def _blocks(embeddings: Embeddings, rows: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield (first row, directions (row, dim)), at most `rows` at a time."""
+    step = max(1, min(_ROWS, rows))
+    for begin in range(0, len(embeddings), step):
+        yield begin, torch.from_numpy(_points(embeddings, np.arange(begin, min(begin + step, len(embeddings)))))
 
 
 def _directions(sums: np.ndarray, counts: np.ndarray, before: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from audiossl.contracts import EncoderOutput
+from audiossl.data.directory import Wrapped
 from audiossl.data.frame_grid import FrameGrid
 from audiossl.data.json_files import read_json_table, write_json
 from audiossl.data.kaldi import UTT2SPK, WAV_SCP
@@ -27,13 +28,14 @@ from audiossl.nn.resnet import ResNetBody
 from audiossl.verification.embeddings import MATRIX, EmbeddingWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from torch import Tensor
 
     from audiossl.contracts import Batch, Utterance
-    from audiossl.data.loader import Source, Viewing
+    from audiossl.data.directory import Source
+    from audiossl.data.loader import Viewing
 
     Embed = Callable[[Tensor, Tensor], Tensor]
 
@@ -246,29 +248,14 @@ class EvenCrops:
 
 
 @dataclass(frozen=True)
-class _AtLeast:
+class _AtLeast(Wrapped):
     """A source whose utterances count as `seconds` at the least: short ones are repeated, and batches must not grow by that."""
 
-    source: Source
     seconds: float
-
-    @property
-    def path(self) -> Path:
-        return self.source.path
-
-    @property
-    def ids(self) -> Sequence[str]:
-        return self.source.ids
 
     @cached_property
     def durations(self) -> np.ndarray:
         return np.asarray(np.maximum(self.source.durations, self.seconds))
-
-    def audio(self, index: int, **how: Any) -> np.ndarray:
-        return self.source.audio(index, **how)
-
-    def column(self, name: str) -> Sequence[str]:
-        return self.source.column(name)
 
 
 def _reading(manifest: Source, embedder: Embedder, config: ExtractConfig) -> tuple[Source, Viewing, LoaderConfig]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from audiossl.data.json_files import read_json_table, write_json
 from audiossl.files import whole_file
-from audiossl.interop.checkpoint import best_step, chosen_checkpoint, step_of
+from audiossl.interop.checkpoint import best_mark, chosen_checkpoint, step_of
 from audiossl.interop.encoder import CONFIG, RANDOM, UPSTREAM, experiment_tables, find_source, is_foreign
 from audiossl.verification.trials import read_trials
 
@@ -80,10 +80,9 @@ def _selections(source: str, followed: frozenset[Path] = frozenset()) -> Iterato
 
 
 def _selection(path: Path, experiment: Path, tables: dict[str, Any]) -> Selection:
-    best = best_step(experiment)
-    if best != step_of(chosen_checkpoint(experiment) if path == experiment else path):
+    said = best_mark(experiment)
+    if said.get("step") != step_of(chosen_checkpoint(experiment) if path == experiment else path):
         return Selection(NONE if path == experiment else UNKNOWN)
-    said = read_json_table(experiment / "best.json", "select again")
     if "trials" in said:
         return Selection(str(said["trials"]), experiment / KEPT)
     return Selection(str(tables.get("run", {}).get("dev", UNKNOWN)))

@@ -57,7 +57,7 @@ def test_other_labels_are_not_replaced(folder, capsys):
     for _ in range(2):  # the same again
         assert run([*words, "--clusters", "3"], capsys)[0] == 0
     before = out.read_text()
-    for other in (["4"], ["3", "--iterations", "1"], ["3", "--seed", "1"]):
+    for other in (["4"], ["3", "--iterations", "1"], ["3", "--seed", "1"], ["3", "--balanced"]):
         code, _, err = run([*words, "--clusters", *other], capsys)
         assert code == 1
         assert "utt2cluster: exists already and is made of something else; choose another --out, or --overwrite" in err
@@ -66,6 +66,24 @@ def test_other_labels_are_not_replaced(folder, capsys):
     assert (out.read_text(), (folder / "data" / "utt2spk").read_text()) == (before, "u00 a\n")
     assert run([*words, "--clusters", "4", "--overwrite"], capsys)[0] == 0
     assert out.read_text() != before
+
+
+def test_balanced_labels_are_others_than_those_that_are_not(folder, capsys):
+    out = folder / "data" / "utt2cluster"
+    words = [folder / "vectors", "--clusters", "4", "--out", out]
+    code, text, _ = run([*words, "--balanced", "--json"], capsys)
+    assert code == 0
+    facts = json.loads(text)
+    assert facts["balanced"] is True
+    assert run([*words, "--balanced"], capsys)[0] == 0
+    code, _, err = run(words, capsys)
+    assert code == 1
+    assert "is made of something else" in err
+    card = out.with_name("utt2cluster.json")
+    card.write_text(
+        json.dumps({key: value for key, value in facts.items() if key != "balanced"})
+    )  # as before there was a choice
+    assert run(words, capsys)[0] == 0
 
 
 def test_same_embeddings_are_those_of_the_same_content(folder, capsys):

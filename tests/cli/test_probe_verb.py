@@ -78,6 +78,30 @@ def test_keyword_on_filterbank(corpus, tmp_path, capsys):
     assert again["layer_weights"] == probe["layer_weights"]
 
 
+def test_fractions_of_the_labels_share_one_pass(corpus, tmp_path, capsys):
+    words = ["fbank", "--task", "keyword", *three(corpus), *QUICK, "--json", "--out"]
+    whole = json.loads(run([*words, tmp_path / "whole"], capsys)[1])
+    assert "fractions" not in whole
+    words += [tmp_path / "p", "--fractions", "0.5", "0.1"]
+    probe = json.loads(run(words, capsys)[1])
+    assert [part["fraction"] for part in probe["fractions"]] == [0.1, 0.5, 1.0]
+    assert [part["utterances"]["train"] for part in probe["fractions"]] == [3, 15, 30]
+    assert probe["forwards"] == 54
+    for key in ("accuracy", "learning_rate", "layer_weights", "utterances"):
+        assert probe[key] == probe["fractions"][-1][key] == whole[key]
+    rows = {row.name: row.value for row in read_results(tmp_path / "p")}
+    names = [
+        "probe keyword accuracy, 10 % of labels",
+        "probe keyword accuracy, 50 % of labels",
+        "probe keyword accuracy",
+    ]
+    assert rows == dict(zip(names, (part["accuracy"] for part in probe["fractions"]), strict=True))
+    words.remove("--json")
+    text = run(words, capsys)[1]
+    assert f"10 % of labels        {probe['fractions'][0]['accuracy']:.2f} % +- " in text
+    assert "(15 utterances), learning rate" in text
+
+
 def test_speakers_of_one_directory_on_a_random_encoder(corpus, tmp_path, capsys):
     recipe = tmp_path / "tiny.toml"
     from audiossl.config import to_table, write_toml
@@ -126,6 +150,7 @@ def test_a_new_task_of_utterances_can_be_probed_and_one_of_several_labels_cannot
         ),
         (["--column", "utt2spk", "--split", "0.6/0.2/0.2", "--seed", "-1"], 2, "--seed -1 is negative"),
         (["--column", "utt2spk", "--split", "0.6/0.2/0.2", "--probe.seeds", "[0,-1]"], 1, "has one below 0"),
+        (["--task", "keyword", "--split", "0.6/0.2/0.2", "--fractions", "0.5", "1.5"], 2, "1.5: is not in (0, 1]"),
         (["--column", "utt2mood", "--split", "0.6/0.2/0.2"], 1, "utt2mood"),
         (["--task", "keyword", "--dev", "DEV", "--test", "TEST", "--probe.stps", "3"], 1, "did you mean 'steps'"),
         (["--task", "keyword", "--dev", "DEV", "--test", "TEST", "--prob.steps", "3"], 2, "did you mean 'probe'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from audiossl.diagnostics.pooled_cache import PooledFeatures
 from audiossl.diagnostics.probing import (
     Labelled,
     majority,
+    of_fraction,
     parse_shares,
     split_one,
     splits_of,
@@ -53,6 +55,21 @@ def test_split_one_leaves_out_bad_rows_and_names_classes():
 def test_a_class_too_small_to_split_is_named():
     with pytest.raises(ValueError, match=r"d/utt2x: class 'b' with 2 utterances leaves none for test"):
         split_one(labelled("d", "a" * 30 + "bb"), (0.7, 0.1, 0.2), seed=0, column="utt2x")
+
+
+def test_fractions_are_nested_and_leave_no_class_out():
+    ids = [f"u{index}" for index in range(100)]
+    labels = np.repeat([0, 1, 2], (70, 26, 4))
+    whole = Split(np.zeros((100, 1, 2), np.float32), np.arange(100)[::-1], labels[::-1])
+    parts = [of_fraction(whole, ids, fraction, seed=0) for fraction in (0.01, 0.1, 0.5, 1.0)]
+    sizes = [np.bincount(part.labels).tolist() for part in parts]
+    assert sizes == [[1, 1, 1], [7, 3, 1], [35, 13, 2], [70, 26, 4]]
+    for small, large in pairwise(parts):
+        assert set(small.rows.tolist()) < set(large.rows.tolist())
+    for part in parts:
+        np.testing.assert_array_equal(part.labels, labels[part.rows])
+    np.testing.assert_array_equal(parts[-1].rows, whole.rows)
+    assert set(parts[1].rows.tolist()) != set(of_fraction(whole, ids, 0.1, seed=1).rows.tolist())
 
 
 def test_splits_of_three_directories_share_the_classes_of_train():

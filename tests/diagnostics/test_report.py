@@ -177,6 +177,23 @@ def test_broken_files_are_named_and_the_rest_is_shown(tmp_path, name, content, m
     assert page(tmp_path / "r.html")[0].count("<img") == 2
 
 
+def test_probes_on_fractions_of_the_labels_have_a_row_each_and_a_curve(tmp_path):
+    path = experiment(tmp_path / "a") / "probe" / "probe.json"
+    probe = json.loads(path.read_text())
+    part = {"fraction": 0.1, "accuracy": 61.5, "accuracy_std": 2.5, "learning_rate": 0.1}
+    path.write_text(json.dumps({**probe, "fractions": [part, {**part, "fraction": 1.0, "accuracy": 90.0}]}))
+    write_report([tmp_path / "a"], tmp_path / "r.html", Options())
+    text, words = page(tmp_path / "r.html")
+    assert "exp/<a>, keyword, 10 % of labels" in words
+    assert "61.50 ± 2.50 %" in words
+    assert "Accuracy of the probes over the share of the training labels" in text
+    assert text.count("<img") == 3
+    del part["accuracy"]
+    path.write_text(json.dumps({**probe, "fractions": [part]}))
+    missing = write_report([tmp_path / "a"], tmp_path / "r.html", Options())
+    assert any("probe.json: does not say 'accuracy'" in line for line in missing)
+
+
 def test_curves_leave_out_a_cut_last_line_and_losses_that_are_no_numbers(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(

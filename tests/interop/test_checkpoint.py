@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from audiossl.interop.checkpoint import restore, save_checkpoint
+from audiossl.interop.checkpoint import best_step, restore, save_checkpoint
 
 
 def make(width=3, *, bias=True, groups=1):
@@ -23,6 +23,24 @@ def checkpoint(tmp_path):
     optimizer.step()
     state = {"step": 7, "optimizer": optimizer.state_dict()}
     return module, save_checkpoint(tmp_path, 7, module.state_dict(), state, keep=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("{", "best.json:1: not valid JSON"),
+        ("[" * 100_000, "best.json: not valid JSON: maximum recursion"),
+        ('{"step": %s}' % ("7" * 5000), "best.json: not valid JSON: Exceeds the limit"),
+        ("[7]", "best.json: not a JSON object"),
+        ('{"step": "7"}', "best.json: step is '7', not a whole number"),
+    ],
+)
+def test_a_damaged_mark_of_the_best_is_one_line(tmp_path, content, fault):
+    (tmp_path / "best.json").write_text(content)
+    with pytest.raises(ValueError, match=fault) as error:
+        best_step(tmp_path)
+    assert str(error.value).endswith("; remove it, and the newest checkpoint is taken")
+    assert "\n" not in str(error.value)
 
 
 def test_it_is_as_it_was(checkpoint):

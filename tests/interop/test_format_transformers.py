@@ -409,8 +409,8 @@ def test_configurations_of_any_content_are_one_line(tmp_path, kind):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("config.json", [1], r"config\.json: holds \[1\], no JSON object"),
-        ("preprocessor_config.json", [], "holds \\[\\], no JSON object"),
+        ("config.json", [1], r"config\.json: not a JSON object; copy it again"),
+        ("preprocessor_config.json", [], r"preprocessor_config\.json: not a JSON object"),
         ("config.json", {"model_type": ["hubert"]}, "is in none of the formats"),
         ("config.json", {"conv_stride": 5}, "conv_strides: 5 is not a list"),
         ("config.json", {"num_attention_heads": 0}, "num_heads: 0 is not positive"),

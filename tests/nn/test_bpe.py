@@ -66,10 +66,10 @@ def test_other_vocabularies_are_read_as_they_are(tmp_path):
     words = Vocabulary.from_texts(TEXTS, "words")
     words.save(tmp_path / "vocabulary.json")
     assert load_vocabulary(tmp_path / "vocabulary.json") == words
-    with pytest.raises(ValueError, match="no such vocabulary"):
+    with pytest.raises(ValueError, match=r"nothing\.json: no such file; fine-tune first"):
         load_vocabulary(tmp_path / "nothing.json")
     (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(ValueError, match="not a vocabulary"):
+    with pytest.raises(ValueError, match="not a JSON object"):
         load_vocabulary(tmp_path / "list.json")
 
 

@@ -66,11 +66,16 @@ def test_errors_name_the_place():
 
 def test_a_broken_file_is_named(tmp_path):
     path = tmp_path / "vocabulary.json"
-    with pytest.raises(ValueError, match="no such vocabulary"):
+    with pytest.raises(ValueError, match="no such file; fine-tune first, or copy it from the experiment"):
         Vocabulary.load(path)
-    for content in ("{", "[]", '{"kind": "words", "tokens": ["a"]}', '{"kind": "words"}'):
+    for content, what in {
+        "{": ":1: not valid JSON",
+        "[]": ": not a JSON object",
+        '{"kind": "words", "tokens": ["a"]}': ": not a vocabulary",
+        '{"kind": "words"}': ": not a vocabulary",
+    }.items():
         path.write_text(content)
-        with pytest.raises(ValueError, match=f"{path}: not a vocabulary"):
+        with pytest.raises(ValueError, match=f"{path}{what}"):
             Vocabulary.load(path)
 
 

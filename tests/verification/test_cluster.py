@@ -12,6 +12,8 @@ import pytest
 import torch
 from voices import write_embeddings
 
+from audiossl.losses._sinkhorn import sinkhorn
+from audiossl.nn.gather import Layout
 from audiossl.verification import cluster as module
 from audiossl.verification.cluster import cluster
 from audiossl.verification.cosine import Cosine
@@ -60,6 +62,38 @@ def test_length_does_not_matter_but_the_seed_does(tmp_path):
     assert same.centroids.tobytes() == first.centroids.tobytes()
     other = cluster(Embeddings.open(tmp_path / "a"), 9, iterations=30, seed=4)
     assert (other.labels != first.labels).any()
+
+
+@pytest.mark.parametrize("rows", [16_384, 7])
+def test_balanced_clusters_are_of_nearly_one_size(tmp_path, rows, monkeypatch):
+    monkeypatch.setattr(module, "_ROWS", rows)
+    rng = np.random.default_rng(0)
+    speaker = np.repeat(np.arange(10), [190, 95, 63, 48, 38, 32, 27, 24, 21, 62])
+    matrix = rng.standard_normal((10, 8))[speaker] + 0.5 * rng.standard_normal((600, 8))
+    with EmbeddingWriter(tmp_path, 8) as writer:
+        writer.add([str(k) for k in range(600)], matrix.astype(np.float32))
+    store = Embeddings.open(tmp_path)
+    free, found = (cluster(store, 10, iterations=20, seed=0, balanced=balanced) for balanced in (False, True))
+    assert free.counts.max() > 2 * free.counts.min()
+    np.testing.assert_allclose(found.counts, 60, rtol=0.15)
+    assert found.counts.tolist() == np.bincount(found.labels, minlength=10).tolist()
+    assert found.cosine > free.cosine - 0.15
+
+
+def test_offsets_are_those_of_the_plan_in_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_ROWS", 7)
+    matrix, _, _ = write_embeddings(tmp_path)
+    rng = np.random.default_rng(0)
+    centroids = directions(rng.standard_normal((9, 8))).astype(np.float32)
+    offsets = module._balance(Embeddings.open(tmp_path), centroids, np.zeros(9), 500, "cpu")
+    plan = np.exp((directions(matrix) @ centroids.T.astype(np.float64) + offsets) / module._EPSILON)
+    plan /= plan.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(plan.sum(axis=0), 72 / 9, rtol=0.011)
+    first = module._balance(Embeddings.open(tmp_path), centroids, np.zeros(9), 3, "cpu")
+    scores = torch.from_numpy(directions(matrix) @ centroids.T.astype(np.float64)) / module._EPSILON
+    expected = sinkhorn(scores.log_softmax(dim=1), Layout((72,), 0), epsilon=1.0, iterations=3)
+    found = (scores + torch.from_numpy(first) / module._EPSILON).softmax(dim=1)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_labels_are_up_to_date_when_the_iterations_end(tmp_path):
