@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PARTS = ("train", "dev", "test")
-_SCRIPTS = {
+_SCRIPTS: dict[str, str | tuple[str, ...]] = {
     "es": "LATIN",
     "zh-CN": ("CJK", "IDEOGRAPHIC"),
     "ar": "ARABIC",
