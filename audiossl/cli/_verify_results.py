@@ -48,7 +48,9 @@ def default_place(options: VerifyOptions) -> Path:
     folder = scored if scored.is_dir() else scored.parent
     if folder.is_dir() and not os.access(folder, os.W_OK):
         raise ValueError(f"{folder}: cannot be written; give --out")
-    said = json.dumps(_settings(options), sort_keys=True)
+    # By absolute names: the same ones below other folders are other files.
+    files = {str(path): str(path.resolve()) for path in _read(options)}
+    said = json.dumps([_settings(options), files], sort_keys=True)
     return folder / f"verify_{options.trials.stem}_{hashlib.sha256(said.encode()).hexdigest()[:8]}"
 
 
@@ -66,11 +68,9 @@ def require_place(out: Path, options: VerifyOptions, trials: Trials, *, default:
     fitted = ("calibration.json", "calibration.trials") if options.calibrate else ()
     written = (out / name for name in (*_REPLACED, *trained, *fitted))
     replaced = {path.resolve() for path in (*written, *kept_lists(out))}
-    for name in (*_SETTINGS, "utt2spk"):
-        value = getattr(options, name)
-        for path in value if isinstance(value, tuple) else (value,):
-            if isinstance(path, Path) and path.resolve() in replaced:
-                raise ValueError(f"{path}: is read by this run, which would replace it; choose another --out")
+    for path in _read(options):
+        if path.resolve() in replaced:
+            raise ValueError(f"{path}: is read by this run, which would replace it; choose another --out")
     if options.overwrite or not (out / _SCORES).exists():
         return
     rows = read_results(out) if (out / FILE_NAME).is_file() else []
@@ -130,6 +130,13 @@ def _settings(options: VerifyOptions) -> dict[str, Any]:
     """Return what the scores depend on, as a row says it: the options that are given, and the prior where it is that of a fit."""
     names = (*_SETTINGS, "p_target") if options.calibrate else _SETTINGS
     return {name: _plain(value) for name in names if (value := getattr(options, name)) not in {None, False, ()}}
+
+
+def _read(options: VerifyOptions) -> list[Path]:
+    """Files and folders that a run reads."""
+    values = (getattr(options, name) for name in (*_SETTINGS, "utt2spk"))
+    places = (place for value in values for place in (value if isinstance(value, tuple) else (value,)))
+    return [place for place in places if isinstance(place, Path)]
 
 
 def spoken(found: dict[str, Any], options: VerifyOptions) -> str:

@@ -169,13 +169,10 @@ def _check(options: VerifyOptions) -> None:
         ("cohort", "norm"), ("norm", "cohort"), ("top", "norm"), ("speaker_means", "cohort"),
         ("plain_means", "speaker_means"), ("crop_mean", "embeddings"), ("quality", "embeddings"), ("utt2spk", "bootstrap"),
         ("calibrate_embeddings", "calibrate"), ("calibrate_utt2dur", "calibrate"), ("calibrate_utt2dur", "utt2dur"),
-        ("overwrite", "out"),
     )  # fmt: skip
     for name, other in needs:
         if name in given and other not in given:
             raise MisuseError(f"audiossl verify: {_flag(name)} goes with {_flag(other)}; add it")
-    if options.seed is not None and not given & {"bootstrap", "out"}:
-        raise MisuseError("audiossl verify: --seed goes with --bootstrap or --out; add it")
     if options.norm == "s" and options.top is not None:
         raise MisuseError("audiossl verify: --top is for --norm as; S-norm takes all of the cohort")
     if options.plain_means and options.plda:

@@ -17,6 +17,8 @@ def read_json(path: Path, cure: str = "mend or make it again") -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; {cure}") from None
+    except PermissionError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); {cure}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}; {cure}") from error
     except (ValueError, RecursionError) as error:

@@ -56,6 +56,11 @@ class DINOConfig(MomentumConfig):
         for name in ("local_crops", "freeze_steps", "teacher_ramp_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"objective.{name}: {getattr(self, name)} is negative")
+        start = self.start_teacher_temperature
+        if not self.teacher_ramp_steps and start != DINOConfig.start_teacher_temperature:
+            raise ValueError(
+                f"objective.start_teacher_temperature: {start} changes nothing with teacher_ramp_steps 0; set that too"
+            )
         if not 0 <= self.centre_momentum <= 1:
             raise ValueError(f"objective.centre_momentum: {self.centre_momentum} is not between 0 and 1")
 

@@ -267,7 +267,7 @@ class MarginConfig:
             return
         if self.name != "additive" or self.size is not None:
             raise ValueError(
-                f"margin.simo: {[*self.simo]} is the size of an additive margin; name that, and no margin.size"
+                f"margin.simo: {[*self.simo]} is the size of an additive margin; name that, and take margin.size out of the recipe"
             )
         if len(self.simo) != 2 or not 0 < self.simo[0] <= self.simo[1]:
             raise ValueError(f"margin.simo: {[*self.simo]} is not [present, simulated] negatives, such as [510, 65536]")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 NONE, TEST, UNKNOWN = "none", "test", "unknown"
 KEPT = "selection.trials"
+_KEPT = re.compile(r"selection(_[1-9]\d*)?\.trials")
 _RECORD = "selection.json"
 _PUBLISHED = re.compile(r"trials_[oeh](_cleaned)?")
 """What the lists of VoxCeleb1 are called; those of other corpora lie in a folder `test`."""
@@ -122,7 +123,7 @@ def kept_selection(folder: Path) -> Selection:
 
 def kept_lists(folder: Path) -> list[Path]:
     """Return the trial lists that `keep_selection` wrote."""
-    return [path for path in folder.glob("selection*.trials") if path.is_file()]
+    return [path for path in folder.glob("selection*.trials") if _KEPT.fullmatch(path.name) and path.is_file()]
 
 
 def _kept(folder: Path, number: int) -> Path:

@@ -86,12 +86,20 @@ def test_without_a_folder_every_run_has_one_of_its_own(corpus, tmp_path, capsys,
     for words in (["--embeddings", matrix], ["--scores", scores]):
         measured([*base[:2], *words], capsys)
         assert len(list(words[1].parent.glob("verify_few_*/det.png"))) == (3 if words[1] == matrix else 1)
-    # What verify has not written stays, and a run that fails leaves nothing.
+    # A list of the same name in another folder is another one.
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        shutil.copy(root / "dev", tmp_path / name / "list")
+        monkeypatch.chdir(tmp_path / name)
+        measured(["--trials", "list", *base[2:]], capsys)
+    assert len(list((tmp_path / "e").glob("verify_list_*"))) == 2
+    # `--overwrite` is the cure that the error names. What verify has not written stays otherwise, and a run that fails leaves nothing.
     (place / "results.json").unlink()
     kept = (place / "scores").read_bytes()
     code, _, err = run(base, capsys)
     assert (code, "exists already, and no results.json says of what" in err) == (1, True)
     assert (place / "scores").read_bytes() == kept
+    assert run([*base, "--overwrite"], capsys)[0] == 0
     before = sorted(tmp_path.rglob("*"))
     assert run([*base, "--cohort", root / "c", "--norm", "as"], capsys)[0] == 1
     assert run([*base[:3], tmp_path / "nowhere"], capsys)[0] == 1
@@ -360,8 +368,6 @@ def test_given_ratios(corpus, tmp_path, capsys):
         (["--embeddings", "e", "--quality", "duration", "--calibration", "c"], "--utt2dur go together"),
         (["--embeddings", "e", "--utt2dur", "d"], "--utt2dur go together"),
         (["--embeddings", "e", "--utt2spk", "u"], "--utt2spk goes with --bootstrap"),
-        (["--embeddings", "e", "--overwrite"], "--overwrite goes with --out"),
-        (["--embeddings", "e", "--seed", "0"], "--seed goes with --bootstrap or --out"),
         (["--embeddings", "e", "--bootstrap", "40", "--seed", "-1"], "audiossl verify: --seed -1 is negative; give 0"),
         (["--embeddings", "e", "--plda", "p", "--crop-mean", "raw"], "--crop-mean is for cosines"),
         (["--scores", "s", "--crop-mean", "raw"], "--crop-mean goes with --embeddings"),

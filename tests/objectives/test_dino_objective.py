@@ -231,6 +231,8 @@ def test_bad_options_are_named():
         DINO.Config(teacher_ramp_steps=-1)
     with pytest.raises(ValueError, match="start_teacher_temperature: 0 is not positive"):
         DINO.Config(start_teacher_temperature=0)
+    with pytest.raises(ValueError, match="start_teacher_temperature: 0.02 changes nothing with teacher_ramp_steps 0"):
+        DINO.Config(start_teacher_temperature=0.02)
     with pytest.raises(ValueError, match="centre_momentum: 2 is not between"):
         DINO.Config(centre_momentum=2)
 

@@ -140,7 +140,7 @@ def test_bad_options_are_named():
         ({"learnable": True}, "margin.learnable: True changes nothing"),
         ({"simo": [510, 65536]}, r"margin.simo: \[510, 65536\] changes nothing"),
         ({"name": "additive_angular", "simo": [510, 65536]}, r"margin.simo: \[510, 65536\] is the size of an additive"),
-        ({"name": "additive", "size": 0.1, "simo": [510, 65536]}, "name that, and no margin.size"),
+        ({"name": "additive", "size": 0.1, "simo": [510, 65536]}, "name that, and take margin.size out of the recipe"),
         ({"name": "additive", "simo": [510]}, r"margin.simo: \[510\] is not \[present, simulated\]"),
         ({"name": "additive", "simo": [510, 2]}, r"margin.simo: \[510, 2\] is not"),
         ({"reward": 0.0}, "margin.reward: 0.0 changes nothing"),

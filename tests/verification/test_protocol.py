@@ -160,8 +160,9 @@ def test_every_list_is_kept_and_replaced(tmp_path):
     keep_selection(Selection("unknown", earlier=(other,)), folder)
     assert [item.by for item in kept_selection(folder).earlier] == ["/cd"]
     assert {path.name for path in folder.iterdir()} == {"selection.json", "selection_1.trials"}
+    (folder / "selection_dev.trials").write_text("a list of somebody's own\n")
     keep_selection(Selection("unknown"), folder)
-    assert not list(folder.iterdir())
+    assert [path.name for path in folder.iterdir()] == ["selection_dev.trials"]
 
 
 @pytest.mark.parametrize(
