@@ -30,10 +30,15 @@ def get(kind: str, name: str) -> Any:
     """Return the plug-in `name` of `kind`; ValueError names what was probably meant."""
     if ":" in name:
         module_name, _, attribute = name.partition(":")
+        here = str(Path.cwd())
+        if here not in sys.path:  # only `python -m` puts it there; last, so that it hides nothing
+            sys.path.append(here)
         try:
             return getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
-            raise ValueError(f"{kind}: cannot load {name!r}: {error}; write it as package.module:Name") from error
+            raise ValueError(
+                f"{kind}: cannot load {name!r}: {error}; write it as package.module:Name, of something installed or in {here}"
+            ) from error
     known = names(kind)
     if name not in known:
         raise ValueError(f"unknown {kind} {name!r}; {suggestion(name, known)}")

@@ -1,9 +1,9 @@
 """Memory and time of the contrastive losses of masked frames and of the quantiser for one batch of 87.5 s at the size of base, beside their published forms.
 
-wav2vec 2.0's loss, ccc-wav2vec 2.0's three terms, continuous BERT's, and UniSpeech-SAT's of utterances. Each form runs in a process of its own, forward and
-backward. Memory is the highest sum of live tensors that the CPU allocator saw above what was there before: the encoder's output, its features, their
-gradients, and the heads' weights with theirs are not counted. The published forms copy every negative; they are measured on one of six utterances and
-multiplied by six, for the whole would not fit in many machines.
+HuBERT's loss, wav2vec 2.0's, ccc-wav2vec 2.0's three terms, continuous BERT's, and UniSpeech-SAT's of utterances. Each form runs in a process of its own,
+forward and backward. Memory is the highest sum of live tensors that the CPU allocator saw above what was there before: the encoder's output, its features,
+their gradients, and the heads' weights with theirs are not counted. The published forms copy every negative (HuBERT's: every codeword); they are measured on
+one of six utterances and multiplied by six, for the whole would not fit in many machines.
 
 Example: python benchmarks/contrastive_loss.py
 """
@@ -11,6 +11,7 @@ Example: python benchmarks/contrastive_loss.py
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from audiossl.losses.clamped_contrastive import clamped_contrastive
 from audiossl.losses.cluster_contrastive import cluster_contrastive
+from audiossl.losses.codeword_cross_entropy import codeword_cross_entropy
 from audiossl.losses.utterance_contrastive import utterance_contrastive
 from audiossl.losses.wav2vec2_contrastive import wav2vec2_contrastive
 from audiossl.nn.gumbel_quantiser import GumbelQuantiser
@@ -37,7 +39,7 @@ UTTERANCES, FRAMES = 6, 87.5 * 50
 # Frames of an utterance that are masked: p = 0.65 at L = 10 covers 49.1 %, continuous BERT's 0.5 with lengths of deviation 10 41.7 %, 0.8 covers 56.7 %.
 MASKED, CONTINUOUS_MASKED, UNITS_MASKED = (round(FRAMES * share / UTTERANCES) for share in (0.491, 0.417, 0.567))
 DIM, FEATURES, FINAL_DIM, NEGATIVES, TEMPERATURE, CLAMP = 768, 512, 256, 100, 0.1, 20.0
-GROUPS, ENTRIES = 2, 320
+GROUPS, ENTRIES, CODES = 2, 320, 504
 GOAL_MB = 50
 
 
@@ -184,6 +186,41 @@ def utterance_copies(utterances: int) -> tuple[Step, list[Tensor]]:
     return step, leaves
 
 
+def codeword_parts(utterances: int, frames: int) -> tuple[list[Tensor], Tensor, nn.Linear]:
+    """Frames and codewords with gradients, the codeword of each frame, and the projection of the frames."""
+    projection = nn.Linear(DIM, FINAL_DIM)
+    leaves = [
+        torch.randn(utterances * frames, DIM, requires_grad=True),
+        torch.rand(CODES, FINAL_DIM, requires_grad=True),
+    ]
+    return [*leaves, *projection.parameters()], torch.randint(CODES, (len(leaves[0]),)), projection
+
+
+def matrix(utterances: int) -> tuple[Step, list[Tensor]]:
+    """Ours: masked frames only, one product of normalised matrices."""
+    leaves, target, projection = codeword_parts(utterances, UNITS_MASKED)
+
+    def step() -> Tensor:
+        return codeword_cross_entropy(projection(leaves[0]), leaves[1], target, temperature=TEMPERATURE).loss.sum()
+
+    return step, leaves
+
+
+def codeword_copies(utterances: int, frames: int) -> tuple[Step, list[Tensor]]:
+    """Published: the positive on top of all codewords, repeated for every frame."""
+    leaves, target, projection = codeword_parts(utterances, frames)
+    double = torch.arange(CODES).unsqueeze(1) == target
+
+    def step() -> Tensor:
+        context, codewords = projection(leaves[0]), leaves[1]
+        candidates = torch.cat([codewords[target].unsqueeze(0), codewords.unsqueeze(1).expand(-1, len(target), -1)])
+        logits = torch.cosine_similarity(context, candidates, dim=-1) / TEMPERATURE
+        logits = torch.cat([logits[:1], logits[1:].masked_fill(double, -torch.inf)]).T
+        return F.cross_entropy(logits, torch.zeros(len(target), dtype=torch.long), reduction="sum")
+
+    return step, leaves
+
+
 def quantiser_parts(utterances: int) -> tuple[list[Tensor], GumbelQuantiser]:
     """Features with gradients, and the quantiser."""
     quantiser = GumbelQuantiser(FEATURES, groups=GROUPS, entries=ENTRIES, code_dim=FINAL_DIM)
@@ -209,6 +246,9 @@ def broadcast(utterances: int) -> tuple[Step, list[Tensor]]:
 
 
 FORMS: dict[str, tuple[Callable[[int], tuple[Step, list[Tensor]]], int]] = {
+    "HuBERT: matrix, masked frames": (matrix, 1),
+    "HuBERT: broadcast, masked frames": (partial(codeword_copies, frames=UNITS_MASKED), UTTERANCES),
+    "HuBERT: broadcast, all frames": (partial(codeword_copies, frames=round(FRAMES / UTTERANCES)), UTTERANCES),
     "wav2vec 2.0: Gram matrices": (gram, 1),
     "wav2vec 2.0: copied negatives": (copies, UTTERANCES),
     "ccc-wav2vec 2.0: Gram matrices": (cross, 1),

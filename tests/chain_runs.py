@@ -1,9 +1,7 @@
-"""What the tests of the whole chain share: a synthetic corpus, a recipe that trains in seconds, and the command itself."""
+"""What the tests of the whole chain share: a synthetic corpus and a recipe that trains in seconds."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import subprocess
@@ -11,7 +9,6 @@ import sys
 
 import numpy as np
 
-from audiossl.cli.main import main
 from audiossl.data.audio import write_audio
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
@@ -91,24 +88,6 @@ def write_recipe(folder, text=RECIPE):
     path = folder / "tiny.toml"
     path.write_text(text)
     return path
-
-
-def audiossl(*words):
-    """Run the command in this process; returns (status, stdout, stderr)."""
-    out, err = io.StringIO(), io.StringIO()
-    status = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main([*map(str, words)])
-        except SystemExit as stop:
-            status = stop.code
-    return status, out.getvalue(), err.getvalue()
-
-
-def succeed(*words):
-    status, out, err = audiossl(*words)
-    assert status == 0, err
-    return out, err
 
 
 def start(*words, processes=1, **options):

@@ -9,7 +9,8 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
-from chain_runs import RATE, RECIPE, UNITS, audiossl, losses, make_data, succeed, write_recipe
+from chain_runs import RATE, RECIPE, UNITS, losses, make_data, write_recipe
+from command import fails, succeed
 
 STEPS = ["--device", "cpu", "--train.max_steps", "14", "--train.log_every", "100"]
 
@@ -43,14 +44,6 @@ def sound(tmp_path_factory):
 @pytest.fixture
 def recipe(tmp_path):
     return write_recipe(tmp_path)
-
-
-def fails(*words):
-    status, out, err = audiossl(*words)
-    assert (status, out) == (1, "")
-    assert "Traceback" not in err
-    assert err.splitlines()[-1].startswith("audiossl: ")
-    return err.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from chain_runs import RECIPE, UNITS, audiossl, losses, make_data, succeed, write_recipe
+from chain_runs import RECIPE, UNITS, losses, make_data, write_recipe
+from command import audiossl, succeed
 
 import audiossl as package
 from audiossl.config import load_toml, write_toml

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from chain_runs import make_data, succeed, write_recipe
+from chain_runs import make_data, write_recipe
+from command import succeed
 from pretend_gpu import GPU, pretend_gpu
 from test_contracts import (
     ADAPTERS,
@@ -152,6 +153,7 @@ def test_the_chain_on_a_gpu(tmp_path):
         tests = ("--train", train, "--dev", dev, "--test", dev, "--out", tmp_path / "probe")
         cuda("probe", exp, "--task", "keyword", *tests, "--probe.steps", 3, "--num-workers", 0)
         cuda("embed", exp, dev, "--out", tmp_path / "embeddings", "--crops", 2, "--crop-duration", 0.2)
+        cuda("features", exp, dev, "--out", tmp_path / "features", "--layer", "all", "--dtype", "float16")
         cuda("diagnose", exp, "--data", train, "--out", tmp_path / "diagnosis")
 
 

@@ -24,7 +24,9 @@ def test_names_list_files_without_importing():
 def test_every_name_can_be_had(kind):
     assert registry.names(kind)
     for name in registry.names(kind):
-        assert registry.get(kind, name) is not None
+        plugin = registry.get(kind, name)
+        assert kind == "data_prep" or plugin.__module__ == f"audiossl.{kind}.{name}"
+        assert plugin.__name__.rpartition(".")[2].lower().replace("_", "") == name.replace("_", "")
 
 
 def test_unknown_name_says_which_was_meant():
@@ -36,6 +38,13 @@ def test_code_outside_the_package():
     assert registry.get("encoders", "collections:OrderedDict").__name__ == "OrderedDict"
     with pytest.raises(ValueError, match="cannot load 'no.such:Thing'"):
         registry.get("encoders", "no.such:Thing")
+
+
+def test_code_in_the_current_folder_as_with_python_m(tmp_path):
+    (tmp_path / "beside_me.py").write_text("class Thing: ...\n")
+    code = "import sys; sys.path.remove(''); from audiossl import registry; print(registry.get('encoders', 'beside_me:Thing'))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ran.stdout == "<class 'beside_me.Thing'>\n", ran.stderr
 
 
 def test_file_that_lacks_its_library_breaks_only_itself(tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ import time
 
 import pytest
 import torch
-from chain_runs import RECIPE, UNITS, finish, losses, make_data, start, succeed, write_recipe
+from chain_runs import RECIPE, UNITS, finish, losses, make_data, start, write_recipe
+from command import succeed
 
 from audiossl.interop.checkpoint import latest_checkpoint, list_checkpoints, load_weights
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from audiossl.config import load_toml, merge, split_overrides
+from audiossl.config import find_recipe, load_toml, merge, split_overrides
 from audiossl.encoders.thin_resnet34 import ThinResNet34
 from audiossl.interop.encoder import named_config
 
@@ -96,3 +96,27 @@ def test_the_encoder_is_the_published_thin_resnet34(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_views_go_one_after_another_as_published(name):
     assert load_toml(ROOT / "recipes" / f"{name}.toml")["objective"]["separate_views"]
+
+
+@pytest.mark.parametrize("name", ["moco", "vicreg", "barlow_twins", "dino"])
+def test_the_small_settings_of_an_objective_are_those_that_were_measured(name):
+    """The documentation's for `simclr_nano` are those of the mini comparison, and give a small head."""
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    [row] = re.findall(rf"^\| [^|\n]*`{name}`[^|\n]* \| `(--objective[^`]*)`", text, re.MULTILINE)
+    [common] = re.findall(r"`(--objective.crop_duration [^`]* --data.batch_seconds 240)`", text)
+    told, rest = split_overrides([*row.split(), *common.split()])
+    assert rest == []
+    script = (ROOT / "egs" / "mini" / "speaker_objectives" / "run.sh").read_text(encoding="utf-8")
+    settings = "\n".join(
+        re.findall(r"^(?:prototypes|heads|dino|declare).*?(?=\n\S)", script, re.DOTALL | re.MULTILINE)[:4]
+    )
+    words = ["bash", "-c", f"steps=200\n{settings}\n)\necho ${{settings[{name}]}}"]
+    measured, _ = split_overrides(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+    crops = {"crop_duration": 1.2}
+    assert told["objective"] == measured["objective"] | crops
+    assert told["data"] == {"crop_duration": 2.4, "batch_seconds": 240}
+    tables = load_toml(find_recipe("simclr_nano"))
+    encoder_class, encoder_config = named_config("encoders", tables["encoder"], name)
+    objective_class, config = named_config("objectives", {"name": name} | told["objective"], name)
+    objective = objective_class(encoder_class(encoder_config), config)
+    assert sum(p.numel() for p in objective.parameters() if p.requires_grad) < 1_500_000

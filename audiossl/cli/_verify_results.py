@@ -24,6 +24,11 @@ _SETTINGS = (
     "trials", "embeddings", "scores", "plda", "plda_rescale", "enrol_map", "subtract_mean", "cohort", "norm", "top", "speaker_means", "plain_means",
     "crop_mean", "calibrate", "calibration", "calibrate_embeddings", "calibrate_utt2dur", "quality", "utt2dur",
 )  # fmt: skip
+# Of these, how trials become scores, whatever utterances they are of; what is absent has its default.
+_SYSTEM = {
+    "plda": None, "plda_rescale": False, "subtract_mean": None, "cohort": None, "norm": None, "top": None, "speaker_means": False, "plain_means": False,
+    "crop_mean": "unit",
+}  # fmt: skip
 _COSTS = ("p_target", "c_miss", "c_fa")
 _UNITS = {
     "eer": "%", "min_dcf": "", "min_dcf_raw": "", "act_dcf": "", "cllr": "bit", "score_overlap": "%", "d_prime": ""
@@ -60,7 +65,7 @@ def require_place(out: Path, options: VerifyOptions, trials: Trials, *, default:
     The last rows of results.json say what the scores are of: they are written just before these. default: `out` is that of `default_place`, so that these
     are those of the same command, perhaps before its trial list changed.
     """
-    from audiossl.diagnostics.results import FILE_NAME, read_results
+    from audiossl.diagnostics.results import FILE_NAME
     from audiossl.verification.protocol import kept_lists
 
     require_folder(out)
@@ -73,8 +78,7 @@ def require_place(out: Path, options: VerifyOptions, trials: Trials, *, default:
             raise ValueError(f"{path}: is read by this run, which would replace it; choose another --out")
     if options.overwrite or not (out / _SCORES).exists():
         return
-    rows = read_results(out) if (out / FILE_NAME).is_file() else []
-    before = next((row.more for row in reversed(rows) if "trials" in row.more), None)
+    before = _last_said(out, "trials")
     counts = {"num_target": int(trials.labels.sum()), "num_nontarget": int((~trials.labels).sum())}
     now: dict[str, Any] = dict.fromkeys(_SETTINGS) | _settings(options) | counts
     if before is None:
@@ -84,6 +88,61 @@ def require_place(out: Path, options: VerifyOptions, trials: Trials, *, default:
     else:
         return
     raise ValueError(f"{out / _SCORES}: {fault}; choose another --out, or --overwrite")
+
+
+def require_same_system(options: VerifyOptions) -> None:
+    """Raise ValueError where what the calibration is fitted on was scored otherwise than what it is applied to, by the results.json beside either."""
+    if options.calibrate is not None:
+        path, fitted = options.calibrate[0], _said_of(options.calibrate[0], _SCORES, "trials")
+    elif options.calibration is not None:
+        path, fitted = options.calibration, _said_of(options.calibration, "calibration.json", "calibrate")
+    else:
+        return
+    now = _settings(options) if options.scores is None else _said_of(options.scores, _SCORES, "trials")
+    if fitted is None or now is None:
+        return
+    differing = [name for name in _SYSTEM if _differ(_compared(fitted, name), _compared(now, name))]
+    if differing:
+        one, other = (
+            ", ".join(f"{name} {said.get(name, _SYSTEM[name])}" for name in differing) for said in (fitted, now)
+        )
+        raise ValueError(
+            f"{path}: by the results.json beside it from scores with {one}, and this run's are with {other}; score both alike"
+        )
+
+
+def _said_of(path: Path, name: str, key: str) -> dict[str, Any] | None:
+    """Return what results.json says of a file that `verify` wrote beside it as `name`; None where embeddings were not what was scored."""
+    said = _last_said(path.parent, key) if path.name == name else None
+    return said if said and "embeddings" in said else None
+
+
+def _last_said(folder: Path, key: str) -> dict[str, Any] | None:
+    """Return the last row of results.json that says `key`."""
+    from audiossl.diagnostics.results import FILE_NAME, read_results
+
+    rows = read_results(folder) if (folder / FILE_NAME).is_file() else []
+    return next((row.more for row in reversed(rows) if key in row.more), None)
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two settings do; of a folder that is gone, or was named from elsewhere, nobody knows."""
+    if isinstance(one, Path) and isinstance(other, Path) and not (one.exists() and other.exists()):
+        return False
+    return bool(one != other)
+
+
+def _compared(said: dict[str, Any], name: str) -> Any:
+    """A setting as two runs can be compared by it: a folder by where it is, a saved PLDA model by what it was trained on."""
+    value = said.get(name, _SYSTEM[name])
+    if value is None or name not in {"plda", "subtract_mean", "cohort"}:
+        return value
+    if name == "subtract_mean":
+        return True  # each list may have a mean of its own
+    path = Path(value)
+    if path.name == "plda.safetensors" and (trained := _last_said(path.parent, "plda")):
+        path = Path(trained["plda"])
+    return path.resolve()
 
 
 def write_results(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from audiossl.cli._printed import answer
 from audiossl.cli.main import MisuseError
 
 
@@ -33,8 +33,6 @@ def main(
     if last < 2:
         raise MisuseError(f"audiossl average: --last {last}: a mean takes at least 2 checkpoints")
     steps = average_checkpoints(experiment, last, out)
-    if json:
-        print(json_module.dumps({"experiment": str(out), "steps": steps}))
-    else:
-        print(f"{out}: mean of {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}")
+    said = f"{out}: mean of {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]}"
+    answer({"experiment": str(out), "steps": steps}, said, json=json)
     return 0

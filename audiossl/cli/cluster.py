@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from audiossl.cli._printed import answer
 from audiossl.cli.main import MisuseError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def main(
     )
     facts = {"embeddings": str(embeddings), **made_of, **_sizes(found)}
     write_json(card, facts)
-    print(json_module.dumps(facts) if json else _spoken(out, facts))
+    answer(facts, _spoken(out, facts), json=json)
     return 0
 
 

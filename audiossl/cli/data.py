@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from pathlib import Path
 from typing import Any
 
 from tyro.conf import Positional
 
+from audiossl.cli._printed import answer, log
 from audiossl.cli.main import MisuseError
 
 
@@ -39,10 +38,9 @@ def validate(
             listed.append({"path": str(fault.path), "line": fault.line, "what": fault.what, "cure": fault.cure})
         else:
             print(fault)
-    if json:
-        print(json_module.dumps({"ok": not found, "samples_checked": check_audio, "faults": listed}))
+    answer({"ok": not found, "samples_checked": check_audio, "faults": listed}, json=json)
     unseen = "" if check_audio else "; of the audio only headers were read"
-    print(f"{directory}: {f'faults: {found}' if found else 'sound'}{unseen}", file=sys.stderr)
+    log(f"{directory}: {f'faults: {found}' if found else 'sound'}{unseen}")
     return 1 if found else 0
 
 
@@ -68,11 +66,8 @@ def fix(
     refuse_shards(directory)
     done = mend(directory, allow_commands=allow_commands, check_audio=check_audio)
     left = [str(fault) for fault in faults(directory, allow_commands=allow_commands)]
-    if json:
-        print(json_module.dumps({"ok": not left, "done": done, "faults": left}))
-    else:
-        for line in [*(done or ["nothing to mend"]), *left]:
-            print(line)
+    spoken = "\n".join([*(done or ["nothing to mend"]), *left])
+    answer({"ok": not left, "done": done, "faults": left}, spoken, json=json)
     return 1 if left else 0
 
 
@@ -82,6 +77,7 @@ def subset(
     *,
     list_file: Path | None = None,
     first: int | None = None,
+    part: str | None = None,
     random: int | None = None,
     per_speaker: int | None = None,
     speakers: int | None = None,
@@ -98,6 +94,7 @@ def subset(
         out: the new data directory; must not exist.
         list_file: the utterances whose ids begin the lines of this file.
         first: the first N utterances.
+        part: K/N, the K-th of N parts of equal size, of which together nothing is lost.
         random: N utterances, drawn.
         per_speaker: N utterances of each speaker, drawn; all where a speaker has fewer.
         speakers: all utterances of N speakers, who are drawn.
@@ -108,10 +105,10 @@ def subset(
     from audiossl.data import edit
     from audiossl.data.manifest import Manifest
 
-    asked = [item is not None for item in (list_file, first, random, per_speaker, speakers, max_seconds)]
+    asked = [item is not None for item in (list_file, first, part, random, per_speaker, speakers, max_seconds)]
     if sum(asked) != 1:
         raise MisuseError(
-            "audiossl data subset: give exactly one of --list-file, --first, --random, --per-speaker, --speakers, --max-seconds"
+            "audiossl data subset: give exactly one of --list-file, --first, --part, --random, --per-speaker, --speakers, --max-seconds"
         )
     manifest = Manifest.open(source)
     if list_file is not None:
@@ -120,6 +117,8 @@ def subset(
         indices = edit.listed(manifest, list_file)
     elif first is not None:
         indices = edit.first(manifest, first)
+    elif part is not None:
+        indices = edit.part(manifest, part)
     elif random is not None:
         indices = edit.drawn(manifest, random, seed)
     elif per_speaker is not None:
@@ -132,8 +131,8 @@ def subset(
     edit.subset(source, indices, out)
     if json:
         seconds = float(manifest.durations[indices].sum())
-        print(json_module.dumps({"path": str(out), "utterances": len(indices), "hours": seconds / 3600.0}))
-    print(f"{out}: {len(indices)} utterances", file=sys.stderr)
+        answer({"path": str(out), "utterances": len(indices), "hours": seconds / 3600.0}, json=json)
+    log(f"{out}: {len(indices)} utterances")
     return 0
 
 
@@ -151,7 +150,7 @@ def combine(out: Positional[Path], sources: Positional[tuple[Path, ...]]) -> int
     from audiossl.data.edit import combine as join
 
     for line in join(sources, out):
-        print(line, file=sys.stderr)
+        log(line)
     return 0
 
 
@@ -194,8 +193,8 @@ def augment(
     for line in augment_directory(
         source, out, config, seed=seed, sample_rate=sample_rate, allow_commands=allow_commands
     ):
-        print(line, file=sys.stderr)
-    print(f"{out}: {len(Manifest.open(out))} utterances", file=sys.stderr)
+        log(line)
+    log(f"{out}: {len(Manifest.open(out))} utterances")
     return 0
 
 
@@ -226,14 +225,14 @@ def info(directory: Positional[Path], *, allow_commands: bool = False, json: boo
         "seconds": dict(zip(names, map(float, quantiles), strict=True)),
         "columns": columns,
     }
-    if json:
-        print(json_module.dumps(facts))
-        return 0
-    print(f"utterances  {facts['utterances']}")
-    print(f"hours       {facts['hours']:.3f}")
-    print(f"speakers    {'not known: no utt2spk' if facts['speakers'] is None else facts['speakers']}")
-    print(f"seconds     {', '.join(f'{name} {value:.2f}' for name, value in facts['seconds'].items())}")
-    print(f"columns     {' '.join(columns) or 'none'}")
+    lines = (
+        f"utterances  {facts['utterances']}",
+        f"hours       {facts['hours']:.3f}",
+        f"speakers    {'not known: no utt2spk' if facts['speakers'] is None else facts['speakers']}",
+        f"seconds     {', '.join(f'{name} {value:.2f}' for name, value in facts['seconds'].items())}",
+        f"columns     {' '.join(columns) or 'none'}",
+    )
+    answer(facts, "\n".join(lines), json=json)
     return 0
 
 
@@ -255,7 +254,7 @@ def shard(
 
     manifest = Manifest.open(source, allow_commands=allow_commands)
     write_shards(manifest, out, max_bytes=max_bytes)
-    print(f"{out}: {len(manifest)} utterances in {len(list(out.glob('*.tar')))} tar files", file=sys.stderr)
+    log(f"{out}: {len(manifest)} utterances in {len(list(out.glob('*.tar')))} tar files")
     return 0
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from audiossl.cli._device import chosen_device
+from audiossl.cli._printed import answer, log, say
 from audiossl.cli.main import MisuseError
 from audiossl.files import require_folder
 
@@ -51,7 +50,7 @@ def main(
     Example: audiossl diagnose exp/hubert --data data/test --out exp/hubert/diagnosis --only clustering spectrum
 
     Args:
-        source: experiment, checkpoint, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe for random weights.
+        source: experiment, checkpoint, `s3prl:NAME`, `FILE.py:CLASS`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe for random weights.
         data: data directory to look at, best one that the encoder was not trained on.
         out: folder for diagnosis.html and results.json.
         only: analyses to run (default: all): abx, alignment, clustering, memorisation, probes, risk, scatter, separability, spectrum.
@@ -81,7 +80,7 @@ def main(
     chosen = chosen_device(device)
     opened = _open([source, *([against] if against else [])], whole, other, seed, chosen)
     subject = Subject(
-        opened[source], sample(whole, max_utterances, seed), out, cache or out / "pooled", CacheConfig(num_workers=num_workers), _say,
+        opened[source], sample(whole, max_utterances, seed), out, cache or out / "pooled", CacheConfig(num_workers=num_workers), log,
         columns=columns, shares=parse_shares(split), probe=probe, view=view, against=opened[against] if against else None,
         train=None if other is None else sample(other, max_utterances, seed), layer=layer, seed=seed, device=chosen,
     )  # fmt: skip
@@ -90,8 +89,8 @@ def main(
         source=source, source_digest=subject.source.digest, data=str(data), utterances=f"{len(subject.manifest)} of {len(whole)}",
         against=against, train=None if train is None else str(train),
     )  # fmt: skip
-    print(json_module.dumps(_listed(found)) if json else _spoken(found))
-    _say(f"wrote {out / PAGE}")
+    answer(_listed(found), _spoken(found), json=json)
+    log(f"wrote {out / PAGE}")
     _raise_failed(found)
     return 0
 
@@ -143,19 +142,15 @@ def _open(
     opened = {name: open_features(name, seed=seed, device=device, train=calibration) for name in names}
     for name, features in opened.items():
         for manifest in (whole, *([] if other is None else [other])):
-            check_readable(manifest, features.reads, name, log=_say)
+            check_readable(manifest, features.reads, name, log=log)
     return opened
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _raise_failed(found: dict[str, Finding | SkippedError | ValueError]) -> None:
     """Raise the first fault of an analysis, having said the others."""
     failed = {str(finding): finding for finding in found.values() if isinstance(finding, ValueError)}
     for line in list(failed)[1:]:
-        _say(f"audiossl: {line}")
+        say(line)
     for finding in failed.values():
         raise finding
 

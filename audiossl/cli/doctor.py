@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import json as json_module
 import platform
 import re
 import sys
+
+from audiossl.cli._printed import answer
 
 _OURS = "audiossl"
 _OPTIONAL = {
@@ -36,11 +37,8 @@ def main(*, json: bool = False) -> int:
     rows += [_import(name, needed=False) for name in _OPTIONAL]
     rows.append(_torch_devices())
     failed = any(row["state"] == "broken" for row in rows)
-    if json:
-        print(json_module.dumps({"ok": not failed, "findings": rows}))
-    else:
-        for row in rows:
-            print(f"{row['state']:<8} {row['name']:<16} {row['version']:<14} {row['note']}".rstrip())
+    lines = (f"{row['state']:<8} {row['name']:<16} {row['version']:<14} {row['note']}".rstrip() for row in rows)
+    answer({"ok": not failed, "findings": rows}, "\n".join(lines), json=json)
     return 1 if failed else 0
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
+from audiossl.cli._printed import answer, say
 from audiossl.cli.main import MisuseError
 
 
@@ -38,7 +37,7 @@ def main(
     Example: audiossl embed exp/simclr data/test --out exp/simclr/test --crops 10 --crop-duration 3.5
 
     Args:
-        source: experiment, checkpoint, or `random:` and an experiment for random weights.
+        source: experiment, checkpoint, `s3prl:NAME`, `FILE.py:CLASS`, or `random:` and an experiment for random weights.
         data: data directory, or a folder of shards.
         out: folder for embeddings.npy, embeddings.ids, embeddings.json, selection.json and utt2spk.
         crops: embed so many crops of each utterance instead of all of it; `audiossl verify --crop-mean` says how they are averaged.
@@ -59,25 +58,21 @@ def main(
     from audiossl.verification.extract import ExtractConfig, extract, open_embedder, require_place
     from audiossl.verification.protocol import keep_selection, selection_of
 
-    def say(line: str) -> None:
-        print(f"audiossl: {line}", file=sys.stderr, flush=True)
-
     if (crops is None) != (crop_duration is None):
         raise MisuseError("audiossl embed: --crops and --crop-duration go together")
     config = ExtractConfig(crops, crop_duration, batch_seconds, num_workers, max_bad_fraction)
     manifest = Manifest.open(data, allow_commands=allow_commands)
     with join_world(device) as world:
-        embedder = open_embedder(source, layer=layer, seed=seed, device=world.device, precision=precision)
+        embedder = open_embedder(
+            source, layer=layer, seed=seed, device=world.device, precision=precision, own_code=True
+        )
         if embedder.what != "embeddings":
             say(f"{source} has no embedding of its own: these are {embedder.what}")
         require_place(out, manifest, embedder, config, overwrite=overwrite)
         selection = selection_of(source)
         count, bad = extract(manifest, embedder, out, config, log=say)
     keep_selection(selection, out)
-    if json:
-        facts = {"embeddings": str(out), "utterances": count, "dim": embedder.dim, "what": embedder.what}
-        print(json_module.dumps({**facts, "left_out": bad}))
-    else:
-        shape = f"{embedder.dim}" if crops is None else f"{crops} x {embedder.dim}"
-        print(f"{out}: {count} utterances, {shape} numbers each, {len(bad)} left out")
+    facts = {"embeddings": str(out), "utterances": count, "dim": embedder.dim, "what": embedder.what, "left_out": bad}
+    shape = f"{embedder.dim}" if crops is None else f"{crops} x {embedder.dim}"
+    answer(facts, f"{out}: {count} utterances, {shape} numbers each, {len(bad)} left out", json=json)
     return 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
+from audiossl.cli._printed import answer, say
 
 
 def main(
@@ -41,9 +41,7 @@ def main(
     model = open_frames(experiment) if to == "onnx" else open_experiment(experiment, kind=kind)
     notes = formats.get(to).write(model, out)
     for note in notes:
-        print(f"audiossl: {note}", file=sys.stderr)
-    if json:
-        print(json_module.dumps({"checkpoint": str(out), "format": to, "kind": model.kind, "notes": notes}))
-    else:
-        print(f"{out}: {model.kind} for {to}")
+        say(note)
+    facts = {"checkpoint": str(out), "format": to, "kind": model.kind, "notes": notes}
+    answer(facts, f"{out}: {model.kind} for {to}", json=json)
     return 0

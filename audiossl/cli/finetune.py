@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from audiossl.cli._printed import answer, say
+from audiossl.cli._recipe import chosen_recipe
+
 
 def main(
-    recipe: Annotated[str, tyro.conf.Positional],
+    recipe: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")] = None,
     *,
     out: Path | None = None,
     init: str | None = None,
@@ -29,7 +30,7 @@ def main(
     Example: audiossl finetune ctc_adapters --init exp/hubert --data data/train_10min --dev data/dev --out exp/asr
 
     Args:
-        recipe: a TOML file or the name of a recipe that ships with the package.
+        recipe: a TOML file or the name of a recipe that ships with the package; with --resume, the experiment's own where none is given.
         out: experiment folder to make (default: exp/RECIPE).
         init: experiment, checkpoint or name of the encoder; `random:SOURCE` for random weights of the same architecture.
         data: labelled data directory to train on.
@@ -44,9 +45,10 @@ def main(
     from audiossl.train.loop import StoppedError
     from audiossl.train.run_finetune import finetune
 
+    recipe = chosen_recipe(recipe, out, "finetune", resume=resume)
     if out is None:
         out = Path("exp", Path(recipe).stem)
-        print(f"audiossl: writes {out}; --out names another folder", file=sys.stderr)
+        say(f"writes {out}; --out names another folder")
     if max_bad_fraction is not None:
         overrides = merge(overrides or {}, {"data": {"max_bad_fraction": max_bad_fraction}})
     if allow_commands:
@@ -56,8 +58,7 @@ def main(
             recipe, out=out, init=init, data=data, dev=dev, overrides=overrides, resume=resume, device=device
         )
     except StoppedError as stop:
-        print(f"audiossl: {stop}", file=sys.stderr)
+        say(str(stop))
         return 128 + stop.signal_number
-    if json:
-        print(json_module.dumps({"experiment": str(out), **last}))
+    answer({"experiment": str(out), **last}, json=json)
     return 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+
+from audiossl.cli._printed import answer, say
 
 
 def main(
@@ -40,12 +40,10 @@ def main(
     name, model = read_model(source, name=format, overrides=(overrides or {}).get("encoder"))
     write_experiment(model, out, source=str(source), file_format=name)
     for note in model.notes:
-        print(f"audiossl: {source}: {note}", file=sys.stderr)
+        say(f"{source}: {note}")
     facts = {"experiment": str(out), "format": name, "kind": model.kind, "heads": model.objective.get("name", "none")}
     facts["output_layer"] = len(model.ctc.weight) if model.ctc else 0
-    if json:
-        print(json_module.dumps({**facts, "notes": list(model.notes)}))
-    else:
-        parameters = sum(value.numel() for value in model.weights.values())
-        print(f"{out}: {model.kind} of {name}, {parameters / 1e6:.1f} million parameters")
+    facts["notes"] = list(model.notes)
+    parameters = sum(value.numel() for value in model.weights.values())
+    answer(facts, f"{out}: {model.kind} of {name}, {parameters / 1e6:.1f} million parameters", json=json)
     return 0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json as json_module
-import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from audiossl.cli._printed import answer, say
 from audiossl.cli.main import MisuseError
 from audiossl.files import require_new, require_same, whole_set
 
@@ -51,9 +50,8 @@ def main(
     if tokens is not None and lexicon is not None:
         raise MisuseError("audiossl lm: --lexicon goes with a model of words; leave out --tokens")
     if order == 1 or order > _LONGEST:
-        print(
-            f"audiossl: --order {order}: `audiossl transcribe` will not read this model, since KenLM takes orders 2 to {_LONGEST}",
-            file=sys.stderr,
+        say(
+            f"--order {order}: `audiossl transcribe` will not read this model, since KenLM takes orders 2 to {_LONGEST}"
         )
     places = [out] if lexicon is None else [out, lexicon]
     for place in places:
@@ -67,10 +65,8 @@ def main(
         for place, partial in zip([] if overwrite else places, partials, strict=False):
             require_same(place, partial)
     counts = {str(n): len(level.word) for n, level in enumerate(model.levels, start=1)}
-    if json:
-        print(json_module.dumps({"lm": str(out), "ngrams": counts, "lexicon": str(lexicon) if lexicon else None}))
-    else:
-        print(f"{out}: " + ", ".join(f"{count:,} {n}-grams" for n, count in counts.items()))
+    facts = {"lm": str(out), "ngrams": counts, "lexicon": str(lexicon) if lexicon else None}
+    answer(facts, f"{out}: " + ", ".join(f"{count:,} {n}-grams" for n, count in counts.items()), json=json)
     return 0
 
 
@@ -102,7 +98,7 @@ def _tokenised(lines: Iterable[str], experiment: str) -> Iterator[list[str]]:
     from audiossl.interop.encoder import open_source
     from audiossl.nn.bpe import load_vocabulary
     from audiossl.nn.vocabulary import END
-    from audiossl.tasks.ctc import VOCABULARY
+    from audiossl.tasks._ctc_head import VOCABULARY
 
     vocabulary = load_vocabulary(open_source(experiment)[0].parent.parent / VOCABULARY)
     for line in lines:

@@ -12,7 +12,11 @@ import errno
 import importlib
 import inspect
 import io
+import itertools
 import os
+import re
+import select
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -31,6 +35,13 @@ _CURES = dict.fromkeys(FULL_DISK, "free space or choose another --out") | {
 }
 
 
+_HYDRA = re.compile(r"\+{0,2}([a-z]\w*(?:\.\w+)+)=(.+)")
+"""An option in Hydra's form, `section.key=value`."""
+
+_BROKEN_PIPE = 128 + signal.SIGPIPE
+"""Exit status where nobody reads standard output any more, that of a program which the signal ended."""
+
+
 class MisuseError(ValueError):
     """The command line itself is wrong: exit status 2."""
 
@@ -45,7 +56,9 @@ def main(arguments: list[str] | None = None) -> None:
     except MisuseError as error:
         status = _complain(error, 2, debug=debug)
     except (ValueError, OSError) as error:
-        status = _complain(error, 1, debug=debug)
+        # Other pipes break too, such as that to a program which has died.
+        unread = isinstance(error, BrokenPipeError) and _nobody_reads()
+        status = _BROKEN_PIPE if unread else _complain(error, 1, debug=debug)
     except KeyboardInterrupt:
         # A second one, while loader workers end, would only be a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -121,10 +134,24 @@ def run(function: Any, words: list[str], *, prog: str) -> int:
     except SystemExit as stop:
         if stop.code in {0, None}:
             return 0
-        raise MisuseError(f"{prog}: {_one_line(message.getvalue())}") from None
+        raise MisuseError(
+            f"{prog}: {_one_line(message.getvalue())}{_cure(words, overrides='overrides' in given)}"
+        ) from None
     _refuse_negative_seeds(call, prog)
     status = function(**call, **given)
     return int(status or 0)
+
+
+def _cure(words: list[str], *, overrides: bool) -> str:
+    """Finish the message about a command line that cannot be parsed, where its words are of two common kinds; "" otherwise."""
+    found = next(filter(None, map(_HYDRA.fullmatch, words)), None)
+    if found and overrides:
+        return f"; options are written --{found[1]} {shlex.quote(found[2])}"
+    for option in filter(words.__contains__, ("--data", "--dev")):
+        values = list(itertools.takewhile(lambda word: not word.startswith("-"), words[words.index(option) + 1 :]))
+        if len(values) > 1 and all(Path(value).is_dir() for value in values):
+            return f"; {option} takes one directory: join them by `audiossl data combine NEW {shlex.join(values)}`"
+    return ""
 
 
 def _refuse_negative_seeds(call: dict[str, Any], prog: str) -> None:
@@ -180,13 +207,21 @@ def _complain(error: BaseException, status: int, *, debug: bool) -> int:
     return status
 
 
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose reader has gone."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def _flush() -> int:
-    """Write out what was printed; returns 1 where it is lost because the disk is full."""
+    """Write out what was printed; returns 1 where it is lost because the disk is full, `_BROKEN_PIPE` where nobody reads it any more."""
     try:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it ends
-        if not isinstance(error, BrokenPipeError):
-            print(f"audiossl: standard output: {error.strerror}; free space or write elsewhere", file=sys.stderr)
-            return 1
+        if isinstance(error, BrokenPipeError):
+            return _BROKEN_PIPE
+        print(f"audiossl: standard output: {error.strerror}; free space or write elsewhere", file=sys.stderr)
+        return 1
     return 0

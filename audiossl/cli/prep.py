@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from audiossl import registry
+from audiossl.cli._printed import answer
 from audiossl.cli.main import MisuseError
 from audiossl.config import Tables, build, to_table
 from audiossl.data.kaldi import UTT2DUR, WAV_SCP, read_table, write_table
@@ -57,10 +58,8 @@ def main(
         )
     written = _prepare(name, corpus, out, overrides or {})
     rows = [{"path": str(path), "utterances": count, "hours": round(hours, 4)} for path, count, hours in written]
-    if json:
-        print(json_module.dumps({"written": rows}))
-        return
-    for row in rows:
+    answer({"written": rows}, json=json)
+    for row in () if json else rows:
         print(f"{row['path']}: {row['utterances']} utterances, {row['hours']:.2f} h")
 
 
@@ -79,11 +78,8 @@ def _show_corpora(*, as_json: bool) -> None:
         source = (registry.folder("data_prep") / f"{name}.py").read_text(encoding="utf-8")
         description = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
         corpora.append({"name": name, "description": description})
-    if as_json:
-        print(json_module.dumps({"corpora": corpora}))
-        return
-    for corpus in corpora:
-        print(f"{corpus['name']:<24} {corpus['description']}")
+    lines = (f"{corpus['name']:<24} {corpus['description']}" for corpus in corpora)
+    answer({"corpora": corpora}, "\n".join(lines), json=as_json)
 
 
 def _show_corpus(name: str, *, as_json: bool) -> None:

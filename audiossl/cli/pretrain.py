@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from audiossl.cli._printed import answer, say
+from audiossl.cli._recipe import chosen_recipe
+
 
 def main(
-    recipe: Annotated[str, tyro.conf.Positional],
+    recipe: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")] = None,
     *,
     out: Path,
     data: Path | None = None,
@@ -31,7 +32,7 @@ def main(
     Several processes: torchrun --nproc-per-node 4 -m audiossl pretrain ...
 
     Args:
-        recipe: a TOML file or the name of a recipe that ships with the package.
+        recipe: a TOML file or the name of a recipe that ships with the package; with --resume, the experiment's own where none is given.
         out: experiment folder to make.
         data: Kaldi data directory to train on (a recipe's own `run.data` otherwise).
         dev: data directory for the loss on unseen audio.
@@ -46,6 +47,7 @@ def main(
     from audiossl.train.loop import StoppedError
     from audiossl.train.run_pretrain import pretrain
 
+    recipe = chosen_recipe(recipe, out, "pretrain", resume=resume)
     if max_bad_fraction is not None:
         overrides = merge(overrides or {}, {"data": {"max_bad_fraction": max_bad_fraction}})
     if allow_commands:
@@ -55,8 +57,7 @@ def main(
             recipe, out=out, data=data, dev=dev, init=init, overrides=overrides, resume=resume, device=device
         )
     except StoppedError as stop:
-        print(f"audiossl: {stop}", file=sys.stderr)
+        say(str(stop))
         return 128 + stop.signal_number
-    if json:
-        print(json_module.dumps({"experiment": str(out), **last}))
+    answer({"experiment": str(out), **last}, json=json)
     return 0

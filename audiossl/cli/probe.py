@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from audiossl.cli._device import chosen_device
+from audiossl.cli._printed import answer, log
 from audiossl.cli.main import MisuseError
 from audiossl.files import require_folder
 
@@ -46,7 +45,7 @@ def main(
     Example: audiossl probe exp/hubert --task keyword --train data/keywords_train --dev data/keywords_dev --test data/keywords_test --out exp/hubert/probe
 
     Args:
-        source: experiment, checkpoint, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe for random weights.
+        source: experiment, checkpoint, `s3prl:NAME`, `FILE.py:CLASS`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe for random weights.
         train: data directory to train on; with --split, the one that is split.
         out: folder to write probe.json and results.json into.
         task: one with a label per utterance, such as emotion, keyword or speaker.
@@ -78,7 +77,7 @@ def main(
     chosen = chosen_device(device)
     features = open_features(source, seed=seed, device=chosen, train=manifests[0])
     for manifest in manifests:
-        check_readable(manifest, features.reads, source, log=_say)
+        check_readable(manifest, features.reads, source, log=log)
     reading = CacheConfig(num_workers=num_workers)
     splits, classes, forwards = _splits(features, manifests, column, split, seed, cache or out / "pooled", reading)
     selection = f"dev accuracy on {f'{train}, split {split} with seed {seed}' if split else dev}"
@@ -100,7 +99,7 @@ def main(
             out, name if fraction == 1 else f"{name}, {100 * fraction:g} % of labels", row["accuracy"], "%",
             seed=seed, source=source, learning_rate=row["learning_rate"], std=row["accuracy_std"], selection=selection,
         )  # fmt: skip
-    print(json_module.dumps(content) if json else _spoken(content))
+    answer(content, _spoken(content), json=json)
     return 0
 
 
@@ -175,12 +174,8 @@ def _splits(
         return splits_of(train, dev, test, column)
 
     divide([unread_features(manifest) for manifest in manifests])  # before the long pass: labels may be at fault
-    pooled = [pooled_features(manifest, source, cache, config=reading, log=_say) for manifest in manifests]
+    pooled = [pooled_features(manifest, source, cache, config=reading, log=log) for manifest in manifests]
     return *divide(pooled), sum(part.forwards for part in pooled)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _spoken(content: dict[str, Any]) -> str:

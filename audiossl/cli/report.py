@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from audiossl.cli._printed import answer, log
 from audiossl.cli.main import MisuseError
 
 
@@ -67,15 +66,14 @@ def main(
         raise MisuseError(f"audiossl report: {' and '.join(given)}: for the page; add --out FILE")
     rows, missing = gather_results(name_experiments(experiments))
     if out is not None:
-        missing = write_report(experiments, out, Options(title, compare, data, units, utterance), log=_say)
+        missing = write_report(experiments, out, Options(title, compare, data, units, utterance), log=log)
     for line in missing:
-        _say(f"not shown: {line}")
-    if json:
-        print(json_module.dumps([{"experiment": name, **asdict(result)} for name, result in rows]))
-    elif rows:
+        log(f"not shown: {line}")
+    answer([{"experiment": name, **asdict(result)} for name, result in rows], json=json)
+    if rows and not json:
         Console(soft_wrap=True).print(results_table(rows))
     if out is not None:
-        _say(f"wrote {out}")
+        log(f"wrote {out}")
     return 0
 
 
@@ -88,9 +86,5 @@ def _write_reference(experiments: tuple[Path, ...], reference: Path | None, corp
         raise MisuseError(f"audiossl report: {' and '.join(strange)}: not for --reference; leave them out")
     made = write_reference(experiments[0], reference, corpus)
     points = max(len(curve.steps) for kinds in made.curves.values() for curve in kinds.values())
-    _say(f"wrote {reference}: {', '.join(made.curves)}, {points} points")
+    log(f"wrote {reference}: {', '.join(made.curves)}, {points} points")
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

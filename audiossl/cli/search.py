@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
 from audiossl.cli._device import chosen_device
+from audiossl.cli._printed import answer, say
 from audiossl.cli.main import MisuseError
 from audiossl.files import require_new, require_same, whole_file
 
@@ -70,7 +69,7 @@ def main(
     bad: list[str] = []
     hits = search(module.encoder, module.task, symbols, files, config, device=chosen, on_bad=bad.append)
     lines = [f"{hit.score:.3f} {hit.word} {hit.start:.2f} {hit.end:.2f} {hit.recording}" for hit in hits]
-    print(json_module.dumps([hit._asdict() for hit in hits]) if json else "\n".join(lines))
+    answer([hit._asdict() for hit in hits], "\n".join(lines), json=json)
     if out is not None:
         with whole_file(out) as partial:
             partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -78,9 +77,9 @@ def main(
                 require_same(out, partial)
     silent = [word for word in symbols if all(hit.word != word for hit in hits)]
     if silent:
-        print(f"audiossl: not heard above {config.threshold:g}: {' '.join(silent)}", file=sys.stderr)
+        say(f"not heard above {config.threshold:g}: {' '.join(silent)}")
     for line in bad:
-        print(f"audiossl: {line}", file=sys.stderr)
+        say(line)
     return 1 if bad else 0
 
 
@@ -117,5 +116,5 @@ def _symbols(words: Sequence[str], task: Any, lexicon: Path | None) -> dict[str,
         if len(strange) == len(found[word]):
             raise ValueError(told)
         if strange:
-            print(f"audiossl: {told}", file=sys.stderr)
+            say(told)
     return found

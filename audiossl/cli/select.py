@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from audiossl.cli._printed import answer, say
 from audiossl.cli.main import MisuseError
 
 
@@ -56,9 +55,6 @@ def main(
     from audiossl.verification.select import select
     from audiossl.verification.trials import read_trials
 
-    def say(line: str) -> None:
-        print(f"audiossl: {line}", file=sys.stderr, flush=True)
-
     if (crops is None) != (crop_duration is None):
         raise MisuseError("audiossl select: --crops and --crop-duration go together")
     if crop_mean is not None and crops is None:
@@ -72,8 +68,7 @@ def main(
     with join_world(device) as world:
         listed, way = read_trials(trials), crop_mean or "unit"
         best, rates = select(experiment, manifest, listed, config, crop_mean=way, eer=eer, device=world.device, log=say)
-    if json:
-        print(json_module.dumps({"experiment": experiment, "step": best, "eer": rates[best], "eer_by_step": rates}))
-    else:
-        print(f"{experiment}: best of {len(rates)} checkpoints at step {best}, EER {rates[best]:.3f} %")
+    facts = {"experiment": experiment, "step": best, "eer": rates[best], "eer_by_step": rates}
+    said = f"{experiment}: best of {len(rates)} checkpoints at step {best}, EER {rates[best]:.3f} %"
+    answer(facts, said, json=json)
     return 0

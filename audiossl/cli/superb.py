@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 import traceback
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from audiossl.cli._device import chosen_device
+from audiossl.cli._printed import answer, log
 from audiossl.cli.main import MisuseError
 from audiossl.superb.recipes import recipe, task_names, title
 
@@ -36,13 +35,13 @@ def list_tasks(*, json: bool = False) -> int:
         json: print the settings as JSON.
     """
     recipes = {name: recipe(name) for name in task_names()}
-    if json:
-        print(json_module.dumps({name: {"title": title(name), **tables} for name, tables in recipes.items()}))
-        return 0
+    lines = []
     for name, tables in recipes.items():
-        print(f"{name:<4} {title(name)}")
+        lines.append(f"{name:<4} {title(name)}")
         for section, table in tables.items():
-            print(f"     [{section}] {', '.join(f'{key} {_setting(value)}' for key, value in table.items())}")
+            lines.append(f"     [{section}] {', '.join(f'{key} {_setting(value)}' for key, value in table.items())}")
+    facts = {name: {"title": title(name), **tables} for name, tables in recipes.items()}
+    answer(facts, "\n".join(lines), json=json)
     return 0
 
 
@@ -64,7 +63,7 @@ def run_all(
     Example: audiossl superb all --upstream fbank exp/hubert/it2 --data data/superb --out exp/superb
 
     Args:
-        upstream: experiments, checkpoints, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe.
+        upstream: experiments, checkpoints, `transformers:DIR`, `s3prl:NAME`, `FILE.py:CLASS`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe.
         data: folder with a folder per task: DIR/ks/train, DIR/ks/dev, DIR/ks/test, and so on.
         out: folder to write; results are in OUT/<upstream>/<task>, the table is table.md, table.csv, scores.csv and table.html.
         seed: of the heads, and of random weights.
@@ -81,7 +80,7 @@ def run_all(
         )
     absent = [name for name in task_names() if name not in present]
     if absent:
-        _say(f"not run, since {data} has no such folders: {' '.join(absent)}")
+        log(f"not run, since {data} has no such folders: {' '.join(absent)}")
     jobs = load_jobs(present, overrides or {})
     chosen = chosen_device(device)
     _check_upstreams(upstream, [(data / name).resolve() for name in present], seed=seed, device=chosen)
@@ -92,13 +91,12 @@ def run_all(
             place = (data / group[0].name).resolve()
             try:
                 source = open_upstream(name, place, seed=seed, device=chosen)
-                evaluation = Evaluation(source, name, place, seed, chosen, _say)
+                evaluation = Evaluation(source, name, place, seed, chosen, log)
                 scores += _unfinished(group, evaluation, out / folder_name(name))
             except Exception as error:  # noqa: BLE001 - of one task: the others go on, and the table is written
                 failed = True
-                _say(_failure(f"{' '.join(job.name for job in group)} of {name}", error))
-    if json:
-        print(json_module.dumps([asdict(score) for score in scores]))
+                log(_failure(f"{' '.join(job.name for job in group)} of {name}", error))
+    answer([_table(score) for score in scores], json=json)
     _tabulate((out,), out, quiet=json)
     return 1 if failed else 0
 
@@ -116,19 +114,18 @@ def make_table(outs: Positional[tuple[Path, ...]], *, to: Path | None = None, js
     if not outs:
         raise MisuseError("audiossl superb table: no folder is given; name at least one")
     table = _tabulate(outs, to or outs[0], quiet=json)
-    if json:
-        rows = [
-            {
-                "upstream": upstream,
-                "task": task,
-                "metric": cell.metric,
-                "value": cell.value,
-                "official": cell.official,
-                "seeds": list(cell.seeds),
-            }
-            for (upstream, task), cell in table.cells.items()
-        ]
-        print(json_module.dumps({"scores": rows, "superb_score": table.totals, "notes": table.notes}))
+    rows = [
+        {
+            "upstream": upstream,
+            "task": task,
+            "metric": cell.metric,
+            "value": cell.value,
+            "official": cell.official,
+            "seeds": list(cell.seeds),
+        }
+        for (upstream, task), cell in table.cells.items()
+    ]
+    answer({"scores": rows, "superb_score": table.totals, "notes": table.notes}, json=json)
     return 0
 
 
@@ -158,14 +155,21 @@ def _verb(name: str, purpose: str) -> Callable[..., int]:
         chosen = chosen_device(device)
         source = open_upstream(upstream, data, seed=seed, device=chosen)
         place = out / folder_name(upstream)
-        scores = run_jobs(jobs, Evaluation(source, upstream, data, seed, chosen, _say), place)
-        _say(f"wrote {', '.join(str(place / job.name) for job in jobs)}")
-        shown = [asdict(score) for score in scores]
-        print(json_module.dumps(shown[0] if len(shown) == 1 else shown) if json else "\n\n".join(map(_spoken, scores)))
+        scores = run_jobs(jobs, Evaluation(source, upstream, data, seed, chosen, log), place)
+        log(f"wrote {', '.join(str(place / job.name) for job in jobs)}")
+        shown = [_table(score) for score in scores]
+        answer(shown[0] if len(shown) == 1 else shown, "\n\n".join(map(_spoken, scores)), json=json)
         return 0
 
     score.__doc__ = _DESCRIPTION.format(name=name, title=purpose.rstrip("."))
     return score
+
+
+def _table(score: Score) -> dict[str, Any]:
+    """All of a score but its answers, which are files."""
+    table = asdict(score)
+    del table["answers"]
+    return table
 
 
 _DESCRIPTION = """{title}.
@@ -177,7 +181,7 @@ Example: audiossl superb {name} --upstream exp/hubert/it2 --data data/superb/{na
 
 Args:
     others: further tasks.
-    upstream: experiment, checkpoint, `transformers:DIR`, `s3prl:NAME`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe.
+    upstream: experiment, checkpoint, `transformers:DIR`, `s3prl:NAME`, `FILE.py:CLASS`, `fbank`, `fbank+deltas`, `fbank+deltas+cmvn`, `mfcc`, or `random:` and an experiment or recipe.
     data: folder with the data directories of the task: train, dev and test (er, callers, tasks of HEAR with folds: all; qbe: documents, queries_dev and queries_eval).
     out: folder to write; the result is in OUT/<upstream>/{name}/results.json.
     seed: of the heads, and of random weights.
@@ -211,10 +215,10 @@ def _unfinished(group: Sequence[Job], evaluation: Evaluation, out: Path) -> list
     left = [job for job in group if not is_finished(job, evaluation, out)]
     done = [job.name for job in group if job not in left]
     if done:
-        _say(f"{upstream}: {' '.join(done)} with seed {evaluation.seed} was finished before")
+        log(f"{upstream}: {' '.join(done)} with seed {evaluation.seed} was finished before")
     if not left:
         return []
-    _say(f"{upstream}: {' '.join(job.name for job in left)}")
+    log(f"{upstream}: {' '.join(job.name for job in left)}")
     return run_jobs(left, evaluation, out)
 
 
@@ -227,7 +231,7 @@ def _tabulate(folders: Sequence[Path], to: Path, *, quiet: bool) -> Table:
     paths = write_table(table, to)
     if not quiet:
         print(markdown(table), end="")
-    _say(f"wrote {', '.join(map(str, paths))}")
+    log(f"wrote {', '.join(map(str, paths))}")
     return table
 
 
@@ -261,10 +265,6 @@ def _spoken(score: Score) -> str:
 
 def _setting(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _verbs() -> dict[str, Callable[..., int]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json as json_module
 import math
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from audiossl.cli._printed import log, say
 from audiossl.data.audio import AudioError, audio_info
 from audiossl.data.kaldi import check_row, write_table
 from audiossl.data.loader import LoaderConfig
@@ -223,7 +223,7 @@ def _transcribe(
     from audiossl.units.reading import check_readable
 
     for manifest in manifests:
-        check_readable(manifest, read_by(module.encoder), experiment, log=_say)
+        check_readable(manifest, read_by(module.encoder), experiment, log=log)
     found = _Found()
     if files:
         _read_files(module, experiment, files, config, found, max_seconds)
@@ -280,9 +280,9 @@ def _show(found: _Found, *, json: bool) -> None:
         for utterance, text in found.texts.items():
             print(f"{utterance} {text}")
         for place, values in found.scores.items():
-            _say(f"{place}: " + ", ".join(f"{name} {value:.2f} %" for name, value in values.items()))
+            log(f"{place}: " + ", ".join(f"{name} {value:.2f} %" for name, value in values.items()))
     for line in found.bad:
-        _say(f"audiossl: {line}")
+        say(line)
 
 
 def _keep(experiment: str, found: _Found, decoding: _Decoding, *, seed: int, parameters: int) -> None:
@@ -297,11 +297,7 @@ def _keep(experiment: str, found: _Found, decoding: _Decoding, *, seed: int, par
                 row = f"{shown} {Path(place).resolve().name}{decoding.label}"
                 add_result(folder, row, value, "%", same=[*said, "train_seconds", "train_joules"], **said)
     except OSError as error:
-        _say(f"audiossl: {folder}: the scores are not kept: {error.strerror}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        say(f"{folder}: the scores are not kept: {error.strerror}")
 
 
 def _spent(folder: Path) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 
 from tyro.conf import Positional
 
+from audiossl.cli._printed import answer
 from audiossl.cli.main import MisuseError
 
 
@@ -48,8 +48,6 @@ def main(
         target, nontarget = make_trials(Manifest.open(data), partial, different=different, random=random, rng=rng)
         if not overwrite:
             require_same(out, partial)
-    if json:
-        print(json_module.dumps({"trials": str(out), "target": target, "nontarget": nontarget}))
-    else:
-        print(f"{out}: {target} target and {nontarget} non-target trials")
+    facts = {"trials": str(out), "target": target, "nontarget": nontarget}
+    answer(facts, f"{out}: {target} target and {nontarget} non-target trials", json=json)
     return 0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_format
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from audiossl.cli._device import chosen_device
+from audiossl.cli._printed import answer, log
 from audiossl.files import require_folder
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def fit(
         data: data directory to draw frames from.
         out: folder for codebook.safetensors and codebook.json.
         feature: mfcc (the default); logmel or chroma, of music at 24 kHz; encoder, which --encoder implies; or codes, of an encoder that quantises: no k-means, the codes that occur are counted.
-        encoder: experiment folder or checkpoint whose layer is clustered, or whose codes are counted.
+        encoder: experiment folder, checkpoint, `s3prl:NAME` or `FILE.py:CLASS` whose layer is clustered, or whose codes are counted.
         layer: its block, counted from 1, whose output is clustered; 0 is the input of the first.
         clusters: number of units; of codes, at most so many, the most frequent.
         fraction: share of the utterances to draw frames from; unset, all up to 100 hours and 10 % or 100 hours above.
@@ -75,27 +74,27 @@ def fit(
     if exists(out) and not overwrite:
         raise ValueError(f"{out}: holds a codebook already; give another --out, or --overwrite")
     if encoder and not layer and feature != "codes":
-        _log("warning: --layer is 0: the input of the encoder's first block is clustered")
+        log("warning: --layer is 0: the input of the encoder's first block is clustered")
     config = FitConfig(clusters, fraction, max_frames, iterations, redo, seed, codebooks)
     manifest = Manifest.open(data, allow_commands=allow_commands)
     chosen = chosen_device(device)
-    features = make_features(feature or ("encoder" if encoder else "mfcc"), encoder, layer, device=chosen)
+    kind: Any = feature or ("encoder" if encoder else "mfcc")
+    features = make_features(kind, encoder, layer, device=chosen, own_code=True)
     codebook = fit_codebook(
-        manifest, features, config, StreamConfig(batch_seconds, num_workers, max_bad_fraction), log=_log
+        manifest, features, config, StreamConfig(batch_seconds, num_workers, max_bad_fraction), log=log
     )
     save(codebook, out)
     card = codebook.card
-    if json:
-        print(json_format.dumps({"codebook": str(out), **asdict(card), "hash": codebook.hash}))
-        return
     codes = f"{card.codebooks} x {card.size}" if card.codebooks > 1 else f"{card.size}"
-    print(f"{out}: {codes} codes of {card.dim} numbers, {card.frames} frames, inertia {card.inertia:.6g}")
+    said = f"{out}: {codes} codes of {card.dim} numbers, {card.frames} frames, inertia {card.inertia:.6g}"
+    answer({"codebook": str(out), **asdict(card), "hash": codebook.hash}, said, json=json)
 
 
 def apply(
     data: tuple[Path, ...],
     codebook: Path,
     name: str,
+    encoder: str = "",
     batch_seconds: float = 100.0,
     num_workers: int = 2,
     max_bad_fraction: float = 0.01,
@@ -114,6 +113,7 @@ def apply(
         data: data directories.
         codebook: folder written by `audiossl units fit`.
         name: of the labels; of several codebooks, NAME_0 and so on.
+        encoder: the codebook's, where it lies elsewhere now, or is code of your own, which is run only where it is named here.
         batch_seconds: seconds of audio read at a time.
         num_workers: processes that read audio.
         max_bad_fraction: share of the recordings that may be unusable; they are named and left out.
@@ -136,13 +136,13 @@ def apply(
         for folder in data:
             _refuse_others(folder, names, book.hash)
     of, chosen = book.card, chosen_device(device)
-    features = make_features(of.feature, of.encoder, of.layer, device=chosen, full_scale=of.full_scale)
+    where, given = encoder or of.encoder, bool(encoder)
+    features = make_features(of.feature, where, of.layer, device=chosen, full_scale=of.full_scale, own_code=given)
     for manifest in manifests:
         stream = StreamConfig(batch_seconds, num_workers, max_bad_fraction)
-        card = apply_codebook(manifest, book, features, name, stream, log=_log)
+        card = apply_codebook(manifest, book, features, name, stream, log=log)
         rows += _written(manifest.path, names, card, quiet=json)
-    if json:
-        print(json_format.dumps({"written": rows}))
+    answer({"written": rows}, json=json)
 
 
 def import_(
@@ -188,10 +188,9 @@ def import_(
         for folder in data:
             _refuse_others(folder, names, form.hash)
     for manifest in manifests:
-        card = import_codes(manifest, source, name, form, max_bad_fraction=max_bad_fraction, log=_log)
+        card = import_codes(manifest, source, name, form, max_bad_fraction=max_bad_fraction, log=log)
         rows += _written(manifest.path, names, card, quiet=json)
-    if json:
-        print(json_format.dumps({"written": rows}))
+    answer({"written": rows}, json=json)
 
 
 def _written(data: Path, names: list[str], card: UnitsCard, *, quiet: bool) -> list[dict[str, Any]]:
@@ -245,15 +244,12 @@ def quality(data: Path, name: str, out: Path | None = None, label: str = "", jso
 
     if label and out is None:
         raise ValueError(f"--label {label}: names results that are kept; add --out EXPERIMENT")
-    check_units(Manifest.open(data), name, log=_log)
+    check_units(Manifest.open(data), name, log=log)
     use, match = measure(data, name)
     if match is None:
-        _log(f"{data / PHONES_CTM}: no such file; only the use of the codes is measured")
-    if json:
-        row = {"data": str(data), "name": name, "use": asdict(use), "phones": asdict(match) if match else None}
-        print(json_format.dumps(row))
-    else:
-        _print_table(name, use, match)
+        log(f"{data / PHONES_CTM}: no such file; only the use of the codes is measured")
+    row = {"data": str(data), "name": name, "use": asdict(use), "phones": asdict(match) if match else None}
+    answer(row, _spoken(name, use, match), json=json)
     if out is not None:
         _keep(out, use, match, label=label, units=name, data=str(data))
 
@@ -273,7 +269,7 @@ def _keep(out: Path, use: CodeUse, match: PhoneMatch | None, *, label: str, unit
         add_result(out, f"{name} {label}".strip(), value, "", same=("units", "data"), units=units, data=data)
 
 
-def _print_table(name: str, use: CodeUse, match: PhoneMatch | None) -> None:
+def _spoken(name: str, use: CodeUse, match: PhoneMatch | None) -> str:
     rows = [
         ("utterances", f"{use.utterances}"),
         ("labels", f"{use.labels}"),
@@ -288,13 +284,7 @@ def _print_table(name: str, use: CodeUse, match: PhoneMatch | None) -> None:
             ("cluster purity", f"{match.cluster_purity:.4f}"),
             ("PNMI", f"{match.pnmi:.4f}"),
         ]
-    print(f"units {name}")
-    for label, value in rows:
-        print(f"  {label:<16} {value}")
-
-
-def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    return "\n".join([f"units {name}", *(f"  {label:<16} {value}" for label, value in rows)])
 
 
 SUBVERBS = {"fit": fit, "apply": apply, "import": import_, "quality": quality}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from audiossl.cli._printed import answer, say
 from audiossl.cli.main import MisuseError
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
     """
     import numpy as np
 
-    from audiossl.cli._verify_results import default_place, require_place, spoken, write_results
+    from audiossl.cli._verify_results import default_place, require_place, require_same_system, spoken, write_results
     from audiossl.verification.embeddings import read_speakers
     from audiossl.verification.measure import MeasureConfig, measure
     from audiossl.verification.protocol import judge_selection
@@ -115,6 +114,7 @@ def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
     _check(options)
     if options.norm == "as" and options.top is None:
         options = replace(options, top=_TOP)
+    require_same_system(options)
     settings = options.eer, options.p_target, options.c_miss, options.c_fa
     llr = options.llr or bool(options.calibrate or options.calibration) or bool(options.plda and not options.norm)
     config = MeasureConfig(*settings, llr=llr, bootstrap=options.bootstrap)
@@ -132,19 +132,20 @@ def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
     options = replace(options, out=out)
     scores, fitted = _scores(options, trials)
     if itself := int((trials.enrol == trials.test).sum()):
-        _say(f"{trials.path}: {itself} trials compare an utterance with itself; they count like all others")
+        say(f"{trials.path}: {itself} trials compare an utterance with itself; they count like all others")
     generator = np.random.default_rng(options.seed or 0)
     found, curve = measure(scores, trials.labels, config, generator=generator, speakers=speakers)
+    if fitted is not None and found["cllr"] > 1:
+        say(
+            f"{options.calibrate or options.calibration}: calibrated with it, these scores are worse than knowing nothing (cllr {found['cllr']:.4g}, above 1); "
+            "fit it on scores that were made like these"
+        )
     said = {"selection": chosen} | ({} if fitted is None else {"calibrated_on": fitted})
     write_results(out, options, trials, scores, found, curve, selection, said, llr=llr)
     if default:
-        _say(f"{out}: holds scores, det.png, histogram.png and results.json; --out puts them elsewhere")
-    print(json_module.dumps(found) if options.json else spoken(found, options))
+        say(f"{out}: holds scores, det.png, histogram.png and results.json; --out puts them elsewhere")
+    answer(found, spoken(found, options), json=options.json)
     return 0
-
-
-def _say(line: str) -> None:
-    print(f"audiossl: {line}", file=sys.stderr, flush=True)
 
 
 def _selection(options: VerifyOptions) -> Selection:
@@ -204,6 +205,7 @@ def _scores(options: VerifyOptions, trials: Trials) -> tuple[np.ndarray, str | N
         scores = scores_of(trials, read_scores(options.scores))
     else:
         system = _system(options)
+        _say_members(system, trials)
         scores, statistics = system.score(trials)
     if not (options.calibrate or options.calibration):
         return scores, None
@@ -247,6 +249,18 @@ def _system(options: VerifyOptions) -> System:
     return System(embeddings, _back_end(options, embeddings), cohort)
 
 
+def _say_members(system: System, trials: Trials) -> None:
+    """Say how many of the trials' utterances are their own cohort."""
+    if system.cohort is None:
+        return
+    members = system.cohort.embeddings
+    if own := int((members.find(trials.names) >= 0).sum()):
+        say(
+            f"{members.path}: the cohort holds {own} of the {len(trials.names)} utterances of {trials.path}; each is compared with itself too, "
+            "so that normalised scores flatter: give a cohort of other utterances"
+        )
+
+
 def _back_end(options: VerifyOptions, embeddings: Embeddings) -> BackEnd:
     from audiossl.verification.cosine import Cosine
     from audiossl.verification.embeddings import Embeddings
@@ -261,7 +275,7 @@ def _back_end(options: VerifyOptions, embeddings: Embeddings) -> BackEnd:
         return replace(checked_plda(load_plda(options.plda), embeddings), rescale=options.plda_rescale)
 
     def log(iteration: int, likelihood: float) -> None:
-        _say(f"PLDA iteration {iteration}: log-likelihood {likelihood:.4f} per utterance")
+        say(f"PLDA iteration {iteration}: log-likelihood {likelihood:.4f} per utterance")
 
     model = train_plda(_alike(embeddings, Embeddings.open(options.plda)), log=log)
     save_plda(_folder(options) / "plda.safetensors", model)
@@ -315,6 +329,7 @@ def _calibration(options: VerifyOptions, system: System | None) -> Calibration:
     if system is not None and options.calibrate_embeddings is not None:
         system = replace(system, embeddings=_alike(system.embeddings, Embeddings.open(options.calibrate_embeddings)))
     if system is not None and "cohort" in options.quality:
+        _say_members(system, dev)
         _, statistics = system.score(dev)
     durations = replace(options, utt2dur=options.calibrate_utt2dur or options.utt2dur)
     names, features = _features(durations, system, dev, scores, statistics)

@@ -70,4 +70,4 @@ def augment_directory(
 
 
 def _file_name(utterance: str) -> str:
-    return utterance.replace("%", "%25").replace("/", "%2F") + ".flac"
+    return f"{kaldi.file_stem(utterance)}.flac"

@@ -31,6 +31,8 @@ def published(corpus: Path | None, *members: str) -> Path:
     wanted = ", ".join(members) or "the recordings"
     if corpus is None:
         raise ValueError(f"this corpus must be there already; give --corpus DIR, the folder that holds {wanted}")
+    if corpus.is_file():
+        raise ValueError(f"{corpus}: is a file; give its folder, which holds {wanted}")
     if not corpus.is_dir():
         raise ValueError(f"{corpus}: no such folder; --corpus must be the folder that holds {wanted}")
     for member in members:

@@ -58,6 +58,17 @@ def first(manifest: Manifest, count: int) -> np.ndarray:
     return np.arange(count, dtype=np.int64)
 
 
+def part(manifest: Manifest, text: str) -> np.ndarray:
+    """Indices of the K-th of N parts that follow one another and differ by one utterance at most. text: `K/N`."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 0 < int(number) <= int(count) <= len(manifest)):
+        raise ValueError(
+            f"{manifest.path}: {text!r} is no part of {len(manifest)} utterances; give K/N, such as 1/2, with K from 1 to N"
+        )
+    first, end = (len(manifest) * k // int(count) for k in (int(number) - 1, int(number)))
+    return np.arange(first, end, dtype=np.int64)
+
+
 def per_speaker(manifest: Manifest, count: int, seed: int) -> np.ndarray:
     """Indices of `count` utterances drawn from each speaker, all of them where a speaker has fewer."""
     if count < 1:

@@ -7,6 +7,7 @@ since the tables of a sound directory hold the same keys, the first guess nearly
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import mmap
 import os
@@ -183,7 +184,8 @@ def _line_offsets(path: Path) -> np.ndarray:
             if key == last:
                 raise _twice(path, number, key)
             in_order = in_order and key > last
-            offsets.append(position)
+            marked = number == 1 and line.startswith(codecs.BOM_UTF8)
+            offsets.append(position + (len(codecs.BOM_UTF8) if marked else 0))
             position += len(line)
             last = key
     result = np.frombuffer(offsets, np.int64) if offsets else np.empty(0, np.int64)

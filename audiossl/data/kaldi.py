@@ -7,6 +7,7 @@ from its value, so a text in any script passes unchanged.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from pathlib import Path
@@ -61,7 +62,9 @@ def read_table(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def split_line(line: bytes, path: Path, number: int) -> tuple[str, str]:
-    """Split one line of a table into key and value; ValueError names `path` and `number` if it cannot be."""
+    """Split one line of a table into key and value, a byte order mark of the first left out; ValueError names `path` and `number` if it cannot be."""
+    if number == 1:
+        line = line.removeprefix(codecs.BOM_UTF8)
     parts = line.split(None, 1)
     if not parts:
         raise ValueError(f"{path}:{number}: an empty line; run `audiossl data fix {path.parent}`")
@@ -98,6 +101,11 @@ def check_row(path: Path, key: str, value: str) -> None:
         key.isascii() or key.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{path}: {key!r} cannot be written as UTF-8 ({error.reason}); repair its text") from None
+
+
+def file_stem(key: str) -> str:
+    """A key as the name of a file without its suffix: `/` and `%` become `%2F` and `%25`, so that no two keys share a name."""
+    return key.replace("%", "%25").replace("/", "%2F")
 
 
 def is_command(entry: str) -> bool:

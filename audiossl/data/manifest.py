@@ -7,6 +7,8 @@ Nothing of the corpus is held: tables are memory-mapped (`index.py`), and an utt
 from __future__ import annotations
 
 import math
+import os
+import shlex
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -199,7 +201,12 @@ class Manifest(TableColumns):
                 from audiossl.data.shards import ShardManifest
 
                 return cast("Manifest", ShardManifest.open(path))
-            raise ValueError(f"{path}: no data directory: neither wav.scp nor shards.json is in it; give another path")
+            parts = str(path).split(",")
+            several = len(parts) > 1 and all(map(os.path.isdir, parts))
+            cure = (
+                f"join several by `audiossl data combine NEW {shlex.join(parts)}`" if several else "give another path"
+            )
+            raise ValueError(f"{path}: no data directory: neither wav.scp nor shards.json is in it; {cure}")
         return cls(path, allow_commands=allow_commands)
 
     def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:

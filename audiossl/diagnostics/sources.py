@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from audiossl.contracts import EncoderOutput, read_by
 from audiossl.data.frame_grid import FrameGrid
 from audiossl.data.whole import WholeUtterances
+from audiossl.interop.encoder import require_layer
 from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 FILTERBANKS = ("fbank", "fbank+deltas", "fbank+deltas+cmvn")
 """The last one is SUPERB's own, of the rows called FBANK in published tables; the others keep the mean of each utterance."""
 MFCC = "mfcc"
+TRANSFORMERS = "transformers:"
 _CALIBRATION_SECONDS = 600.0
 
 
@@ -76,18 +80,25 @@ class FeatureSource:
         return FeatureShape(self.dim, self.num_layers - 1, self.stride, self.sample_rate)
 
 
-def open_features(source: str, *, seed: int, device: str, train: Manifest) -> FeatureSource:
+def open_features(source: str, *, seed: int, device: str, train: Manifest, layer: int | None = None) -> FeatureSource:
     """Return the features that a source means: a filterbank, cepstra, a trained encoder, or one with random weights.
 
-    train: where a filterbank encoder built from a recipe, and so never calibrated, measures its mean and deviation.
+    train: where a filterbank encoder built from a recipe, and so never calibrated, measures its mean and deviation. layer: the last to be
+    computed, see `encoder_source`; ValueError where there is none of that number.
     """
     from audiossl.config import find_recipe, load_toml, recipe_names
-    from audiossl.interop.encoder import RANDOM, build_encoder, load_encoder, weights_hash
+    from audiossl.interop.digest import encoder_digest
+    from audiossl.interop.encoder import RANDOM, build_encoder, load_encoder
 
+    if source == MFCC or source in FILTERBANKS:
+        require_layer(layer or 0, 0, source)
     if source == MFCC:
         return mfcc_source()
     if source in FILTERBANKS:
         return superb_fbank_source() if "cmvn" in source else fbank_source(deltas="deltas" in source)
+    place = source.removeprefix(TRANSFORMERS)
+    if source.startswith(TRANSFORMERS) and not (Path(place) / "config.json").is_file():
+        raise ValueError(f"{source}: {place} has no config.json; give a folder that transformers wrote")
     name = source.removeprefix(RANDOM)
     if source.startswith(RANDOM) and (name in recipe_names() or name.endswith(".toml")):
         tables = load_toml(find_recipe(name))
@@ -98,8 +109,8 @@ def open_features(source: str, *, seed: int, device: str, train: Manifest) -> Fe
         if hasattr(encoder, "calibrate"):
             _calibrate(encoder, train)
     else:
-        encoder = load_encoder(source, seed=seed)
-    return encoder_source(source, encoder, digest=weights_hash(encoder), device=device)
+        encoder = load_encoder(place, seed=seed, own_code=True)
+    return encoder_source(source, encoder, digest=encoder_digest(encoder), device=device, layer=layer)
 
 
 def _calibrate(encoder: Any, train: Manifest) -> None:
@@ -175,22 +186,28 @@ def superb_fbank_source() -> FeatureSource:
     )  # two windows of 25 ms, 10 ms apart
 
 
-def encoder_source(name: str, encoder: SSLEncoder, *, digest: str, device: str = "cpu") -> FeatureSource:
-    """Every layer of an encoder, in eval mode and float32. digest: its weights' hash.
+def encoder_source(
+    name: str, encoder: SSLEncoder, *, digest: str, device: str = "cpu", layer: int | None = None
+) -> FeatureSource:
+    """Every layer of an encoder, in eval mode and float32. digest: see `interop.digest`. layer: the last that is wanted: blocks above it are not run.
 
     An encoder whose features depend on what shares the batch (a published group norm counts padding) is run on one recording
     at a time.
     """
+    last = encoder.num_layers if layer is None else layer
+    require_layer(last, encoder.num_layers, name)
     model = encoder.float().eval().to(device)
+    # Those of speakers can only run to their end.
+    stops = layer is not None and "num_layers" in signature(model.forward).parameters
+    until = {"num_layers": last} if stops else {}
 
     @torch.no_grad()
     def together(waveform: Tensor, lengths: Tensor) -> EncoderOutput:
-        output: EncoderOutput = model(waveform.to(device), lengths.to(device))
-        return output
+        output: EncoderOutput = model(waveform.to(device), lengths.to(device), **until)
+        return EncoderOutput(output.layers[: last + 1], output.lengths)
 
     rate, shortest, reads = encoder.sample_rate, FrameGrid.of(encoder).first, read_by(encoder)
     # What is tried is noise; an encoder of units has no norm over its padded input.
     alone = reads is None and minds_batch_mates(together, sample_rate=rate, min_samples=shortest)
     extract = one_by_one(together) if alone else together
-    dim, layers = encoder.dim, encoder.num_layers + 1
-    return FeatureSource(name, digest, rate, layers, dim, shortest, encoder.stride, extract, reads)
+    return FeatureSource(name, digest, rate, last + 1, encoder.dim, shortest, encoder.stride, extract, reads)

@@ -7,7 +7,11 @@ A source is an experiment folder, one of its checkpoint folders, or a name: the 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
+import shlex
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +31,17 @@ CONFIG = "config.toml"
 RANDOM = "random:"
 UPSTREAM = "s3prl:"
 INSIDE = "{experiment}/"
+OWN = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)(?:@(?P<checkpoint>.+))?")
+"""A class of the user's own: `FILE.py:CLASS`, or `FILE.py:CLASS@CHECKPOINT`."""
 
 
 def build_encoder(table: dict[str, Any], where: str = "encoder") -> SSLEncoder:
     """Build an encoder with random weights from its `[encoder]` table (`name` and the keys of its Config)."""
     cls, config = named_config("encoders", table, where)
-    encoder: SSLEncoder = cls(config)
-    return encoder
+    encoder: Any = cls(config)
+    # Kind of plug-in to complete table: what tells encoders of the same weights apart, see `interop.digest`.
+    encoder.built_from = {"encoders": {"name": table["name"], **configuration.to_table(config)}}
+    return encoder  # type: ignore[no-any-return]
 
 
 def named_config(kind: str, table: dict[str, Any], where: str) -> tuple[Any, Any]:
@@ -57,17 +65,29 @@ def require_methods(encoder: type, needs: Sequence[str], where: str) -> None:
     )
 
 
+def require_layer(layer: int, num_layers: int, source: str) -> None:
+    """Raise ValueError where an encoder of so many blocks has no such layer; 0 is the input of the first."""
+    if not 0 <= layer <= num_layers:
+        raise ValueError(f"layer {layer}: {source} has layers 0 to {num_layers}; choose one of them")
+
+
 def _has(encoder: type, needs: Sequence[str]) -> bool:
     return all(hasattr(encoder, need) for need in needs)
 
 
-def load_encoder(source: str | Path, *, seed: int = 0) -> SSLEncoder:
+def load_encoder(source: str | Path, *, seed: int = 0, own_code: bool = False) -> SSLEncoder:
     """Load a trained encoder, in eval mode; a fine-tuned experiment comes with its adapters in place.
 
     `random:SOURCE` is the encoder of SOURCE with random weights drawn from `seed`: what an untrained one knows.
     A checkpoint of another package is read as it is (see `interop.formats`), and `s3prl:NAME` is an upstream of s3prl.
+    own_code: whether `FILE.py:CLASS` may be run (see `OWN`): where the user named the source, never where a file did.
     """
     name = str(source)
+    if own_code and OWN.fullmatch(name):
+        from audiossl.interop.own_upstream import load_own
+
+        own: Any = load_own(name, seed=seed)
+        return own  # type: ignore[no-any-return]
     if name.startswith(RANDOM):
         return _random_like(name.removeprefix(RANDOM), seed)
     if name.startswith(UPSTREAM):
@@ -78,6 +98,8 @@ def load_encoder(source: str | Path, *, seed: int = 0) -> SSLEncoder:
         )  # a `contracts.Encoder`, without parts to train or adapt
         return upstream  # type: ignore[no-any-return]
     if is_foreign(Path(source)):
+        if Path(source).suffix == ".py":
+            raise _not_imported(source)
         from audiossl.interop.experiments import load_foreign
 
         return load_foreign(Path(source))
@@ -90,7 +112,11 @@ def load_from(checkpoint: Path, tables: dict[str, Any]) -> SSLEncoder:
     encoder = load_base(tables) if "adapter" in tables else _build_evaluated(tables)
     if "adapter" in tables:
         cls, config = named_config("adapters", tables["adapter"], "adapter")
+        before = encoder.state_dict().keys()
         cls(config).insert(encoder)
+        if encoder.state_dict().keys() != before:  # one that only says what trains is no part of the encoder
+            of: Any = encoder
+            of.built_from = {**of.built_from, "adapters": tables["adapter"]}
     fill(encoder, checkpoint, attribute=evaluated_part(tables), partial="adapter" in tables)
     encoder.eval()
     return encoder
@@ -150,7 +176,21 @@ def _misfit(source: str, loaded: nn.Module, encoder: nn.Module, table: str) -> s
     names += [name for name in here if name not in there and "_adapter." not in name]
     shapes = [list(part[names[0]].shape) if names[0] in part else "absent" for part in (there, here)]
     such = f"{len(names)} tensors differ, such as {names[0]} ({shapes[0]} there, {shapes[1]} here)"
-    return f"{source}: does not fit {table}: {such}; make them agree"
+    options = _differing(loaded, encoder, f"--{table[table.index('[') + 1 : -1]}")
+    return f"{source}: does not fit {table}: {such}; make them agree{options and f': {options}'}"
+
+
+def _differing(loaded: nn.Module, encoder: nn.Module, prefix: str) -> str:
+    """Return the options that make a configuration that of `loaded`; "" where one of them has none. Rates, which are of no shape, may differ."""
+    configs = [getattr(module, "config", None) for module in (loaded, encoder)]
+    there, here = (configuration.to_table(config) if is_dataclass(config) else {} for config in configs)
+    keys = [key for key, value in there.items() if value != here.get(key, value) and not isinstance(value, float)]
+    return " ".join(f"{prefix}.{key} {_option(there[key])}" for key in keys)
+
+
+def _option(value: Any) -> str:
+    """Spell a value for a shell."""
+    return shlex.quote(value if isinstance(value, str) else json.dumps(value))
 
 
 def _encoder_table(source: str) -> dict[str, Any]:
@@ -205,8 +245,9 @@ def _build_evaluated(tables: dict[str, Any]) -> SSLEncoder:
     if evaluated_part(tables):
         return encoder
     objective, config = named_config("objectives", tables["objective"], "objective")
-    whole: SSLEncoder = objective.evaluated_encoder(encoder, config)
-    return whole
+    whole: Any = objective.evaluated_encoder(encoder, config)
+    whole.built_from = encoder.built_from
+    return whole  # type: ignore[no-any-return]
 
 
 def fill(encoder: SSLEncoder, checkpoint: Path, *, attribute: str = "encoder", partial: bool = False) -> None:
@@ -236,7 +277,8 @@ def open_source(source: str | Path) -> tuple[Path, dict[str, Any]]:
     experiment = path.parent.parent
     if (path / WEIGHTS).is_file() and (experiment / CONFIG).is_file():
         return path, experiment_tables(experiment)
-    raise ValueError(f"{path}: is neither an experiment (no {CONFIG}) nor a checkpoint in one (no {WEIGHTS})")
+    own = "; a class of your own in it is named FILE.py:CLASS" if any(path.glob("*.py")) else ""
+    raise ValueError(f"{path}: is neither an experiment (no {CONFIG}) nor a checkpoint in one (no {WEIGHTS}){own}")
 
 
 def experiment_tables(experiment: Path) -> dict[str, Any]:
@@ -263,6 +305,8 @@ def _seen_from(experiment: Path, init: str) -> str:
 
 
 def _not_imported(source: str | Path) -> ValueError:
+    if Path(source).suffix == ".py":
+        return ValueError(f"{source}: is code; name the class in it that is the upstream: {source}:CLASS")
     return ValueError(
         f"{source}: is no experiment; if it is a checkpoint of another package, run `audiossl import {source} --out EXP` and give EXP"
     )
@@ -274,6 +318,11 @@ def find_source(source: str | Path) -> Path:
         return Path(source)
     if Path(source).is_file():
         raise _not_imported(source)
+    if OWN.fullmatch(str(source)):
+        raise ValueError(
+            f"{source}: is code of your own, which only gives features, and only where the command line names it: "
+            "to superb, features, probe, diagnose, embed and units (--encoder)"
+        )
     roots = search_roots()
     for root in roots:
         if (root / source / CONFIG).is_file():
@@ -281,7 +330,7 @@ def find_source(source: str | Path) -> Path:
     places = ", ".join(str(root) for root in roots)
     raise ValueError(
         f"{source}: no such experiment or checkpoint, nor one of that name in {places}; train it first, or make one of a downloaded checkpoint by `audiossl import` "
-        "(an upstream of s3prl is s3prl:NAME)"
+        "(an upstream of s3prl is s3prl:NAME, one of your own FILE.py:CLASS)"
     )
 
 
@@ -293,7 +342,7 @@ def search_roots() -> list[Path]:
 
 
 def weights_hash(module: nn.Module) -> str:
-    """SHA-256 of a module's weights, by name and value: the identity of an encoder, wherever it was loaded from."""
+    """SHA-256 of a module's weights, by name and value: what training started from, wherever it was loaded from."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())

@@ -149,11 +149,16 @@ def convolutions(table: Tables) -> list[tuple[int, int, int]]:
     return [(table["conv_dim"], kernel, stride) for kernel, stride in pairs]
 
 
+def require_absent(out: Path) -> None:
+    """Raise ValueError where `out` exists."""
+    if out.exists():
+        raise ValueError(f"{out}: exists already; remove it or choose another --out")
+
+
 @contextmanager
 def written_whole(out: Path) -> Iterator[Path]:
     """Give a place beside `out` to write a file or folder to, and rename it in the end; ValueError where `out` exists."""
-    if out.exists():
-        raise ValueError(f"{out}: exists already; remove it or choose another --out")
+    require_absent(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
     _remove(partial)

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import inspect
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -35,12 +36,14 @@ _STAND_INS = (
 )
 _SHORTEST = 800
 """Samples; s3prl too pads what is shorter than 0.05 s."""
+_SECONDS = (1, 21)
+"""Of noise, whose numbers of frames tell the hop of an upstream that does not say it."""
 
 
 class Upstream(nn.Module):
     """An upstream behind `contracts.Encoder`. Utterances are given to it as a list, so what padding does is up to it.
 
-    Frames are counted as s3prl counts them for its downstream models: one for each begun hop, the last one repeated where the upstream has fewer.
+    It returns tensors of (batch, frame, dim), as a list or as `hidden_states` in a dict, and may say its hop in samples in `get_downsample_rates`. Frames are counted as s3prl counts them for its downstream models: one for each begun hop, the last one repeated where the upstream has fewer.
     ValueError where its layers differ in width or hop.
     """
 
@@ -51,9 +54,8 @@ class Upstream(nn.Module):
         self.upstream = upstream.eval()
         # Some have no weights, and caches know encoders by the hash of these.
         self.register_buffer("name", torch.tensor(list(name.encode()), dtype=torch.uint8))
-        with torch.no_grad():
-            layers = self._run([torch.randn(16000, generator=torch.Generator().manual_seed(0))])
-        rates = upstream.get_downsample_rates("hidden_states")  # type: ignore[operator]
+        layers = self._of_noise(_SECONDS[0])
+        rates = self._hop(layers[-1].shape[1])
         widths = {layer.shape[-1] for layer in layers}
         strides = {rates} if isinstance(rates, int) else set(rates)
         if len(widths) != 1 or len(strides) != 1:
@@ -75,7 +77,26 @@ class Upstream(nn.Module):
         return EncoderOutput(layers, frames)
 
     def _run(self, waveforms: list[Tensor]) -> list[Tensor]:
-        return list(self.upstream(waveforms)["hidden_states"])
+        output = self.upstream(waveforms)
+        output = output.get("hidden_states") if isinstance(output, Mapping) else output
+        layers = [output] if isinstance(output, Tensor) else list(output or ())
+        if not layers or not all(isinstance(layer, Tensor) and layer.ndim == 3 for layer in layers):
+            raise ValueError('gives no layers; return {"hidden_states": [tensor of (batch, frame, dim), ...]}')
+        return layers
+
+    @torch.no_grad()
+    def _of_noise(self, seconds: int) -> list[Tensor]:
+        return self._run([torch.randn(seconds * self.sample_rate, generator=torch.Generator().manual_seed(0))])
+
+    def _hop(self, frames: int) -> Any:
+        """Samples from frame to frame, or those of each layer; frames: of the shorter noise."""
+        told = getattr(self.upstream, "get_downsample_rates", None)
+        if told is not None:
+            return told("hidden_states")
+        more = self._of_noise(_SECONDS[1])[-1].shape[1] - frames
+        if more < 1:
+            raise ValueError("gives no more frames of longer recordings; write get_downsample_rates")
+        return round((_SECONDS[1] - _SECONDS[0]) * self.sample_rate / more)
 
 
 class HubUpstream(Upstream):

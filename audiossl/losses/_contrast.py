@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from audiossl.losses._checks import need_positive
 from audiossl.losses._precision import unit
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def cosine_contrast(
     form: Form = "mean",
 ) -> Tensor:
     """`contrast` from cosines (anchor, candidate) that are known already; anchors: (anchor, dim), for margins that use their norms."""
-    if temperature <= 0:
-        raise ValueError(f"temperature: {temperature} is not positive")
+    need_positive(temperature=temperature)
     if margin is None:
         return softmax_contrast(cosines / temperature, positive, excluded=excluded, form=form)
     # The norms of the anchors as they come: after normalisation there would be nothing left to learn from them.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from audiossl.losses._checks import need_same_shape
 from audiossl.losses._precision import unit
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def cross_view_cosines(predictions: Tensor, targets: Tensor) -> Tensor:
 
     predictions, targets: (view, batch, dim), in the same order; targets are detached.
     """
+    need_same_shape("view, batch, dim", predictions=predictions, targets=targets)
     if len(predictions) < 2:
         raise ValueError(f"{len(predictions)} view has no other to predict; give two views or more")
     cosines = torch.einsum("and,bnd->abn", unit(predictions), unit(targets.detach()))

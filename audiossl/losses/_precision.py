@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import wraps
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
@@ -17,13 +18,22 @@ R = TypeVar("R")
 
 
 def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a loss: its half-precision tensors become float32, and autocast is off inside; the first argument is a tensor."""
+    """Decorate a loss: its half-precision tensors become float32, and autocast is off inside.
+
+    Arguments that are annotated as `Tensor` have to be that, positional or by name, and the first of them says what device this is for.
+    """
+    names = tuple(signature(loss).parameters)
+    tensors = tuple(name for name in names if loss.__annotations__.get(name) in {"Tensor", "torch.Tensor", Tensor})
 
     @wraps(loss)
     def computed(*args: P.args, **kwargs: P.kwargs) -> R:
-        first = args[0]
-        assert isinstance(first, Tensor)
-        with torch.autocast(first.device.type, enabled=False):
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        for name in tensors:
+            if name in given and not isinstance(given[name], Tensor):
+                raise ValueError(f"{loss.__name__}: {name} is a {type(given[name]).__name__}; give a torch.Tensor")
+        first = given.get(tensors[0])
+        device = first.device.type if isinstance(first, Tensor) else "cpu"  # missing: the call will say so
+        with torch.autocast(device, enabled=False):
             wide_args: Any = [_wide(value) for value in args]
             wide_kwargs: Any = {name: _wide(value) for name, value in kwargs.items()}
             return loss(*wide_args, **wide_kwargs)

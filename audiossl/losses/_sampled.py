@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from audiossl.losses._checks import need_positive
 from audiossl.losses._precision import unit
 
 
@@ -50,8 +51,7 @@ def sampled_logits(
 
     identity: (frame,) int64, equal where targets are; without it, a target equals itself alone.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature: {temperature} is not positive")
+    need_positive(temperature=temperature)
     positive, negative = inner_products(unit(context), unit(targets), negatives, slots)
     same = slots if identity is None else identity
     dead = at_negatives(same, negatives, slots) == same.unsqueeze(1)

@@ -14,6 +14,10 @@ def structural_similarity(
     estimate: Tensor, reference: Tensor, *, sharpness: float | None, smooth: float = 0.0
 ) -> Tensor:
     """SDSC of each signal, see `sdsc`: (...). estimate, reference: (..., t)."""
+    if estimate.shape != reference.shape:
+        raise ValueError(
+            f"estimate of shape {tuple(estimate.shape)}, reference of shape {tuple(reference.shape)}; give (..., t) of one shape"
+        )
     product = estimate * reference
     agreement = (product > 0).to(product.dtype) if sharpness is None else torch.sigmoid(sharpness * product)
     e, r = estimate.abs(), reference.abs()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from audiossl.losses._checks import need_same_shape
 from audiossl.losses._precision import full_precision, unit
 from audiossl.losses._variance import need_two_rows, off_diagonal
 from audiossl.nn.gather import layout_of, mean_over_batch, sum_over_processes, variance_over_batch
@@ -65,6 +66,7 @@ def cross_correlation(
     """
     if normalisation not in {"batch", "latent", "both"}:
         raise ValueError(f"barlow_twins: normalisation {normalisation!r} is none of 'batch', 'latent' and 'both'")
+    need_same_shape("batch, dim", first=first, second=second)
     layout = layout_of(first, across_processes=across_processes)
     need_two_rows(layout)
     views = [first, second]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from torch.nn import functional as F
+
+from audiossl.losses._checks import need_positive
+from audiossl.losses._precision import full_precision, unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +20,7 @@ class CodewordLoss(NamedTuple):
     prediction: Tensor
 
 
+@full_precision
 def codeword_cross_entropy(
     context: Tensor, codewords: Tensor, target: Tensor, *, temperature: float = 0.1
 ) -> CodewordLoss:
@@ -29,13 +32,7 @@ def codeword_cross_entropy(
     the others: the same number, at frame x code x dim values of memory. Here the cosine is one matrix product of normalised rows, and
     nothing larger than the frame x code logits exists. Computed in float32 at least, also under autocast.
     """
-    with torch.autocast(context.device.type, enabled=False):
-        logits = _unit(context) @ _unit(codewords).T / temperature  # (frame, code)
-        loss = F.cross_entropy(logits, target, reduction="none")
+    need_positive(temperature=temperature)
+    logits = unit(context) @ unit(codewords).T / temperature  # (frame, code)
+    loss = F.cross_entropy(logits, target, reduction="none")
     return CodewordLoss(loss, logits.detach().argmax(dim=1))
-
-
-def _unit(rows: Tensor) -> Tensor:
-    if rows.dtype in {torch.bfloat16, torch.float16}:
-        rows = rows.float()
-    return F.normalize(rows, dim=1, eps=1e-8)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from audiossl.losses._checks import need_positive, need_same_shape
 from audiossl.losses._precision import full_precision
 from audiossl.nn.gather import gather_with_gradient, layout_of
 
@@ -21,8 +22,8 @@ def cpc(predictions: Tensor, latents: Tensor, *, temperature: float = 1.0, acros
     predictions: (step, batch, dim), W_k c_t for each step k ahead. latents: (step, batch, dim), what came there. The latents of the same
     step in the utterances of all processes are candidates, one of them the positive. Inner products as they are. Nats.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature: {temperature} is not positive")
+    need_same_shape("step, batch, dim", predictions=predictions, latents=latents)
+    need_positive(temperature=temperature)
     layout = layout_of(latents, dim=1, across_processes=across_processes)
     candidates = gather_with_gradient(latents, layout, dim=1)
     logits = torch.einsum("knd,kmd->knm", predictions, candidates) / temperature

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn import functional as F
 
+from audiossl.losses._precision import full_precision
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -18,6 +20,7 @@ class CTCLoss(NamedTuple):
     possible: Tensor
 
 
+@full_precision
 def ctc(logits: Tensor, lengths: Tensor, target: Tensor, target_lengths: Tensor, *, blank: int = 0) -> CTCLoss:
     """Negative log-probability of each target sequence, summed over its alignments (Graves et al., 2006, eq. 3 and 8).
 
@@ -27,11 +30,9 @@ def ctc(logits: Tensor, lengths: Tensor, target: Tensor, target_lengths: Tensor,
     A sequence needs a frame per label and one more, a blank, between equal neighbours. Where there are fewer frames, the
     probability is 0 and the loss infinite: such an utterance gives loss 0, no gradient, and `possible` False.
     """
-    with torch.autocast(logits.device.type, enabled=False):
-        logits = logits.float() if logits.dtype in {torch.bfloat16, torch.float16} else logits
-        log_probs = logits.log_softmax(dim=2).transpose(0, 1)  # (frame, batch, token)
-        target = target.clamp_min(0)
-        loss = F.ctc_loss(log_probs, target, lengths, target_lengths, blank=blank, reduction="none", zero_infinity=True)
+    log_probs = logits.log_softmax(dim=2).transpose(0, 1)  # (frame, batch, token)
+    target = target.clamp_min(0)
+    loss = F.ctc_loss(log_probs, target, lengths, target_lengths, blank=blank, reduction="none", zero_infinity=True)
     return CTCLoss(loss, lengths >= frames_needed(target, target_lengths))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch.nn import functional as F
 
+from audiossl.losses._checks import need_positive
 from audiossl.losses._precision import full_precision
 
 if TYPE_CHECKING:
@@ -26,5 +27,6 @@ def deepcluster(scores: Tensor, cluster: Tensor, *, temperature: float = 0.1) ->
     scores: (row, prototype), inner products of unit rows with unit prototypes. cluster: (row,) int64, -1 where none is known, as
     before the first clustering: such a row gives loss 0 and no gradient. Sum over rows, divide by those assigned.
     """
+    need_positive(temperature=temperature)
     loss = F.cross_entropy(scores / temperature, cluster, ignore_index=-1, reduction="none")
     return DeepClusterLoss(loss, cluster != -1)

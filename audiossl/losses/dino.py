@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from audiossl.losses._checks import need_positive, need_same_shape
 from audiossl.losses._precision import full_precision
 from audiossl.nn.gather import layout_of, mean_over_batch
 
@@ -26,13 +27,17 @@ def dino(
 
     student: (crop, batch, output), the global crops first and in the teacher's order. teacher: (global crop, batch, output), detached here.
     centre: (output,), what is subtracted from the teacher's. Two global and four local crops make 10 pairs: a crop is never its own
-    target. Nats. Additive over utterances.
+    target. Nats. Additive over utterances. ValueError for one crop alone, and for a temperature that is a number and not positive.
     """
+    need_same_shape("crop, batch, output", free_first=True, student=student, teacher=teacher)
+    need_positive(student_temperature=student_temperature, teacher_temperature=teacher_temperature)
     crops, batch = student.shape[:2]
     if len(teacher) > crops:
         raise ValueError(
             f"dino: {len(teacher)} teacher crops are more than the student's {crops}; the student sees all of them"
         )
+    if crops < 2:
+        raise ValueError("dino: 1 student crop has no other to match; give two crops or more")
     target = ((teacher.detach() - centre) / teacher_temperature).softmax(dim=2)
     log_probs = (student / student_temperature).log_softmax(dim=2)
     # One product per utterance instead of a tensor of batch x output for each pair.

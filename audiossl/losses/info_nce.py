@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from audiossl.losses._checks import need_positive, need_same_shape
 from audiossl.losses._contrast import contrast, softmax_contrast
 from audiossl.losses._precision import full_precision
 from audiossl.nn.gather import gather_with_gradient, layout_of
@@ -32,6 +33,7 @@ def info_nce(
     mean over the own queries. temperature: 0.2 for speakers (Lepage and Dehak, 2022, used 0.07 as well). similarity: `dot` is the
     inner product as it is, which no margin fits.
     """
+    need_same_shape("batch, dim", query=query, key=key)
     layout = layout_of(key, across_processes=across_processes)
     keys = gather_with_gradient(key, layout)
     own = torch.arange(layout.start, layout.start + len(query), device=query.device)
@@ -42,6 +44,5 @@ def info_nce(
         return contrast(query, keys, positive, temperature=temperature, margin=margin).mean()
     if margin is not None:
         raise ValueError("info_nce: a margin is an angle and needs similarity='cosine', not 'dot'")
-    if temperature <= 0:
-        raise ValueError(f"temperature: {temperature} is not positive")
+    need_positive(temperature=temperature)
     return softmax_contrast(query @ keys.T / temperature, positive).mean()

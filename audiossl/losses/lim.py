@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch.nn import functional as F
 
+from audiossl.losses._checks import need_same_shape
 from audiossl.losses._precision import full_precision, unit
 from audiossl.nn.gather import gather_with_gradient, layout_of
 
@@ -32,6 +33,7 @@ def lim(
     bce: softplus(-p) + softplus(n). mine: -p + log mean over all of e^n. nce: -(p - log(e^p + sum over all of e^n)). "All" are the
     utterances of all processes. No temperature, so that nce stays above log(1 + N e^-2).
     """
+    need_same_shape("batch, dim", first=first, second=second, other=other)
     anchors = unit(first)
     positive, negative = (anchors * unit(second)).sum(dim=1), (anchors * unit(other)).sum(dim=1)
     if bound == "bce":

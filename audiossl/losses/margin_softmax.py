@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from audiossl.losses._checks import need_one_label_each
 from audiossl.losses._contrast import cosine_contrast
 from audiossl.losses._precision import full_precision, unit
 
@@ -41,6 +42,7 @@ def margin_softmax(
     """
     if scale <= 0:
         raise ValueError(f"margin_softmax: scale {scale} is not positive")
+    need_one_label_each(embeddings, target=target)
     cosines = unit(embeddings) @ unit(classes).T  # (row, class)
     positive = torch.zeros_like(cosines, dtype=torch.bool).scatter_(1, target.unsqueeze(1), value=True)
     loss = cosine_contrast(cosines, positive, embeddings, temperature=1 / scale, margin=margin)

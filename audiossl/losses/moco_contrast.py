@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from audiossl.losses._checks import need_same_shape
 from audiossl.losses._contrast import cosine_contrast
 from audiossl.losses._precision import full_precision, unit
 
@@ -32,6 +33,7 @@ def moco_contrast(
     the denominator. The symmetric form is the mean of two calls, with a queue each. Put keys into the queue after the loss: a key
     that is there already would be its own negative.
     """
+    need_same_shape("batch, dim", query=query, key=key)
     query_unit, key_unit = unit(query), unit(key.detach())
     own = (query_unit * key_unit).sum(dim=1, keepdim=True)
     cosines = torch.cat([own, query_unit @ unit(queue.detach()).T], dim=1)  # (batch, 1 + entry)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from audiossl.losses._checks import need_same_shape
 from audiossl.losses._contrast import contrast
 from audiossl.losses._precision import full_precision
 from audiossl.nn.gather import gather_with_gradient, layout_of
@@ -33,6 +34,7 @@ def nt_xent(
     the second ones candidates. margin: applied to the positives (`audiossl/margins/`). across_processes: False compares this process's
     utterances only, and no other process is waited for. Nats, a mean over the own anchors: weight it by the batch.
     """
+    need_same_shape("batch, dim", first=first, second=second)
     if symmetric:
         views = torch.stack([first, second])
         return _all_views(views, temperature=temperature, margin=margin, across_processes=across_processes)
@@ -55,6 +57,9 @@ def nt_xent_all_views(
     views: (view, batch, dim). The mean over anchors of the mean over positives, with all positives in the denominator: `sup_con` with the
     utterance as the label. With two views it is `nt_xent`.
     """
+    need_same_shape("view, batch, dim", views=views)
+    if len(views) < 2:
+        raise ValueError(f"{len(views)} view has no other to find; give two views or more")
     return _all_views(views, temperature=temperature, margin=margin, across_processes=across_processes)
 
 
@@ -74,6 +79,7 @@ def nt_xent_multi_view(
     stay in the denominator. positives: the `mean` of their negative log-probabilities (Khosla et al., 2020, eq. 2), or their `sum`, what
     cross-entropy with a target of several ones computes. Margins apply to all positives.
     """
+    need_same_shape("view, batch, dim", free_first=True, local_views=local_views, global_views=global_views)
     return _against(
         local_views,
         global_views,

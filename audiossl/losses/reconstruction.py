@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from audiossl.losses._checks import need_same_shape
 from audiossl.losses._precision import full_precision
 from audiossl.losses._structure import structural_similarity
 
@@ -29,6 +30,7 @@ def reconstruction(
     sdsc_sharpness and sdsc_smooth.
     A loss that weighs nothing is not computed.
     """
+    need_same_shape("frame, value", may_be_empty=True, estimate=estimate, target=target)
     error = estimate - target
     loss = mse_weight * error.square().mean(dim=1)
     if l1_weight:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from audiossl.losses._checks import need_one_label_each, need_same_shape
 from audiossl.losses._contrast import contrast
 from audiossl.losses._precision import full_precision
 from audiossl.nn.gather import gather_with_gradient, layout_of, sum_over_processes
@@ -32,6 +33,8 @@ def sup_con(
     over positives of their negative log-probabilities, `in` the negative logarithm of their mean probability, never more. The mean over
     the anchors that have a positive (0 without any), such that its mean over processes, weighted by their rows, is that of the global batch.
     """
+    need_one_label_each(embeddings, labels=labels)
+    need_same_shape("row, dim", embeddings=embeddings)
     layout = layout_of(embeddings, across_processes=across_processes)
     candidates = gather_with_gradient(embeddings, layout)
     everybody = gather_with_gradient(labels, layout)

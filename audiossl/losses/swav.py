@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from audiossl.losses._checks import need_positive, need_same_shape
 from audiossl.losses._precision import full_precision
 from audiossl.losses._sinkhorn import sinkhorn
 from audiossl.nn.gather import layout_of
@@ -31,6 +32,8 @@ def swav(
     prototype), those of earlier embeddings of this process, which help to balance the codes and then leave. Codes come from Sinkhorn over
     the batches and queues of all processes and get no gradient. Nats.
     """
+    need_same_shape("crop, batch, prototype", scores=scores)
+    need_positive(temperature=temperature)
     crops, batch = scores.shape[:2]
     if not 1 <= num_global <= crops or crops < 2:
         raise ValueError(f"swav: num_global {num_global} does not fit {crops} crops; give two crops or more")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch.nn import functional as F
 
+from audiossl.losses._checks import need_positive
 from audiossl.losses._precision import full_precision
 
 if TYPE_CHECKING:
@@ -25,5 +26,6 @@ def unit_cross_entropy(logits: Tensor, target: Tensor, *, temperature: float = 1
 
     logits: (frame, unit). target: (frame,) int64. Fast-HuBERT's temperature is 0.1, that of HuBERT's cosines; BEST-RQ has none.
     """
+    need_positive(temperature=temperature)
     loss = F.cross_entropy(logits / temperature, target, reduction="none")
     return UnitLoss(loss, logits.detach().argmax(dim=1))

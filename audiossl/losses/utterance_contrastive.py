@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn import functional as F
 
+from audiossl.losses._checks import need_positive, need_same_shape
 from audiossl.losses._precision import full_precision, unit
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def utterance_contrastive(
 
     Neither the picked targets, frame x candidate x dim, nor all frame x frame cosines are ever there: the pairs are picked from blocks of rows of these.
     """
+    need_same_shape("frame, dim", may_be_empty=True, anchors=anchors, targets=targets)
+    need_positive(temperature=temperature)
     own = torch.arange(len(anchors), device=anchors.device).unsqueeze(1)
     pairs = torch.cat([own, candidates], dim=1)  # (frame, 1 + candidate)
     directions = unit(targets).T

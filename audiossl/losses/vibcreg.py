@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch.nn import functional as F
 
+from audiossl.losses._checks import need_same_shape
 from audiossl.losses._precision import full_precision
 from audiossl.losses._variance import Terms, deviation_hinge, need_two_rows, off_diagonal
 from audiossl.nn.gather import layout_of, moments_over_batch
@@ -42,6 +43,7 @@ def vibcreg_terms(
 
     first, second: (batch, dim). Variances and correlations are those of the global batch; a dimension that is constant has correlation 0.
     """
+    need_same_shape("batch, dim", first=first, second=second)
     layout = layout_of(first, across_processes=across_processes)
     need_two_rows(layout)
     covariances = [moments_over_batch(view, layout).covariance for view in (first, second)]

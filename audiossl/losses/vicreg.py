@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch.nn import functional as F
 
+from audiossl.losses._checks import need_same_shape
 from audiossl.losses._precision import full_precision
 from audiossl.losses._variance import Terms, deviation_hinge, need_two_rows, off_diagonal
 from audiossl.nn.gather import layout_of, moments_over_batch
@@ -44,6 +45,7 @@ def vicreg_terms(
     first, second: (batch, dim). Invariance is a mean over the own batch and over dimensions; the others take variance and covariance,
     divided by rows - 1, over the global batch and are summed over the two views.
     """
+    need_same_shape("batch, dim", first=first, second=second)
     layout = layout_of(first, across_processes=across_processes)
     need_two_rows(layout)
     covariances = [moments_over_batch(view, layout).covariance for view in (first, second)]

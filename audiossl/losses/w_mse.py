@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from audiossl.losses._checks import need_same_shape
 from audiossl.losses._precision import full_precision, unit
 from audiossl.nn.gather import gather_with_gradient, layout_of
 
@@ -32,6 +33,7 @@ def w_mse(
     group sit this step out. generator: on the CPU; that of the first process decides for all. shrinkage: share of the identity
     in the covariance. ValueError where there is no full group, or where a covariance is singular.
     """
+    need_same_shape("batch, dim", first=first, second=second)
     layout = layout_of(first, across_processes=across_processes)
     groups = layout.total // group_size
     if groups < 1:

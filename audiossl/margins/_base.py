@@ -35,7 +35,7 @@ class Margin(Protocol):
 
 @dataclass(frozen=True)
 class MarginConfig:
-    """margin: its full size. ramp_steps: optimiser steps over which it grows to that size by half a cosine; 0: it starts there.
+    """margin: its full size, `margin.size` in a recipe. ramp_steps: optimiser steps over which it grows to that size by half a cosine; 0: it starts there.
 
     learnable: a parameter that starts at `margin`. By itself the loss only ever makes it smaller: `reward` subtracts reward x margin
     from the loss (as in AdaptiveFace: Liu et al., 2019), against that. Lepage and Dehak (2023) ramp over the first half of training.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, Protocol
 
 import numpy as np
 
@@ -75,15 +75,21 @@ def detection_curve(scores: np.ndarray, labels: np.ndarray) -> DetectionCurve:
     return DetectionCurve(values[last], misses, false_alarms)
 
 
+class TrialMetric(Protocol[_P]):
+    """scores: (trial,), higher for targets. labels: (trial,) bool, or 0 and 1."""
+
+    def __call__(self, scores: np.ndarray, labels: np.ndarray, *args: _P.args, **options: _P.kwargs) -> float: ...
+
+
 def of_trials(
     statistic: Callable[Concatenate[DetectionCurve, _P], float],
-) -> Callable[Concatenate[np.ndarray, np.ndarray, _P], float]:
+) -> TrialMetric[_P]:
     """Make the metric `f(scores, labels, **options)` of a statistic of their curve: named like its file, with the same docstring.
 
     ValueError as in `detection_curve`, and as the statistic says.
     """
 
-    def metric(scores: np.ndarray, labels: np.ndarray, /, *args: _P.args, **options: _P.kwargs) -> float:
+    def metric(scores: np.ndarray, labels: np.ndarray, *args: _P.args, **options: _P.kwargs) -> float:
         return statistic(detection_curve(scores, labels), *args, **options)
 
     metric.__module__, metric.__doc__ = statistic.__module__, statistic.__doc__

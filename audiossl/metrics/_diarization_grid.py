@@ -28,6 +28,9 @@ def diarization_grid(
     for median in medians:
         if median < 1 or median % 2 == 0:
             raise ValueError(f"a median over {median} frames has no middle; give an odd number such as 11")
+    for number, prediction in enumerate(predictions):
+        if np.isnan(prediction).any():
+            raise ValueError(f"the prediction of recording {number + 1} has frames that are nan; give probabilities")
     gap = max(max(medians) - 1, 1)  # silence between recordings: no median sees two of them, and none is empty
     width = max(array.shape[1] for array in (*predictions, *references))
     probabilities = _end_to_end(predictions, gap, width, np.float32(-np.inf))

@@ -39,7 +39,8 @@ def diarization_error_rate(
     SUPERB reports the least of thresholds 0.3, 0.4 ... 0.7 and medians 1 and 11, found on the test set, with no collar and overlap
     counted. Its tools measure in seconds of segments, whose ends are rounded; here they end where frames do.
 
-    ValueError for recordings of other numbers of frames, an even `median`, and references without speech.
+    ValueError for recordings of other numbers of frames, predictions that are not finite, references of other values than 0 and 1, an even `median`,
+    and references without speech.
     """
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references; give one for each")
@@ -65,11 +66,13 @@ def diarization_errors(
     """Count the errors of one recording; see `diarization_error_rate`."""
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-    probabilities, wanted = np.asarray(prediction), np.asarray(reference, dtype=np.bool_)
+    probabilities, given = np.asarray(prediction), np.asarray(reference)
+    wanted = given.astype(np.bool_)
     if probabilities.ndim != 2 or wanted.ndim != 2 or len(probabilities) != len(wanted):
         raise ValueError(
             f"prediction of shape {probabilities.shape}, reference of shape {wanted.shape}; give (frame, speaker) of as many frames"
         )
+    _check_values(probabilities, given)
     active = _median_filter(probabilities > threshold, median)
     scored = _outside_collar(wanted, collar)
     if not overlap:
@@ -84,6 +87,20 @@ def diarization_errors(
         confusion=int(np.minimum(num_active, num_wanted).sum()) - correct,
         total=int(num_wanted.sum()),
     )
+
+
+def _check_values(probabilities: np.ndarray, given: np.ndarray) -> None:
+    finite = np.isfinite(probabilities)
+    if not finite.all():
+        frame, speaker = np.argwhere(~finite)[0]
+        raise ValueError(
+            f"the prediction of frame {frame + 1} for speaker {speaker + 1} is {probabilities[frame, speaker]}; give finite numbers"
+        )
+    odd = (given != 0) & (given != 1)
+    if odd.any():
+        raise ValueError(
+            f"{given[odd][0]} in a reference is neither 0 nor 1; give 1 where a speaker speaks and 0 elsewhere"
+        )
 
 
 def _median_filter(active: np.ndarray, width: int) -> np.ndarray:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
     from torch import Tensor
 
     from audiossl.contracts import Batch, EncoderOutput, StepOutput, Utterance
@@ -89,9 +90,34 @@ class Task(nn.Module):
 
         A task that is not scored against one column (trials, segments of speakers) has its own.
         """
+        return self.score(list(predictions.values()), self.references(predictions, manifest))
+
+    def references(self, utterances: Iterable[str], manifest: Manifest) -> list[str]:
+        """What `evaluate` compares predictions of these utterances with."""
         column = manifest.column(self.config.column)
         where = {utterance: index for index, utterance in enumerate(manifest.ids)}
-        return self.score(list(predictions.values()), [column[where[name]] for name in predictions])
+        return [column[where[name]] for name in utterances]
+
+    def examine(self, predictions: Mapping[str, Any], manifest: Manifest) -> tuple[dict[str, float], Mapping[str, Any]]:
+        """Return what `evaluate` does and, by utterance, what `answers` is given: the predictions, or what was measured of each."""
+        return self.evaluate(predictions, manifest), predictions
+
+    def answers(
+        self,
+        said: Mapping[str, Any],
+        manifest: Manifest,
+        settings: Mapping[str, Any],  # noqa: ARG002 - of some tasks alone
+    ) -> dict[str, Iterable[str]]:
+        """Lines of the files by which a score can be checked, by the end of their names; made when they are asked for.
+
+        said: what `examine` returned. settings: those that `settle` returned. Here texts and references; nothing where a task writes none.
+        """
+        if not self.writes_text:
+            return {}
+        return {"hyp": text_lines(said), "ref": self._reference_lines(said, manifest)}
+
+    def _reference_lines(self, utterances: Iterable[str], manifest: Manifest) -> Iterator[str]:
+        yield from text_lines(dict(zip(utterances, self.references(utterances, manifest), strict=True)))
 
     def settle(self, dev: Mapping[str, float], test: Mapping[str, float]) -> Settled:
         """Turn what `evaluate` gave on both, at several settings, into the values at those that dev chose and at those that test would choose."""
@@ -100,3 +126,24 @@ class Task(nn.Module):
     def layer_shares(self) -> Tensor | None:
         """Share of each layer in the features, (layer,) with sum 1; None where the task takes one layer."""
         return None
+
+
+def text_lines(texts: Mapping[str, str]) -> Iterator[str]:
+    """Yield `utterance word word ...` as Kaldi writes them, sorted by utterance."""
+    return (" ".join([name, *texts[name].split()]) for name in sorted(texts))
+
+
+def class_lines(
+    utterances: Sequence[str], names: Sequence[str], outputs: np.ndarray, labels: np.ndarray
+) -> Iterator[str]:
+    """Yield `utterance predicted reference`, white space in names of classes as `_`. outputs: (utterance, class); labels: (utterance,)."""
+    word = ["_".join(name.split()) for name in names]
+    for utterance, predicted, wanted in zip(utterances, outputs.argmax(axis=1).tolist(), labels.tolist(), strict=True):
+        yield f"{utterance} {word[predicted]} {word[wanted]}"
+
+
+def measured_lines(measured: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Yield `utterance metric value metric value ...`, sorted by utterance."""
+    return (
+        " ".join([name, *(f"{key} {value:.9g}" for key, value in measured[name].items())]) for name in sorted(measured)
+    )

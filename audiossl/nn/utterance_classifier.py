@@ -17,7 +17,7 @@ from audiossl.nn.task import Task
 from audiossl.nn.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -116,12 +116,25 @@ class UtteranceClassifier(Task):
         """Accuracy in percent."""
         return {"accuracy": accuracy(predictions, references)}
 
-    def evaluate(self, predictions: Mapping[str, str], manifest: Manifest) -> dict[str, float]:
-        """Score predictions by utterance against a data directory."""
+    def references(self, utterances: Iterable[str], manifest: Manifest) -> list[str]:
+        """Labels of these utterances, one after the other."""
         columns = [manifest.column(name) for name in self.needs]
         where = {utterance: index for index, utterance in enumerate(manifest.ids)}
-        references = [" ".join(column[where[name]].strip() for column in columns) for name in predictions]
-        return self.score(list(predictions.values()), references)
+        return [" ".join(column[where[name]].strip() for column in columns) for name in utterances]
+
+    def answers(
+        self,
+        said: Mapping[str, str],
+        manifest: Manifest,
+        settings: Mapping[str, Any],  # noqa: ARG002 - as all tasks have it
+    ) -> dict[str, Iterable[str]]:
+        """Lines `utterance predicted reference`; of several labels all predicted ones, then all references."""
+        return {"predictions": self._prediction_lines(said, manifest)}
+
+    def _prediction_lines(self, said: Mapping[str, str], manifest: Manifest) -> Iterator[str]:
+        wanted = dict(zip(said, self.references(said, manifest), strict=True))
+        for name in sorted(said):
+            yield f"{name} {said[name]} {wanted[name]}"
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,13 @@ class FrameStore:
         """Whether the frames of an utterance are here; never changes back."""
         return bool(self._index[row, 1] > 0)
 
-    def read(self, row: int) -> np.ndarray:
-        """Frames of an utterance: (layer, frame, dim) in the store's dtype."""
+    def read(self, row: int, layer: int | None = None) -> np.ndarray:
+        """Frames of an utterance in the store's dtype: (layer, frame, dim), or of one layer (frame, dim)."""
         offset, frames = (int(value) for value in self._index[row])
-        shape = (self._layers, frames, self._dim)
+        shape: tuple[int, ...] = (self._layers, frames, self._dim)
+        if layer is not None:
+            shape = shape[1:]
+            offset += layer * math.prod(shape) * self.dtype.itemsize
         return np.fromfile(self.path, self.dtype, math.prod(shape), offset=offset).reshape(shape)
 
     def add(self, rows: Sequence[int], frames: Sequence[np.ndarray]) -> None:

@@ -16,7 +16,7 @@ What a task (`nn.task.Task`) is asked for:
   dev and test too, where predictions of their frames are joined before they are scored. Labels are asked for the piece, and in training only.
 * `loss(output, batch)`: batch holds `utt_ids` and what `labels` gave, collated. `predict(output)`: one item per utterance.
 * `evaluate(predictions by utterance, manifest)` and `metric`, on DIR/dev and DIR/test. Predictions are kept until the end of the directory or,
-  where the task `averages` (class attribute), scored batch by batch.
+  where the task `averages` (class attribute), scored batch by batch. `examine`, `answers`: by which a score on DIR/test can be checked; see `nn.task`.
 * `selects_on_test` (class attribute, absent: False): where the official protocol chooses on test. Then test is scored at every
   evaluation and its best goes to `Score.official`; and DIR/dev may be absent, with one learning rate, whose last step is the score.
 * `min_frames` (class attribute): recordings of fewer are left out, for all tasks of a stream.
@@ -153,7 +153,7 @@ def _measure(groups: Sequence[TaskHeads], splits: dict[str, Split]) -> None:
     dev = _values([(group, group.alive) for group in groups], splits["dev"]) if "dev" in splits else None
     official = [group for group in groups if group.selects_on_test]
     test = dict(
-        zip(map(id, official), _values([(group, group.alive) for group in official], splits["test"]), strict=True)
+        zip(map(id, official), _answers([(group, group.alive) for group in official], splits["test"]), strict=True)
     )
     for k, group in enumerate(groups):
         group.measured(dev[k] if dev is not None else None, test.get(id(group)))
@@ -161,6 +161,11 @@ def _measure(groups: Sequence[TaskHeads], splits: dict[str, Split]) -> None:
 
 def _values(asked: Sequence[tuple[TaskHeads, list[Head]]], split: Split) -> list[list[dict[str, float]]]:
     """What the heads of each task score on a data directory, from one pass over it."""
+    return [[each.values() for each in answers] for answers in _answers(asked, split)]
+
+
+def _answers(asked: Sequence[tuple[TaskHeads, list[Head]]], split: Split) -> list[list[Answers]]:
+    """What the heads of each task say of a data directory."""
     if not asked:
         return []
     said = [[Answers(head, split.manifest, split.joined) for head in heads] for _, heads in asked]
@@ -173,17 +178,17 @@ def _values(asked: Sequence[tuple[TaskHeads, list[Head]]], split: Split) -> list
             group.ledger.alone_forwards += len(answers) * len(utterances)
             for each in answers:
                 each.take(utterances, taken.output)
-    return [[each.values() for each in answers] for answers in said]
+    return said
 
 
 def _scores(groups: Sequence[TaskHeads], test: Split) -> list[Score]:
     """Score on test what was chosen on dev."""
     chosen = [group.chosen() for group in groups]
-    values = _values([(group, [head]) for group, head in zip(groups, chosen, strict=True)], test)
+    said = _answers([(group, [head]) for group, head in zip(groups, chosen, strict=True)], test)
     names = [group.job.name for group in groups]
     return [
-        group.score(head, found[0], [name for name in names if name != group.job.name])
-        for group, head, found in zip(groups, chosen, values, strict=True)
+        group.score(head, answers[0], [name for name in names if name != group.job.name])
+        for group, head, answers in zip(groups, chosen, said, strict=True)
     ]
 
 

@@ -13,6 +13,7 @@ import torch
 
 from audiossl.config import to_table
 from audiossl.files import whole_file
+from audiossl.superb.answers import read_lines, write_lines
 from audiossl.superb.score import Choice, Score
 from audiossl.train.ledger import Ledger
 from audiossl.train.loop import hash_seed
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from audiossl.contracts import Batch, EncoderOutput
     from audiossl.data.manifest import Manifest
     from audiossl.nn.task import Task
+    from audiossl.superb.answers import Answers
     from audiossl.superb.frames import Config
     from audiossl.superb.job import Evaluation, Job
 
@@ -209,18 +211,23 @@ class TaskHeads:
                 f"that update is skipped, {head.skipped} so far"
             )
 
-    def measured(self, dev: list[dict[str, float]] | None, test: list[dict[str, float]] | None) -> None:
+    def measured(self, dev: list[dict[str, float]] | None, test: list[Answers] | None) -> None:
         """Take what each head that is alive scored now, keep its state where it is the best so far, and write the checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.config
         for k, head in enumerate(self.alive if self.step >= min(config.choose_from, config.steps) else ()):
-            if test is not None and head.test.improve(test[k], self.metric, self.step):
+            if test is not None and head.test.improve(test[k].values(), self.metric, self.step):
                 head.test.shares = head.shares
+                for name, lines in test[k].lines({}).items():
+                    with whole_file(self._official_path(head, name)) as partial:
+                        write_lines(partial, lines)
             if dev is None:  # without development data the last step counts
                 head.dev.step = self.step
             if dev is None or head.dev.improve(dev[k], self.metric, self.step):
                 _save(self._best_path(head), head.task.state_dict())
-        shown = dev if dev is not None else test
+        shown = dev
+        if shown is None and test is not None:
+            shown = [each.values() for each in test]
         if shown is not None:
             name = "dev" if dev is not None else "test"
             told = ", ".join(f"{v[self.metric[0]]:.2f} ({h.rate:g})" for h, v in zip(self.alive, shown, strict=True))
@@ -237,9 +244,10 @@ class TaskHeads:
         head.task.final = True
         return head
 
-    def score(self, head: Head, values: dict[str, float], together: list[str]) -> Score:
-        """Return the score of the chosen head. values: on test; together: tasks that shared its stream of frames."""
+    def score(self, head: Head, said: Answers, together: list[str]) -> Score:
+        """Return the score of the chosen head. said: of test; together: tasks that shared its stream of frames."""
         name, direction = self.metric
+        values = said.values()
         official: dict[str, float] = {}
         choice: Choice | None = None
         if self.selects_on_test:
@@ -249,6 +257,10 @@ class TaskHeads:
         settings: dict[str, Any] = {}
         if head.task.shown is not None:
             values, official, settings = head.task.settle(head.dev.values, values)
+        answers = said.lines(settings)
+        if self.selects_on_test:
+            kept = {f"official.{name}": self._official_path(best, name) for name in answers}
+            answers |= {name: read_lines(path) for name, path in kept.items() if path.is_file()}
         return Score(
             task=self.job.name,
             upstream=self._evaluation.upstream_name,
@@ -269,6 +281,7 @@ class TaskHeads:
                 **({"forwards_shared_with": together} if together else {}),
                 **({"skipped_updates": skipped} if (skipped := self._skipped()) else {}),
             },
+            answers=answers,
         )
 
     def _skipped(self) -> dict[str, int]:
@@ -277,6 +290,10 @@ class TaskHeads:
 
     def _best_path(self, head: Head) -> Path:
         return self.folder / f"best_{head.rate:g}.pt"
+
+    def _official_path(self, head: Head, name: str) -> Path:
+        """Where the answers of a head's best step on test are kept, for it cannot be asked again later."""
+        return self.folder / f"official_{head.rate:g}.{name}"
 
     def _checkpoint(self) -> None:
         state = {

@@ -78,6 +78,14 @@ class Evaluation:
     device: str
     log: Callable[[str], None]
 
+    def layers(self, named: tuple[int, ...]) -> tuple[int, ...]:
+        """Layers that `superb.layers` names, () all; ValueError for one that the upstream does not have."""
+        count = self.upstream.num_layers
+        wrong = next((layer for layer in named if not 0 <= layer < count), None)
+        if wrong is not None:
+            raise ValueError(f"superb.layers: {self.upstream.name} has layers 0 to {count - 1}, not {wrong}")
+        return named or tuple(range(count))
+
 
 def runner_of(task_class: Any) -> Any:
     """Import the module that a class of tasks names; it has `Config`, and `run(job, evaluation, out)` or, for `frames`, `run_together`."""

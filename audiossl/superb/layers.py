@@ -19,6 +19,7 @@ from audiossl.data.progress import progress
 from audiossl.diagnostics.linear_models import ClassWeights, LinearHead, NoMinimumError, fit_linear, scores_of
 from audiossl.diagnostics.linear_probe import Standardiser
 from audiossl.diagnostics.pooled_cache import CacheConfig
+from audiossl.superb.answers import of_folds
 from audiossl.superb.parts import (
     Pool,
     directories,
@@ -114,7 +115,7 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     """Score an upstream on a task such as `tasks.caller`; features are kept in `out/pooled`."""
     config: Config = job.config
     upstream, data, seed, device = evaluation.upstream, evaluation.data, evaluation.seed, evaluation.device
-    layers, ledger = _layers(config, upstream), Ledger(device)
+    layers, ledger = evaluation.layers(config.layers), Ledger(device)
     reading = CacheConfig(config.batch_seconds, config.num_workers, config.max_bad_fraction, config.deviations)
     heard = slower(at_full_scale(upstream) if config.peak else upstream, config.slow_down)
     pool = Pool(heard, out / "pooled", reading, config.memory_gb, ledger, evaluation.log)
@@ -161,6 +162,10 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
             **({"fits_without_minimum": left_out} if left_out else {}),
             **({"variant": _UNDIVIDED.format(config.groups)} if config.folds and config.groups != "utterance" else {}),
         },
+        answers=of_folds(
+            (fold.name, task.answers(part.test.ids(fold.test.rows), one.outputs, fold.test.labels))
+            for one, fold, part in zip(chosen, ready, folds, strict=True)
+        ),
     )  # fmt: skip
 
 
@@ -181,13 +186,6 @@ def at_full_scale(source: FeatureSource) -> FeatureSource:
         return source.extract(waveform / peak.clamp(min=torch.finfo(waveform.dtype).tiny), lengths)
 
     return replace(source, digest=digest, extract=extract)
-
-
-def _layers(config: Config, upstream: FeatureSource) -> tuple[int, ...]:
-    wrong = next((layer for layer in config.layers if not 0 <= layer < upstream.num_layers), None)
-    if wrong is not None:
-        raise ValueError(f"superb.layers: {upstream.name} has layers 0 to {upstream.num_layers - 1}, not {wrong}")
-    return config.layers or tuple(range(upstream.num_layers))
 
 
 def _dealt(task: Any, manifest: Manifest, config: Config, seed: int) -> list[Fold]:

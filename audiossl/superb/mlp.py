@@ -18,6 +18,7 @@ from audiossl.diagnostics.linear_probe import AsStored, Standardiser
 from audiossl.diagnostics.mlp_grid import Init, MLPShape
 from audiossl.diagnostics.mlp_training import MLPTraining, fit_mlps, predictions
 from audiossl.diagnostics.pooled_cache import CacheConfig
+from audiossl.superb.answers import of_folds
 from audiossl.superb.parts import Pool, directories, labels_of, left_out, make_ready
 from audiossl.superb.score import Score
 from audiossl.train.ledger import Ledger
@@ -134,7 +135,8 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     fitted = [best]
     for fold in ready[1:]:
         fitted += _tried(fold, task, [best.setting], job, evaluation)
-    values = [_tested(one, fold, task) for one, fold in zip(fitted, ready, strict=True)]
+    outputs = [_tested(one, fold) for one, fold in zip(fitted, ready, strict=True)]
+    values = [task.scores(found, fold.test.labels) for found, fold in zip(outputs, ready, strict=True)]
     ledger.alone_forwards += sum(_forwards_alone(one, ready[0], config) for one in tried)
     ledger.alone_forwards += sum(
         _forwards_alone(one, fold, config) for one, fold in zip(fitted[1:], ready[1:], strict=True)
@@ -155,6 +157,10 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
         if best.setting.layer is None
         else (),
         more=_more(ready, fitted, values, tried) | ({"labels_not_scored": untold} if any(untold) else {}),
+        answers=of_folds(
+            (fold.name, task.answers(part.test.ids(fold.test.rows), found, fold.test.labels))
+            for found, fold, part in zip(outputs, ready, folds, strict=True)
+        ),
     )
 
 
@@ -202,12 +208,11 @@ def _tried(fold: Ready, task: Any, settings: Sequence[Setting], job: Job, evalua
             yield Fitted(setting, found.heads.pick([row]), read, score, loss, epoch, int(found.stopped[row]))
 
 
-def _tested(fitted: Fitted, fold: Ready, task: Any) -> dict[str, float]:
-    """What the chosen head reaches on test."""
+def _tested(fitted: Fitted, fold: Ready) -> np.ndarray:
+    """What the chosen head says of test: (item, output)."""
     layer = fitted.setting.layer
     test = (fold if layer is None else fold.layer(layer)).test
-    values: dict[str, float] = task.scores(predictions(fitted.head, test, fitted.read)[0].numpy(), test.labels)
-    return values
+    return predictions(fitted.head, test, fitted.read)[0].numpy()
 
 
 def _forwards_alone(fitted: Fitted, fold: Ready, config: Config) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from audiossl.diagnostics.pooled_cache import CacheConfig
+    from audiossl.diagnostics.pooled_cache import CacheConfig, PooledFeatures
     from audiossl.diagnostics.sources import FeatureSource
+    from audiossl.superb.pieces import Pieces
     from audiossl.train.ledger import Ledger
 
 
@@ -26,6 +27,10 @@ class Part(NamedTuple):
 
     manifest: Manifest
     rows: np.ndarray
+
+    def ids(self, rows: np.ndarray) -> list[str]:
+        """Ids of some of them, by their rows in the directory."""
+        return [self.manifest.ids[row] for row in rows.tolist()]
 
 
 class Fold(NamedTuple):
@@ -79,10 +84,20 @@ class Pool:
 
     def features(self, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
         """Return (utterance, layer, dim) float32 and (utterance,) bool, False where the recording could not be used."""
-        pooled = pooled_features(manifest, self.source, self.folder, config=self.reading, log=self.log)
+        pooled = self.pooled(manifest)
+        return self.held(pooled.features), pooled.usable
+
+    def pooled(self, manifest: Manifest | Pieces) -> PooledFeatures:
+        """Return them as they are on disk."""
+        # The cache and the loader ask only for what `Pieces` has.
+        read = cast("Manifest", manifest)
+        pooled = pooled_features(read, self.source, self.folder, config=self.reading, log=self.log)
         self.ledger.forwards += pooled.forwards
-        fits = pooled.features.nbytes <= 1e9 * self.memory_gb
-        return np.array(pooled.features) if fits else pooled.features, pooled.usable
+        return pooled
+
+    def held(self, features: np.ndarray) -> np.ndarray:
+        """Copy features into memory where they are few enough."""
+        return np.array(features) if features.nbytes <= 1e9 * self.memory_gb else features
 
 
 @dataclass(frozen=True)

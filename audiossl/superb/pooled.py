@@ -7,7 +7,7 @@ step of every head, one pass is left. Where the protocol has folds, those of all
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from audiossl.data.manifest import Manifest
 from audiossl.diagnostics.batched_heads import HeadShape
 from audiossl.diagnostics.head_training import Group, Training, balanced, fit, shuffled
 from audiossl.diagnostics.linear_probe import AsStored, Split, Standardiser
-from audiossl.diagnostics.pooled_cache import CacheConfig, PooledFeatures, pooled_features
+from audiossl.diagnostics.pooled_cache import CacheConfig
 from audiossl.diagnostics.probing import read_labels
+from audiossl.superb.answers import of_folds
 from audiossl.superb.hearing import louder
+from audiossl.superb.parts import Pool
 from audiossl.superb.pieces import Pieces, draw_crops
 from audiossl.superb.score import Score
 from audiossl.train.ledger import Ledger
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiossl.diagnostics.head_training import Fitted, Read
-    from audiossl.diagnostics.sources import FeatureSource
     from audiossl.superb.job import Evaluation, Job
 
 _CHUNK = 512  # utterances that are predicted together
@@ -92,42 +93,28 @@ class Fold(NamedTuple):
     tested: Manifest
 
 
-@dataclass(frozen=True)
-class Reader:
-    """From pieces of a data directory to their time-means, kept in `folder`."""
-
-    source: FeatureSource
-    folder: Path
-    config: Config
-    ledger: Ledger
-    log: Callable[[str], None]
-
-    def __call__(self, pieces: Pieces) -> PooledFeatures:
-        """One pass, or none where it was made before."""
-        config = self.config
-        reading = CacheConfig(config.batch_seconds, config.num_workers, config.max_bad_fraction)
-        # The cache and the loader ask only for what `Pieces` has.
-        pooled = pooled_features(cast("Manifest", pieces), self.source, self.folder, config=reading, log=self.log)
-        self.ledger.forwards += pooled.forwards
-        return pooled
-
-
 def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     """Score an upstream on a task whose class is an `nn.utterance_classifier.UtteranceClassifier`; features are kept in `out/pooled`."""
     config: Config = job.config
     ledger, where = Ledger(evaluation.device), torch.device(evaluation.device)
     upstream = evaluation.upstream
-    reader = Reader(louder(upstream, config.gain_db), out / "pooled", config, ledger, evaluation.log)
+    reading = CacheConfig(config.batch_seconds, config.num_workers, config.max_bad_fraction)
+    heard = louder(upstream, config.gain_db)
+    pool = Pool(heard, out / "pooled", reading, config.memory_gb, ledger, evaluation.log)
     first = Manifest.open(evaluation.data / ("all" if config.folds else "train"))
     task = job.task_class.from_data(upstream.shape, job.task_config, first).to(where)
-    folds = list(_folds(task, first, reader) if config.folds else [_directories(task, first, reader, evaluation)])
+    folds = list(
+        _folds(task, first, pool, config) if config.folds else [_directories(task, first, pool, config, evaluation)]
+    )
     read = Standardiser(folds[0].train, torch.float32, where) if config.standardise else AsStored(torch.float32, where)
     fitted = _fit(task, folds, read, job, evaluation)
     chosen = fitted.choose(config.learning_rates, f"superb {job.name}")
-    values = []
+    values, answers = [], []
     for number, fold in enumerate(folds):
         task.head.load_state_dict(fitted.heads.state(chosen, number))
-        values.append(task.evaluate(_predict(task, fold, read), fold.tested))
+        said = _predict(task, fold, read)
+        values.append(task.evaluate(said, fold.tested))
+        answers.append((fold.name, task.answers(said, fold.tested, {})))
     ledger.alone_forwards += sum(_forwards_alone(fold, config) for fold in folds)
     return Score(
         task=job.name,
@@ -143,6 +130,7 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
         dev=_dev(fitted, config, evaluation.log),
         shares=tuple(fitted.heads.shares()[chosen].mean(dim=0).tolist()),
         more=_more(folds, values, fitted.steps[chosen].tolist(), config),
+        answers=of_folds(answers),
     )
 
 
@@ -161,9 +149,8 @@ def class_numbers(task: Any, manifest: Manifest) -> np.ndarray:
     return found
 
 
-def _directories(task: Any, train: Manifest, reader: Reader, evaluation: Evaluation) -> Fold:
+def _directories(task: Any, train: Manifest, pool: Pool, config: Config, evaluation: Evaluation) -> Fold:
     """Read DIR/train, DIR/dev and DIR/test."""
-    config = reader.config
     manifests = {"train": train, **{part: Manifest.open(evaluation.data / part) for part in ("dev", "test")}}
     labels = {part: class_numbers(task, manifest) for part, manifest in manifests.items()}  # before the long pass
     splits = {}
@@ -172,23 +159,22 @@ def _directories(task: Any, train: Manifest, reader: Reader, evaluation: Evaluat
         if config.crops and part == "train":
             pieces, places = draw_crops(manifest, config.crops, config.crop_seconds, evaluation.seed)
             rows, labels[part] = places.ravel(), np.repeat(labels[part], config.crops, axis=0)
-        pooled = reader(pieces)
+        pooled = pool.pooled(pieces)
         kept = pooled.usable[rows]
-        features = _held(pooled.features, reader) if part == "train" else pooled.features
+        features = _held(pooled.features, pool) if part == "train" else pooled.features
         splits[part] = Split(features, rows[kept], labels[part][kept])
     return Fold("", splits["train"], splits["dev"], splits["test"], manifests["test"])
 
 
-def _folds(task: Any, manifest: Manifest, reader: Reader) -> Iterator[Fold]:
+def _folds(task: Any, manifest: Manifest, pool: Pool, config: Config) -> Iterator[Fold]:
     """Leave out one value of a column after the other; of the rest, a random share is dev: another one in each fold, the same in every run."""
-    config = reader.config
     labels = class_numbers(task, manifest)
     values = np.array(read_labels(manifest, config.folds))
     names = sorted(set(values.tolist()))
     if len(names) < 2:
         raise ValueError(f"{manifest.path / config.folds}: has only {names[0]!r}; folds need at least two values")
-    pooled = reader(Pieces.whole(manifest))
-    features = _held(pooled.features, reader)
+    pooled = pool.pooled(Pieces.whole(manifest))
+    features = _held(pooled.features, pool)
     for name in names:
         others, test = (np.flatnonzero(pooled.usable & chosen) for chosen in (values != name, values == name))
         order = np.random.default_rng(0).permutation(others)
@@ -197,12 +183,12 @@ def _folds(task: Any, manifest: Manifest, reader: Reader) -> Iterator[Fold]:
         yield Fold(name, splits[0], splits[1], splits[2], manifest)
 
 
-def _held(features: np.ndarray, reader: Reader) -> np.ndarray:
-    """Copy features into memory where they are few enough."""
-    size = features.nbytes / 1e9
-    fits = size <= reader.config.memory_gb
-    reader.log(f"{size:.2f} GB of training features, {'in memory' if fits else 'read from the disk at each step'}")
-    return np.array(features) if fits else features
+def _held(features: np.ndarray, pool: Pool) -> np.ndarray:
+    """Copy training features into memory where they are few enough."""
+    held = pool.held(features)
+    where = "read from the disk at each step" if held is features else "in memory"
+    pool.log(f"{features.nbytes / 1e9:.2f} GB of training features, {where}")
+    return held
 
 
 def _fit(task: Any, folds: list[Fold], read: Read, job: Job, evaluation: Evaluation) -> Fitted:

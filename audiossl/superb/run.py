@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiossl import registry
@@ -19,13 +18,13 @@ from audiossl.superb.recipes import variant as listed_variant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from audiossl.config import Tables
     from audiossl.diagnostics.sources import FeatureSource
     from audiossl.superb.job import Evaluation
     from audiossl.superb.score import Score
 
-_TRANSFORMERS = "transformers:"
 _PARTS = ("train", "all", "documents", "dev", "queries_dev", "test", "queries_eval")
 """Directories that a task may have. The first that is there is where a filterbank encoder without weights measures its mean and deviation."""
 _ACCUMULATED = "micro-batches of an update weigh as much as they hold, where the published code weighs all alike"
@@ -143,7 +142,7 @@ def _written(job: Job, score: Score, out: Path, data: str, evaluation: Evaluatio
     shown = score.metric if score.metric in score.official else next(iter(score.official), score.metric)
     told = replace(score, metric=shown, more=said)
     told.write(out / job.name)
-    return told
+    return replace(told, answers={})
 
 
 def is_finished(job: Job, evaluation: Evaluation, out: Path) -> bool:
@@ -151,21 +150,21 @@ def is_finished(job: Job, evaluation: Evaluation, out: Path) -> bool:
     place = out / job.name
     if not (place / FILE_NAME).is_file():
         return False
-    wanted = {
-        "task": job.name, "protocol": job.settings, "data": job.labels.digest(evaluation.data),
-        "upstream_digest": evaluation.upstream.digest,
-    }  # fmt: skip
-    return any(row.seed == evaluation.seed and wanted.items() <= row.more.items() for row in read_results(place))
+    wanted = {"task": job.name, "protocol": job.settings, "data": job.labels.digest(evaluation.data)}
+    rows = [row for row in read_results(place) if row.seed == evaluation.seed and wanted.items() <= row.more.items()]
+    found = any(row.more.get("upstream_digest") == evaluation.upstream.digest for row in rows)
+    if rows and not found:
+        evaluation.log(
+            f"{place}: is of an upstream with other weights, settings or code than {evaluation.upstream_name} has now; scored anew"
+        )
+    return found
 
 
 def open_upstream(name: str, data: Path, *, seed: int, device: str) -> FeatureSource:
-    """Open what `--upstream` names: all that `diagnostics.sources` reads, and `transformers:DIR`."""
+    """Open what `--upstream` names: all that `diagnostics.sources` reads, but for encoders of units."""
     from audiossl.diagnostics.sources import open_features
 
-    place = name.removeprefix(_TRANSFORMERS)
-    if name.startswith(_TRANSFORMERS) and not (Path(place) / "config.json").is_file():
-        raise ValueError(f"{name}: {place} has no config.json; give a folder that transformers wrote")
-    source = replace(open_features(place, seed=seed, device=device, train=Manifest.open(_first(data))), name=name)
+    source = open_features(name, seed=seed, device=device, train=Manifest.open(_first(data)))
     if source.reads is not None:
         raise ValueError(f"{name}: reads {source.reads.column}, and these tasks give recordings; use `audiossl probe`")
     return source

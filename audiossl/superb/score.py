@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from audiossl.diagnostics.results import add_result
+from audiossl.superb.answers import beside_score
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from audiossl.train.ledger import Cost
@@ -34,7 +36,8 @@ class Score:
     test, by name. metric: which of them the table shows; None of them is a fraction of 1: rates are in percent. learning_rate: None where nothing
     takes steps, so that `step` is 0 and `more` names the `layer`. selection: what chose them, such as `dev wer`, or `last step`; where the official protocol selects on test, `official`
     holds the value so chosen and `values` the one chosen on dev. official_choice: whose head that is; None: dev's, at other settings. dev: the metric on dev by
-    learning rate. shares: of the layers, sum 1; () where one layer is taken. parameters: trained ones.
+    learning rate. shares: of the layers, sum 1; () where one layer is taken. parameters: trained ones. answers: lines of the files that are written beside it, by the end of
+    their names, once: they may be made while they are written.
     """
 
     task: str
@@ -52,6 +55,7 @@ class Score:
     official_choice: Choice | None = None
     shares: tuple[float, ...] = ()
     more: dict[str, Any] = field(default_factory=dict)
+    answers: Mapping[str, Iterable[str]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         place = f"score of {self.upstream or 'no upstream'} on {self.task or 'no task'}"
@@ -80,7 +84,11 @@ class Score:
             raise ValueError(f"{place}: {odd} is {numbers[odd]}; only finite numbers are scores")
 
     def write(self, out: Path) -> None:
-        """Append one row per value to `results.json` in a folder."""
+        """Append one row per value to `results.json` in a folder, with `answers` beside it in the place of those of an earlier score."""
+        with beside_score(out, self.answers):
+            self._add_rows(out)
+
+    def _add_rows(self, out: Path) -> None:
         context = {
             "task": self.task,
             "upstream": self.upstream,

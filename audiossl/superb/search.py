@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,8 +19,9 @@ from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
 from audiossl.data.progress import progress
 from audiossl.diagnostics.subsequence_dtw import detection_scores, subsequence_dtw
+from audiossl.superb.frame_store import CacheType, bytes_needed
 from audiossl.superb.hearing import louder
-from audiossl.superb.layer_store import Precision, StoredLayers, bytes_needed, store_layers
+from audiossl.superb.layer_store import StoredLayers, of_layers, store_layers
 from audiossl.superb.score import Score
 from audiossl.tasks.query_by_example import Truth
 from audiossl.train.ledger import Ledger
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from audiossl.diagnostics.sources import FeatureSource
     from audiossl.superb.job import Evaluation, Job
 
 DOCUMENTS, DEV, EVAL = "documents", "queries_dev", "queries_eval"
@@ -47,7 +48,7 @@ class Config:
     """
 
     layers: tuple[int, ...] = ()
-    precision: Precision = "float32"
+    precision: CacheType = "float32"
     cache_gb: float = 100.0
     batch_seconds: float = 200.0
     num_workers: int = 2
@@ -65,7 +66,7 @@ class Moments(NamedTuple):
 def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     """Search with every layer for the development queries and with the best one for the others; nothing is random."""
     evaluation = replace(evaluation, upstream=louder(evaluation.upstream, job.task_config.gain_db))
-    ledger, layers = Ledger(evaluation.device), _layers(job.config, evaluation.upstream)
+    ledger, layers = Ledger(evaluation.device), evaluation.layers(job.config.layers)
     data = evaluation.data
     documents = Manifest.open(data / DOCUMENTS).ids  # what cannot be read is not searched, and counts as rejected
     truths = {part: Truth.read(data / part, data / DOCUMENTS, documents) for part in (DEV, EVAL)}
@@ -76,11 +77,12 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     by_layer = _earlier(out, stores, facts)
     for layer in progress(layers, len(layers), f"{job.name}: layers"):
         if layer not in by_layer:
-            by_layer[layer] = search.values(DEV, layer)[name]
+            by_layer[layer] = search.values(DEV, search.found(DEV, layer))[name]
             write_json(out / "layers" / _JOURNAL, {**facts, "dev": list(by_layer.items())})
     best = max(layers, key=by_layer.__getitem__)
     evaluation.log(f"{job.name}: layer {best} has the best {name} on {DEV}, {by_layer[best]:.4f}")
-    values = search.values(EVAL, best)
+    found = search.found(EVAL, best)
+    values = search.values(EVAL, found)
     ledger.forwards = sum(store.forwards for store in stores.values())
     alone = len(stores[DEV].ids) + len(stores[EVAL].ids) + 2 * len(stores[DOCUMENTS].ids)
     ledger.alone_forwards = len(layers) * alone  # a pass for each layer and set of queries
@@ -97,6 +99,7 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
         parameters=0,
         cost=ledger.cost(),
         more={"layer": best, "dev_by_layer": {str(layer): value for layer, value in by_layer.items()}},
+        answers=search.task.answers(found, stores[EVAL].ids, stores[DOCUMENTS].ids),
     )
 
 
@@ -110,11 +113,14 @@ class _Search:
     truths: dict[str, Truth]
     evaluation: Evaluation
 
-    def values(self, part: str, layer: int) -> dict[str, float]:
-        """What a search with a layer for the queries of a directory scores."""
-        queries, documents = self.stores[part], self.stores[DOCUMENTS]
-        found = searched(queries, documents, layer, self.config, device=self.evaluation.device)
-        values: dict[str, float] = self.task.evaluate(found, queries.ids, documents.ids, self.truths[part])
+    def found(self, part: str, layer: int) -> np.ndarray:
+        """(query, document), what a search with a layer gives for the queries of a directory."""
+        return searched(self.stores[part], self.stores[DOCUMENTS], layer, self.config, device=self.evaluation.device)
+
+    def values(self, part: str, found: np.ndarray) -> dict[str, float]:
+        """What it scores."""
+        ids = self.stores[part].ids, self.stores[DOCUMENTS].ids
+        values: dict[str, float] = self.task.evaluate(found, *ids, self.truths[part])
         return values
 
 
@@ -132,11 +138,11 @@ def searched(queries: StoredLayers, documents: StoredLayers, layer: int, config:
         lengths = [len(item) for item in items]
         return list(((torch.cat(items).to(device) - mean) / scale).split_with_sizes(lengths))
 
-    asked = [item for _, items in queries.groups(layer, _GROUP_FRAMES) for item in normalised(items)]
+    asked = [item for items in queries.groups(layer, _GROUP_FRAMES) for item in normalised(items)]
     costs = torch.cat(
         [
             subsequence_dtw(asked, normalised(items), distance=config.distance, min_max=config.min_max)
-            for _, items in documents.groups(layer, _GROUP_FRAMES)
+            for items in documents.groups(layer, _GROUP_FRAMES)
         ],
         dim=1,
     )
@@ -146,13 +152,13 @@ def searched(queries: StoredLayers, documents: StoredLayers, layer: int, config:
 
 def layer_moments(store: StoredLayers, layer: int) -> Moments:
     """Moments of all frames of a layer, by blocks."""
-    frames = store.frames(layer)
-    total = Moments(0, np.zeros(store.dim), np.zeros(store.dim))
-    for start in range(0, len(frames), _GROUP_FRAMES):
-        block = frames[start : start + _GROUP_FRAMES].astype(np.float64)
+
+    def moments(items: list[Tensor]) -> Moments:
+        block = torch.cat(items).numpy().astype(np.float64)
         mean = block.mean(axis=0)
-        total = merged(total, Moments(len(block), mean, np.square(block - mean).sum(axis=0)))
-    return total
+        return Moments(len(block), mean, np.square(block - mean).sum(axis=0))
+
+    return reduce(merged, map(moments, store.groups(layer, _GROUP_FRAMES)))
 
 
 def merged(one: Moments, other: Moments) -> Moments:
@@ -172,18 +178,12 @@ def _earlier(out: Path, stores: dict[str, StoredLayers], facts: dict[str, Any]) 
     return dict(found["dev"]) if all(found.get(key) == value for key, value in facts.items()) else {}
 
 
-def _layers(config: Config, upstream: FeatureSource) -> tuple[int, ...]:
-    wrong = next((layer for layer in config.layers if not 0 <= layer < upstream.num_layers), None)
-    if wrong is not None:
-        raise ValueError(f"superb.layers: {upstream.name} has layers 0 to {upstream.num_layers - 1}, not {wrong}")
-    return config.layers or tuple(range(upstream.num_layers))
-
-
 def _stores(evaluation: Evaluation, folder: Path, layers: tuple[int, ...], config: Config) -> dict[str, StoredLayers]:
     """Frames of documents and queries; ValueError where they would take more than `cache_gb`."""
     upstream, log = evaluation.upstream, evaluation.log
     manifests = {part: Manifest.open(evaluation.data / part) for part in (DOCUMENTS, DEV, EVAL)}
-    size = sum(bytes_needed(manifest, upstream, len(layers), config.precision) for manifest in manifests.values())
+    kept = of_layers(upstream, layers)
+    size = sum(bytes_needed(manifest, kept, config.precision) for manifest in manifests.values())
     if size > 1e9 * config.cache_gb:
         raise ValueError(
             f"superb.cache_gb: {len(layers)} layers take about {size / 1e9:.0f} GB, more than {config.cache_gb:g}; "

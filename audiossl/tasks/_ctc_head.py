@@ -1,4 +1,4 @@
-"""What the tasks of SUPERB that are trained by CTC share: labels that end in `<eos>`, loss, reading, and the recurrent head of two."""
+"""What the tasks that are trained by CTC share: labels, loss, reading; and the recurrent head of those of SUPERB, whose labels end in `<eos>`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from torch import nn
 from audiossl.contracts import StepOutput
 from audiossl.data.spec_augment import spec_augment
 from audiossl.losses.ctc import ctc
+from audiossl.metrics.character_error_rate import character_error_rate
+from audiossl.metrics.word_error_rate import word_error_rate
+from audiossl.nn.bpe import BPE, load_vocabulary
 from audiossl.nn.ctc_reading import greedy_tokens
 from audiossl.nn.pooling import WeightedLayers
 from audiossl.nn.recurrent import BLSTM
@@ -20,6 +23,7 @@ from audiossl.nn.time_warp import time_warp
 from audiossl.nn.vocabulary import TokenKind, Vocabulary
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -36,15 +40,16 @@ _LOG = logging.getLogger(__name__)
 class CTCHead(Task):
     """Weighted layers to tokens by CTC (SUPERB: Yang et al., 2021, section 3.2); a subclass says what is between, in `tokens`.
 
-    The loss is the mean over utterances of the loss per token. Texts end in `<eos>`, which is not scored.
+    The loss is the mean over utterances of the loss per token; without `per_token`, of their losses. Texts end in `<eos>`, which is not scored.
     step: of the upstream's frames, every so manyth is scored.
     """
 
     kind: ClassVar[TokenKind]
     writes_text: ClassVar[bool] = True
+    per_token: ClassVar[bool] = True
     step: int = 1
 
-    def __init__(self, num_layers: int, config: Any, vocabulary: Vocabulary) -> None:
+    def __init__(self, num_layers: int, config: Any, vocabulary: Vocabulary | BPE) -> None:
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
@@ -62,7 +67,7 @@ class CTCHead(Task):
     @classmethod
     def from_experiment(cls, encoder: SSLEncoder, config: Any, experiment: Path) -> Self:
         """Build it for the tokens that an experiment was trained with."""
-        vocabulary = Vocabulary.load(experiment / VOCABULARY)
+        vocabulary = load_vocabulary(experiment / VOCABULARY)
         return cls(encoder.dim, encoder.num_layers, config, vocabulary)  # type: ignore[call-arg]
 
     def save_labels(self, experiment: Path) -> None:
@@ -81,19 +86,23 @@ class CTCHead(Task):
         """Scores of the tokens: (batch, scored frame, token)."""
         return self.tokens(self.weighted(output), output.lengths)
 
-    def layer_shares(self) -> Tensor:
+    def layer_shares(self) -> Tensor | None:
         """Share of each layer."""
         return self.weighted.shares()
 
+    def measured(self, logits: Tensor, lengths: Tensor) -> dict[str, tuple[Tensor, Tensor]]:  # noqa: ARG002 - of most tasks, nothing
+        """What else is logged beside the loss, as sums and numbers. lengths: of scored frames."""
+        return {}
+
     def loss(self, output: EncoderOutput, batch: Batch) -> StepOutput:
-        """Sum over utterances of the CTC loss per token, and their number.
+        """Sum over utterances of the CTC loss, by default per token, and their number.
 
         An utterance with too few frames for its text has loss 0, is counted in `impossible` and named once on the log.
         """
         target, target_lengths = batch["tokens"], batch["tokens_lengths"]
         logits, lengths = self.logits(output), self.num_scored(output.lengths)
         result = ctc(logits, lengths, target, target_lengths, blank=Vocabulary.blank_index)
-        total = (result.loss / target_lengths.clamp_min(1)).sum()
+        total = (result.loss / target_lengths.clamp_min(1) if self.per_token else result.loss).sum()
         utterances = torch.full_like(total, len(target)).detach()
         for utterance, fits in zip(batch["utt_ids"], result.possible.tolist(), strict=True):
             if not fits:
@@ -103,7 +112,7 @@ class CTCHead(Task):
             "impossible": ((~result.possible).sum(), utterances),
             "unknown_tokens": ((target == Vocabulary.unknown_index).sum(), target_lengths.sum()),
         }
-        return StepOutput(total, utterances, metrics)
+        return StepOutput(total, utterances, metrics | self.measured(logits, lengths))
 
     def predict(self, output: EncoderOutput) -> list[str]:
         """Read out greedily."""
@@ -183,13 +192,21 @@ class RecurrentCTC(CTCHead):
 class TextLabels:
     """Text to tokens, in the loader's workers."""
 
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | BPE
     column: str
 
     def __call__(self, utterance: Utterance) -> dict[str, Any]:
         """tokens: (label,) int64. text: as written, spaces tidied."""
         text = " ".join(utterance.columns[self.column].split())
         return {"tokens": self.vocabulary.encode(text), "text": text}
+
+
+def error_rates(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Word and character error rate, in percent."""
+    return {
+        "wer": word_error_rate(predictions, references),
+        "cer": character_error_rate(predictions, references),
+    }
 
 
 class _Once:

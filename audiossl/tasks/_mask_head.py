@@ -14,12 +14,12 @@ from audiossl.data.stft import BINS, MAX_HOP, stft
 from audiossl.losses.permutation_free_mse import permutation_free_mse
 from audiossl.nn.pooling import WeightedLayers
 from audiossl.nn.recurrent import BLSTM
-from audiossl.nn.task import Task
+from audiossl.nn.task import Task, measured_lines
 from audiossl.tasks._mask_scores import METRICS, Scoring, check_metrics, read_source
 from audiossl.tasks._variants import BY_CHANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -144,9 +144,25 @@ class MaskHead(Task):
 
     def evaluate(self, predictions: Mapping[str, np.ndarray], manifest: Manifest) -> dict[str, float]:
         """Return `config.metrics`, means over utterances; the recordings are read again, and the masks applied to them."""
+        return self.examine(predictions, manifest)[0]
+
+    def examine(
+        self, predictions: Mapping[str, np.ndarray], manifest: Manifest
+    ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """Return the means, and the metrics of each utterance."""
         config = self.config
         scoring = Scoring(manifest, config.columns, config.metrics, self.hop, self.sample_rate)
-        return scoring.mean(predictions, config.num_workers)
+        each = scoring.each(predictions, config.num_workers)
+        return {name: float(np.mean([row[name] for row in each.values()])) for name in config.metrics}, each
+
+    def answers(
+        self,
+        said: Mapping[str, dict[str, float]],
+        manifest: Manifest,  # noqa: ARG002 - as all tasks have it
+        settings: Mapping[str, Any],  # noqa: ARG002
+    ) -> dict[str, Iterable[str]]:
+        """Lines `utterance metric value ...`."""
+        return {"scores": measured_lines(said)}
 
     def _every_hop(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Interpolate (batch, frame, dim) linearly from one frame every `stride` samples to one every `hop`."""

@@ -63,11 +63,11 @@ class Scoring:
     hop: int
     sample_rate: int
 
-    def mean(self, masks: Mapping[str, np.ndarray], workers: int) -> dict[str, float]:
-        """Mean over utterances of each metric. masks: (frame, bin, source) by utterance. workers: processes; 0 for none."""
+    def each(self, masks: Mapping[str, np.ndarray], workers: int) -> dict[str, dict[str, float]]:
+        """Metrics by utterance. masks: (frame, bin, source) by utterance. workers: processes; 0 for none."""
         where = _places(self.manifest)
         rows = in_processes(partial(_scored, self), [(where[name], array) for name, array in masks.items()], workers)
-        return {name: float(np.mean([row[name] for row in rows])) for name in self.metrics}
+        return dict(zip(masks, rows, strict=True))
 
     def one(self, index: int, masks: np.ndarray) -> dict[str, float]:
         """Return the metrics of one utterance, mean of its sources."""

@@ -15,8 +15,11 @@ from audiossl.metrics.average_precision import average_precision
 from audiossl.metrics.r_squared import r_squared
 from audiossl.metrics.unweighted_average_recall import unweighted_average_recall
 from audiossl.metrics.weighted_key_score import parse_key, weighted_key_score
+from audiossl.nn.task import class_lines, measured_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from torch import Tensor
 
     from audiossl.data.manifest import Manifest
@@ -167,6 +170,17 @@ class Attribute:
                 for place, name in enumerate(self.names)
             }
         return found
+
+    def answers(self, utterances: Sequence[str], outputs: np.ndarray, labels: np.ndarray) -> dict[str, Iterable[str]]:
+        """Lines `utterance predicted reference`; of tags `utterance tag value ...`, the outputs; of numbers, which are standardised, none."""
+        if self.config.kind == "numbers":
+            return {}
+        if self.config.kind != "tags":
+            return {"predictions": class_lines(utterances, self.names, outputs, labels)}
+        rows = zip(utterances, outputs, strict=True)
+        return {
+            "scores": (line for u, row in rows for line in measured_lines({u: dict(zip(self.names, row, strict=True))}))
+        }
 
     def _flags(self, labels: np.ndarray) -> np.ndarray:
         """(item, output) of 0 and 1."""

@@ -11,9 +11,10 @@ from audiossl.metrics._detection import Interval, checked_tail
 from audiossl.metrics.accuracy import accuracy
 from audiossl.metrics.area_under_curve import area_under_curve
 from audiossl.metrics.unweighted_average_recall import unweighted_average_recall
+from audiossl.nn.task import class_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from audiossl.data.manifest import Manifest
 
@@ -83,6 +84,10 @@ class Caller:
             "auc": 100.0 * area_under_curve(outputs[:, told], flags[:, told]),
             "accuracy": accuracy(predicted, labels),
         }
+
+    def answers(self, utterances: Sequence[str], outputs: np.ndarray, labels: np.ndarray) -> dict[str, Iterable[str]]:
+        """Lines `utterance predicted reference`. outputs: (utterance, caller)."""
+        return {"predictions": class_lines(utterances, self.names, outputs, labels)}
 
     def intervals(
         self, tested: Sequence[tuple[np.ndarray, np.ndarray]], *, seed: int, num_samples: int = 1000

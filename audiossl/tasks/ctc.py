@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-import torch
 from torch import nn
 
-from audiossl.contracts import StepOutput
-from audiossl.losses.ctc import ctc
-from audiossl.metrics.character_error_rate import character_error_rate
 from audiossl.metrics.word_error_rate import word_error_rate
-from audiossl.nn.bpe import BPE, load_vocabulary
-from audiossl.nn.pooling import WeightedLayers
-from audiossl.nn.task import Task
+from audiossl.nn.bpe import BPE
+from audiossl.nn.masking import valid_frames
 from audiossl.nn.vocabulary import Vocabulary
+from audiossl.tasks._ctc_head import CTCHead, error_rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from torch import Tensor
 
-    from audiossl.contracts import Batch, EncoderOutput, Utterance
+    from audiossl.contracts import EncoderOutput
     from audiossl.data.manifest import Manifest
     from audiossl.nn.ssl_encoder import SSLEncoder
 
-VOCABULARY = "vocabulary.json"
 
-_LOG = logging.getLogger(__name__)
-
-
-class CTC(Task):
+class CTC(CTCHead):
     """Softmax layer over the tokens of a vocabulary, trained and read out by CTC (Graves et al., 2006).
 
     Its weights start as torch's linear layers do; fairseq's as Xavier's.
     """
 
-    writes_text: ClassVar[bool] = True
+    per_token: ClassVar[bool] = False
 
     @dataclass(frozen=True)
     class Config:
@@ -71,25 +61,21 @@ class CTC(Task):
             return cls(layers="weighted", hidden_dim=8, dropout=0.1)
 
     def __init__(self, encoder_dim: int, num_layers: int, config: Config, vocabulary: Vocabulary | BPE) -> None:
-        super().__init__()
+        super().__init__(num_layers, config, vocabulary)
         self.config: CTC.Config = config
-        self.vocabulary = vocabulary
         # What `predict` reads with instead of greedily: from log probabilities, (batch, frame, token), and lengths to texts.
         self.decoder: Callable[[Tensor, Tensor], list[str]] | None = None
-        self.needs = (config.column,)
-        self.labels = CTCLabels(vocabulary, config.column)
         # What chooses the best checkpoint: a key of `score`.
         self.metric: tuple[str, Literal["min", "max"]] = ("per" if config.tokens == "phones" else "wer", "min")
-        if config.layers == "weighted":
-            self.weighted = WeightedLayers(num_layers)
+        if config.layers == "last":
+            self.weighted = _LastLayer()  # type: ignore[assignment]  # called alike
         self.head = nn.Sequential(nn.Dropout(config.dropout))
         if config.hidden_dim:
             self.head.extend([nn.Linear(encoder_dim, config.hidden_dim), nn.GELU(), nn.Dropout(config.dropout)])
         self.head.append(nn.Linear(config.hidden_dim or encoder_dim, len(vocabulary)))
-        self._named: set[str] = set()
 
     @classmethod
-    def from_data(cls, encoder: SSLEncoder, config: Config, manifest: Manifest) -> CTC:
+    def from_data(cls, encoder: SSLEncoder, config: Config, manifest: Manifest) -> Self:
         """Build it for the tokens of a data directory; ValueError if its text holds none."""
         vocabulary: Vocabulary | BPE
         if config.tokens == "bpe":
@@ -98,44 +84,16 @@ class CTC(Task):
             vocabulary = Vocabulary.from_manifest(manifest, config.column, config.tokens)
         return cls(encoder.dim, encoder.num_layers, config, vocabulary)
 
-    @classmethod
-    def from_experiment(cls, encoder: SSLEncoder, config: Config, experiment: Path) -> CTC:
-        """Build it for the vocabulary that an experiment was trained with."""
-        return cls(encoder.dim, encoder.num_layers, config, load_vocabulary(experiment / VOCABULARY))
-
-    def save_labels(self, experiment: Path) -> None:
-        """Write the vocabulary into the experiment folder."""
-        self.vocabulary.save(experiment / VOCABULARY)
-
-    def logits(self, output: EncoderOutput) -> Tensor:
-        """Scores of the tokens: (batch, frame, token)."""
-        features = self.weighted(output) if self.config.layers == "weighted" else output.layers[-1]
+    def tokens(self, features: Tensor, lengths: Tensor) -> Tensor:  # noqa: ARG002 - frames are independent of one another
+        """Scores of the tokens, (batch, frame, token)."""
         scores: Tensor = self.head(features)
         return scores
 
-    def layer_shares(self) -> Tensor | None:
-        """Share of each layer, where all are taken."""
-        return self.weighted.shares() if self.config.layers == "weighted" else None
-
-    def loss(self, output: EncoderOutput, batch: Batch) -> StepOutput:
-        """Sum of the utterances' CTC losses, and the number of utterances.
-
-        An utterance with too few frames for its text has loss 0, is counted in `impossible` and named once on the log.
-        """
-        logits, target, target_lengths = self.logits(output), batch["tokens"], batch["tokens_lengths"]
-        result = ctc(logits, output.lengths, target, target_lengths, blank=Vocabulary.blank_index)
-        total = result.loss.sum()
-        utterances = torch.full_like(total, len(target)).detach()
-        self._name_impossible(result.possible, batch["utt_ids"])
-        frames, tokens = output.lengths.sum(), target_lengths.sum()
-        blanks = (self._best(logits, output.lengths) == Vocabulary.blank_index).sum()
-        metrics = {
-            "loss_per_token": (total.detach(), tokens),
-            "impossible": ((~result.possible).sum(), utterances),
-            "unknown_tokens": ((target == Vocabulary.unknown_index).sum(), tokens),
-            "blank_frames": (blanks, frames),
-        }
-        return StepOutput(total, utterances, metrics)
+    def measured(self, logits: Tensor, lengths: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Share of the frames that are read as blanks."""
+        best = logits.detach().argmax(dim=2)
+        blanks = (best == Vocabulary.blank_index) & valid_frames(lengths, best.shape[1])
+        return {"blank_frames": (blanks.sum(), lengths.sum())}
 
     def predict(self, output: EncoderOutput) -> list[str]:
         """Read out greedily, the best token of each frame, repetitions merged, then blanks dropped; or with `decoder`."""
@@ -145,42 +103,21 @@ class CTC(Task):
         """As `predict`, from (batch, frame, token) scores and (batch,) frames."""
         if self.decoder is not None:
             return self.decoder(logits.float().log_softmax(dim=2), lengths)
-        best = self._best(logits, lengths)
-        before = torch.nn.functional.pad(best[:, :-1], (1, 0), value=-1)
-        kept = (best > Vocabulary.blank_index) & (best != before)
-        return [self.vocabulary.decode(row[keep].tolist()) for row, keep in zip(best.cpu(), kept.cpu(), strict=True)]
+        return self.greedy(logits, lengths)
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """Error rates in percent: `per` of phones, else `wer` and `cer`."""
         if self.config.tokens == "phones":
             return {"per": word_error_rate(predictions, references)}
-        return {
-            "wer": word_error_rate(predictions, references),
-            "cer": character_error_rate(predictions, references),
-        }
-
-    @staticmethod
-    def _best(logits: Tensor, lengths: Tensor) -> Tensor:
-        """Best token per frame, -1 in the padding: (batch, frame)."""
-        best = logits.detach().argmax(dim=2)
-        frame = torch.arange(best.shape[1], device=best.device)
-        return best.masked_fill(frame >= lengths.unsqueeze(1), -1)
-
-    def _name_impossible(self, possible: Tensor, ids: Sequence[str]) -> None:
-        for utterance, fits in zip(ids, possible.tolist(), strict=True):
-            if not fits and utterance not in self._named:
-                self._named.add(utterance)
-                _LOG.warning("%s: too few frames for its text; it adds no loss; correct or remove it", utterance)
+        return error_rates(predictions, references)
 
 
-@dataclass(frozen=True)
-class CTCLabels:
-    """Text to tokens, in the loader's workers."""
+class _LastLayer(nn.Module):
+    """Stands for `WeightedLayers`, without weights."""
 
-    vocabulary: Vocabulary | BPE
-    column: str
+    def forward(self, output: EncoderOutput) -> Tensor:
+        """Return (batch, frame, dim)."""
+        return output.layers[-1]
 
-    def __call__(self, utterance: Utterance) -> dict[str, Any]:
-        """tokens: (label,) int64. text: as written, spaces tidied, for scoring."""
-        text = " ".join(utterance.columns[self.column].split())
-        return {"tokens": self.vocabulary.encode(text), "text": text}
+    def shares(self) -> None:
+        """There are none."""

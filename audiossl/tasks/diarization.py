@@ -19,7 +19,7 @@ from audiossl.nn.task import Settled, Task
 from audiossl.tasks._variants import BY_CHANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -144,8 +144,7 @@ class Diarization(Task):
         for name, prediction in predictions.items():
             index = where[name]
             reference = self.labels.speech(name, turns[index], 0.0, float(durations[index]))
-            frame = np.minimum(np.arange(len(reference)), len(prediction) - 1)
-            found.append(prediction[frame])
+            found.append(_of_length(prediction, len(reference)))
             accuracies += [
                 _accuracy(found[-1][first : first + chunk], reference[first : first + chunk])
                 for first in range(0, len(reference), chunk)
@@ -164,6 +163,28 @@ class Diarization(Task):
             for column, median in enumerate(MEDIANS)
         }
         return {"accuracy": 100.0 * float(np.mean(accuracies)), **named}
+
+    def answers(
+        self, said: Mapping[str, np.ndarray], manifest: Manifest, settings: Mapping[str, Any]
+    ) -> dict[str, Iterable[str]]:
+        """Turns as lines of RTTM, at the threshold and median that dev chose, and at the official ones."""
+        return {
+            f"{choice}rttm": self._rttm(said, manifest, settings[f"{kind}threshold"], settings[f"{kind}median"])
+            for choice, kind in (("", ""), ("official.", "official_"))
+        }
+
+    def _rttm(self, said: Mapping[str, np.ndarray], manifest: Manifest, threshold: float, median: int) -> Iterator[str]:
+        from scipy.ndimage import median_filter  # type: ignore[import-untyped]
+
+        seconds = dict(zip(manifest.ids, manifest.durations, strict=True))
+        for name in sorted(said):
+            talking = _of_length(said[name], self.labels.frames(float(seconds[name]))) > threshold
+            talking = median_filter(talking.astype(np.int8), size=(median, 1), mode="constant")
+            edges = np.diff(talking, axis=0, prepend=0, append=0)
+            for speaker in range(talking.shape[1]):
+                firsts, ends = (np.flatnonzero(edges[:, speaker] == sign) / self.rate for sign in (1, -1))
+                for first, end in zip(firsts, ends, strict=True):
+                    yield f"SPEAKER {name} 1 {first:.6f} {end - first:.6f} <NA> <NA> speaker{speaker + 1} <NA> <NA>"
 
     def settle(self, dev: Mapping[str, float], test: Mapping[str, float]) -> Settled:
         """Return test's values with `der` at the threshold and median that dev chose, and the official `der`: the least on test.
@@ -195,13 +216,22 @@ class TurnLabels:
         turns = parse_turns(value)
         if turns is None:
             raise ValueError(f"{name}: {UTT2TURNS} says {value[:40]!r}, not `speaker start end ...`; correct the line")
-        frames = int(duration * self.rate + 1e-6)
-        found = turn_labels(turns, start=start, num_frames=frames, rate=self.rate)
+        found = turn_labels(turns, start=start, num_frames=self.frames(duration), rate=self.rate)
         if found.shape[1] > self.speakers:
             raise ValueError(
                 f"{name}: {found.shape[1]} speakers, where the head tells {self.speakers} apart; leave it out or set task.speakers"
             )
         return np.pad(found, ((0, 0), (0, self.speakers - found.shape[1])))
+
+    def frames(self, duration: float) -> int:
+        """Whole frames of `duration` seconds."""
+        return int(duration * self.rate + 1e-6)
+
+
+def _of_length(prediction: np.ndarray, frames: int) -> np.ndarray:
+    """(frame, speaker) of so many frames: the last one is repeated, or what is left over is cut."""
+    found: np.ndarray = prediction[np.minimum(np.arange(frames), len(prediction) - 1)]
+    return found
 
 
 def _setting(threshold: float, median: int) -> str:

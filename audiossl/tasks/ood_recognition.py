@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from torch import nn
 
-from audiossl.metrics.character_error_rate import character_error_rate
-from audiossl.metrics.word_error_rate import word_error_rate
 from audiossl.nn.recurrent import BLSTM
-from audiossl.tasks._ctc_head import RecurrentConfig, RecurrentCTC
+from audiossl.tasks._ctc_head import RecurrentConfig, RecurrentCTC, error_rates
 from audiossl.tasks._variants import CUT_BATCHES
 
 if TYPE_CHECKING:
@@ -70,10 +68,7 @@ class OODRecognition(RecurrentCTC):
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """Word and character error rate in percent."""
-        return {
-            "wer": word_error_rate(predictions, references),
-            "cer": character_error_rate(predictions, references),
-        }
+        return error_rates(predictions, references)
 
 
 def _step(encoder: SSLEncoder) -> int:

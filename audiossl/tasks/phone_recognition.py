@@ -15,7 +15,7 @@ from audiossl.tasks._ctc_head import VOCABULARY, CTCHead, TextLabels
 from audiossl.tasks._variants import BY_TEXT, CUT_BATCHES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
@@ -129,14 +129,10 @@ class PhoneRecognition(CTCHead):
         scores: Tensor = self.classifier(self.projector(features))
         return scores
 
-    def evaluate(self, predictions: Mapping[str, Any], manifest: Manifest) -> dict[str, float]:
-        """Score predictions by utterance against the phones of a data directory, looked up where there is a lexicon."""
-        if self.lexicon is None:
-            return super().evaluate(predictions, manifest)
-        column = manifest.column(self.config.column)
-        where = {utterance: index for index, utterance in enumerate(manifest.ids)}
-        references = [self.lexicon.phones_of(column[where[name]]) for name in predictions]
-        return self.score(list(predictions.values()), references)
+    def references(self, utterances: Iterable[str], manifest: Manifest) -> list[str]:
+        """Phones of these utterances, looked up where there is a lexicon."""
+        found = super().references(utterances, manifest)
+        return found if self.lexicon is None else [self.lexicon.phones_of(text) for text in found]
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """Phone error rate in percent."""

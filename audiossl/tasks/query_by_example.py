@@ -12,7 +12,7 @@ from audiossl.metrics.maximum_term_weighted_value import maximum_term_weighted_v
 from audiossl.metrics.term_weighted_value import term_weighted_value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 RELEVANT = "relevant"
@@ -85,6 +85,16 @@ class QueryByExample:
                 searched[0].ravel(), searched[1].ravel(), np.repeat(np.arange(len(own)), len(columns))
             ),
             "atwv": term_weighted_value(*all_trials, threshold=self.config.deviations),
+        }
+
+    def answers(self, scores: np.ndarray, queries: Sequence[str], documents: Sequence[str]) -> dict[str, Iterable[str]]:
+        """Lines `query document score` of all that was searched. scores: as for `evaluate`."""
+        return {
+            "scores": (
+                f"{query} {document} {score:.9g}"
+                for query, row in zip(queries, scores, strict=True)
+                for document, score in zip(documents, row.tolist(), strict=True)
+            )
         }
 
 

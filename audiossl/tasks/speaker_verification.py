@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from audiossl.nn.vocabulary import Vocabulary
 from audiossl.tasks._variants import BY_CHANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -181,17 +181,41 @@ class SpeakerVerification(Task):
 
         ValueError names a trial of which a side has no embedding.
         """
-        row = {name: index for index, name in enumerate(predictions)}
-        enrol, test, labels = _read_trials(
-            manifest.path / TRIALS, row, "has no embedding; mend its recording, or take the trial out"
-        )
-        embeddings = np.stack(list(predictions.values()))
-        scores = np.empty(len(labels), np.float32)
-        for start in range(0, len(scores), 65_536):
-            part = slice(start, start + 65_536)
-            scores[part] = np.einsum("td,td->t", embeddings[enrol[part]], embeddings[test[part]])
+        *_, labels, scores = _scored_trials(predictions, manifest)
         curve = detection_curve(scores, labels)
         return {"eer": curve_eer(curve), "min_dcf": curve_min_dcf(curve)}
+
+    def answers(
+        self,
+        said: Mapping[str, np.ndarray],
+        manifest: Manifest,
+        settings: Mapping[str, Any],  # noqa: ARG002 - as all tasks have it
+    ) -> dict[str, Iterable[str]]:
+        """Lines `enrol test score`, trial by trial, as `audiossl verify --scores` reads them."""
+        return {"scores": _score_lines(said, manifest)}
+
+
+def _score_lines(said: Mapping[str, np.ndarray], manifest: Manifest) -> Iterator[str]:
+    names = list(said)
+    enrol, test, _, scores = _scored_trials(said, manifest)
+    for one, other, score in zip(enrol, test, scores, strict=True):
+        yield f"{names[one]} {names[other]} {score:.9g}"
+
+
+def _scored_trials(
+    embeddings: Mapping[str, np.ndarray], manifest: Manifest
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of enrolment and test in `embeddings`, whether they are one speaker, and their cosine: (trial,) each."""
+    row = {name: index for index, name in enumerate(embeddings)}
+    enrol, test, labels = _read_trials(
+        manifest.path / TRIALS, row, "has no embedding; mend its recording, or take the trial out"
+    )
+    vectors = np.stack(list(embeddings.values()))
+    scores = np.empty(len(labels), np.float32)
+    for start in range(0, len(scores), 65_536):
+        part = slice(start, start + 65_536)
+        scores[part] = np.einsum("td,td->t", vectors[enrol[part]], vectors[test[part]])
+    return enrol, test, labels, scores
 
 
 def _read_trials(path: Path, row: Mapping[str, int], lacking: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from audiossl.metrics.character_error_rate import character_error_rate
 from audiossl.metrics.word_error_rate import word_error_rate
+from audiossl.nn.task import text_lines
 from audiossl.nn.vocabulary import BOUNDARY, PAD, Vocabulary
-from audiossl.tasks._ctc_head import RecurrentConfig, RecurrentCTC, TextLabels
+from audiossl.tasks._ctc_head import RecurrentConfig, RecurrentCTC, TextLabels, error_rates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from audiossl.contracts import EncoderOutput, Utterance
     from audiossl.data.manifest import Manifest
@@ -118,15 +118,17 @@ class SpeechRecognition(RecurrentCTC):
         """Word and character error rate in percent; `wer_lm`, by beam search, where predictions are pairs."""
         if self.beam is not None and self.final:
             greedily, by_beam = ([pair[k] for pair in predictions] for k in (0, 1))
-            return {**_error_rates(greedily, references), "wer_lm": word_error_rate(by_beam, references)}
-        return _error_rates(predictions, references)
+            return {**error_rates(greedily, references), "wer_lm": word_error_rate(by_beam, references)}
+        return error_rates(predictions, references)
 
-
-def _error_rates(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    return {
-        "wer": word_error_rate(predictions, references),
-        "cer": character_error_rate(predictions, references),
-    }
+    def answers(
+        self, said: Mapping[str, Any], manifest: Manifest, settings: Mapping[str, Any]
+    ) -> dict[str, Iterable[str]]:
+        """Texts and references; `lm.hyp` by beam search, where predictions are pairs."""
+        if self.beam is None or not self.final:
+            return super().answers(said, manifest, settings)
+        greedily, by_beam = ({name: pair[k] for name, pair in said.items()} for k in (0, 1))
+        return {**super().answers(greedily, manifest, settings), "lm.hyp": text_lines(by_beam)}
 
 
 @dataclass(frozen=True)

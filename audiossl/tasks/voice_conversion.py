@@ -13,14 +13,14 @@ from audiossl.contracts import StepOutput
 from audiossl.data.audio import read_audio
 from audiossl.nn.masking import valid_frames
 from audiossl.nn.pooling import WeightedLayers
-from audiossl.nn.task import Task
+from audiossl.nn.task import Task, measured_lines
 from audiossl.tasks._conversion_scores import converted
 from audiossl.tasks._converter import Converter
 from audiossl.tasks._mel import BINS, HOP, SAMPLE_RATE, log_mel
 from audiossl.tasks._variants import BY_CHANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -151,13 +151,19 @@ class VoiceConversion(Task):
 
     def evaluate(self, predictions: Mapping[str, np.ndarray], manifest: Manifest) -> dict[str, float]:
         """Return `mcd`, the mean mel-cepstral distortion in dB, and what the models of `config` say of the waveforms."""
+        return self.examine(predictions, manifest)[0]
+
+    def examine(
+        self, predictions: Mapping[str, np.ndarray], manifest: Manifest
+    ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """Return what `evaluate` does, and `mcd` of each utterance."""
         config = self.config
         where = {name: index for index, name in enumerate(manifest.ids)}
         rows = [where[name] for name in predictions]
         column = manifest.column(config.column)
         targets = [column[row] for row in rows]
-        waveforms, distortion = converted(list(predictions.values()), targets, config.num_workers)
-        scores = {"mcd": distortion}
+        waveforms, distortions = converted(list(predictions.values()), targets, config.num_workers)
+        scores = {"mcd": float(np.mean(distortions))}
         if config.recogniser:
             # By name, as tasks name their runner: what loads models lies above this room.
             judge = registry.get("superb", "audiossl.superb.judges:recognised")
@@ -166,7 +172,16 @@ class VoiceConversion(Task):
         if config.verifier:
             judge = registry.get("superb", "audiossl.superb.judges:verified")
             scores |= judge(waveforms, SAMPLE_RATE, targets, manifest, rows, config.verifier)
-        return scores
+        return scores, {name: {"mcd": value} for name, value in zip(predictions, distortions, strict=True)}
+
+    def answers(
+        self,
+        said: Mapping[str, dict[str, float]],
+        manifest: Manifest,  # noqa: ARG002 - as all tasks have it
+        settings: Mapping[str, Any],  # noqa: ARG002
+    ) -> dict[str, Iterable[str]]:
+        """Lines `utterance mcd value`."""
+        return {"scores": measured_lines(said)}
 
     def _made(self, output: EncoderOutput, target: Tensor | None) -> tuple[Tensor, Tensor]:
         features = self.weighted(output)

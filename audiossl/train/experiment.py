@@ -8,15 +8,16 @@ import platform
 import shlex
 import sys
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import IO, TYPE_CHECKING, Any
 
-from audiossl import __version__
+from audiossl import __version__, registry
 from audiossl import config as configuration
 from audiossl.files import require_folder
 from audiossl.interop.checkpoint import latest_checkpoint
 from audiossl.interop.encoder import CONFIG, named_config
 from audiossl.registry import suggestion
+from audiossl.train.foreign import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -92,8 +93,14 @@ def resolve(tables: Tables, sections: Sections, where: str) -> tuple[Tables, dic
     strange = [name for name in tables if name not in known]
     if strange:
         verb = next((_VERBS[name] for name in strange if name in _VERBS), None)
-        cure = suggestion(strange[0], known) if verb is None else f"the recipe is for `audiossl {verb}`"
+        meant = _meant(tables[strange[0]], _options(tables, sections))
+        cure = meant or suggestion(strange[0], known) if verb is None else f"the recipe is for `audiossl {verb}`"
         raise ValueError(f"{where}: unknown table [{strange[0]}]; {cure}")
+    options = _options(tables, sections)
+    for name, keys in options.items():
+        unknown = [key for key in tables.get(name, {}) if key not in keys and key != "name"]
+        if meant := _meant(unknown, options):
+            raise ValueError(f"{where}: {name}: unknown key {unknown[0]!r}; {meant}")
     built: dict[str, Any] = {}
     complete: Tables = {}
     for name, kind in sections.plugins.items():
@@ -111,6 +118,26 @@ def resolve(tables: Tables, sections: Sections, where: str) -> tuple[Tables, dic
         complete[name] = configuration.to_table(built[name])
     complete["run"] = dict(tables.get("run", {}))
     return complete, built
+
+
+def _options(tables: Tables, sections: Sections) -> dict[str, set[str]]:
+    """Return the keys that each table of a recipe may have, besides a plug-in's `name`; nothing of tables that take any."""
+    configs = {
+        name: registry.get(kind, tables[name]["name"]).Config
+        for name, kind in sections.plugins.items()
+        if "name" in tables.get(name, {})
+    }
+    configs |= {name: cls for name, cls in sections.plain.items() if name in tables or name not in sections.optional}
+    return {
+        name: {item.name for item in fields(cls) if item.init}
+        for name, cls in configs.items()
+        if not any(configuration.FURTHER in item.metadata for item in fields(cls))
+    }
+
+
+def _meant(unknown: Any, options: dict[str, set[str]]) -> str:
+    """Say what the first of some unknown keys is called here; "" where that is not known."""
+    return translated(next(iter(unknown), ""), options) if isinstance(unknown, dict | list) else ""
 
 
 def gather_tables(recipe: str, out: Path, overrides: Tables, run: Tables, *, resume: bool) -> Tables:

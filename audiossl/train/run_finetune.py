@@ -128,7 +128,7 @@ def predict_all(
     step: int = 1,
     max_seconds: float = 0.0,
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (utterance, prediction) over a data directory, longest utterances first.
+    """Yield (utterance, prediction) over a data directory, longest utterances first; computed in float32, whatever a run trains in.
 
     on_bad: called with the name and the fault of each recording that cannot be used. first, step: which batches, see `one_epoch`. max_seconds: longer
     recordings are heard in windows of that length by a task that scores frames, CTC; 0: whole.
@@ -152,7 +152,7 @@ def predict_all(
         for utterance, message in batch["bad"]:
             on_bad(utterance, message)
         if batch["utt_ids"]:
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 batch = to_device(batch, device)
                 long = window and grid.num_frames(batch["waveform"].shape[1]) > window
                 predictions = [*predict_in_windows(module, batch, grid, window)] if long else module.predict(batch)

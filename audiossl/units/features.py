@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 import torch
 
 from audiossl.data.frame_grid import FrameGrid
-from audiossl.interop.encoder import weights_hash
+from audiossl.interop.digest import encoder_digest
+from audiossl.interop.encoder import OWN, UPSTREAM, load_encoder, require_layer, require_methods, weights_hash
 from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
 
 if TYPE_CHECKING:
@@ -45,14 +46,15 @@ class Features(Frames, Protocol):
     """Frames, float32, and what must be known to compute the same again.
 
     encoder: where the encoder was loaded from; layer: 1-based block whose output is taken (0: the first block's input);
-    encoder_hash: sha256 of its weights. rate: frames per second. full_scale: of MFCC, what 1 in the waveform becomes, see `nn.features.fbank`; None
-    is 32768, as codebooks have it whose card does not say, and stands for nothing in other features.
+    encoder_hash: see `interop.digest`; weights_hash: sha256 of its weights alone, as older cards have it. rate: frames per second. full_scale: of MFCC,
+    what 1 in the waveform becomes, see `nn.features.fbank`; None is 32768, as codebooks have it whose card does not say, and stands for nothing in other features.
     """
 
     kind: FeatureKind
     encoder: str
     layer: int
     encoder_hash: str
+    weights_hash: str
     rate: float
     dim: int
     full_scale: float | None
@@ -68,6 +70,7 @@ class MFCCFeatures:
     encoder = ""
     layer = 0
     encoder_hash = ""
+    weights_hash = ""
     rate = 100.0
     dim = 39
     sample_rate = 16_000
@@ -91,6 +94,7 @@ class MusicFeatures:
     encoder = ""
     layer = 0
     encoder_hash = ""
+    weights_hash = ""
     full_scale: float | None = None
     rate = 75.0
     sample_rate = 24_000
@@ -123,12 +127,11 @@ class EncoderFeatures:
     full_scale: float | None = None
 
     def __init__(self, encoder: SSLEncoder, *, source: str, layer: int, device: str = "cpu") -> None:
-        if not 0 <= layer <= encoder.num_layers:
-            raise ValueError(f"layer {layer}: {source} has layers 0 to {encoder.num_layers}; choose one of them")
+        require_layer(layer, encoder.num_layers, source)
         self._model = encoder.float().eval().to(device)
         self.device = device
         self.encoder, self.layer = source, layer
-        self.encoder_hash = weights_hash(encoder)
+        self.encoder_hash, self.weights_hash = encoder_digest(encoder), weights_hash(encoder)
         self.rate = encoder.sample_rate / encoder.stride
         self.dim, self.sample_rate = encoder.dim, encoder.sample_rate
         self.min_samples = FrameGrid.of(encoder).first
@@ -162,7 +165,8 @@ class CodeFeatures:
     def __init__(self, encoder: VQWav2Vec, *, source: str, device: str = "cpu") -> None:
         self._model = encoder.float().eval().to(device)
         self.device = device
-        self.encoder, self.encoder_hash = source, weights_hash(encoder)
+        self.encoder = source
+        self.encoder_hash, self.weights_hash = encoder_digest(encoder), weights_hash(encoder)
         self.rate = encoder.sample_rate / encoder.stride
         self.dim, self.sample_rate = encoder.dim, encoder.sample_rate
         self.min_samples = FrameGrid.of(encoder).first
@@ -196,11 +200,18 @@ class CodesAlone:
 
 
 def make_features(
-    kind: FeatureKind, encoder: str, layer: int, *, device: str = "", full_scale: float | None = PUBLISHED_SCALE
+    kind: FeatureKind,
+    encoder: str,
+    layer: int,
+    *,
+    device: str = "",
+    full_scale: float | None = PUBLISHED_SCALE,
+    own_code: bool = False,
 ) -> Features:
     """Return the features of that kind; ValueError where the first three do not go together.
 
     encoder: anything `audiossl.load` takes. device: "" is the GPU where there is one. full_scale: of MFCC; that of the card where there is a codebook.
+    own_code: see `load_encoder`.
     """
     if kind in {"mfcc", "logmel", "chroma"} and (encoder or layer):
         raise ValueError(f"feature '{kind}' takes no encoder ({encoder!r}) and no layer ({layer}); leave them out")
@@ -214,14 +225,12 @@ def make_features(
         )
     if kind == "codes" and layer:
         raise ValueError(f"feature 'codes' takes no layer ({layer}); leave it out")
-    import audiossl
-    from audiossl.interop.encoder import require_methods
-
-    loaded: Any = audiossl.load(encoder)
+    loaded: Any = load_encoder(encoder, own_code=own_code)
     if kind == "codes":
         require_methods(type(loaded), ("codes",), f"units of {encoder}")
         return CodeFeatures(loaded, source=encoder, device=device or default_device())
-    require_methods(type(loaded), ("local_features", "contextualise"), f"units of {encoder}")
+    if not (encoder.startswith(UPSTREAM) or OWN.fullmatch(encoder)):
+        require_methods(type(loaded), ("local_features", "contextualise"), f"units of {encoder}")
     return EncoderFeatures(loaded, source=encoder, layer=layer, device=device or default_device())
 
 

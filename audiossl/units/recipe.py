@@ -207,10 +207,10 @@ def _check_config(codebook: Codebook, config: UnitsConfig, features: Callable[[]
 def _check_encoder(
     card: UnitsCard | CodebookCard, config: UnitsConfig, features: Callable[[], Features], place: str, cure: str
 ) -> None:
-    """ValueError where the recipe names an encoder whose weights are not those that units are made with; its path may be another."""
-    if config.encoder and features().encoder_hash != card.encoder_hash:
+    """ValueError where the recipe names an encoder with other weights or settings than that which units are made with; its path may be another."""
+    if config.encoder and card.encoder_hash not in {features().encoder_hash, features().weights_hash}:
         raise ValueError(
-            f"{place}: made with the encoder {card.encoder} ({card.encoder_hash[:12]}), units.encoder {config.encoder} has other weights "
+            f"{place}: made with the encoder {card.encoder} ({card.encoder_hash[:12]}), units.encoder {config.encoder} has other weights or settings "
             f"({features().encoder_hash[:12]}); {cure}"
         )
 

@@ -6,6 +6,7 @@ line and each name once.
 
 from __future__ import annotations
 
+import codecs
 import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ def read_columns(
     """Yield (number of the first line, `width` columns of words) by blocks of a few megabytes.
 
     shape: what a line should be, for the message. further: whether lines may have more columns, all as many as the first; they are
-    not read, and the log says so. ValueError names file and line where there are more or fewer words, and a file that is missing,
+    not read, and the log says so. A byte order mark is passed over. ValueError names file and line where there are more or fewer words, and a file that is missing,
     empty or a folder.
     """
     first, words_per_line = 1, width
@@ -63,6 +64,8 @@ def read_columns(
     except IsADirectoryError:
         raise ValueError(f"{path}: is a folder; give a file of `{shape}` lines") from None
     with file:
+        if file.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):  # a pipe cannot be read again
+            file.read(len(codecs.BOM_UTF8))
         while block := file.read(_BLOCK) + file.readline():
             counts = _words_per_line(block)
             if first == 1 and further and counts[0] > width:

@@ -26,7 +26,7 @@ _BLOCKS = 64  # per call of a thread
 class Vectors:
     """Utterances of which two are compared by score(i, j) = matrix[i] . matrix[j] + offset[i] + offset[j].
 
-    matrix: (row, dim) float32. offset: (row,) float64, None for zeros.
+    matrix: (row, dim) float32, or float64 where small differences of scores count. offset: (row,) float64, None for zeros.
     """
 
     matrix: np.ndarray
@@ -37,7 +37,7 @@ class BackEnd(Protocol):
     """What turns embeddings into scores."""
 
     def points(self, embeddings: np.ndarray) -> np.ndarray:
-        """(row, [crop,] dim) float32 -> (row, dim): the space in which several utterances of a speaker are averaged."""
+        """(row, [crop,] dim) float32 -> (row, dim) float64: the space in which several utterances of a speaker are averaged."""
         ...
 
     def unit(self, points: np.ndarray) -> np.ndarray:
@@ -45,19 +45,19 @@ class BackEnd(Protocol):
         ...
 
     def vectors(self, points: np.ndarray) -> Vectors:
-        """(row, dim) -> what is compared."""
+        """(row, dim) -> what is compared, in float64."""
         ...
 
 
-def vectors_of(embeddings: Embeddings, rows: np.ndarray, back_end: BackEnd) -> Vectors:
-    """Prepare each row once; ValueError names an utterance whose embedding cannot be compared."""
+def vectors_of(embeddings: Embeddings, rows: np.ndarray, back_end: BackEnd, *, exact: bool = False) -> Vectors:
+    """Prepare each row once; ValueError names an utterance whose embedding cannot be compared. exact: hold float64."""
 
     def prepared(where: slice) -> Vectors:
         block = embeddings.matrix.take(rows[where], axis=0)
         return back_end.vectors(checked_points(embeddings, rows[where], back_end.points(block)))
 
     first = prepared(slice(0, 1))
-    matrix = np.empty((len(rows), first.matrix.shape[1]), dtype=np.float32)
+    matrix = np.empty((len(rows), first.matrix.shape[1]), dtype=np.float64 if exact else np.float32)
     offset = None if first.offset is None else np.empty(len(rows))
 
     def work(where: slice) -> None:
@@ -72,7 +72,7 @@ def vectors_of(embeddings: Embeddings, rows: np.ndarray, back_end: BackEnd) -> V
 
 def crop_mean(embeddings: np.ndarray) -> np.ndarray:
     """(row, [crop,] dim) -> (row, dim)."""
-    return embeddings if embeddings.ndim == 2 else embeddings.mean(axis=1)
+    return embeddings if embeddings.ndim == 2 else embeddings.mean(axis=1, dtype=np.float64)
 
 
 def checked_points(embeddings: Embeddings, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -102,17 +102,18 @@ def trial_rows(trials: Trials, embeddings: Embeddings) -> np.ndarray:
     if absent.any():
         trial = int(np.argmax(absent[trials.enrol] | absent[trials.test]))
         side = trials.enrol if absent[trials.enrol[trial]] else trials.test
+        others = f" and {count} others" if (count := int(absent.sum()) - 1) else ""
         raise ValueError(
-            f"{trials.place(trial)}: {embeddings.path} holds no embedding of {trials.names[side[trial]]!r} and "
-            f"{int(absent.sum()) - 1} others; extract them, or remove their trials"
+            f"{trials.place(trial)}: {embeddings.path} holds no embedding of {trials.names[side[trial]]!r}{others}; "
+            "extract them, or remove their trials"
         )
     return rows
 
 
 def pair_scores(vectors: Vectors, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(pair,) float32 scores of pairs of rows, a hundred at a time. left, right: (pair,) rows of `vectors`."""
-    scores = np.empty(len(left), dtype=np.float32)
+    """(pair,) scores of pairs of rows, in their precision, a hundred at a time. left, right: (pair,) rows of `vectors`."""
     matrix, offset = vectors.matrix, vectors.offset
+    scores = np.empty(len(left), dtype=matrix.dtype)
     order = _neighbours(left, len(matrix))
 
     def work(begin: int) -> None:

@@ -29,19 +29,19 @@ class Cosine:
     crops: CropMean = "unit"
 
     def points(self, embeddings: np.ndarray) -> np.ndarray:
-        """(row, [crop,] dim) -> (row, dim) float32: divided by the length and averaged over crops, `raw` ones the other way round."""
+        """(row, [crop,] dim) -> (row, dim) float64: divided by the length and averaged over crops, `raw` ones the other way round."""
+        embeddings = embeddings.astype(np.float64)
         if self.mean is not None:
-            embeddings = embeddings - self.mean.astype(np.float32)
+            embeddings -= self.mean
         if self.crops == "raw":
             embeddings = crop_mean(embeddings)
         return crop_mean(self.unit(embeddings))
 
     def unit(self, points: np.ndarray) -> np.ndarray:
         """Divide by the length; a row of zeros becomes nan."""
-        wide = points.astype(np.float64)  # at once: `einsum` converts in small pieces, at half the speed
-        lengths = np.sqrt(np.einsum("...d,...d->...", wide, wide))
+        lengths = np.sqrt(np.einsum("...d,...d->...", points, points))
         with np.errstate(invalid="ignore", divide="ignore"):
-            scaled: np.ndarray = points * (1.0 / lengths).astype(np.float32)[..., None]
+            scaled: np.ndarray = points * (1.0 / lengths)[..., None]
         return scaled
 
     def vectors(self, points: np.ndarray) -> Vectors:

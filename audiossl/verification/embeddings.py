@@ -104,7 +104,7 @@ class Embeddings:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Map the files; ValueError where one is missing, damaged or not the other's."""
+        """Map the files, or read float64 and float16 as float32; ValueError where one is missing, damaged or not the other's."""
         place, ids_place = _places(path)
         cure = "write it with `audiossl embed`, or save float32 with numpy.save and one id per line beside it"
         try:
@@ -113,9 +113,9 @@ class Embeddings:
             raise ValueError(f"{place}: no such file; {cure}") from None
         except (ValueError, EOFError) as error:
             raise ValueError(f"{place}: is no NumPy array ({error}); {cure}") from None
-        if matrix.dtype != np.float32 or matrix.ndim not in {2, 3} or not matrix.size:
+        if matrix.dtype.kind != "f" or matrix.ndim not in {2, 3} or not matrix.size:
             raise ValueError(
-                f"{place}: {matrix.dtype} of shape {matrix.shape}, not float32 of (utterance, dim) or (utterance, crop, dim); {cure}"
+                f"{place}: {matrix.dtype} of shape {matrix.shape}, not floats of (utterance, dim) or (utterance, crop, dim); {cure}"
             )
         numbering = Numbering()
         rows = [numbering.numbers(words) for _, [words] in read_columns(ids_place, 1, "id")]
@@ -127,8 +127,10 @@ class Embeddings:
             )
         if len(numbers) != len(matrix):
             raise ValueError(f"{ids_place}: {len(numbers)} ids for {len(matrix)} rows of {place.name}; {cure}")
-        # As a plain view of the mapped file: `np.memmap` itself is slow to index.
-        return cls(place, np.asarray(matrix), numbering.names(ids_place, [numbers]))
+        with np.errstate(over="ignore"):  # what float32 cannot hold is said where it is compared
+            # float32 as a plain view of the mapped file: `np.memmap` itself is slow to index.
+            matrix = np.asarray(matrix, dtype=np.float32)
+        return cls(place, matrix, numbering.names(ids_place, [numbers]))
 
     def with_models(self, path: Path) -> Self:
         """Return these, in memory, and a row for each line `model utterance utterance ...` of `path`: the mean of its embeddings.
@@ -168,9 +170,9 @@ class Embeddings:
         """(name,) int64, the row of each name; ValueError names the first that has none."""
         rows = self.find(names)
         if (rows < 0).any():
+            others = f" and {count} others" if (count := int((rows < 0).sum()) - 1) else ""
             raise ValueError(
-                f"{self.path}: holds no embedding of {names[int(np.argmax(rows < 0))]!r} and {int((rows < 0).sum()) - 1} others; "
-                "extract them too"
+                f"{self.path}: holds no embedding of {names[int(np.argmax(rows < 0))]!r}{others}; extract them too"
             )
         return rows
 

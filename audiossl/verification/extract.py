@@ -21,7 +21,8 @@ from audiossl.data.kaldi import UTT2SPK, WAV_SCP
 from audiossl.data.loader import BadRecordings, LoaderConfig, usable
 from audiossl.data.whole import WholeUtterances, one_epoch
 from audiossl.files import require_folder
-from audiossl.interop.encoder import load_encoder, weights_hash
+from audiossl.interop.digest import encoder_digest
+from audiossl.interop.encoder import load_encoder, require_layer
 from audiossl.nn.batch_dependence import TOLERANCE, minds_batch_mates, one_by_one
 from audiossl.nn.pooling import mean_over_frames
 from audiossl.nn.resnet import ResNetBody
@@ -73,7 +74,7 @@ class ExtractConfig:
 class Embedder:
     """Waveforms to embeddings.
 
-    name: its source. what: what the embedding is, for people. digest: its weights'. min_samples: the shortest recording that has a
+    name: its source. what: what the embedding is, for people. digest: see `interop.digest`. min_samples: the shortest recording that has a
     frame. embed: waveform (batch, sample), lengths (batch,) -> (batch, dim) float32, without gradients; padding changes nothing.
     device: of what `embed` computes. precision: of its matrix products.
     """
@@ -96,9 +97,11 @@ def open_embedder(
     seed: int = 0,
     device: str | torch.device = "cpu",
     precision: Literal["fp32", "bf16"] = "fp32",
+    own_code: bool = False,
 ) -> Embedder:
-    """Load a source; see `embedder_of`. seed: of the weights of `random:SOURCE`."""
-    return embedder_of(load_encoder(source, seed=seed), source, layer=layer, device=device, precision=precision)
+    """Load a source; see `embedder_of`. seed: of the weights of `random:SOURCE`. own_code: see `load_encoder`."""
+    encoder = load_encoder(source, seed=seed, own_code=own_code)
+    return embedder_of(encoder, source, layer=layer, device=device, precision=precision)
 
 
 def embedder_of(
@@ -116,7 +119,7 @@ def embedder_of(
     bfloat16 itself, and changes embeddings a little: cosines to those of fp32 are above 0.999. ValueError for a layer that is not there,
     and for one of an encoder that has embeddings of its own.
     """
-    digest = weights_hash(encoder)
+    digest = encoder_digest(encoder)
     encoder = encoder.float().eval().to(device)
     if isinstance(getattr(encoder, "body", None), ResNetBody):
         encoder.body.fold_norms()
@@ -127,8 +130,7 @@ def embedder_of(
         what, dim, forward = "embeddings", encoder.embedding_dim, encoder.embed
     else:
         layer = encoder.num_layers if layer is None else layer
-        if not 0 <= layer <= encoder.num_layers:
-            raise ValueError(f"layer {layer}: {source} has layers 0 to {encoder.num_layers}; choose one of them")
+        require_layer(layer, encoder.num_layers, source)
         what, dim, forward = f"means over time of layer {layer}", encoder.dim, _time_mean(encoder, layer)
 
     @torch.no_grad()

@@ -56,10 +56,9 @@ class PLDA:
     rescale: bool = False
 
     def points(self, embeddings: np.ndarray) -> np.ndarray:
-        """(row, [crop,] dim) -> (row, dim) float32 in the diagonal basis; crops are averaged first."""
+        """(row, [crop,] dim) -> (row, dim) float64 in the diagonal basis; crops are averaged first."""
         placed: np.ndarray = (self.prepared(crop_mean(embeddings)) - self.mean) @ self.transform.T
-        points: np.ndarray = (_scaled(placed) if self.rescale else placed).astype(np.float32)
-        return points
+        return _scaled(placed) if self.rescale else placed
 
     def prepared(self, embeddings: np.ndarray) -> np.ndarray:
         """(row, dim) -> (row, dim) float64: centred and, if the model says so, of length sqrt(dim); a row of zeros becomes nan."""
@@ -79,8 +78,7 @@ class PLDA:
         v = self.between
         square = -0.5 * v**2 / ((1 + v) * (1 + 2 * v))
         constant = float(np.sum(np.log1p(v) - 0.5 * np.log1p(2 * v)))
-        offset = points.astype(np.float64) ** 2 @ square + constant / 2
-        return Vectors((points * np.sqrt(v / (1 + 2 * v))).astype(np.float32), offset)
+        return Vectors(points * np.sqrt(v / (1 + 2 * v)), points**2 @ square + constant / 2)
 
 
 def checked_plda(model: PLDA, embeddings: Embeddings) -> PLDA:

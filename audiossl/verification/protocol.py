@@ -19,7 +19,7 @@ import numpy as np
 from audiossl.data.json_files import read_json_table, write_json
 from audiossl.files import whole_file
 from audiossl.interop.checkpoint import best_mark, chosen_checkpoint, step_of
-from audiossl.interop.encoder import CONFIG, RANDOM, UPSTREAM, experiment_tables, find_source, is_foreign
+from audiossl.interop.encoder import CONFIG, OWN, RANDOM, UPSTREAM, experiment_tables, find_source, is_foreign
 from audiossl.verification.trials import read_trials
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def _selections(source: str, followed: frozenset[Path] = frozenset()) -> Iterato
 
     followed: experiments that led here; one of them, which has the name of another that is gone, leads nowhere.
     """
-    path = None if source.startswith((RANDOM, UPSTREAM)) or is_foreign(Path(source)) else find_source(source)
+    elsewhere = source.startswith((RANDOM, UPSTREAM)) or OWN.fullmatch(source) or is_foreign(Path(source))
+    path = None if elsewhere else find_source(source)
     if path is None or is_foreign(path):
         yield Selection(NONE)
         return

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from audiossl.verification._vectors import BackEnd
     from audiossl.verification.embeddings import Embeddings
 
-_QUERIES = 2048  # per product with a block of the cohort
+_QUERIES = 1024  # per product with a block of the cohort
 _COHORT = 8192
 _PIECE = 64  # queries whose best scores a thread looks for at a time
 
@@ -30,14 +30,14 @@ class CohortStatistics:
 
 
 def cohort_utterances(cohort: Embeddings, back_end: BackEnd) -> Iterator[Vectors]:
-    """Yield a cohort of utterances, by blocks."""
+    """Yield a cohort of utterances, by blocks, in float64."""
     rows = np.arange(len(cohort))
     for start in range(0, len(rows), _COHORT):
-        yield vectors_of(cohort, rows[start : start + _COHORT], back_end)
+        yield vectors_of(cohort, rows[start : start + _COHORT], back_end, exact=True)
 
 
 def cohort_speakers(cohort: Embeddings, back_end: BackEnd, *, renormalise: bool = True) -> Iterator[Vectors]:
-    """Yield a cohort of speakers, each the mean of its utterances, by blocks; their ids come from `utt2spk`.
+    """Yield a cohort of speakers, each the mean of its utterances, by blocks, in float64; their ids come from `utt2spk`.
 
     The mean is of the back-end's points: for cosines, of embeddings divided by their lengths, where WeSpeaker averages them as they are.
     renormalise: bring the mean back to the length of one utterance, so that its scores are cosines again. Without it, a speaker's scores
@@ -52,7 +52,7 @@ def cohort_speakers(cohort: Embeddings, back_end: BackEnd, *, renormalise: bool 
             sums = np.zeros((len(names), points.shape[1]))
         add_by_group(sums, speaker[where], points)
     assert sums is not None
-    means = (sums / np.bincount(speaker, minlength=len(names))[:, None]).astype(np.float32)
+    means = sums / np.bincount(speaker, minlength=len(names))[:, None]
     for start in range(0, len(means), _COHORT):
         part = means[start : start + _COHORT]
         yield back_end.vectors(back_end.unit(part) if renormalise else part)
@@ -78,8 +78,8 @@ def cohort_statistics(queries: Vectors, cohort: Iterable[Vectors], *, top: int |
     if size < (top or 2):
         raise ValueError(f"the cohort has {size} members, fewer than {top or 2}; give a larger cohort or a smaller top")
     statistics = keeper.statistics()
-    # What rounding leaves of equal float32 scores is no spread.
-    flat = statistics.std <= 1e-6 * np.abs(statistics.mean)
+    # What rounding leaves of equal scores is no spread.
+    flat = statistics.std <= 1e-9 * np.abs(statistics.mean)
     if flat.any():
         raise ValueError(
             f"{int(flat.sum())} utterances score alike with all of their cohort, so that their scores cannot be scaled; "
@@ -107,13 +107,11 @@ class _Moments:
         self._mean, self._squares = np.zeros(queries), np.zeros(queries)
 
     def add(self, where: slice, scores: np.ndarray) -> None:
-        """scores: (query, cohort) float32; spoilt."""
+        """scores: (query, cohort); spoilt."""
         old, new = self._count[where], scores.shape[1]
         mean = scores.mean(axis=1, dtype=np.float64)
-        scores -= mean[:, None].astype(np.float32)
-        # The mean was rounded to float32: what it leaves is taken out of the squares.
-        rest = scores.mean(axis=1, dtype=np.float64)
-        squares = np.einsum("qc,qc->q", scores, scores, dtype=np.float64) - new * rest**2
+        scores -= mean[:, None]
+        squares = np.einsum("qc,qc->q", scores, scores, dtype=np.float64)
         gap = mean - self._mean[where]
         self._squares[where] += squares + gap**2 * old * new / (old + new)
         self._mean[where] += gap * new / (old + new)
@@ -128,17 +126,17 @@ class _Best:
 
     def __init__(self, queries: int, top: int) -> None:
         self._top = top
-        self._best = np.full((queries, top), -np.inf, dtype=np.float32)
+        self._best = np.full((queries, top), -np.inf)
 
     def add(self, where: slice, scores: np.ndarray) -> None:
-        """scores: (query, cohort) float32; spoilt."""
+        """scores: (query, cohort); spoilt."""
         scores = self._highest(scores)
         self._best[where] = self._highest(np.concatenate([self._best[where], scores], axis=1))
 
     def statistics(self) -> CohortStatistics:
         mean, std = np.empty(len(self._best)), np.empty(len(self._best))
         for start in range(0, len(self._best), _QUERIES):
-            block = self._best[start : start + _QUERIES].astype(np.float64)
+            block = self._best[start : start + _QUERIES]
             mean[start : start + _QUERIES], std[start : start + _QUERIES] = block.mean(axis=1), block.std(axis=1)
         return CohortStatistics(mean, std)
 
@@ -157,11 +155,11 @@ def _add(keeper: _Moments | _Best, first: int, scores: np.ndarray, begin: int) -
 
 
 def _products(queries: Vectors, cohort: Vectors) -> np.ndarray:
-    """(query, cohort) float32 scores."""
+    """(query, cohort) scores, in float64 as the cohort: their deviation may be a thousandth of them."""
     scores: np.ndarray = queries.matrix @ cohort.matrix.T
     if queries.offset is not None and cohort.offset is not None:
-        scores += queries.offset[:, None].astype(np.float32)
-        scores += cohort.offset[None].astype(np.float32)
+        scores += queries.offset[:, None]
+        scores += cohort.offset[None]
     return scores
 
 

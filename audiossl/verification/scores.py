@@ -83,9 +83,12 @@ def scores_of(trials: Trials, scores: Scores) -> np.ndarray:
     if absent.any():
         trial = int(np.argmax(absent))
         pair = f"{trials.names[trials.enrol[trial]]} {trials.names[trials.test[trial]]}"
+        others = int(absent.sum()) - 1
+        lack = f"and {others} further trials have no score" if others else "has no score"
+        turned = int(np.isin(trials.test.astype(np.int64)[absent] * count + trials.enrol[absent], pairs).sum())
+        cure = f", which holds {turned} as `test enrol`; exchange the columns" if turned else "; score them"
         raise ValueError(
-            f"{trials.place(trial)}: {pair!r} and {int(absent.sum()) - 1} further trials have no score in {scores.path}; "
-            "score them, or give the list that was scored"
+            f"{trials.place(trial)}: {pair!r} {lack} in {scores.path}{cure}, or give the list that was scored"
         )
     matched: np.ndarray = values[found]
     return matched

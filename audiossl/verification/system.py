@@ -52,7 +52,8 @@ class System:
 
         ValueError names the first trial whose utterance has no embedding.
         """
-        vectors = vectors_of(self.embeddings, trial_rows(trials, self.embeddings), self.back_end)
+        rows = trial_rows(trials, self.embeddings)
+        vectors = vectors_of(self.embeddings, rows, self.back_end, exact=self.cohort is not None)
         scores = pair_scores(vectors, trials.enrol, trials.test)
         if self.cohort is None:
             return scores, None

@@ -22,9 +22,7 @@ device=auto
 
 cd "$(dirname "$0")/all" || exit
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 if [ -z "$seed" ]; then  # the protocol's own, where it is followed
   if $published; then seed=1337; else seed=0; fi
@@ -48,8 +46,7 @@ if $smoke; then
 fi
 tuned=$exp/finetuned/$recipe
 
-if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
-  echo "Stage 3: $recipe on the data of the task asr"
+if stage 3 "$recipe on the data of the task asr"; then
   if $smoke; then
     audiossl pretrain wav2vec2_nano --data $data/asr/train --out $init --device $device "${steps[@]}"
     steps+=(--train.eval_every 2)
@@ -58,7 +55,6 @@ if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
     --train.seed $seed "${steps[@]}"
 fi
 
-if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
-  echo "Stage 4: word error rate of the fine-tuned encoder"
+if stage 4 "word error rate of the fine-tuned encoder"; then
   audiossl transcribe $tuned "$data/asr/test" --device $device > /dev/null
 fi

@@ -6,19 +6,16 @@ import gzip
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
+from command import audiossl, succeed
+from corpora import noises, write_corpus, write_encoder
 
-from audiossl.cli.main import main
 from audiossl.cli.transcribe import _Decoding
-from audiossl.config import to_table, write_toml
-from audiossl.data.audio import write_audio
+from audiossl.config import load_toml, write_toml
 from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
-from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.results import read_results
-from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.nn.beam_search import PrefixBeam
 from audiossl.nn.vocabulary import Vocabulary
@@ -30,20 +27,13 @@ TEXTS = ["AB A", "A AB", "B A"]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A data directory of noise, and a recogniser with random weights."""
-    place, rng, rows = tmp_path_factory.mktemp("decoding"), np.random.default_rng(0), []
-    for number, text in enumerate(TEXTS):
-        path = place / f"{number}.wav"
-        write_audio(path, 0.1 * rng.standard_normal(6000 + 2000 * number), 16000)
-        rows.append(CorpusUtterance(f"s-{number}", f"s-{number}", path, "s", columns={"text": text}))
-    write_data_dir(rows, place / "data")
-    config, vocabulary = Wav2Vec2.Config.tiny(), Vocabulary.from_texts(TEXTS, "characters")
-    torch.manual_seed(0)
-    weights = {f"encoder.{name}": value for name, value in Wav2Vec2(config).state_dict().items()}
-    encoder = {"name": "wav2vec2", **to_table(config)}
-    save_checkpoint(place / "base", 1, weights, {}, keep=1)
-    write_toml(place / "base" / "config.toml", {"encoder": encoder})
+    place = tmp_path_factory.mktemp("decoding")
+    write_corpus(place, noises(range(6000, 12000, 2000)), columns={"text": TEXTS})
+    write_encoder(place / "base")
+    encoder = load_toml(place / "base" / "config.toml")["encoder"]
+    vocabulary = Vocabulary.from_texts(TEXTS, "characters")
     head = {
-        "task.head.1.weight": torch.randn(len(vocabulary), config.dim),
+        "task.head.1.weight": torch.randn(len(vocabulary), encoder["dim"]),
         "task.head.1.bias": torch.zeros(len(vocabulary)),
     }
     save_checkpoint(place / "asr", 1, head, {}, keep=1)
@@ -55,76 +45,67 @@ def place(tmp_path_factory):
     return place
 
 
-def run(capsys, *words):
-    with pytest.raises(SystemExit) as stop:
-        main([*map(str, words)])
-    shown = capsys.readouterr()
-    return stop.value.code, shown.out, shown.err
-
-
-def transcribe(capsys, place, *words):
+def transcribe(place, *words):
     words = ("transcribe", place / "asr", place / "data", "--num-workers", 0, "--device", "cpu", "--json", *words)
-    status, out, err = run(capsys, *words)
-    assert status == 0, err
-    return json.loads(out)
+    return json.loads(succeed(*words)[0])
 
 
-def test_a_model_of_words_and_their_lexicon(place, tmp_path, capsys):
+def test_a_model_of_words_and_their_lexicon(place, tmp_path):
     words = ("lm", place / "data", place / "sentences.txt", "--order", 2, "--out", tmp_path / "lm.arpa")
-    status, out, _ = run(capsys, *words, "--lexicon", tmp_path / "lexicon.txt")
+    status, out, _ = audiossl(*words, "--lexicon", tmp_path / "lexicon.txt")
     # <unk> <s> </s> A AB B; every pair that there is
     assert (status, out) == (0, f"{tmp_path / 'lm.arpa'}: 6 1-grams, 11 2-grams\n")
     assert (tmp_path / "lexicon.txt").read_text() == "A\tA |\nAB\tA B |\nB\tB |\n"
     assert (tmp_path / "lm.arpa").read_text().startswith("\\data\\\nngram 1=6\nngram 2=11\n")
-    status, out, _ = run(capsys, *words, "--json")
+    status, out, _ = audiossl(*words, "--json")
     assert json.loads(out)["ngrams"] == {"1": 6, "2": 11}
 
 
-def test_a_model_replaces_nothing_else(place, tmp_path, capsys):
+def test_a_model_replaces_nothing_else(place, tmp_path):
     (tmp_path / "text").write_text("u1 A B\n")
     words = ("lm", place / "data", "--order", 2, "--out", tmp_path / "text")
-    status, _, err = run(capsys, *words)
+    status, _, err = audiossl(*words)
     assert (status, err.splitlines()[-1].partition("text: ")[2]) == (
         1,
         "exists already and holds something else; choose another --out, or --overwrite",
     )
     lexicon = ("--out", tmp_path / "lm.arpa", "--lexicon", tmp_path / "text")
-    assert run(capsys, *words[:-2], *lexicon)[0] == 1
+    assert audiossl(*words[:-2], *lexicon)[0] == 1
     assert (tmp_path / "text").read_text() == "u1 A B\n"
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
-    assert run(capsys, *words, "--overwrite")[0] == 0
+    assert audiossl(*words, "--overwrite")[0] == 0
     assert (tmp_path / "text").read_text().startswith("\\data\\\n")
-    missing = run(capsys, *words[:-1], tmp_path / "none" / "lm.arpa")
+    missing = audiossl(*words[:-1], tmp_path / "none" / "lm.arpa")
     assert missing[0] == 1
     assert f"{tmp_path / 'none'}: no such folder" in missing[2]
 
 
-def test_a_model_of_the_tokens_of_a_recogniser(place, tmp_path, capsys):
+def test_a_model_of_the_tokens_of_a_recogniser(place, tmp_path):
     words = ("lm", place / "data", "--tokens", place / "asr", "--order", 2, "--out", tmp_path / "lm.arpa")
-    assert run(capsys, *words)[0] == 0
+    assert audiossl(*words)[0] == 0
     text = (tmp_path / "lm.arpa").read_text()
     assert "\tA |" in text
     assert "\tA B" in text
     assert "AB" not in text
 
 
-def test_text_may_be_packed(tmp_path, capsys):
+def test_text_may_be_packed(tmp_path):
     text = tmp_path / "text.gz"
     text.write_bytes(gzip.compress("É B\nA B\n".encode()))
     words = ("lm", text, "--out", tmp_path / "lm.arpa", "--order", 2, "--lexicon", tmp_path / "lexicon.txt")
-    assert run(capsys, *words)[0] == 0
+    assert audiossl(*words)[0] == 0
     assert (tmp_path / "lexicon.txt").read_text(encoding="utf-8") == "A\tA |\nB\tB |\nÉ\tÉ |\n"
     whole = text.read_bytes()
     for damaged in (whole[:-9], whole[:-8] + bytes(8)):
         text.write_bytes(damaged)
-        status, _, err = run(capsys, *words, "--overwrite")
+        status, _, err = audiossl(*words, "--overwrite")
         assert status == 1
         assert err.startswith(f"audiossl: {text}: cannot be unpacked (")
 
 
 @pytest.mark.parametrize(("order", "warns"), [(1, True), (2, False), (6, False), (7, True)])
-def test_orders_that_are_not_read_again_are_told(place, tmp_path, capsys, order, warns):
-    status, _, err = run(capsys, "lm", place / "sentences.txt", "--order", order, "--out", tmp_path / "lm.arpa")
+def test_orders_that_are_not_read_again_are_told(place, tmp_path, order, warns):
+    status, _, err = audiossl("lm", place / "sentences.txt", "--order", order, "--out", tmp_path / "lm.arpa")
     assert status == 0
     assert (f"audiossl: --order {order}: `audiossl transcribe` will not read this model" in err) is warns
 
@@ -138,15 +119,15 @@ def test_orders_that_are_not_read_again_are_told(place, tmp_path, capsys, order,
         (("{place}/data", "--tokens", "x", "--lexicon", "y"), 2, "audiossl lm: --lexicon goes with a model of words"),
     ],
 )
-def test_complaints_about_text(place, tmp_path, capsys, words, status, fault):
-    shown = run(capsys, "lm", *(word.format(place=place) for word in words), "--out", tmp_path / "lm.arpa")
+def test_complaints_about_text(place, tmp_path, words, status, fault):
+    shown = audiossl("lm", *(word.format(place=place) for word in words), "--out", tmp_path / "lm.arpa")
     assert shown[0] == status
     assert shown[2].startswith(f"audiossl: {fault}")
     assert not (tmp_path / "lm.arpa").exists()
 
 
-def test_beam_search_without_a_language_model(place, capsys):
-    said = transcribe(capsys, place, "--beam", 4)
+def test_beam_search_without_a_language_model(place):
+    said = transcribe(place, "--beam", 4)
     module, _ = load_finetuned(place / "asr")
     module.task.decoder = PrefixBeam(module.task.vocabulary, beam=4)
     config = LoaderConfig(num_workers=0)
@@ -156,17 +137,17 @@ def test_beam_search_without_a_language_model(place, capsys):
     assert kept["WER data (beam 4)"].more["beam"] == 4
 
 
-def test_with_a_language_model_and_a_lexicon(place, tmp_path, capsys):
+def test_with_a_language_model_and_a_lexicon(place, tmp_path):
     pytest.importorskip("flashlight.lib.text", reason="language models need the extra `lm`")
     lm, lexicon = tmp_path / "lm.arpa", tmp_path / "lexicon.txt"
-    run(capsys, "lm", place / "data", "--order", 2, "--out", lm, "--lexicon", lexicon)
-    said = transcribe(capsys, place, "--beam", 20, "--lm", lm, "--lexicon", lexicon, "--word_score", "-0.5")
+    audiossl("lm", place / "data", "--order", 2, "--out", lm, "--lexicon", lexicon)
+    said = transcribe(place, "--beam", 20, "--lm", lm, "--lexicon", lexicon, "--word_score", "-0.5")
     assert {word for text in said["texts"].values() for word in text.split()} <= {"A", "AB", "B"}
     result = {result.name: result for result in read_results(place / "asr")}["WER data (beam 20, lm.arpa, lexicon.txt)"]
     wanted = {"beam": 20, "lm": str(lm), "lexicon": str(lexicon), "lm_weight": 2.0, "word_score": -0.5}
     assert wanted.items() <= result.more.items()
-    run(capsys, "lm", place / "data", "--order", 3, "--tokens", place / "asr", "--out", tmp_path / "tokens.arpa")
-    free = transcribe(capsys, place, "--beam", 20, "--lm", tmp_path / "tokens.arpa", "--lm_weight", "0")
+    audiossl("lm", place / "data", "--order", 3, "--tokens", place / "asr", "--out", tmp_path / "tokens.arpa")
+    free = transcribe(place, "--beam", 20, "--lm", tmp_path / "tokens.arpa", "--lm_weight", "0")
     assert free["texts"].keys() == said["texts"].keys()
 
 
@@ -180,9 +161,9 @@ def test_with_a_language_model_and_a_lexicon(place, tmp_path, capsys):
         (("--beam", "-1"), "--beam -1 keeps no hypothesis; give at least 1, or 0 to read greedily"),
     ],
 )
-def test_complaints_about_decoding(place, capsys, words, fault):
+def test_complaints_about_decoding(place, words, fault):
     words = (word.format(place=place) for word in words)
-    status, _, err = run(capsys, "transcribe", place / "asr", place / "data", "--device", "cpu", *words)
+    status, _, err = audiossl("transcribe", place / "asr", place / "data", "--device", "cpu", *words)
     assert status == 1
     assert err.startswith(f"audiossl: {fault}")
 
@@ -192,7 +173,7 @@ def test_what_is_not_ctc_has_no_beam():
         _Decoding(4, None, None, None, None).prepare(object(), "exp")
 
 
-def test_texts_that_are_there_are_kept(place, tmp_path, capsys):
+def test_texts_that_are_there_are_kept(place, tmp_path):
     words = ("transcribe", place / "asr", place / "data", "--num-workers", 0, "--device", "cpu", "--out")
     out = tmp_path / "texts"
     out.write_text("mine\n")
@@ -201,21 +182,21 @@ def test_texts_that_are_there_are_kept(place, tmp_path, capsys):
         tmp_path: f"{tmp_path}: is a folder; name the file to write",
         tmp_path / "no" / "texts": f"{tmp_path / 'no'}: no such folder; make it, or choose another --out",
     }.items():
-        status, printed, err = run(capsys, *words, where)
+        status, printed, err = audiossl(*words, where)
         assert (status, printed) == (1, "")
         assert err == f"audiossl: {fault}\n"
     assert out.read_text() == "mine\n"
-    assert run(capsys, *words, out, "--overwrite")[0] == 0
+    assert audiossl(*words, out, "--overwrite")[0] == 0
     assert [line.split()[0] for line in out.read_text().splitlines()] == ["s-0", "s-1", "s-2"]
 
 
-def test_transcribing_what_programs_put_out(place, tmp_path, capsys):
+def test_transcribing_what_programs_put_out(place, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(place / "data", data, ignore=shutil.ignore_patterns(".index"))
     rows = (line.split() for line in (data / "wav.scp").read_text().splitlines())
     (data / "wav.scp").write_text("".join(f"{name} cat {path} |\n" for name, path in rows))
     words = ("transcribe", place / "asr", data, "--num-workers", 0, "--device", "cpu")
-    status, _, err = run(capsys, *words)
+    status, _, err = audiossl(*words)
     assert status == 1
     assert "--allow-commands" in err
-    assert run(capsys, *words, "--allow-commands")[0] == 0
+    assert audiossl(*words, "--allow-commands")[0] == 0

@@ -7,11 +7,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from command import audiossl
+from corpora import tenths, write_corpus
 
-from audiossl.cli.main import main
 from audiossl.config import to_table, write_toml
-from audiossl.data.audio import write_audio
-from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.results import read_results
 from audiossl.encoders.fbank import FBank
 
@@ -24,23 +23,18 @@ EVERY = {"abx", "alignment", "clustering", "memorisation", "probes", "risk", "sc
 
 def make_data(folder, count, *, seed, bare=False):
     """Utterances of six letters, each a tone; the keyword is the first. bare: neither labels nor phones."""
-    rng, rows = np.random.default_rng(seed), []
-    audio = folder.with_name(f"{folder.name}_audio")
-    audio.mkdir()
+    rng, waves, said = np.random.default_rng(seed), [], []
     for number in range(count):
         letters = [list(HERTZ)[number % 3], *map(str, rng.choice(list(HERTZ), 5))]
         time = np.arange(1600) / 16_000
         waveform = np.concatenate([0.2 * np.sin(2 * np.pi * HERTZ[letter] * time) for letter in letters])
-        waveform += (0.003, 0.02)[number % 2] * rng.standard_normal(len(waveform))
-        path = audio / f"{number:03}.wav"
-        write_audio(path, waveform.astype(np.float32), 16_000)
-        phones = None if bare else [(0.1 * place, 0.1, letter) for place, letter in enumerate(letters)]
-        name = f"u{number:03}" if bare else f"s{number % 2}-{number:03}"
-        columns = {} if bare else {"utt2keyword": letters[0], "utt2part": "seen" if number % 4 else "new"}
-        rows.append(
-            CorpusUtterance(name, name, path, name if bare else f"s{number % 2}", columns=columns, phones=phones)
-        )
-    write_data_dir(rows, folder)
+        waves.append(waveform + (0.003, 0.02)[number % 2] * rng.standard_normal(len(waveform)))
+        said.append(letters)
+    labels = {"speakers": [f"u{number:03}" for number in range(count)]}
+    if not bare:
+        columns = {"utt2keyword": [letters[0] for letters in said], "utt2part": ("new", "seen", "seen", "seen")}
+        labels = {"speakers": ("s0", "s1"), "columns": columns, "phones": list(map(tenths, said))}
+    write_corpus(folder.with_name(f"{folder.name}_audio"), waves, **labels, out=folder)
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +50,12 @@ def corpus(tmp_path_factory):
     return root
 
 
-def run(words, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["diagnose", *map(str, words)])
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
+def run(*words):
+    return audiossl("diagnose", *words)
 
 
-def test_help_names_every_analysis(capsys):
-    code, out, _ = run(["--help"], capsys)
+def test_help_names_every_analysis():
+    code, out, _ = run("--help")
     assert code == 0
     assert {name for name in EVERY if name not in out} == set()
 
@@ -83,7 +74,7 @@ class Wellformed(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_every_analysis_on_one_page(corpus, tmp_path, capsys):
+def test_every_analysis_on_one_page(corpus, tmp_path):
     out = tmp_path / "d"
     words = [f"random:{corpus / 'tiny.toml'}", "--data", corpus / "test", "--out", out, *QUICK, "--json"]
     words += ["--train", corpus / "train", "--against", f"random:{corpus / 'other.toml'}"]
@@ -97,7 +88,7 @@ def test_every_analysis_on_one_page(corpus, tmp_path, capsys):
         "--memorisation.groups",
         "utt2part",
     ]
-    code, said, err = run(words, capsys)
+    code, said, err = run(*words)
     assert code == 0, err
     found = json.loads(said)
     assert set(found) == EVERY
@@ -134,10 +125,10 @@ def test_every_analysis_on_one_page(corpus, tmp_path, capsys):
     assert not [path for path in out.iterdir() if path.name.startswith(".abx") or path.suffix == ".partial"]
 
 
-def test_what_the_data_lack_is_skipped_and_named(corpus, tmp_path, capsys):
+def test_what_the_data_lack_is_skipped_and_named(corpus, tmp_path):
     out = tmp_path / "d"
     words = ["fbank", "--data", corpus / "bare", "--out", out, *QUICK, "--max-utterances", "6"]
-    code, said, err = run(words, capsys)
+    code, said, err = run(*words)
     assert code == 0, err
     skipped = dict(line.split(": skipped: ") for line in said.splitlines() if ": skipped: " in line)
     assert set(skipped) == {"abx", "clustering", "memorisation", "probes", "risk", "separability"}
@@ -150,10 +141,10 @@ def test_what_the_data_lack_is_skipped_and_named(corpus, tmp_path, capsys):
     assert {row.name for row in read_results(out)} >= {"RankMe layer 0", "uniformity layer 0"}
 
 
-def test_only_what_was_asked_for(corpus, tmp_path, capsys):
+def test_only_what_was_asked_for(corpus, tmp_path):
     words = ["fbank", "--data", corpus / "test", "--out", tmp_path / "d", *HERE, "--clustering.restarts", "1"]
     words += ["--only", "clustering", "spectrum"]
-    code, said, _ = run(words, capsys)
+    code, said, _ = run(*words)
     assert code == 0
     assert [line for line in said.splitlines() if not line.startswith(" ")] == ["clustering:", "spectrum:"]
     # All columns whose values repeat, and no other file.
@@ -161,7 +152,7 @@ def test_only_what_was_asked_for(corpus, tmp_path, capsys):
     assert "dur" not in said
 
 
-def test_one_failed_analysis_does_not_stop_the_others(corpus, tmp_path, capsys, monkeypatch):
+def test_one_failed_analysis_does_not_stop_the_others(corpus, tmp_path, monkeypatch):
     def failing(subject, config):
         raise ValueError("a column is at fault; mend it")
 
@@ -181,7 +172,7 @@ def test_one_failed_analysis_does_not_stop_the_others(corpus, tmp_path, capsys, 
         *QUICK[:8],
     ]
     for seed in ("0", "0", "1"):
-        code, said, err = run([*words, "--json", "--seed", seed], capsys)
+        code, said, err = run(*words, "--json", "--seed", seed)
         assert (code, err.splitlines()[-1]) == (1, "audiossl: a column is at fault; mend it")
         assert json.loads(said)["scatter"] == {"failed": "a column is at fault; mend it"}
         assert "Not shown: a column is at fault" in (out / "diagnosis.html").read_text()
@@ -212,8 +203,8 @@ def test_one_failed_analysis_does_not_stop_the_others(corpus, tmp_path, capsys, 
         (["--seed", "-1"], 2, "--seed -1 is negative"),
     ],
 )
-def test_misuse_is_one_line(corpus, tmp_path, capsys, words, status, message):
-    code, out, err = run(["fbank", "--data", corpus / "test", "--out", tmp_path / "d", *HERE, *words], capsys)
+def test_misuse_is_one_line(corpus, tmp_path, words, status, message):
+    code, out, err = run("fbank", "--data", corpus / "test", "--out", tmp_path / "d", *HERE, *words)
     assert code == status
     assert message in err.splitlines()[-1]
     assert out == ""

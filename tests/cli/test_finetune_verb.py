@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-
-from audiossl.cli.main import main
+from command import succeed
 
 
 @pytest.mark.parametrize(
@@ -15,11 +14,9 @@ from audiossl.cli.main import main
         (["ctc_adapters", "--out", "here"], Path("here")),
     ],
 )
-def test_out_has_a_default_that_is_told(words, wanted, monkeypatch, capsys):
+def test_out_has_a_default_that_is_told(words, wanted, monkeypatch):
     given = {}
     monkeypatch.setattr("audiossl.train.run_finetune.finetune", lambda recipe, **options: given.update(options) or {})
-    with pytest.raises(SystemExit) as stop:
-        main(["finetune", *words, "--init", "x", "--data", "y"])
-    assert stop.value.code == 0
+    _, err = succeed("finetune", *words, "--init", "x", "--data", "y")
     assert given["out"] == wanted
-    assert (f"writes {wanted}" in capsys.readouterr().err) == ("--out" not in words)
+    assert (f"writes {wanted}" in err) == ("--out" not in words)

@@ -1,5 +1,6 @@
 """The command line's manners: help, exit status, one-line errors."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 
 import pytest
+from command import complains
 
 from audiossl.cli.main import main, verbs
 
@@ -48,15 +50,71 @@ def test_every_verb_has_help_with_an_example(verb):
         ),
     ],
 )
-def test_errors_are_one_line(words, status, message, tmp_path, monkeypatch, capsys):
+def test_errors_are_one_line(words, status, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        main(words)
-    error = capsys.readouterr().err
-    assert stop.value.code == status
-    assert message in error
-    assert error.count("\n") == 1
+    assert message in complains(*words, status=status)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "a", "b"], "--data takes one directory: join them by `audiossl data combine NEW a b`"),
+        (["--data", "a", "--dev", "a", "b"], "--dev takes one directory: join them by `audiossl data combine NEW a b`"),
+        (["--data", "a", "optimization.max_update=20"], "options are written --optimization.max_update 20"),
+        (["--data", "a", "+task.labels=[km, l 2]"], "options are written --task.labels '[km, l 2]'"),
+    ],
+)
+def test_command_lines_of_other_packages_are_told_how_it_is_written_here(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    assert complains("pretrain", "hubert_nano", "--out", "x", *words, status=2).endswith(f"{message}\n")
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no recipe is given; write `audiossl {verb} RECIPE ...`"),
+        (["--resume"], "no recipe is given, and in x there is none to go on with; give RECIPE"),
+    ],
+)
+def test_a_recipe_that_is_missed(verb, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = complains(verb, "--out", "x", "--data", "y", *words, status=2)
+    assert said == f"audiossl: audiossl {verb}: {message.format(verb=verb)}\n"
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+def test_a_run_that_goes_on_follows_its_own_recipe(verb, tmp_path):
+    (tmp_path / "config.toml").write_text("[strange]\n[run]\n")
+    assert f"{tmp_path / 'config.toml'}: " in complains(verb, "--out", tmp_path, "--resume")
+
+
+@pytest.mark.parametrize("lines", [3, 100_000])
+def test_a_reader_that_has_enough_ends_it_in_silence(lines):
+    code = (
+        "import sys\nfrom audiossl.cli import main\n"
+        f"main._dispatch = lambda _: [print('line', flush=i > 1) for i in range({lines})] and 0\n"
+        "sys.stdin.read()\nmain.main([])\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", code], **pipes)
+    process.stdout.close()
+    process.stdin.close()
+    with process.stderr:
+        assert (process.stderr.read(), process.wait()) == ("", 128 + signal.SIGPIPE)
+
+
+def test_another_pipe_that_breaks_is_an_error(monkeypatch, capsys):
+    def broken(_words):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe", "espeak")
+
+    monkeypatch.setattr("audiossl.cli.main._dispatch", broken)
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor"])
+    assert (stop.value.code, capsys.readouterr().err) == (1, "audiossl: espeak: Broken pipe\n")
 
 
 def test_debug_shows_the_traceback(tmp_path, monkeypatch):

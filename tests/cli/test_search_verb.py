@@ -5,16 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 
-import numpy as np
 import pytest
-import torch
+from command import audiossl
+from corpora import noises, tenths, write_corpus, write_encoder
 
-from audiossl.cli.main import main
-from audiossl.config import to_table, write_toml
-from audiossl.data.audio import write_audio
-from audiossl.data.writer import CorpusUtterance, write_data_dir
-from audiossl.encoders.wav2vec2 import Wav2Vec2
-from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.train.run_finetune import finetune
 
 PHONES = {"go": "g oU", "no": "n oU"}
@@ -22,19 +16,10 @@ PHONES = {"go": "g oU", "no": "n oU"}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    root, rng, rows = tmp_path_factory.mktemp("search"), np.random.default_rng(0), []
-    (root / "audio").mkdir()
-    for number in range(6):
-        word, path = list(PHONES)[number % 2], root / "audio" / f"{number}.wav"
-        write_audio(path, 0.1 * rng.standard_normal(9000 + 800 * number), 16000)
-        marks = [(0.1 * k, 0.1, phone) for k, phone in enumerate(PHONES[word].split())]
-        rows.append(CorpusUtterance(f"s-{number}", f"s-{number}", path, "s", columns={"utt2word": word}, phones=marks))
-    write_data_dir(rows, root / "data")
-    torch.manual_seed(0)
-    config = Wav2Vec2.Config.tiny()
-    weights = {f"encoder.{name}": value for name, value in Wav2Vec2(config).state_dict().items()}
-    save_checkpoint(root / "base", 1, weights, {}, keep=1)
-    write_toml(root / "base" / "config.toml", {"encoder": {"name": "wav2vec2", **to_table(config)}})
+    root = tmp_path_factory.mktemp("search")
+    words = {"columns": {"utt2word": list(PHONES)}, "phones": [tenths(said.split()) for said in PHONES.values()]}
+    write_corpus(root / "audio", noises(range(9000, 13800, 800)), **words, out=root / "data")
+    write_encoder(root / "base")
     train = {
         "max_steps": 2,
         "save_every": 1,
@@ -56,91 +41,82 @@ def place(tmp_path_factory):
     return root
 
 
-def run(capsys, *words):
-    with pytest.raises(SystemExit) as stop:
-        main(["search", *map(str, words), "--device", "cpu"])
-    return stop.value.code, *capsys.readouterr()
+def run(*words):
+    return audiossl("search", *words, "--device", "cpu")
 
 
-def test_hits_are_printed_and_written(place, tmp_path, capsys):
+def test_hits_are_printed_and_written(place, tmp_path):
     words = ("go", "no", "--model", place / "phones", "--recordings", place / "audio", "--search.threshold", "-1.0")
-    code, out, err = run(capsys, *words, "--search.top", "3", "--out", tmp_path / "found.txt")
+    code, out, err = run(*words, "--search.top", "3", "--out", tmp_path / "found.txt")
     assert code == 0, err
     assert (tmp_path / "found.txt").read_text() == out
     again = [*words, "--search.top", "2", "--out", tmp_path / "found.txt"]
-    assert "found.txt: exists already and holds something else; choose another --out" in run(capsys, *again)[2]
+    assert "found.txt: exists already and holds something else; choose another --out" in run(*again)[2]
     assert (tmp_path / "found.txt").read_text() == out
-    assert run(capsys, *again, "--overwrite")[0] == 0
-    assert run(capsys, *words, "--overwrite")[0] == 2
+    assert run(*again, "--overwrite")[0] == 0
+    assert run(*words, "--overwrite")[0] == 2
     lines = [line.split() for line in out.splitlines()]
     assert sorted(line[1] for line in lines) == ["go"] * 3 + ["no"] * 3
     assert [float(line[0]) for line in lines] == sorted((float(line[0]) for line in lines), reverse=True)
     assert all(line[4].endswith(".wav") and float(line[2]) < float(line[3]) for line in lines)
-    code, shown, _ = run(capsys, *words, "--search.top", "3", "--json")
+    code, shown, _ = run(*words, "--search.top", "3", "--json")
     assert [hit["word"] for hit in json.loads(shown)] == [line[1] for line in lines]
 
 
-def test_words_that_training_did_not_have(place, tmp_path, capsys):
+def test_words_that_training_did_not_have(place, tmp_path):
     common = ("--recordings", place / "audio", "--search.threshold", "-1.0", "--json")
-    code, _, err = run(capsys, "gong", "--model", place / "phones", *common)
+    code, _, err = run("gong", "--model", place / "phones", *common)
     assert (code, "write its phones into a file for --lexicon" in err) == (1, True)
     (tmp_path / "lexicon.txt").write_text("gong g oU n\n")
-    code, out, _ = run(capsys, "gong", "--model", place / "phones", "--lexicon", tmp_path / "lexicon.txt", *common)
+    code, out, _ = run("gong", "--model", place / "phones", "--lexicon", tmp_path / "lexicon.txt", *common)
     assert code == 0
     assert {hit["word"] for hit in json.loads(out)} == {"gong"}
-    code, out, _ = run(capsys, "gong", "--model", place / "letters", *common)
+    code, out, _ = run("gong", "--model", place / "letters", *common)
     assert code == 0
-    code, _, err = run(capsys, "XYZ", "--model", place / "letters", *common)
+    code, _, err = run("XYZ", "--model", place / "letters", *common)
     assert (code, "training did not have these" in err) == (1, True)
 
 
-def test_the_lexicon_is_for_words_that_training_did_not_have(place, tmp_path, capsys):
+def test_the_lexicon_is_for_words_that_training_did_not_have(place, tmp_path):
     common = ("--recordings", place / "audio", "--search.threshold", "-1.0", "--json")
     (tmp_path / "lexicon.txt").write_text("go n n n\ngong g oU N\n")
     for model, word in (("phones", "go"), ("letters", "go"), ("letters", "gon")):
         words = (word, "--model", place / model, *common)
-        assert run(capsys, *words, "--lexicon", tmp_path / "lexicon.txt") == run(capsys, *words)
-    code, out, err = run(capsys, "gong", "--model", place / "phones", "--lexicon", tmp_path / "lexicon.txt", *common)
+        assert run(*words, "--lexicon", tmp_path / "lexicon.txt") == run(*words)
+    code, out, err = run("gong", "--model", place / "phones", "--lexicon", tmp_path / "lexicon.txt", *common)
     assert (code, json.loads(out) != []) == (0, True)
     assert "'gong': N: training did not have these; check spelling and lexicon" in err
 
 
-def test_faults_are_one_line(place, tmp_path, capsys):
+def test_faults_are_one_line(place, tmp_path):
     model = ("--model", place / "phones")
-    assert run(capsys, *model, "--recordings", place / "audio")[0] == 2
-    code, _, err = run(capsys, "go", *model, "--recordings", tmp_path)
+    assert run(*model, "--recordings", place / "audio")[0] == 2
+    code, _, err = run("go", *model, "--recordings", tmp_path)
     assert (code, "no audio file is in or below it" in err) == (1, True)
-    code, _, err = run(capsys, "go", *model, "--recordings", tmp_path / "nowhere")
+    code, _, err = run("go", *model, "--recordings", tmp_path / "nowhere")
     assert (code, "no such file or folder" in err) == (1, True)
-    assert run(capsys, "go", *model, "--recordings", place / "audio", "--serach.top", "1")[0] == 2
+    assert run("go", *model, "--recordings", place / "audio", "--serach.top", "1")[0] == 2
     words = ("--recordings", place / "audio", "--out", tmp_path / "none" / "hits.txt")
-    code, out, err = run(capsys, "go", *model, *words, "--search.threshold", "-1.0")
+    code, out, err = run("go", *model, *words, "--search.threshold", "-1.0")
     assert (code, out) == (1, "")
     assert f"{tmp_path / 'none'}: no such folder; make it, or choose another --out" in err
-    code, _, err = run(capsys, "go", "--model", place / "base", "--recordings", place / "audio")
+    code, _, err = run("go", "--model", place / "base", "--recordings", place / "audio")
     assert (code, err.count("\n")) == (1, 1)
 
 
-def test_damaged_recordings_are_named_at_the_end(place, tmp_path, capsys):
+def test_damaged_recordings_are_named_at_the_end(place, tmp_path):
     shutil.copytree(place / "audio", tmp_path / "audio")
     (tmp_path / "audio" / "2.wav").write_bytes(b"RIFF but nothing else")
     words = ("--recordings", tmp_path / "audio", "--search.threshold", "-1.0", "--search.top", "0")
-    code, out, err = run(capsys, "go", "--model", place / "phones", *words)
+    code, out, err = run("go", "--model", place / "phones", *words)
     assert code == 1
     assert {line.rpartition("/")[2] for line in out.splitlines()} == {f"{number}.wav" for number in (0, 1, 3, 4, 5)}
     assert err.startswith(f"audiossl: {tmp_path / 'audio' / '2.wav'}: ")
 
 
-def test_silence_is_said(place, capsys):
+def test_silence_is_said(place):
     code, out, err = run(
-        capsys,
-        "go",
-        "--model",
-        place / "phones",
-        "--recordings",
-        place / "audio" / "0.wav",
-        "--search.threshold",
-        "1.1",
+        "go", "--model", place / "phones", "--recordings", place / "audio" / "0.wav", "--search.threshold", "1.1"
     )
     assert (code, out.strip()) == (0, "")
     assert "not heard above 1.1: go" in err

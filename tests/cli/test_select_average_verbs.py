@@ -7,12 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from command import complains, succeed
+from corpora import write_corpus
 
 from audiossl import load
-from audiossl.cli.main import main
 from audiossl.config import load_toml, to_table, write_toml
-from audiossl.data.audio import write_audio
-from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.results import read_results
 from audiossl.encoders.xvector import XVector
 from audiossl.interop.checkpoint import load_weights, save_checkpoint
@@ -32,15 +31,12 @@ def _numbers(line):
 def data(tmp_path_factory):
     """Noise of three colours, each a speaker, too short for a good encoder to be needed."""
     root = tmp_path_factory.mktemp("select")
-    rng, rows = np.random.default_rng(0), []
+    rng, waves = np.random.default_rng(0), []
     for number in range(12):
         speaker, noise = number % 3, rng.standard_normal(6000)
-        waveform = np.convolve(noise, rng.uniform(0.5, 1) ** np.arange(1 + 4 * speaker), "same")
-        name = f"s{speaker}-{number}"
-        write_audio(root / f"{name}.wav", 0.05 * waveform, 16000)
-        rows.append(CorpusUtterance(name, name, root / f"{name}.wav", f"s{speaker}"))
-    write_data_dir(rows, root / "data")
-    run("trials", root / "data", "--out", root / "trials")
+        waves.append(0.05 * np.convolve(noise, rng.uniform(0.5, 1) ** np.arange(1 + 4 * speaker), "same"))
+    write_corpus(root, waves, speakers=("s0", "s1", "s2"))
+    succeed("trials", root / "data", "--out", root / "trials")
     halves = {
         "dev": range(6),
         "test": range(6, 12),
@@ -69,34 +65,25 @@ def experiment(tmp_path):
     return tmp_path / "exp"
 
 
-def run(*words):
-    with pytest.raises(SystemExit) as stop:
-        main([str(word) for word in words])
-    return stop.value.code
-
-
 def _written(path, lines):
     path.write_text("".join(lines))
     return path
 
 
-def selected(experiment, data, *more, capsys, trials=None):
+def selected(experiment, data, *more, trials=None):
     words = ["--trials", trials or data / "dev", "--data", data / "data", "--num-workers", 0, "--device", "cpu"]
-    code = run("select", experiment, *words, *more, "--json")
-    out, err = capsys.readouterr()
-    assert code == 0, err
-    return json.loads(out)
+    return json.loads(succeed("select", experiment, *words, *more, "--json")[0])
 
 
-def test_the_best_on_development_trials_is_what_the_experiment_means(experiment, data, tmp_path, capsys):
-    found = selected(experiment, data, capsys=capsys)
+def test_the_best_on_development_trials_is_what_the_experiment_means(experiment, data, tmp_path):
+    found = selected(experiment, data)
     rates, dev = {}, read_trials(data / "dev")
     for step in STEPS:
         place, out = experiment / "checkpoints" / f"step_{step:08d}", tmp_path / str(step)
-        run("embed", place, data / "data", "--out", out, "--num-workers", 0, "--device", "cpu")
+        succeed("embed", place, data / "data", "--out", out, "--num-workers", 0, "--device", "cpu")
         assert json.loads((tmp_path / str(step) / "embeddings.json").read_text())["source"] == str(place)
         assert not (out / "selection.json").exists() or step == found["step"]
-        run("verify", "--trials", data / "dev", "--embeddings", out, "--out", out, "--select-on-test")
+        succeed("verify", "--trials", data / "dev", "--embeddings", out, "--out", out, "--select-on-test")
         rates[step] = equal_error_rate(scores_of(dev, read_scores(out / "scores")), dev.labels)
     assert {int(step): rate for step, rate in found["eer_by_step"].items()} == pytest.approx(rates)
     best = min(STEPS, key=lambda step: (rates[step], -step))
@@ -107,65 +94,62 @@ def test_the_best_on_development_trials_is_what_the_experiment_means(experiment,
     assert not list(experiment.glob(".select*"))
 
 
-def test_the_selection_list_is_refused_as_test_list(experiment, data, tmp_path, capsys):
-    selected(experiment, data, "--crops", 2, "--crop-duration", 0.2, "--crop-mean", "raw", capsys=capsys)
+def test_the_selection_list_is_refused_as_test_list(experiment, data, tmp_path):
+    selected(experiment, data, "--crops", 2, "--crop-duration", 0.2, "--crop-mean", "raw")
     out = tmp_path / "e"
-    run("embed", experiment, data / "data", "--out", out, "--num-workers", 0, "--device", "cpu")
+    succeed("embed", experiment, data / "data", "--out", out, "--num-workers", 0, "--device", "cpu")
     base = ["verify", "--embeddings", out, "--trials"]
-    assert run(*base, data / "test", "--out", tmp_path / "test") == 0
+    succeed(*base, data / "test", "--out", tmp_path / "test")
     assert read_results(tmp_path / "test")[0].more["selection"] == str(data / "dev")
-    capsys.readouterr()
-    assert run(*base, data / "dev", "--out", tmp_path / "dev") == 1
-    assert "the checkpoint was selected on these trials" in capsys.readouterr().err
+    assert "the checkpoint was selected on these trials" in complains(*base, data / "dev", "--out", tmp_path / "dev")
     dev = (data / "dev").read_text().splitlines(keepends=True)
-    selected(experiment, data, capsys=capsys, trials=_written(tmp_path / "part", dev[:5]))
-    run("embed", experiment, data / "data", "--out", out, "--num-workers", 0, "--device", "cpu", "--overwrite")
-    assert run(*base, _written(tmp_path / "rest", dev[5:]), "--out", tmp_path / "rest_out") == 1
-    assert "the checkpoint was selected on trials of these utterances" in capsys.readouterr().err
-    assert run(*base, data / "dev", "--out", tmp_path / "dev", "--select-on-test") == 0
+    selected(experiment, data, trials=_written(tmp_path / "part", dev[:5]))
+    succeed("embed", experiment, data / "data", "--out", out, "--num-workers", 0, "--device", "cpu", "--overwrite")
+    assert "the checkpoint was selected on trials of these utterances" in complains(
+        *base, _written(tmp_path / "rest", dev[5:]), "--out", tmp_path / "rest_out"
+    )
+    succeed(*base, data / "dev", "--out", tmp_path / "dev", "--select-on-test")
     assert read_results(tmp_path / "dev")[0].more["selection"] == "test"
 
 
-def test_selecting_on_a_test_list_needs_a_flag_and_is_recorded(experiment, data, tmp_path, capsys):
+def test_selecting_on_a_test_list_needs_a_flag_and_is_recorded(experiment, data, tmp_path):
     lines = (data / "dev").read_text().splitlines(keepends=True)
     listed = _written(tmp_path / "trials_o_cleaned", lines)
     words = ["select", experiment, "--trials", listed, "--data", data / "data", "--num-workers", 0, "--device", "cpu"]
-    assert run(*words) == 1
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
+    err = complains(*words)
     assert (
         f"{listed}: is a test list by its name or its folder's; give development trials, or add --select-on-test" in err
     )
     assert not (experiment / "best.json").exists()
-    selected(experiment, data, capsys=capsys)
+    selected(experiment, data)
     assert json.loads((experiment / "best.json").read_text())["select_on_test"] is False
-    selected(experiment, data, "--select-on-test", capsys=capsys, trials=listed)
+    selected(experiment, data, "--select-on-test", trials=listed)
     assert json.loads((experiment / "best.json").read_text())["select_on_test"] is True
 
 
-def test_a_selection_follows_what_is_trained_from_it(experiment, data, tmp_path, capsys):
-    selected(experiment, data, capsys=capsys)
+def test_a_selection_follows_what_is_trained_from_it(experiment, data, tmp_path):
+    selected(experiment, data)
     later = tmp_path / "later"
     step = json.loads((experiment / "best.json").read_text())["step"]
     save_checkpoint(later, 1, load_weights(experiment / "checkpoints" / f"step_{step:08d}"), {}, keep=1)
     write_toml(later / "config.toml", load_toml(experiment / "config.toml") | {"run": {"init": str(experiment)}})
-    run("embed", later, data / "data", "--out", tmp_path / "e", "--num-workers", 0, "--device", "cpu")
+    succeed("embed", later, data / "data", "--out", tmp_path / "e", "--num-workers", 0, "--device", "cpu")
     words = ["verify", "--embeddings", tmp_path / "e", "--trials"]
-    capsys.readouterr()
-    assert run(*words, data / "dev", "--out", tmp_path / "dev") == 1
-    assert "a checkpoint that this one was started from was selected on these trials" in capsys.readouterr().err
-    assert run(*words, data / "dev", "--out", tmp_path / "dev", "--select-on-test") == 0
+    assert "a checkpoint that this one was started from was selected on these trials" in complains(
+        *words, data / "dev", "--out", tmp_path / "dev"
+    )
+    succeed(*words, data / "dev", "--out", tmp_path / "dev", "--select-on-test")
     assert read_results(tmp_path / "dev")[0].more["selection"] == "test"
-    assert run(*words, data / "test", "--out", tmp_path / "test") == 0
+    succeed(*words, data / "test", "--out", tmp_path / "test")
     assert read_results(tmp_path / "test")[0].more["selection"] == str(data / "dev")
     again = ["verify", "--scores", tmp_path / "test" / "scores", "--trials", data / "test", "--out", tmp_path / "again"]
-    assert run(*again) == 0
+    succeed(*again)
     assert read_results(tmp_path / "again")[0].more["selection"] == str(data / "dev")
 
 
-def test_averages_of_weights_and_buffers(experiment, tmp_path, capsys):
-    assert run("average", experiment, "--last", 2, "--out", tmp_path / "mean") == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'mean'}: mean of 2 checkpoints, steps 4 to 6\n"
+def test_averages_of_weights_and_buffers(experiment, tmp_path):
+    out, _ = succeed("average", experiment, "--last", 2, "--out", tmp_path / "mean")
+    assert out == f"{tmp_path / 'mean'}: mean of 2 checkpoints, steps 4 to 6\n"
     parts = [load_weights(experiment / "checkpoints" / f"step_{step:08d}") for step in STEPS[1:]]
     encoder = load(tmp_path / "mean").state_dict()
     assert any(name.endswith("running_mean") for name in encoder)
@@ -190,13 +174,13 @@ def test_the_average_of_dino_is_its_teachers(tmp_path):
         save_checkpoint(tmp_path / "exp", step, weights[step], {}, keep=9)
     tables = {"encoder": {"name": "xvector", **to_table(config)}, "objective": {"name": "dino", **to_table(own)}}
     write_toml(tmp_path / "exp" / "config.toml", tables)
-    assert run("average", tmp_path / "exp", "--last", 2, "--out", tmp_path / "mean") == 0
+    succeed("average", tmp_path / "exp", "--last", 2, "--out", tmp_path / "mean")
     for name, value in load(tmp_path / "mean").named_parameters():
         wanted = (weights[1][f"{DINO.evaluated}.{name}"] + weights[2][f"{DINO.evaluated}.{name}"]) / 2
         torch.testing.assert_close(value.detach(), wanted)
 
 
-def test_faults_are_one_line_each(experiment, data, tmp_path, capsys):
+def test_faults_are_one_line_each(experiment, data, tmp_path):
     (tmp_path / "absent").write_text("s0-0 nobody target\n")
     (tmp_path / "tuned").mkdir()
     select = ["--trials", data / "dev", "--data", data / "data"]
@@ -205,7 +189,6 @@ def test_faults_are_one_line_each(experiment, data, tmp_path, capsys):
     save_checkpoint(tmp_path / "tuned", 2, {}, {}, keep=2)
     write_toml(tmp_path / "tuned" / "config.toml", tuned)
     (tmp_path / "tuned" / "best.json").write_text('{"step": 2, "accuracy": 1.0}')
-    capsys.readouterr()
     for words, status, message in (
         (["average", experiment, "--last", 1, "--out", tmp_path / "m"], 2, "a mean takes at least 2"),
         (
@@ -222,10 +205,6 @@ def test_faults_are_one_line_each(experiment, data, tmp_path, capsys):
         (["select", experiment, *select, "--crop-mean", "raw"], 2, "--crop-mean goes with --crops"),
         (["select", experiment, "--trials", tmp_path / "absent", *select[2:]], 1, "has no utterance 'nobody'"),
     ):
-        assert run(*words) == status
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert message in err
-        assert err.count("\n") == 1
+        assert message in complains(*words, status=status)
     assert not (tmp_path / "m").exists()
     assert not (experiment / "best.json").exists()

@@ -7,16 +7,14 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
+from command import audiossl
+from corpora import noises, tenths, write_corpus, write_encoder
 
 from audiossl import registry
-from audiossl.cli.main import main
-from audiossl.config import to_table, write_toml
 from audiossl.data.audio import write_audio
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.results import read_results
 from audiossl.encoders.wav2vec2 import Wav2Vec2
-from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.nn.task import Task
 from audiossl.train.run_finetune import finetune
 
@@ -44,23 +42,14 @@ tensorboard = false
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A data directory of noise with labels of many kinds, and an encoder with random weights."""
-    place, rng, rows = tmp_path_factory.mktemp("transcribe"), np.random.default_rng(0), []
-    for number in range(4):
-        path = place / f"{number}.wav"
-        write_audio(path, 0.1 * rng.standard_normal(9000 + 1000 * number), 16000)
-        name, word = f"s{number % 2}-{number}", ("go", "no")[number // 2]
-        columns = {"text": f"{word} on", "utt2word": word}
-        columns |= {f"utt2{slot}": word for slot in ("action", "object", "location")}
-        marks = [(0.1 * k, 0.1, phone) for k, phone in enumerate(word)]
-        rows.append(CorpusUtterance(name, name, path, name[:2], columns=columns, phones=marks))
-    write_data_dir(rows, place / "data")
+    place, words = tmp_path_factory.mktemp("transcribe"), ("go", "go", "no", "no")
+    columns = dict.fromkeys(("utt2word", "utt2action", "utt2object", "utt2location"), words)
+    columns["text"] = [f"{word} on" for word in words]
+    marks = [tenths(word) for word in words]
+    write_corpus(place, noises(range(9000, 13000, 1000)), speakers=("s0", "s1"), columns=columns, phones=marks)
     (place / "data" / "trials").write_text("s0-0 s0-2 target\ns0-0 s1-1 nontarget\n")
     (place / "lexicon.txt").write_text("go G OW1\nno N OW1\non AA1 N\n")
-    torch.manual_seed(0)
-    config = Wav2Vec2.Config.tiny()
-    weights = {f"encoder.{name}": value for name, value in Wav2Vec2(config).state_dict().items()}
-    save_checkpoint(place / "base", 1, weights, {}, keep=1)
-    write_toml(place / "base" / "config.toml", {"encoder": {"name": "wav2vec2", **to_table(config)}})
+    write_encoder(place / "base")
     (place / "recipe.toml").write_text(RECIPE)
     return place
 
@@ -74,29 +63,24 @@ def fine_tuned(place, **task):
     return json.loads((place / task["name"] / "best.json").read_text())
 
 
-def transcribe(capsys, *words):
-    with pytest.raises(SystemExit) as stop:
-        main(["transcribe", *map(str, words), "--num-workers", "0", "--device", "cpu"])
-    shown = capsys.readouterr()
-    return stop.value.code, shown.out, shown.err
+def transcribe(*words):
+    return audiossl("transcribe", *words, "--num-workers", 0, "--device", "cpu")
 
 
-def test_phones_by_a_lexicon_are_scored_as_in_training(place, capsys):
+def test_phones_by_a_lexicon_are_scored_as_in_training(place):
     best = fine_tuned(
         place, name="phone_recognition", column="text", lexicon=[str(place / "lexicon.txt")], projector_dim=4
     )
-    capsys.readouterr()
-    status, out, err = transcribe(capsys, place / "phone_recognition", place / "data", "--json")
+    status, out, err = transcribe(place / "phone_recognition", place / "data", "--json")
     assert status == 0, err
     assert json.loads(out)["scores"] == {str(place / "data"): {"per": pytest.approx(best["per"])}}
     [kept] = [row for row in read_results(place / "phone_recognition") if row.name == "per data"]
     assert kept.value == pytest.approx(best["per"])
 
 
-def test_classes_of_several_columns_are_written_and_scored(place, capsys):
+def test_classes_of_several_columns_are_written_and_scored(place):
     best = fine_tuned(place, name="intent", projector_dim=0)
-    capsys.readouterr()
-    status, out, err = transcribe(capsys, place / "intent", place / "data", place / "0.wav", "--json")
+    status, out, err = transcribe(place / "intent", place / "data", place / "0.wav", "--json")
     said = json.loads(out)
     assert status == 0, err
     assert said["scores"][str(place / "data")]["accuracy"] == pytest.approx(best["accuracy"])
@@ -111,12 +95,11 @@ def test_classes_of_several_columns_are_written_and_scored(place, capsys):
         ({"name": "word_embedding", "dim": 6, "hidden_dim": 5, "symbol_dim": 4}, "`audiossl search` takes it"),
     ],
 )
-def test_what_writes_no_text_is_refused(place, tmp_path, capsys, task, cure):
+def test_what_writes_no_text_is_refused(place, tmp_path, task, cure):
     fine_tuned(place, **task)
-    capsys.readouterr()
     experiment = place / task["name"]
     for words in (("data",), ("0.wav",), ("0.wav", "--json"), ("0.wav", "--out", tmp_path / "texts")):
-        status, out, err = transcribe(capsys, experiment, place / words[0], *words[1:])
+        status, out, err = transcribe(experiment, place / words[0], *words[1:])
         assert (status, out) == (1, "")
         assert err.startswith(f"audiossl: {experiment}: its task {task['name']!r} writes no text; {cure}")
         assert err.count("\n") == 1
@@ -129,7 +112,7 @@ def keyword(place):
     return place / "keyword"
 
 
-def test_long_recordings_are_heard_in_windows(place, tmp_path, capsys, monkeypatch):
+def test_long_recordings_are_heard_in_windows(place, tmp_path, monkeypatch):
     fine_tuned(place, name="ctc")
     write_audio(tmp_path / "long.wav", 0.1 * np.random.default_rng(0).standard_normal(80_000), 16000)
     heard, forward = [], Wav2Vec2.forward
@@ -141,34 +124,34 @@ def test_long_recordings_are_heard_in_windows(place, tmp_path, capsys, monkeypat
     monkeypatch.setattr(Wav2Vec2, "forward", note)
     for words, longest in (([], 5.0), (["--max-seconds", "2"], 2.1), (["--max-seconds", "0"], 5.0)):
         heard.clear()
-        status, out, _ = transcribe(capsys, place / "ctc", tmp_path / "long.wav", *words)
+        status, out, _ = transcribe(place / "ctc", tmp_path / "long.wav", *words)
         assert (status, out.split()[0]) == (0, str(tmp_path / "long.wav"))
         assert longest - 0.2 < max(heard) <= longest
     for seconds in ("0.5", "-3", "nan", "inf"):
-        status, _, err = transcribe(capsys, place / "ctc", tmp_path / "long.wav", "--max-seconds", seconds)
+        status, _, err = transcribe(place / "ctc", tmp_path / "long.wav", "--max-seconds", seconds)
         assert (status, err.count("\n")) == (1, 1)
         assert "is no length of a window; give at least 1, or 0 for no windows" in err
 
 
-def test_ids_that_cannot_be_told_apart_or_written_are_refused_before_reading(place, keyword, tmp_path, capsys):
+def test_ids_that_cannot_be_told_apart_or_written_are_refused_before_reading(place, keyword, tmp_path):
     shutil.copy(place / "0.wav", tmp_path / "Meeting 1.wav")
     words = (tmp_path / "Meeting 1.wav", "--out", tmp_path / "texts")
-    status, out, err = transcribe(capsys, keyword, *words)
+    status, out, err = transcribe(keyword, *words)
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert "Meeting 1.wav: its path is its id in --out, which must be UTF-8 without white space; rename it" in err
-    assert transcribe(capsys, keyword, words[0])[0] == 0
+    assert transcribe(keyword, words[0])[0] == 0
     shutil.copytree(place / "data", tmp_path / "copy", ignore=shutil.ignore_patterns(".index"))
-    status, out, err = transcribe(capsys, keyword, place / "data", tmp_path / "copy", *words[1:])
+    status, out, err = transcribe(keyword, place / "data", tmp_path / "copy", *words[1:])
     assert (status, out) == (1, "")
     assert err.startswith(f"audiossl: {tmp_path / 'copy'}: has an utterance 's0-0', as another path has; transcribe")
     assert not (tmp_path / "texts").exists()
 
 
-def test_what_cannot_be_scored_or_written_is_printed_all_the_same(place, keyword, tmp_path, capsys, monkeypatch):
+def test_what_cannot_be_scored_or_written_is_printed_all_the_same(place, keyword, tmp_path, monkeypatch):
     shutil.copytree(place / "data", tmp_path / "data", ignore=shutil.ignore_patterns(".index"))
     column = tmp_path / "data" / "utt2word"
     column.write_text("".join(column.read_text().splitlines(keepends=True)[1:]))
-    status, out, err = transcribe(capsys, keyword, tmp_path / "data", "--out", tmp_path / "texts")
+    status, out, err = transcribe(keyword, tmp_path / "data", "--out", tmp_path / "texts")
     assert (status, out.count("\n")) == (1, 4)
     assert err == (
         f"audiossl: {tmp_path / 'data'}: is not scored: {column}: no line for utterance 's0-0'; "
@@ -180,12 +163,12 @@ def test_what_cannot_be_scored_or_written_is_printed_all_the_same(place, keyword
         raise OSError(28, "No space left on device", "texts")
 
     monkeypatch.setattr("audiossl.cli.transcribe.write_table", full)
-    status, out, err = transcribe(capsys, keyword, place / "data", "--out", tmp_path / "others")
+    status, out, err = transcribe(keyword, place / "data", "--out", tmp_path / "others")
     assert (status, out.count("\n")) == (1, 4)
     assert "texts" in err
 
 
-def test_what_is_left_out_is_counted_by_directory(place, keyword, tmp_path, capsys):
+def test_what_is_left_out_is_counted_by_directory(place, keyword, tmp_path):
     for name in ("whole", "part"):
         rows = []
         for number in range(2):
@@ -196,17 +179,17 @@ def test_what_is_left_out_is_counted_by_directory(place, keyword, tmp_path, caps
     for path in (tmp_path / "part-1.wav", tmp_path / "loose.wav"):
         path.write_bytes(b"RIFF but nothing else")
     words = [tmp_path / name for name in ("loose.wav", "whole", "part")]
-    status, out, _ = transcribe(capsys, keyword, *words, "--json")
+    status, out, _ = transcribe(keyword, *words, "--json")
     assert (status, len(json.loads(out)["bad"])) == (1, 2)
     found = {row.name: row.more["left_out"] for row in read_results(keyword)}
     assert (found["accuracy whole"], found["accuracy part"]) == (0, 1)
 
 
-def test_scores_that_are_made_again_replace_their_rows(place, keyword, tmp_path, capsys):
+def test_scores_that_are_made_again_replace_their_rows(place, keyword, tmp_path):
     shutil.copytree(keyword, tmp_path / "again")
     (tmp_path / "again" / "results.json").unlink(missing_ok=True)
     for _ in range(2):
-        transcribe(capsys, tmp_path / "again", place / "data")
+        transcribe(tmp_path / "again", place / "data")
     assert [row.name for row in read_results(tmp_path / "again")] == ["accuracy data"]
 
 

@@ -21,10 +21,10 @@ def corpus(tmp_path_factory):
     return make_corpus(tmp_path_factory.mktemp("verify"))
 
 
-def test_calibration_with_quality_is_kept_and_used_again(corpus, tmp_path, capsys):
+def test_calibration_with_quality_is_kept_and_used_again(corpus, tmp_path):
     root, *_ = corpus
     base = ["--embeddings", root / "e", "--cohort", root / "c", "--norm", "as", "--top", "30"]
-    measured(["--trials", root / "dev", *base, "--out", tmp_path / "dev"], capsys)
+    measured("--trials", root / "dev", *base, "--out", tmp_path / "dev")
     trials = [
         "--trials",
         root / "trials",
@@ -37,23 +37,23 @@ def test_calibration_with_quality_is_kept_and_used_again(corpus, tmp_path, capsy
         root / "utt2dur",
     ]
     fit = ["--calibrate", tmp_path / "dev" / "scores", root / "dev"]
-    found = measured([*trials, *fit, "--out", tmp_path / "out"], capsys)
+    found = measured(*trials, *fit, "--out", tmp_path / "out")
     assert found["cllr"] < 0.9
     names = list(json.loads((tmp_path / "out" / "calibration.json").read_text())["weights"])
     assert names == ["score", *(f"{kind}_{end}" for kind in ("duration", "norm", "cohort") for end in ("min", "max"))]
     kept = ["--calibration", tmp_path / "out" / "calibration.json"]
-    assert measured([*trials, *kept], capsys) == pytest.approx(found)
-    code, _, err = run(["--trials", root / "trials", *base, *kept], capsys)
+    assert measured(*trials, *kept) == pytest.approx(found)
+    code, _, err = run("--trials", root / "trials", *base, *kept)
     assert code == 1
     assert "give the same --quality" in err
 
 
-def test_length_is_a_quality_after_the_mean_is_subtracted(corpus, tmp_path, capsys):
+def test_length_is_a_quality_after_the_mean_is_subtracted(corpus, tmp_path):
     root, *_ = corpus
     base = ["--embeddings", root / "e", "--subtract-mean", root / "c"]
-    measured(["--trials", root / "dev", *base, "--out", tmp_path / "dev"], capsys)
+    measured("--trials", root / "dev", *base, "--out", tmp_path / "dev")
     fit = ["--calibrate", tmp_path / "dev" / "scores", root / "dev", "--quality", "norm"]
-    measured(["--trials", root / "trials", *base, *fit, "--out", tmp_path / "out"], capsys)
+    measured("--trials", root / "trials", *base, *fit, "--out", tmp_path / "out")
     trials, store = read_trials(root / "dev"), Embeddings.open(root / "e")
     mean = np.load(root / "c" / "embeddings.npy").mean(axis=0)
     lengths = np.linalg.norm(store.matrix[store.rows(trials.names)] - mean, axis=1)
@@ -64,85 +64,83 @@ def test_length_is_a_quality_after_the_mean_is_subtracted(corpus, tmp_path, caps
     assert list(weights.values()) == pytest.approx(list(wanted), rel=1e-4)
 
 
-def test_a_calibration_that_turns_scores_over_is_refused(corpus, tmp_path, capsys):
+def test_a_calibration_that_turns_scores_over_is_refused(corpus, tmp_path):
     root, *_ = corpus
-    measured(["--trials", root / "dev", "--embeddings", root / "e", "--out", tmp_path / "dev"], capsys)
+    measured("--trials", root / "dev", "--embeddings", root / "e", "--out", tmp_path / "dev")
     scores = [line.split() for line in (tmp_path / "dev" / "scores").read_text().splitlines()]
     (tmp_path / "distances").write_text("".join(f"{one} {other} {-float(score)}\n" for one, other, score in scores))
     base = ["--trials", root / "trials", "--embeddings", root / "e"]
-    code, out, err = run([*base, "--calibrate", tmp_path / "distances", root / "dev", "--out", tmp_path / "o"], capsys)
+    code, out, err = run(*base, "--calibrate", tmp_path / "distances", root / "dev", "--out", tmp_path / "o")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "the weight of the score is -" in err
     assert not any((tmp_path / "o").iterdir())
 
 
-def test_calibration_on_the_scored_trials_needs_a_flag_and_is_recorded(corpus, tmp_path, capsys):
+def test_calibration_on_the_scored_trials_needs_a_flag_and_is_recorded(corpus, tmp_path):
     root, *_ = corpus
     base = ["--trials", root / "trials", "--embeddings", root / "e", "--out", tmp_path / "out"]
-    measured(base, capsys)
+    measured(*base)
     # The same pairs the other way round and without some of them are the same list.
     lines = [line.split() for line in (root / "trials").read_text().splitlines()]
     (tmp_path / "turned").write_text("".join(f"{label} {test} {enrol}\n" for label, enrol, test in lines[:400]))
     turned = ["--trials", tmp_path / "turned", "--embeddings", root / "e", "--out", tmp_path / "dev"]
-    measured(turned, capsys)
+    measured(*turned)
     fit = ["--calibrate", tmp_path / "dev" / "scores", tmp_path / "turned"]
     base.append("--overwrite")
-    code, _, err = run([*base, *fit], capsys)
+    code, _, err = run(*base, *fit)
     assert code == 1
     assert "the calibration was fitted on these trials" in err
     assert err.count("\n") == 1
-    measured([*base, *fit, "--select-on-test"], capsys)
+    measured(*base, *fit, "--select-on-test")
     assert read_results(tmp_path / "out")[-1].more["calibrated_on"] == "test"
     kept = ["--calibration", tmp_path / "out" / "calibration.json"]
-    assert "add --select-on-test" in run([*base, *kept], capsys)[2]
-    measured([*base, *kept, "--select-on-test"], capsys)
+    assert "add --select-on-test" in run(*base, *kept)[2]
+    measured(*base, *kept, "--select-on-test")
     # Development trials that only overlap are others; the row names them.
-    other = measured(
-        [*base, "--calibrate", tmp_path / "dev" / "scores", tmp_path / "turned", "--select-on-test"], capsys
-    )
+    other = measured(*base, "--calibrate", tmp_path / "dev" / "scores", tmp_path / "turned", "--select-on-test")
     assert other["cllr"] > 0
 
 
-def test_a_selection_goes_with_embeddings_and_scores(corpus, tmp_path, capsys):
+def test_a_selection_goes_with_embeddings_and_scores(corpus, tmp_path):
     root, *_ = corpus
     for name in ("embeddings.npy", "embeddings.ids"):
         (tmp_path / name).write_bytes((root / "e" / name).read_bytes())
     keep_selection(Selection("/data/dev", root / "dev"), tmp_path)
-    measured(["--trials", root / "trials", "--embeddings", tmp_path, "--out", tmp_path / "out"], capsys)
+    measured("--trials", root / "trials", "--embeddings", tmp_path, "--out", tmp_path / "out")
     assert {row.more["selection"] for row in read_results(tmp_path / "out")} == {"/data/dev"}
     again = ["--scores", tmp_path / "out" / "scores", "--out", tmp_path / "again"]
-    measured(["--trials", root / "trials", *again], capsys)
+    measured("--trials", root / "trials", *again)
     assert {row.more["selection"] for row in read_results(tmp_path / "again")} == {"/data/dev"}
     base = ["--trials", root / "dev", "--embeddings", tmp_path, "--out", tmp_path / "dev"]
-    code, out, err = run(base, capsys)
+    code, out, err = run(*base)
     assert (code, out) == (1, "")
     assert "the checkpoint was selected on these trials (/data/dev)" in err
-    measured([*base, "--select-on-test"], capsys)
+    measured(*base, "--select-on-test")
     assert {row.more["selection"] for row in read_results(tmp_path / "dev")} == {"test"}
     # Scores of others in the same folder do not inherit it.
     others = ["--trials", root / "trials", "--embeddings", root / "e", "--out", tmp_path / "out", "--overwrite"]
-    measured(others, capsys)
+    measured(*others)
     assert read_results(tmp_path / "out")[-1].more["selection"] == "unknown"
     assert not list((tmp_path / "out").glob("selection*"))
 
 
-def test_quality_of_development_trials_comes_from_their_own_embeddings(corpus, tmp_path, capsys):
+def test_quality_of_development_trials_comes_from_their_own_embeddings(corpus, tmp_path):
     root, *_ = corpus
     _, ids = write_embeddings(tmp_path / "e", 20, 3, "dev-")
     write_trials(tmp_path / "trials", ids, 400, 4)
     (tmp_path / "utt2dur").write_text("".join(f"{name} {1 + index % 5}\n" for index, name in enumerate(ids)))
-    measured(["--trials", tmp_path / "trials", "--embeddings", tmp_path / "e", "--out", tmp_path / "dev"], capsys)
+    measured("--trials", tmp_path / "trials", "--embeddings", tmp_path / "e", "--out", tmp_path / "dev")
     base = ["--trials", root / "trials", "--embeddings", root / "e", "--utt2dur", root / "utt2dur"]
     base += ["--quality", "duration", "norm", "--calibrate", tmp_path / "dev" / "scores", tmp_path / "trials"]
-    code, _, err = run(base, capsys)
+    code, _, err = run(*base)
     assert code == 1
     assert "utt2dur" in err
     own = ["--calibrate-utt2dur", tmp_path / "utt2dur"]
-    code, _, err = run([*base, *own], capsys)
+    code, _, err = run(*base, *own)
     assert code == 1
     assert "holds no embedding of 'dev-s" in err
     own += ["--calibrate-embeddings", tmp_path / "e"]
-    assert measured([*base, *own, "--out", tmp_path / "out"], capsys)["cllr"] < 1
+    assert measured(*base, *own, "--out", tmp_path / "out")["cllr"] < 1
     # By hand: the length of each side's development embedding.
     store, dev = Embeddings.open(tmp_path / "e"), read_trials(tmp_path / "trials")
     lengths = np.linalg.norm(store.matrix[store.rows(dev.names)].astype(np.float64), axis=1)
@@ -155,3 +153,69 @@ def test_quality_of_development_trials_comes_from_their_own_embeddings(corpus, t
     wanted = fit_calibration(np.column_stack(columns), dev.labels, names=["score", *"abcd"], prior=0.01)
     weights = json.loads((tmp_path / "out" / "calibration.json").read_text())["weights"]
     np.testing.assert_allclose(list(weights.values()), wanted.weights, rtol=1e-6)
+
+
+AS_NORM = ["--norm", "as", "--top", "20"]
+
+
+@pytest.mark.parametrize(
+    ("dev", "test", "message"),
+    [
+        ([], [*AS_NORM, "--cohort", "c"], "cohort None, norm None, top None, and this run's are with cohort "),
+        ([*AS_NORM, "--cohort", "c"], [], "norm as, top 20, and this run's are with cohort None, norm None, top None"),
+        ([*AS_NORM, "--cohort", "c"], [*AS_NORM[:3], "30", "--cohort", "c"], "top 20, and this run's are with top 30"),
+        ([*AS_NORM, "--cohort", "c"], [*AS_NORM, "--cohort", "e"], "cohort "),
+        (["--plda", "c"], [], "plda "),
+        ([*AS_NORM, "--cohort", "c"], [*AS_NORM, "--cohort", "c", "--speaker-means"], "speaker_means False"),
+    ],
+)
+def test_calibration_on_scores_made_otherwise_is_refused(corpus, tmp_path, dev, test, message):
+    root, *_ = corpus
+    dev, test = ([str(root / word) if word in {"c", "e"} else word for word in words] for words in (dev, test))
+    base = ["--trials", root / "trials", "--embeddings", root / "e"]
+    measured("--trials", root / "dev", *base[2:], *dev, "--out", tmp_path / "dev")
+    fit = ["--calibrate", tmp_path / "dev" / "scores", root / "dev"]
+    assert measured(*base, *dev, *fit, "--out", tmp_path / "same")["cllr"] < 1
+    measured(*base, *test, "--out", tmp_path / "raw")
+    for words in (
+        [*base, *test, *fit],
+        [*base, *test, "--calibration", tmp_path / "same" / "calibration.json"],
+        [*base[:2], "--scores", tmp_path / "raw" / "scores", *fit],
+    ):
+        code, _, err = run(*words, "--out", tmp_path / "out")
+        assert (code, err.count("\n")) == (1, 1)
+        assert "results.json beside it from scores with " in err
+        assert message in err
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_saved_plda_model_is_what_it_was_trained_on(corpus, tmp_path):
+    root, *_ = corpus
+    base = ["--trials", root / "trials", "--embeddings", root / "e", "--out", tmp_path / "out"]
+    measured("--trials", root / "dev", *base[2:4], "--plda", root / "c", "--out", tmp_path / "dev")
+    fit = ["--calibrate", tmp_path / "dev" / "scores", root / "dev"]
+    assert measured(*base, *fit, "--plda", tmp_path / "dev" / "plda.safetensors")["cllr"] < 1
+
+
+def test_a_calibration_that_makes_scores_worthless_is_said(corpus, tmp_path):
+    root, *_ = corpus
+    base = ["--embeddings", root / "e"]
+    measured("--trials", root / "dev", *base, "--out", tmp_path / "dev")
+    (tmp_path / "scores.txt").write_bytes((tmp_path / "dev" / "scores").read_bytes())
+    fit = ["--calibrate", tmp_path / "scores.txt", root / "dev"]
+    said = "these scores are worse than knowing nothing (cllr "
+    test = ["--trials", root / "trials", *base]
+    code, _, err = run(*test, *fit, *AS_NORM, "--cohort", root / "c", "--out", tmp_path / "normed")
+    assert (code, said in err) == (0, True)
+    code, _, err = run(*test, *fit, "--out", tmp_path / "out")
+    assert (code, said in err) == (0, False)
+
+
+def test_a_cohort_of_the_trials_own_utterances_is_said(corpus, tmp_path):
+    root, *_ = corpus
+    test = ["--trials", root / "trials", "--embeddings", root / "e", *AS_NORM]
+    count = len(read_trials(root / "trials").names)
+    code, _, err = run(*test, "--cohort", root / "e", "--out", tmp_path / "own")
+    assert code == 0
+    assert f"the cohort holds {count} of the {count} utterances of {root / 'trials'}" in err
+    assert "the cohort holds" not in run(*test, "--cohort", root / "c", "--out", tmp_path / "others")[2]

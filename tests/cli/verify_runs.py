@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pytest
+from command import audiossl, succeed
 
-from audiossl.cli.main import main
 from audiossl.verification.embeddings import EmbeddingWriter
 
 EACH = 6
@@ -48,14 +47,9 @@ def make_corpus(root):
     return root, np.array([units[i] @ units[j] for i, j, _ in rows]), np.array([label for *_, label in rows])
 
 
-def run(words, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["verify", *map(str, words)])
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
+def run(*words):
+    return audiossl("verify", *words)
 
 
-def measured(words, capsys):
-    code, out, err = run([*words, "--json"], capsys)
-    assert code == 0, err
-    return json.loads(out)
+def measured(*words):
+    return json.loads(succeed("verify", *words, "--json")[0])

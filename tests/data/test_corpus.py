@@ -17,6 +17,9 @@ def test_published_says_what_was_looked_for(tmp_path, monkeypatch):
         published(tmp_path, "here", "there")
     with pytest.raises(ValueError, match="give --corpus DIR"):
         published(None, "here")
+    (tmp_path / "train.tsv").touch()
+    with pytest.raises(ValueError, match=r"train\.tsv: is a file; give its folder, which holds here$"):
+        published(Path("train.tsv"), "here")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -100,6 +101,20 @@ def test_choosing(data, tmp_path):
     assert all(len(set(draw)) == 3 and list(draw) == sorted(draw) for draw in draws)
     assert len(draws) > 5
     assert edit.drawn(manifest, 3, 7).tolist() == edit.drawn(manifest, 3, 7).tolist()
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 6])
+def test_parts_are_equal_and_lose_nothing(data, count):
+    manifest = Manifest.open(data)
+    parts = [edit.part(manifest, f"{k}/{count}").tolist() for k in range(1, count + 1)]
+    assert list(itertools.chain.from_iterable(parts)) == [0, 1, 2, 3, 4, 5]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1/7", "1", "1/2/3", "-1/2", "a/b", ""])
+def test_parts_that_cannot_be(data, text):
+    with pytest.raises(ValueError, match=f"data: '{text}' is no part of 6 utterances; give K/N, such as 1/2"):
+        edit.part(Manifest.open(data), text)
 
 
 def test_choosing_per_speaker(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from audiossl.data import index
 from audiossl.data.index import Table
+from audiossl.data.kaldi import read_table
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,15 @@ def test_rows_and_keys_are_those_of_the_file(tmp_path, shuffled, ending):
         assert table.line(row) == keys.index(key) + 1
     assert table.find("absent") == table.find("") == table.find("\U0001f600") == -1
     assert [pickle.loads(pickle.dumps(table)).row(i) for i in range(3)] == sorted(oracle.items())[:3]
+
+
+@pytest.mark.parametrize("text", ["a 1\nb 2\n", "b 2\na 1\n", "a 1\n"])
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path, text):
+    (tmp_path / "text").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    table, lines = Table(tmp_path / "text"), sorted(tuple(line.split()) for line in text.splitlines())
+    assert [table.row(row) for row in range(len(table))] == lines
+    assert [table.find(key) for key, _ in lines] == list(range(len(lines)))
+    assert sorted(row[1:] for row in read_table(tmp_path / "text")) == lines
 
 
 def test_an_empty_table_and_a_missing_one(tmp_path):

@@ -232,6 +232,17 @@ def test_no_data_directory(tmp_path):
         Manifest.open(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("second", "cure"), [("b", "join several by `audiossl data combine NEW a b`"), ("c", "give another path")]
+)
+def test_directories_with_a_comma_between_are_to_be_joined(tmp_path, monkeypatch, second, cure):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=rf"^a,{second}: no data directory: .*; {cure}$"):
+        Manifest.open(f"a,{second}")
+
+
 def test_a_folder_of_shards_is_handed_on(tmp_path, monkeypatch):
     (tmp_path / "shards.json").write_text("{}")
     opened = object()

@@ -9,11 +9,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from corpora import write_corpus
 
 from audiossl.contracts import EncoderOutput
-from audiossl.data.audio import write_audio
 from audiossl.data.manifest import Manifest
-from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.phone_tokens import Tokens, choose_tokens, spans, token_frames
 from audiossl.diagnostics.pooled_cache import CacheConfig
 from audiossl.diagnostics.sources import FeatureSource
@@ -24,17 +23,14 @@ RATE, STRIDE = 16_000, 320
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
     root = tmp_path_factory.mktemp("tokens")
-    rng, rows = np.random.default_rng(0), []
-    for number in range(8):
+    rng, waves, marks = np.random.default_rng(0), [], []
+    for _ in range(8):
         names = [str(name) for name in rng.choice(["a", "b", "c", "SIL"], 12)]
         lengths = rng.uniform(0.005, 0.09, 12)
         starts = np.cumsum(lengths) - lengths
-        path = root / f"{number}.wav"
-        write_audio(path, 0.1 * rng.standard_normal(round(RATE * lengths.sum())).astype(np.float32), RATE)
-        phones = list(zip(starts.tolist(), lengths.tolist(), names, strict=True))
-        name = f"s{number % 3}-{number}"
-        rows.append(CorpusUtterance(name, name, path, f"s{number % 3}", phones=phones))
-    write_data_dir(rows, root / "data")
+        waves.append(0.1 * rng.standard_normal(round(RATE * lengths.sum())))
+        marks.append(list(zip(starts.tolist(), lengths.tolist(), names, strict=True)))
+    write_corpus(root, waves, speakers=("s0", "s1", "s2"), phones=marks)
     return Manifest.open(root / "data")
 
 

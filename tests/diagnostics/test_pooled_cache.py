@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from corpora import noises, write_corpus
 
 from audiossl.contracts import EncoderOutput
 from audiossl.data.audio import read_audio, write_audio
 from audiossl.data.manifest import Manifest
-from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics import pooled_cache
 from audiossl.diagnostics.pooled_cache import CacheConfig, data_digest, pooled_features
 from audiossl.diagnostics.sources import FeatureSource, fbank_source
@@ -25,17 +25,8 @@ ONE_EACH = CacheConfig(batch_seconds=0.3, num_workers=0)
 
 
 def corpus(folder, count=6, *, shortest=4000):
-    rng = np.random.default_rng(0)
-    (folder / "audio").mkdir(parents=True)
-    rows = []
-    for index in range(count):
-        path = folder / "audio" / f"{index}.wav"
-        write_audio(path, 0.1 * rng.standard_normal(shortest + 900 * index).astype(np.float32), 16_000)
-        rows.append(
-            CorpusUtterance(f"s{index % 2}-{index}", f"s{index % 2}-{index}", path, f"s{index % 2}", columns={})
-        )
-    write_data_dir(rows, folder / "data")
-    return Manifest.open(folder / "data")
+    lengths = range(shortest, shortest + 900 * count, 900)
+    return Manifest.open(write_corpus(folder / "audio", noises(lengths), speakers=("s0", "s1"), out=folder / "data"))
 
 
 def counting_source(*, fail_after=None, digest="d" * 64):

@@ -7,11 +7,9 @@ import json
 import re
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
+from corpora import noises, write_corpus
 
-from audiossl.data.audio import write_audio
-from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.curves import read_curves
 from audiossl.diagnostics.report import Options, write_report
 from audiossl.diagnostics.results import add_result
@@ -60,15 +58,8 @@ def experiment(folder, *, value=90.0, loss=2.0):
 
 
 def corpus(folder):
-    folder.mkdir()
-    rng, rows = np.random.default_rng(0), []
-    for index in range(2):
-        path = folder / f"{index}.wav"
-        write_audio(path, 0.1 * rng.standard_normal(16_000).astype(np.float32), 16_000)
-        phones = [(0.0, 0.4, "SIL"), (0.4, 0.6, "a")] if index else None
-        rows.append(CorpusUtterance(f"s-{index}", f"s-{index}", path, "s", columns={}, phones=phones))
-    write_data_dir(rows, folder / "data")
-    units = folder / "data" / "units"
+    phones = (None, [(0.0, 0.4, "SIL"), (0.4, 0.6, "a")])
+    units = write_corpus(folder, noises([16_000, 16_000]), phones=phones) / "units"
     units.mkdir()
     (units / "km5").write_text("s-0 0 0 1 3\ns-1 3 3 3 0\n")
     (units / "km5.json").write_text(json.dumps({"codebook_size": 5, "rate": 4.0}))

@@ -5,24 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from audiossl import registry
-from audiossl.config import build, to_table
 from audiossl.encoders.ecapa_tdnn import EcapaTDNN
 
 
 def meta(config):
     with torch.device("meta"):
         return EcapaTDNN(config)
-
-
-def test_registered():
-    assert registry.get("encoders", "ecapa_tdnn") is EcapaTDNN
-
-
-@pytest.mark.parametrize("name", ["large", "tiny"])
-def test_configuration_round_trip(name):
-    config = getattr(EcapaTDNN.Config, name)()
-    assert build(EcapaTDNN.Config, to_table(config), "encoder") == config
 
 
 @pytest.mark.parametrize(("config", "published"), [(None, 6.2e6), (EcapaTDNN.Config.large(), 14.7e6)])

@@ -3,8 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiossl import registry
-from audiossl.config import build, to_table
 from audiossl.encoders.fast_resnet34 import FastResNet34
 
 
@@ -15,16 +13,6 @@ def meta(config):
 
 def count(model):
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def test_registered():
-    assert registry.get("encoders", "fast_resnet34") is FastResNet34
-
-
-@pytest.mark.parametrize("name", ["statistics", "tiny"])
-def test_configuration_round_trip(name):
-    config = getattr(FastResNet34.Config, name)()
-    assert build(FastResNet34.Config, to_table(config), "encoder") == config
 
 
 def test_published_number_of_parameters():

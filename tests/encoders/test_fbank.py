@@ -5,20 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from audiossl import registry
-from audiossl.config import build, to_table
 from audiossl.encoders.fbank import FBank
 from audiossl.nn.features import mfcc39
-
-
-def test_registered():
-    assert registry.get("encoders", "fbank") is FBank
-
-
-@pytest.mark.parametrize("name", ["nano", "tiny", "fast_hubert"])
-def test_configuration_round_trip(name):
-    config = getattr(FBank.Config, name)()
-    assert build(FBank.Config, to_table(config), "encoder") == config
 
 
 def test_nano():

@@ -3,24 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiossl import registry
-from audiossl.config import build, to_table
 from audiossl.encoders.thin_resnet34 import ThinResNet34
 
 
 def meta(config):
     with torch.device("meta"):
         return ThinResNet34(config)
-
-
-def test_registered():
-    assert registry.get("encoders", "thin_resnet34") is ThinResNet34
-
-
-@pytest.mark.parametrize("name", ["large", "tiny"])
-def test_configuration_round_trip(name):
-    config = getattr(ThinResNet34.Config, name)()
-    assert build(ThinResNet34.Config, to_table(config), "encoder") == config
 
 
 @pytest.mark.parametrize(("config", "base", "embedding"), [("", 16, 512), ("large", 32, 1024)])

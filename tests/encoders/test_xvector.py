@@ -4,18 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiossl import registry
-from audiossl.config import build, to_table
 from audiossl.encoders.xvector import XVector
-
-
-def test_registered():
-    assert registry.get("encoders", "xvector") is XVector
-
-
-def test_configuration_round_trip():
-    config = XVector.Config.tiny()
-    assert build(XVector.Config, to_table(config), "encoder") == config
 
 
 def test_published_number_of_parameters():

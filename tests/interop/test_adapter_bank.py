@@ -5,6 +5,7 @@ import zlib
 
 import pytest
 import torch
+from corpora import write_encoder
 
 from audiossl import registry
 from audiossl.config import load_toml, to_table, write_toml
@@ -19,11 +20,7 @@ ADAPTERS = ["houlsby", "lora", "mms", "top_layers"]
 
 
 def base(folder, seed=0):
-    config = Wav2Vec2.Config.tiny()
-    torch.manual_seed(seed)
-    weights = {f"encoder.{name}": value for name, value in Wav2Vec2(config).state_dict().items()}
-    save_checkpoint(folder, 1, weights, {}, keep=1)
-    write_toml(folder / "config.toml", {"encoder": {"name": "wav2vec2", **to_table(config)}})
+    write_encoder(folder, seed=seed)
     return folder
 
 

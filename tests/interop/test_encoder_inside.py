@@ -5,16 +5,12 @@ from __future__ import annotations
 import shutil
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from corpora import noises, write_corpus, write_encoder
 
-from audiossl.config import find_recipe, load_toml, to_table, write_toml
-from audiossl.data.audio import write_audio
+from audiossl.config import find_recipe, load_toml, write_toml
 from audiossl.data.manifest import Manifest
-from audiossl.data.writer import CorpusUtterance, write_data_dir
-from audiossl.encoders.fbank import FBank
-from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.interop.encoder import load_encoder, open_source
 from audiossl.train.experiment import resolve
 from audiossl.train.run_pretrain import pretrain, sections
@@ -34,18 +30,8 @@ RECIPE = {
 def place(tmp_path_factory):
     """A data directory of two speakers and an experiment with an encoder that was trained on something else."""
     root = tmp_path_factory.mktemp("inside")
-    rng, rows = np.random.default_rng(0), []
-    for number in range(4):
-        name, path = f"s{number % 2}-{number}", root / f"{number}.wav"
-        write_audio(path, 0.1 * rng.standard_normal(8000 + 500 * number), 16000)
-        rows.append(CorpusUtterance(name, name, path, name[:2]))
-    write_data_dir(rows, root / "data")
-    torch.manual_seed(3)
-    encoder = FBank(FBank.Config.tiny())
-    encoder.calibrate([(0.1 * torch.randn(1, 8000), torch.tensor([8000]))])
-    weights = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
-    save_checkpoint(root / "inner", 1, weights, {}, keep=1)
-    write_toml(root / "inner" / "config.toml", {"encoder": {"name": "fbank", **to_table(FBank.Config.tiny())}})
+    write_corpus(root, noises(range(8000, 10000, 500)), speakers=("s0", "s1"))
+    write_encoder(root / "inner", "fbank", seed=3)
     write_toml(root / "recipe.toml", RECIPE)
     return root
 
@@ -152,7 +138,7 @@ def test_an_upstream_of_s3prl_lies_inside(place, tmp_path, name, head):
 
 
 def test_faults_are_named(place, tmp_path):
-    said = r"inner: does not fit \[encoder\.encoder\]: \d+ tensors differ, such as \S+ \(\[64, 32\] there, \[128, 32\] here\); make them agree$"
+    said = r"inner: does not fit \[encoder\.encoder\]: \d+ tensors differ, such as \S+ \(\[64, 32\] there, \[128, 32\] here\); make them agree: --encoder\.encoder\.ffn_dim 64$"
     with pytest.raises(ValueError, match=said):
         run(place, tmp_path / "wide", place / "inner", encoder={"ffn_dim": 128})
     with pytest.raises(ValueError, match=r"nowhere: no such experiment"):

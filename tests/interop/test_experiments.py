@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from corpora import write_encoder
 from interop_models import ours
 
 import audiossl
@@ -64,10 +65,7 @@ def test_what_exists_nowhere_else_is_refused(tmp_path, adapter, task, message):
 
 
 def test_an_encoder_with_a_bias_by_distance_is_refused(tmp_path):
-    cls = registry.get("encoders", "wav2vec2")
-    config = replace(cls.Config.tiny(), alibi=True)
-    save_checkpoint(tmp_path, 1, {f"encoder.{n}": v for n, v in cls(config).state_dict().items()}, {}, keep=1)
-    write_toml(tmp_path / "config.toml", {"encoder": {"name": "wav2vec2", **to_table(config)}})
+    write_encoder(tmp_path, alibi=True)
     with pytest.raises(ValueError, match=r"a bias by distance \(encoder.alibi\), which no format here can hold"):
         open_experiment(tmp_path)
 
@@ -75,23 +73,9 @@ def test_an_encoder_with_a_bias_by_distance_is_refused(tmp_path):
 def test_encoders_that_exist_nowhere_else_are_refused(tmp_path):
     _, model = ours()
     write_experiment(model, tmp_path / "exp", source="x", file_format="fairseq")
-    cls = registry.get("encoders", "fbank")
-    save_checkpoint(
-        tmp_path / "exp", 1, {f"encoder.{n}": v for n, v in cls(cls.Config.tiny()).state_dict().items()}, {}, keep=1
-    )
-    write_toml(tmp_path / "exp" / "config.toml", {"encoder": {"name": "fbank", **to_table(cls.Config.tiny())}})
+    write_encoder(tmp_path / "exp", "fbank")
     with pytest.raises(ValueError, match="its encoder is fbank, which no other package has"):
         open_experiment(tmp_path / "exp")
-
-
-def written(path, name, **options):
-    """Write an experiment of any encoder, tiny and with random weights."""
-    cls = registry.get("encoders", name)
-    config = replace(cls.Config.tiny(), **options)
-    encoder = cls(config)
-    save_checkpoint(path, 1, {f"encoder.{n}": v for n, v in encoder.state_dict().items()}, {}, keep=1)
-    write_toml(path / "config.toml", {"encoder": {"name": name, **to_table(config)}})
-    return encoder
 
 
 @pytest.mark.parametrize(
@@ -101,7 +85,7 @@ def test_any_encoder_of_waveforms_becomes_a_graph(tmp_path, monkeypatch, name, o
     given = []
     export = importlib.import_module("audiossl.cli.export").main
     monkeypatch.setattr(onnx, "write", lambda model, _: given.append(model) or [])
-    encoder = written(tmp_path / "exp", name, **options)
+    encoder = write_encoder(tmp_path / "exp", name, **options)
     assert export(str(tmp_path / "exp"), to="onnx", out=tmp_path / "x.onnx") == 0
     (model,) = given
     built = build_encoder(model.encoder)
@@ -113,7 +97,7 @@ def test_any_encoder_of_waveforms_becomes_a_graph(tmp_path, monkeypatch, name, o
 
 @pytest.mark.parametrize("name", ["codes", "ecapa_tdnn"])
 def test_what_gives_no_frames_of_waveforms_becomes_no_graph(tmp_path, name):
-    written(tmp_path / "exp", name)
+    write_encoder(tmp_path / "exp", name)
     with pytest.raises(
         ValueError, match=f"its encoder is {name}; only those that give frames of waveforms .* fbank"
     ) as error:

@@ -112,6 +112,34 @@ def test_hubert_keeps_its_codewords(tmp_path, untied):
     assert (tmp_path / "dict.ph.txt").read_text() == "0 1\n1 1\n"
 
 
+@pytest.mark.parametrize(
+    "masking", [{}, {"mask_prob": 0.8, "mask_length": 5}, {"mask_prob": 0.65, "mask_length": None}]
+)
+def test_masks_come_back(tmp_path, masking):
+    content = hubert_content()
+    content["cfg"]["model"] |= masking
+    _, read = read_model(saved(content, tmp_path / "x.pt"))
+    given = {key: value for key, value in masking.items() if value is not None}
+    assert {key: value for key, value in read.objective.items() if key.startswith("mask")} == given
+    write_experiment(read, tmp_path / "exp", source="x", file_format="fairseq")
+    fairseq.write(open_experiment(tmp_path / "exp"), tmp_path / "again.pt")
+    config = torch.load(tmp_path / "again.pt", weights_only=True)["cfg"]["model"]
+    usual = {"mask_prob": 0.65, "mask_length": 10}
+    assert {key: config[key] for key in usual} == usual | given
+
+
+def test_a_dictionary_of_the_same_text_may_be_there(tmp_path):
+    _, read = read_model(saved(hubert_content(), tmp_path / "x.pt"))
+    fairseq.write(read, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt: exists already; remove it or choose another --out$"):
+        fairseq.write(read, tmp_path / "a.pt")
+    fairseq.write(read, tmp_path / "b.pt")
+    (tmp_path / "dict.ph.txt").write_text("0 1\n")
+    with pytest.raises(ValueError, match=r"dict\.ph\.txt: exists already and belongs to another checkpoint"):
+        fairseq.write(read, tmp_path / "c.pt")
+    assert not (tmp_path / "c.pt").exists()
+
+
 @pytest.mark.parametrize("spectrum", ["encoder_cqt_model", "encoder_mel_model"])
 @pytest.mark.parametrize("codewords", [True, False])
 def test_mert_is_hubert_whose_spectral_head_is_left(tmp_path, spectrum, codewords):
@@ -354,7 +382,7 @@ def test_wav2vec2_heads_come_back(tmp_path):
     for name in ("fairseq", "s3prl"):
         get(name).write(first, tmp_path / name)
         _, again = read_model(tmp_path / name)
-        assert again.objective == first.objective
+        assert again.objective == {**first.objective, "mask_prob": 0.65, "mask_length": 10}
         assert again.heads.keys() == first.heads.keys()
         assert all(torch.equal(value, again.heads[key]) for key, value in first.heads.items())
 

@@ -141,3 +141,23 @@ def test_errors_say_what_to_do():
     with pytest.raises(ValueError, match="no frame of speech"):
         diarization_error_rate([rows], [~rows])
     assert registry.get("metrics", "diarization_error_rate") is diarization_error_rate
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "message"),
+    [
+        (np.nan, 1.0, "prediction of frame 2 for speaker 1 is nan; give finite numbers"),
+        (np.inf, 1.0, "prediction of frame 2 for speaker 1 is inf"),
+        (0.9, 0.2, "0.2 in a reference is neither 0 nor 1; give 1 where a speaker speaks and 0 elsewhere"),
+        (0.9, np.nan, "nan in a reference is neither 0 nor 1"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(prediction, reference, message):
+    with pytest.raises(ValueError, match=message):
+        diarization_error_rate([np.array([[0.9], [prediction]])], [np.array([[1.0], [reference]])])
+
+
+def test_references_of_numbers_are_those_of_truths():
+    predictions, references = [np.array([[0.9, 0.1], [0.2, 0.8]])], [np.eye(2)]
+    assert diarization_error_rate(predictions, references) == 0
+    assert diarization_error_rate(predictions, [references[0].astype(int)]) == 0

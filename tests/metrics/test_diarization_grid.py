@@ -48,3 +48,5 @@ def test_faults():
         diarization_grid([np.ones((4, 2))], silent, thresholds=(0.5,), medians=(1,))
     with pytest.raises(ValueError, match="a median over 4 frames has no middle"):
         diarization_grid([np.ones((4, 2))], silent, thresholds=(0.5,), medians=(4,))
+    with pytest.raises(ValueError, match="prediction of recording 2 has frames that are nan; give probabilities"):
+        diarization_grid([np.ones((4, 2)), np.full((4, 2), np.nan)], 2 * silent, thresholds=(0.5,), medians=(1,))

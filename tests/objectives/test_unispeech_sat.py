@@ -96,13 +96,6 @@ def test_the_last_layer_is_normalised_once(pre_norm):
     assert isinstance(module.speaker_norm, torch.nn.Identity)
 
 
-def test_gradients_reach_every_parameter():
-    module = objective(entries=5).train()
-    module(make_batch(module, [utterance(1), utterance(2)])).loss_sum.backward()
-    without = [name for name, p in module.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
-    assert without == []
-
-
 def test_labels_stay_those_of_the_main_speaker():
     module = objective(mix_probability=1.0)
     items = [utterance(k) for k in range(3)]

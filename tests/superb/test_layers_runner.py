@@ -185,6 +185,12 @@ def test_any_label_will_do(callers, tmp_path):
     found, _ = score(callers, tmp_path, Config(**SMALL), column="utt2kind")
     assert found.values["unweighted_average_recall"] < 75  # the tone does not tell it
     assert found.parameters == 2 * 9
+    manifest = Manifest.open(callers / "all")
+    kinds = dict(zip(manifest.ids, manifest.column("utt2kind"), strict=True))
+    lines = [line.split() for line in found.answers["predictions"]]
+    assert {line[0]: line[2] for line in lines} == kinds
+    folds = [[line[1] == line[2] for line in lines if line[3] == str(fold)] for fold in range(4)]
+    assert 100 * np.mean([np.mean(fold) for fold in folds]) == pytest.approx(found.values["accuracy"])
 
 
 def test_no_recording_is_in_training_and_in_test(callers, tmp_path, monkeypatch):

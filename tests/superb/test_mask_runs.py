@@ -67,6 +67,10 @@ def test_scores_batch_by_batch_are_those_of_all_at_once(data):
         assert answers._kept == {}
         whole = task.evaluate({name: task.predict(o)[0] for name, o in zip(dev.ids, outputs, strict=True)}, dev)
     assert answers.values() == pytest.approx(whole)
+    lines = [line.split() for line in answers.lines({})["scores"]]
+    assert [line[0] for line in lines] == sorted(dev.ids)
+    assert {line[1] for line in lines} == {"si_sdr_improvement"}
+    assert np.mean([float(line[2]) for line in lines]) == pytest.approx(whole["si_sdr_improvement"])
     with pytest.raises(ValueError, match="dev: no recording can be used"):
         Answers(Head(task), dev).values()
 

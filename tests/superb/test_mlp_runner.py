@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 from tones import source, write_tones
 
 from audiossl import registry
@@ -90,10 +91,21 @@ def test_numbers_and_tags(tmp_path):
     assert set(tags.values) == {"map", "roc_auc"}
     assert tags.metric == "map"
     assert min(tags.values.values()) > 95
+    lines = [line.split() for line in tags.answers["scores"]]
+    assert [line[1::2] for line in lines] == [["t0", "t1", "t2"]] * 20
+    manifest = Manifest.open(tmp_path / "test")
+    said = [value.split() for value in manifest.column("utt2tags")]
+    assert [line[0] for line in lines] == list(manifest.ids)
+    areas = [
+        roc_auc_score([tag in one for one in said], [float(line[2 * k + 2]) for line in lines])
+        for k, tag in enumerate(["t0", "t1", "t2"])
+    ]
+    assert 100 * np.mean(areas) == pytest.approx(tags.values["roc_auc"])
     assert calls
     numbers, calls = score(tmp_path, tmp_path / "out", config, kind="numbers", columns=("utt2many", "utt2low"))
     assert calls == []  # of another label, but of the same audio
     assert set(numbers.values) == {"r2", "r2_many", "r2_low"}
+    assert numbers.answers == {}
     assert numbers.values["r2"] > 60
 
 
@@ -114,6 +126,12 @@ def test_folds_are_left_out_in_turn(tmp_path, monkeypatch):
     assert asked == [(24, 2), (24, 1), (24, 1), (24, 1)]
     assert sum(calls) == 48
     assert found.values["accuracy"] == pytest.approx(np.mean([one["accuracy"] for one in found.more["folds"].values()]))
+    manifest = Manifest.open(tmp_path / "all")
+    column = dict(zip(manifest.ids, manifest.column("utt2sound"), strict=True))
+    fold = dict(zip(manifest.ids, manifest.column("utt2fold"), strict=True))
+    lines = [line.split() for line in found.answers["predictions"]]
+    assert [(line[0], *line[2:]) for line in lines] == [(name, column[name], fold[name]) for name in manifest.ids]
+    assert np.mean([line[1] == line[2] for line in lines]) == pytest.approx(found.values["accuracy"] / 100)
     assert found.selection == "dev accuracy of the first fold"
     assert found.more["utterances"] == {"train": 96, "dev": 48, "test": 48}
 

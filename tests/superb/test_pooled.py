@@ -186,6 +186,11 @@ def test_intents_are_three_labels_of_one_head(tmp_path):
         "accuracy_object": 100.0,
         "accuracy_location": 100.0,
     }
+    lines = [line.split() for line in found.answers["predictions"]]
+    assert [(line[0], *line[4:]) for line in lines] == [
+        (f"s-test{k:03d}", f"a{min(k % 3, 1)}", f"o{k % 3}", f"p{max(k % 3, 1)}") for k in range(12)
+    ]
+    assert all(line[1:4] == line[4:] for line in lines)
     assert found.parameters == 2 + 4 * 256 + 256 + 257 * (2 + 3 + 2)
     with pytest.raises(ValueError, match="superb.sampling: 'balanced' needs one label"):
         score("intent", Config(sampling="balanced", **SMALL), tmp_path, tmp_path / "out")
@@ -221,6 +226,10 @@ def test_every_session_is_left_out_once_and_dev_is_a_share_of_the_rest(tmp_path,
         [100 * (12 - k) / 12 for k in range(5)]
     )
     assert found.values["accuracy"] == pytest.approx(100 * 50 / 60)
+    lines = [line.split() for line in found.answers["predictions"]]
+    assert [line[0].upper()[:2] for line in lines] == [line[3] for line in lines]
+    folds = [[line[1] == line[2] for line in lines if line[3] == f"S{k}"] for k in range(5)]
+    assert [100 * np.mean(fold) for fold in folds] == pytest.approx([100 * (12 - k) / 12 for k in range(5)])
     assert found.step == max(fold["step"] for fold in found.more["folds"].values())
     assert set(found.values) == {"accuracy", "unweighted_average_recall"}
     assert found.more["variant"].startswith("one learning rate for all folds")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +156,9 @@ def test_one_task(data, tmp_path, capsys):
     [row] = read_results(place / "ks")
     assert (row.name, row.seed, row.more["upstream"]) == ("superb ks accuracy", 1337, "fbank")
     assert row.value > 60
+    said = [line.split() for line in (place / "ks" / "test.predictions").read_text().splitlines()]
+    assert len(said) == 9
+    assert row.value == pytest.approx(100 * np.mean([predicted == wanted for _, predicted, wanted in said]))
     assert row.more["protocol"]["superb.steps"] == 60
     changed = ["superb.steps 60, not 200000", "superb.eval_every 20, not 5000"]
     assert row.more["variant"] == "; ".join([Keyword.variant_of(WORDS), "3 classes, not 12", *changed])
@@ -165,10 +170,34 @@ def test_one_task(data, tmp_path, capsys):
     known = Evaluation(source, "fbank", data / "ks", 1337, "cpu", print)
     assert is_finished(job, known, place)
     assert not is_finished(job, replace(known, seed=1), place)
-    assert not is_finished(job, replace(known, upstream=replace(source, digest="another")), place)
+    lines = []
+    other = replace(known, upstream=replace(source, digest="another"), log=lines.append)
+    assert not is_finished(job, other, place)
+    assert lines == [
+        f"{place / 'ks'}: is of an upstream with other weights, settings or code than fbank has now; scored anew"
+    ]
     assert not is_finished(load_job("ks"), known, place)
     code, out, _ = run([*words, "--json"], capsys)
     assert json.loads(out)["values"]["accuracy"] == row.value
+
+
+def test_the_upstream_of_ones_own_in_the_docs(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs/verbs/superb.md").read_text(encoding="utf-8")
+    block = (
+        page.partition("## An upstream of your own")[2].partition("    # mine.py\n")[2].partition("\n\n    audiossl ")
+    )
+    (tmp_path / "mine.py").write_text(textwrap.dedent(block[0]))
+    words = block[2].partition("\n")[0].replace("data/superb/ks", str(data / "ks")).split()
+    assert words[0] == "superb"
+    code, out, err = run([*words[1:], "--out", "out", *QUICK], capsys)
+    assert code == 0, err
+    assert "upstream forwards   42" in out
+    [row] = read_results(tmp_path / "out" / folder_name("mine.py:Mine") / "ks")
+    assert (row.more["upstream"], len(row.more["layer_weights"])) == ("mine.py:Mine", 2)
+    assert "upstream forwards   0" in run([*words[1:], "--out", "out", *QUICK], capsys)[1]
+    (tmp_path / "mine.py").write_text(textwrap.dedent(block[0]).replace("tanh", "sin"))
+    assert "upstream forwards   42" in run([*words[1:], "--out", "out", *QUICK], capsys)[1]
 
 
 def test_silence_and_the_published_number_of_classes_are_told_only_where_they_matter(tmp_path):

@@ -106,6 +106,24 @@ def test_the_best_layer_of_the_development_queries_is_scored(data, tmp_path):
     assert score.cost.forwards == 28
     assert score.cost.alone_forwards == LAYERS * (24 + 24)
     assert not (tmp_path / "layers").exists()
+    relevant = {tuple(line.split()) for line in (data / "queries_eval" / "relevant").read_text().splitlines()}
+    rows = [(*line.split()[:2], float(line.split()[2])) for line in score.answers["scores"]]
+    assert len(rows) == 4 * 20
+    assert term_weighted_value(rows, relevant) == pytest.approx(score.values["mtwv"])
+
+
+def term_weighted_value(rows, relevant):
+    """Largest over thresholds. rows: (query, document, score)."""
+    best = 0.0
+    for threshold in {score for *_, score in rows}:
+        values = []
+        for query in {query for query, _ in relevant}:
+            own = [((query, document) in relevant, score >= threshold) for q, document, score in rows if q == query]
+            hits, targets = sum(both == (True, True) for both in own), sum(wanted for wanted, _ in own)
+            alarms = sum(both == (False, True) for both in own)
+            values.append(hits / targets - 12.49 * alarms / (len(own) - targets))
+        best = max(best, sum(values) / len(values))
+    return best
 
 
 def test_a_damaged_document_counts_as_one_that_is_not_found(data, tmp_path):
@@ -176,7 +194,7 @@ def test_chosen_layers_alone_and_faults(data, tmp_path):
 def test_moments_are_those_of_all_frames_at_once(data, tmp_path, monkeypatch):
     monkeypatch.setattr(search, "_GROUP_FRAMES", 77)
     store = search._stores(evaluation(data, upstream()[0]), tmp_path, (0, 1, 2), CONFIG)["documents"]
-    frames = store.frames(1).astype(np.float64)
+    frames = np.concatenate([item.numpy() for items in store.groups(1, 77) for item in items]).astype(np.float64)
     found = layer_moments(store, 1)
     assert found.frames == len(frames)
     np.testing.assert_allclose(found.mean, frames.mean(0), atol=1e-12)

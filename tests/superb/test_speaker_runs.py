@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from audiossl import registry
+from audiossl.cli.main import main
 from audiossl.data.audio import write_audio
 from audiossl.diagnostics.results import read_results
 from audiossl.diagnostics.sources import fbank_source
@@ -26,7 +29,7 @@ def scored(tmp_path, corpus, name, *, part="", **overrides):
     return score
 
 
-def test_verification(tmp_path):
+def test_verification(tmp_path, capsys):
     short = {"steps": 4, "eval_every": 2, "accumulate": 2, "learning_rates": [1e-3, 1e-4], "num_workers": 0}
     task = {"hidden_dim": 16, "pooled_dim": 24, "crop_seconds": 0.5, "min_seconds": 0.5}
     score = scored(tmp_path, "voxceleb1", "asv", part="superb_asv", superb=short, task=task)
@@ -40,6 +43,13 @@ def test_verification(tmp_path):
         score.official_choice.step,
     )
     assert set(score.dev) == {1e-3, 1e-4}
+    for kind, values in (("", score.values), ("official.", score.official)):
+        place = tmp_path / "out" / "asv" / f"test.{kind}scores"
+        trials = tmp_path / "data" / "superb_asv" / "test" / "trials"
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match="0"):
+            main(["verify", "--trials", str(trials), "--scores", str(place), "--json"])
+        assert json.loads(capsys.readouterr().out)["eer"] == pytest.approx(values["eer"])
 
 
 @pytest.mark.parametrize(
@@ -76,6 +86,32 @@ def test_diarization(tmp_path):
     assert score.selection == "dev accuracy"
     (row,) = [row for row in read_results(tmp_path / "out" / "sd") if row.name == "superb sd der"]
     assert row.value == score.values[f"der_{row.more['threshold']}_{row.more['median']}"]
+    turns = dict(line.split(maxsplit=1) for line in (tmp_path / "data" / "test" / "utt2turns").read_text().splitlines())
+    for kind, der in (("", score.values["der"]), ("official.", score.official["der"])):
+        assert rttm_der(tmp_path / "out" / "sd" / f"test.{kind}rttm", turns) == pytest.approx(der, abs=0.02)
+
+
+def rttm_der(path, turns):
+    """DER in percent of two speakers, on a grid of 0.1 ms."""
+    said = [line.split() for line in path.read_text().splitlines()]
+    assert {(words[0], words[2], len(words)) for words in said} == {("SPEAKER", "1", 10)}
+    wrong = total = 0
+    for utterance, value in turns.items():
+        words = value.split()
+        wanted = [(words[k], float(words[k + 1]), float(words[k + 2])) for k in range(0, len(words), 3)]
+        found = [(row[7], float(row[3]), float(row[3]) + float(row[4])) for row in said if row[1] == utterance]
+        grids = []
+        for spans in (wanted, found):
+            names = sorted({name for name, *_ in spans})
+            grid = np.zeros((2, round(1e4 * max(end for *_, end in wanted + found))), bool)
+            for name, start, end in spans:
+                grid[names.index(name), round(1e4 * start) : round(1e4 * end)] = True
+            grids.append(grid)
+        truth, guess = grids
+        right = max((truth & guess[list(order)]).sum() for order in ((0, 1), (1, 0)))
+        wrong += np.maximum(truth.sum(axis=0), guess.sum(axis=0)).sum() - right
+        total += truth.sum()
+    return 100 * wrong / total
 
 
 def test_search(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 
+import jiwer
 import pytest
 import torch
 from frame_runs import SIZES, TEXTS, Upstream, checkpoint, job, make_corpus, train
@@ -60,6 +61,9 @@ def test_a_language_model_reads_test_alone_and_may_come_later(data, tmp_path, mo
     assert sum(read) == SIZES["test"]
     assert later.values.keys() == {"wer", "cer", "wer_lm"}
     assert {name: later.values[name] for name in first.values} == first.values
+    said = {name: [line.partition(" ")[2] for line in lines] for name, lines in later.answers.items()}
+    assert later.values["wer_lm"] == pytest.approx(100 * jiwer.wer(said["ref"], said["lm.hyp"]))
+    assert later.values["wer"] == pytest.approx(100 * jiwer.wer(said["ref"], said["hyp"]))
     at_once = train(job(task_settings=plain | {"decoding": decoding}), data, tmp_path / "once")[0]
     assert at_once.values == later.values
     assert sum(read) == 2 * SIZES["test"]

@@ -198,6 +198,9 @@ def test_distortion_is_the_mean_over_utterances(manifest, workers):
     wave = waveform_of(log_mel(tune(130, 0.3)))
     wanted = np.mean([mel_cepstral_distortion(wave, read_audio(paths[name]), SAMPLE_RATE) for name in mels])
     assert task.evaluate(mels, manifest) == {"mcd": pytest.approx(wanted)}
+    lines = [line.split() for line in task.answers(task.examine(mels, manifest)[1], manifest, {})["scores"]]
+    assert [line[:2] for line in lines] == [[name, "mcd"] for name in sorted(mels)]
+    assert np.mean([float(line[2]) for line in lines]) == pytest.approx(wanted)
     assert task.metric == ("mcd", "min")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import platform
 import re
 import subprocess
@@ -18,6 +19,7 @@ from audiossl.data.augment import AugmentConfig
 from audiossl.data.loader import LoaderConfig, make_sampler
 from audiossl.train.experiment import (
     MAY_CHANGE,
+    _options,
     describe_batches,
     gather_tables,
     main_first,
@@ -26,6 +28,7 @@ from audiossl.train.experiment import (
     stream_of,
     write_config,
 )
+from audiossl.train.foreign import _NAMES
 from audiossl.train.run_finetune import sections
 from audiossl.train.run_pretrain import sections as pretraining_sections
 
@@ -144,6 +147,68 @@ def test_a_recipe_of_another_verb_is_named():
         resolve({"task": {"name": "ctc"}, "adapter": {"name": "lora"}}, pretraining_sections(), "x")
     with pytest.raises(ValueError, match=r"x: unknown table \[trian\]; did you mean 'train'"):
         resolve({"trian": {}}, pretraining_sections(), "x")
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "said"),
+    [
+        ("data", "max_tokens", "data.batch_seconds here, in seconds of audio, padding included, not in samples"),
+        ("dataset", "max_tokens", "data.batch_seconds here, in seconds of audio, padding included, not in samples"),
+        ("dataset", "num_workers", "data.num_workers here"),
+        ("optim", "max_update", "train.max_steps here"),
+        ("optimization", "max_update", "train.max_steps here"),
+        ("train", "max_epoch", "train.max_steps here, in updates, not in epochs"),
+        ("optim", "lr", "optim.peak_lr here"),
+        ("optim", "clip_norm", "train.clip_norm here"),
+        ("train", "update_freq", "train.accumulate here"),
+        ("train", "gradient_accumulation_steps", "train.accumulate here"),
+        ("runner", "gradient_clipping", "train.clip_norm here"),
+        ("checkpoint", "save_dir", "--out here"),
+        ("checkpoint", "save_interval_updates", "train.save_every here"),
+        ("common", "seed", "train.seed here"),
+        ("common", "fp16", "train.precision here, 'bf16' or 'fp32'"),
+        ("model", "mask_prob", "objective.mask_prob here"),
+        ("model", "encoder_embed_dim", "encoder.dim here"),
+        ("lr_scheduler", "warmup_updates", "optim.warmup_steps here"),
+    ],
+)
+def test_options_of_other_packages_are_told_by_their_name_here(table, key, said):
+    tables = {"encoder": {"name": "wav2vec2"}, "objective": {"name": "hubert"}}
+    with pytest.raises(ValueError, match=rf"; {key} is {re.escape(said)}$"):
+        resolve({**tables, table: {key: 1}}, pretraining_sections(), "x")
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "said"),
+    [
+        ("finetune", "freeze_finetune_updates", "finetune.freeze_steps"),
+        ("model", "mask_prob", "finetune.mask_prob"),
+        ("model", "mask_channel_prob", "finetune.channel_mask_prob"),
+        ("task", "labels", "task.tokens"),
+        ("model", "w2v_path", "--init"),
+    ],
+)
+def test_those_of_fine_tuning(table, key, said):
+    tables = {"encoder": {"name": "wav2vec2"}, "adapter": {"name": "full"}, "task": {"name": "ctc"}}
+    tables[table] = {**tables.get(table, {}), key: 1}
+    with pytest.raises(ValueError, match=rf"; {key} is {re.escape(said)} here$"):
+        resolve(tables, sections(), "x")
+
+
+def test_every_translation_leads_to_an_option():
+    plugins = {"encoder": "wav2vec2", "objective": "hubert", "adapter": "full", "task": "ctc"}
+    known = {}
+    for own in (sections(), pretraining_sections()):
+        known |= _options({name: {"name": plugins[name]} for name in own.plugins}, own)
+    for meant in itertools.chain.from_iterable(_NAMES.values()):
+        table, _, key = meant.partition(",")[0].partition(".")
+        assert table.startswith("--") or key in known[table], meant
+
+
+def test_a_key_that_no_package_has_is_told_by_the_nearest():
+    tables = {"encoder": {"name": "wav2vec2"}, "objective": {"name": "hubert"}}
+    with pytest.raises(ValueError, match=r"x: optim: unknown key 'peak_rl'; did you mean 'peak_lr'\?"):
+        resolve({**tables, "optim": {"peak_rl": 1}}, pretraining_sections(), "x")
 
 
 def resolve_all(made):

@@ -11,21 +11,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from corpora import noises, write_corpus, write_encoder
 from thread_worlds import together
 
 from audiossl.cli.transcribe import main as transcribe
-from audiossl.config import to_table, write_toml
 from audiossl.data.audio import write_audio
 from audiossl.data.loader import LoaderConfig
 from audiossl.data.whole import FileList
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.results import read_results
-from audiossl.encoders.fast_resnet34 import FastResNet34
-from audiossl.encoders.wav2vec2 import Wav2Vec2
-from audiossl.interop.checkpoint import list_checkpoints, load_weights, save_checkpoint
+from audiossl.interop.checkpoint import list_checkpoints, load_weights
 from audiossl.interop.encoder import load_encoder
 from audiossl.train import run_finetune
 from audiossl.train.distributed import World
+from audiossl.train.fine_tune import FineTune
 from audiossl.train.ledger import read_cost
 from audiossl.train.run_finetune import finetune
 
@@ -55,17 +54,8 @@ tensorboard = false
 
 @pytest.fixture
 def place(tmp_path):
-    config, rng, rows = Wav2Vec2.Config.tiny(), np.random.default_rng(0), []
-    torch.manual_seed(0)
-    weights = {f"encoder.{name}": value for name, value in Wav2Vec2(config).state_dict().items()}
-    save_checkpoint(tmp_path / "init", 1, weights, {}, keep=1)
-    write_toml(tmp_path / "init" / "config.toml", {"encoder": {"name": "wav2vec2", **to_table(config)}})
-    for number in range(4):
-        path = tmp_path / f"{number}.wav"
-        write_audio(path, 0.1 * rng.standard_normal(9000 + 1000 * number), 16000)
-        name = f"s-{number}"
-        rows.append(CorpusUtterance(name, name, path, "s", columns={"text": ("AB", "BA A")[number % 2]}))
-    write_data_dir(rows, tmp_path / "data")
+    write_encoder(tmp_path / "init")
+    write_corpus(tmp_path, noises(range(9000, 13000, 1000)), columns={"text": ("AB", "BA A")})
     (tmp_path / "recipe.toml").write_text(RECIPE)
     return tmp_path
 
@@ -144,10 +134,7 @@ def test_recordings_with_too_few_frames_for_the_task_are_left_out(place, capsys)
 
 @pytest.mark.parametrize("encoder", [{}, {"dropout": 0.0}, {"name": "wav2vec2"}])
 def test_an_encoder_of_another_kind_is_one_short_line(place, encoder):
-    config = FastResNet34.Config.tiny()
-    weights = {f"encoder.{name}": value for name, value in FastResNet34(config).state_dict().items()}
-    save_checkpoint(place / "simclr", 1, weights, {}, keep=1)
-    write_toml(place / "simclr" / "config.toml", {"encoder": {"name": "fast_resnet34", **to_table(config)}})
+    write_encoder(place / "simclr", "fast_resnet34")
     said = rf"^{place}/simclr: cannot be fine-tuned: FastResNet34 has no contextualise; encoders that have: .{{,200}}$"
     with pytest.raises(ValueError, match=said):
         run(place, "out", init=place / "simclr", overrides={"encoder": encoder})
@@ -218,6 +205,20 @@ def test_labels_that_cannot_be_scored_stop_before_training(place, task, name, li
         run(place, "out", dev=place / "dev", overrides={"task": task, "finetune": {"freeze_steps": 0}})
     assert said in str(error.value)
     assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_development_data_are_read_in_float32_as_by_transcribe(place, monkeypatch, precision):
+    lowered, predict = [], FineTune.predict
+
+    def noted(module, batch):
+        lowered.append(torch.is_autocast_enabled("cpu"))
+        return predict(module, batch)
+
+    monkeypatch.setattr(FineTune, "predict", noted)
+    run(place, "out", dev=place / "data", overrides={"train": {"max_steps": 1, "precision": precision}})
+    assert lowered
+    assert not any(lowered)
 
 
 def test_tasks_that_average_are_scored_some_at_a_time(monkeypatch):

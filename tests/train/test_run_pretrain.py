@@ -6,19 +6,17 @@ import re
 import shutil
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from corpora import noises, write_corpus, write_encoder
 from thread_worlds import together
 
 from audiossl import registry
 from audiossl.config import to_table, write_toml
 from audiossl.contracts import StepOutput
-from audiossl.data.audio import write_audio
 from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
 from audiossl.data.writer import CorpusUtterance, write_data_dir
-from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.train.run_pretrain import _dev_loss, _make_units, pretrain
 from audiossl.units.recipe import UnitsConfig
 
@@ -28,32 +26,21 @@ def tiny(kind, name):
     return {"name": name, **to_table(registry.get(kind, name).Config.tiny())}
 
 
-def write_encoder(out, name, adapter=None, began=None):
-    """An experiment with random weights; with an adapter one that was fine-tuned."""
-    cls = registry.get("encoders", name)
-    torch.manual_seed(0)
-    encoder, tables = cls(cls.Config.tiny()), {"encoder": tiny("encoders", name)}
-    if adapter:
-        inserted = registry.get("adapters", adapter)
-        inserted(inserted.Config.tiny()).insert(encoder)
-        tables |= {"adapter": tiny("adapters", adapter), "run": {"init": str(began), "init_seed": 0}}
-    save_checkpoint(out, 1, {f"encoder.{n}": value for n, value in encoder.state_dict().items()}, {}, keep=1)
-    write_toml(out / "config.toml", tables)
+def write_fine_tuned(out, adapter, began):
+    """An experiment that was fine-tuned from `began` with an adapter."""
+    cls = registry.get("adapters", adapter)
+    tables = {"adapter": tiny("adapters", adapter), "run": {"init": str(began), "init_seed": 0}}
+    write_encoder(out, change=cls(cls.Config.tiny()).insert, tables=tables)
 
 
 @pytest.fixture
 def place(tmp_path):
     """A recipe, recordings of 0.6 s, and encoders to start from."""
-    rows = []
-    for number in range(4):
-        path = tmp_path / f"{number}.wav"
-        write_audio(path, 0.1 * np.random.default_rng(number).standard_normal(9600), 16000)
-        rows.append(CorpusUtterance(f"s-{number}", f"s-{number}", path, "s"))
-    write_data_dir(rows, tmp_path / "data")
-    write_encoder(tmp_path / "base", "wav2vec2")
+    write_corpus(tmp_path, noises([9600] * 4))
+    write_encoder(tmp_path / "base")
     write_encoder(tmp_path / "simclr", "fast_resnet34")
     for adapter in ("houlsby", "lora", "mms"):
-        write_encoder(tmp_path / adapter, "wav2vec2", adapter, tmp_path / "base")
+        write_fine_tuned(tmp_path / adapter, adapter, tmp_path / "base")
     return tmp_path
 
 
@@ -82,9 +69,12 @@ def test_a_start_that_does_not_fit_is_one_short_line(place, init, said):
 
 
 def test_a_start_of_another_shape_is_one_short_line(place):
-    said = r"base: does not fit the recipe's \[encoder\]: \d+ tensors differ, such as \S+ \(\[\d+.{,20}\] there, \[\d+.{,20}\] here\); make them agree$"
-    with pytest.raises(ValueError, match=said):
-        run(place, init=place / "base", encoder={"ffn_dim": 128})
+    said = r"base: does not fit the recipe's \[encoder\]: \d+ tensors differ, such as \S+ \(\[\d+.{,20}\] there, \[\d+.{,20}\] here\); make them agree: "
+    with pytest.raises(ValueError, match=f"{said}--encoder.ffn_dim 64$"):
+        run(place, init=place / "base", encoder={"ffn_dim": 128, "dropout": 0.3})
+    kernels = r"--encoder.conv_kernels '\[10, 3, 3, 3, 3, 2, 2\]' --encoder.conv_bias false$"
+    with pytest.raises(ValueError, match=said + kernels):
+        run(place, init=place / "base", encoder={"conv_kernels": (10, 3, 3, 3, 3, 2, 4), "conv_bias": True})
     with pytest.raises(ValueError, match=r"such as transformer\.layers\.1\.\S+ \(\[.{,20}\] there, absent here\)"):
         run(place, init=place / "base", encoder={"num_layers": 1})
 
@@ -138,13 +128,9 @@ def test_what_that_says_is_enough(place):
 
 def write_speakers(folder, speakers, seconds=0.6):
     """One recording of each."""
-    rows = []
-    for number, speaker in enumerate(speakers):
-        path = folder.with_name(f"{folder.name}{number}.wav")
-        write_audio(path, 0.1 * np.random.default_rng(number).standard_normal(round(seconds * 16000)), 16000)
-        rows.append(CorpusUtterance(f"{speaker}-{number}", f"{speaker}-{number}", path, speaker))
     shutil.rmtree(folder, ignore_errors=True)
-    write_data_dir(rows, folder)
+    lengths = [round(seconds * 16000)] * len(speakers)
+    write_corpus(folder.with_name(f"{folder.name}_audio"), noises(lengths), speakers=speakers, out=folder)
 
 
 SUPERVISED = ("supervised_speaker", "fast_resnet34")

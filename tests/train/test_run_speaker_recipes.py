@@ -6,11 +6,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from corpora import noises, write_corpus
 
 from audiossl import registry
 from audiossl.config import find_recipe, load_toml, merge, recipe_names, split_overrides
-from audiossl.data.audio import write_audio
-from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.encoders._ssl_speaker import tiny_table
 from audiossl.interop.checkpoint import latest_checkpoint, load_weights
 from audiossl.objectives._speaker import SpeakerObjective
@@ -46,17 +45,10 @@ RECIPES = [name for name in recipe_names() if of_speakers(name)]
 def corpus(tmp_path_factory):
     """Four recordings of two speakers and three clusters, noises and a room."""
     folder = tmp_path_factory.mktemp("speakers")
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(4):
-        path = folder / f"{number}.wav"
-        write_audio(path, 0.1 * rng.standard_normal(RATE + 8000 * number), RATE)
-        name = f"s{number % 2}-{number}"
-        rows.append(CorpusUtterance(name, name, path, name[:2], columns={"utt2cluster": f"c{number % 3}"}))
-    write_data_dir(rows, folder / "data")
+    columns = {"utt2cluster": ("c0", "c1", "c2", "c0")}
+    write_corpus(folder, noises(range(RATE, RATE + 32000, 8000)), speakers=("s0", "s1"), columns=columns)
     for place, samples in (("musan", RATE), ("rirs", 800)):
-        write_audio(folder / f"{place}.wav", 0.1 * rng.standard_normal(samples), RATE)
-        write_data_dir([CorpusUtterance(place, place, folder / f"{place}.wav", place)], folder / place)
+        write_corpus(folder / f"{place}_audio", noises([samples]), out=folder / place)
     return folder
 
 

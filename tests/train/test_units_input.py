@@ -9,17 +9,15 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from command import audiossl, complains, succeed
+from corpora import noises, write_corpus, write_encoder
 
-from audiossl.cli.main import main
+from audiossl import load
 from audiossl.config import find_recipe, load_toml, to_table, write_toml
-from audiossl.data.audio import write_audio
 from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
-from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.sources import open_features
 from audiossl.encoders.codes import Codes
-from audiossl.encoders.vq_wav2vec import VQWav2Vec
-from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.train.run_finetune import finetune, load_finetuned, predict_all
 from audiossl.train.run_pretrain import pretrain
 from audiossl.units import features
@@ -45,29 +43,22 @@ FINETUNE = {
 
 
 def make_data(folder, seed, count=6):
-    rng, rows = np.random.default_rng(seed), []
-    folder.mkdir()
-    for number in range(count):
-        path, name = folder / f"{number}.wav", f"s{number % 2}-{number}"
-        write_audio(path, 0.1 * rng.standard_normal(9000 + 700 * number), 16000)
-        columns = {"text": ("AB", "BA A")[number % 2], "utt2keyword": ("yes", "no")[number % 2]}
-        rows.append(CorpusUtterance(name, name, path, name[:2], columns=columns))
-    write_data_dir(rows, folder / "data")
-    return folder / "data"
+    columns = {"text": ("AB", "BA A"), "utt2keyword": ("yes", "no")}
+    return write_corpus(
+        folder, noises(range(9000, 9000 + 700 * count, 700), seed), speakers=("s0", "s1"), columns=columns
+    )
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A quantiser, a BERT of its codes, and a recogniser on that: the chain as a user makes it."""
     place = tmp_path_factory.mktemp("units_input")
-    config = VQWav2Vec.Config.tiny()
-    torch.manual_seed(0)
-    quantiser = VQWav2Vec(config)
-    with torch.no_grad():
-        quantiser.quantiser.logits[-1].weight.mul_(30)  # so that many codes are in use
-    weights = {f"encoder.{name}": value for name, value in quantiser.state_dict().items()}
-    save_checkpoint(place / "vq", 1, weights, {}, keep=1)
-    write_toml(place / "vq" / "config.toml", {"encoder": {"name": "vq_wav2vec", **to_table(config)}})
+
+    def use_many_codes(quantiser):
+        with torch.no_grad():
+            quantiser.quantiser.logits[-1].weight.mul_(30)
+
+    write_encoder(place / "vq", "vq_wav2vec", change=use_many_codes)
     train, dev, _ = (make_data(place / name, seed) for seed, name in enumerate(("train", "dev", "test")))
     for name, tables in {"pretrain": PRETRAIN, "finetune": FINETUNE}.items():
         write_toml(place / f"{name}.toml", tables)
@@ -91,13 +82,7 @@ def fine(place, out, *, data="train", **options):
 
 def label(place, data, *, codebook=None):
     words = ("--codebook", codebook or place / "bert" / "units", "--name", "vq", "--num-workers", 0)
-    assert run("units", "apply", "--data", data, *words) == 0
-
-
-def run(*words):
-    with pytest.raises(SystemExit) as stop:
-        main([*map(str, words)])
-    return stop.value.code
+    succeed("units", "apply", "--data", data, *words)
 
 
 cpu = ("--num-workers", 0, "--device", "cpu")
@@ -140,7 +125,7 @@ def test_recipes_of_full_fine_tuning_fit(made):
     assert np.isfinite(last["loss"])
 
 
-def test_data_without_units_say_how_to_make_them(place, capsys):
+def test_data_without_units_say_how_to_make_them(place):
     made, data = place
     cure = f"audiossl units apply --data {data} --codebook {made / 'bert' / 'units'} --name vq"
     for words in (
@@ -148,83 +133,88 @@ def test_data_without_units_say_how_to_make_them(place, capsys):
         ("probe", made / "bert", "--task", "keyword", "--train", data, "--split", "0.5/0.25/0.25", "--out", made / "p"),
         ("finetune", made / "finetune.toml", "--init", made / "bert", "--data", data, "--out", made / "none"),
     ):
-        assert run(*words, *(cpu if words[0] != "finetune" else ())) == 1
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1
+        said = complains(*words, *(cpu if words[0] != "finetune" else ()))
         assert f"{data / 'units' / 'vq'}: not there, but" in said
         assert cure in said
     assert not (made / "none").exists()
 
 
-def test_units_of_another_codebook_are_refused(place, capsys):
+def test_units_of_another_codebook_are_refused(place):
     made, data = place
     label(made, data)
     card = data / "units" / "vq.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | {"codebook_hash": "0" * 64}))
-    assert run("transcribe", made / "asr", data, *cpu) == 1
-    assert "made by another codebook than those that" in capsys.readouterr().err
+    assert "made by another codebook than those that" in complains("transcribe", made / "asr", data, *cpu)
 
 
-def test_a_file_and_a_directory_of_it_give_the_same(place, capsys, monkeypatch):
+def test_a_file_and_a_directory_of_it_give_the_same(place, monkeypatch):
     made, data = place
     label(made, data)
     monkeypatch.setattr(features, "default_device", lambda: pytest.fail("--device is not asked for"))
-    capsys.readouterr()
     (made / "noise.txt").write_text("no audio")
     files = sorted((made / "test").glob("*.wav"))
-    assert run("transcribe", made / "asr", data, *files, *cpu, "--json") == 0
-    texts = json.loads(capsys.readouterr().out)["texts"]
+    texts = json.loads(succeed("transcribe", made / "asr", data, *files, *cpu, "--json")[0])["texts"]
     ids = sorted((name for name in texts if name.startswith("s")), key=lambda name: int(name.partition("-")[2]))
     assert [texts[str(file)] for file in files] == [texts[name] for name in ids]
-    assert run("transcribe", made / "asr", made / "noise.txt", files[0], *cpu, "--json") == 1
-    said = json.loads(capsys.readouterr().out)
+    status, out, _ = audiossl("transcribe", made / "asr", made / "noise.txt", files[0], *cpu, "--json")
+    said = json.loads(out)
+    assert status == 1
     assert list(said["texts"]) == [str(files[0])]
     assert len(said["bad"]) == 1
 
 
-def test_a_file_without_the_codebook_says_what_is_needed(place, capsys, tmp_path):
+def test_a_file_without_the_codebook_says_what_is_needed(place, tmp_path):
     made, _ = place
     bare = tmp_path / "bare"
     shutil.copytree(made / "bert", bare)
     shutil.rmtree(bare / "units")
     fine(made, tmp_path / "asr_bare", init=str(bare))
-    capsys.readouterr()
     file = made / "test" / "0.wav"
-    assert run("transcribe", tmp_path / "asr_bare", file, *cpu) == 1
-    said = capsys.readouterr().err
+    said = complains("transcribe", tmp_path / "asr_bare", file, *cpu)
     assert "reads units/vq, and does not hold the codebook that makes them" in said
     assert "`audiossl units apply --name vq`" in said
 
 
-def test_a_probe_reads_the_units_and_sees_when_they_change(place, tmp_path, capsys):
+def test_a_probe_reads_the_units_and_sees_when_they_change(place, tmp_path):
     made, data = place
     label(made, data)
     words = ("--task", "keyword", "--train", data, "--split", "0.4/0.3/0.3", "--probe.steps", 2, *cpu, "--json")
     pooled = ("--cache", tmp_path / "pooled")
     found = []
     for source in ("bert", "bert", "asr"):
-        capsys.readouterr()
-        assert run("probe", made / source, *words, "--out", tmp_path / "probe", *pooled) == 0
-        found.append(json.loads(capsys.readouterr().out)["forwards"])
+        out, _ = succeed("probe", made / source, *words, "--out", tmp_path / "probe", *pooled)
+        found.append(json.loads(out)["forwards"])
     assert found == [6, 0, 6]
     path = data / "units" / "vq"
     path.write_text("".join(f"{line} 0\n" for line in path.read_text().splitlines()))
-    assert run("probe", made / "bert", *words, "--out", tmp_path / "probe", *pooled) == 0
-    assert json.loads(capsys.readouterr().out)["forwards"] == 6
+    out, _ = succeed("probe", made / "bert", *words, "--out", tmp_path / "probe", *pooled)
+    assert json.loads(out)["forwards"] == 6
     random = open_features(f"random:{made / 'bert'}", seed=1, device="cpu", train=Manifest.open(data))
     assert random.reads.column == "units/vq"
 
 
-def test_what_needs_recordings_refuses_it(made, capsys):
+def test_features_of_units(place, tmp_path):
+    made, data = place
+    words = ("features", made / "bert", data, "--out", tmp_path / "f", *cpu, "--num-workers", 0, "--layer", 1)
+    assert "units/vq: not there, but " in complains(*words)
+    label(made, data)
+    succeed(*words)
+    encoder, column = load(made / "bert").eval(), Manifest.open(data).column("units/vq")
+    for row, utterance in enumerate(Manifest.open(data).ids):
+        units = torch.tensor([[int(unit) for unit in column[row].split()]])
+        with torch.no_grad():
+            expected = encoder(units, torch.tensor([units.shape[1]])).layers[1][0].numpy()
+        np.testing.assert_allclose(np.load(tmp_path / "f" / f"{utterance}.npy"), expected, rtol=0, atol=1e-5)
+
+
+def test_what_needs_recordings_refuses_it(made):
     refused = partial(fine, made, "refused")
     with pytest.raises(ValueError, match=r"data\.augment: changes recordings, but the encoder of .* reads units/vq"):
         refused(overrides={"data": {"augment": {"gain_probability": 1.0}}})
     with pytest.raises(ValueError, match="task enhancement: Codes has no local_features"):
         refused(overrides={"task": {"name": "enhancement"}})
     fit = ("units", "fit", "--data", made / "train" / "data", "--out", made / "km", "--encoder", made / "bert")
-    assert run(*fit, "--layer", 1) == 1
-    assert "Codes has no local_features" in capsys.readouterr().err
+    assert "Codes has no local_features" in complains(*fit, "--layer", 1)
     words = ("--data", made / "ks", "--out", made / "superb", "--upstream", made / "bert")
     shutil.copytree(made / "train" / "data", made / "ks" / "train")
-    assert run("superb", "ks", *words) == 1
-    assert "reads units/vq, and these tasks give recordings" in capsys.readouterr().err
+    assert "reads units/vq, and these tasks give recordings" in complains("superb", "ks", *words)

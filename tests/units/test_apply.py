@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from audiossl.config import to_table
 from audiossl.data.manifest import Manifest
 from audiossl.encoders.wav2vec2 import Wav2Vec2
+from audiossl.interop.encoder import build_encoder
 from audiossl.nn.features import mfcc39
 from audiossl.units.apply import apply_codebook
 from audiossl.units.codebook import Codebook
@@ -70,6 +72,22 @@ def test_units_of_an_encoder(corpus):
     other = EncoderFeatures(Wav2Vec2(Wav2Vec2.Config.tiny()), source="exp/a", layer=1)
     with pytest.raises(ValueError, match="exp/a: its encoder_hash is"):
         apply(manifest, fit(manifest, features), other)
+
+
+def test_units_know_their_encoder_by_its_settings_too_and_older_ones_by_its_weights(corpus):
+    tiny = {"name": "wav2vec2", **to_table(Wav2Vec2.Config.tiny())}
+
+    def features(**changed):
+        torch.manual_seed(0)
+        return EncoderFeatures(build_encoder({**tiny, **changed}), source="exp/a", layer=1)
+
+    one, other = features(), features(num_heads=1)
+    assert one.weights_hash == other.weights_hash
+    book = fit(Manifest.open(corpus), one)
+    book.check_features(features())
+    with pytest.raises(ValueError, match="exp/a: its encoder_hash is"):
+        book.check_features(other)
+    Codebook(book.centroids, dataclasses.replace(book.card, encoder_hash=one.weights_hash)).check_features(one)
 
 
 def test_frames_are_compared_where_they_are(corpus, monkeypatch):

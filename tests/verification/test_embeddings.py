@@ -73,8 +73,10 @@ def spoil(folder, fault):
         matrix.unlink()
     elif fault == "cut":
         matrix.write_bytes(matrix.read_bytes()[:-40])
-    elif fault == "double":
-        np.save(matrix, np.ones((72, 8)))
+    elif fault == "complex":
+        np.save(matrix, np.ones((72, 8), np.complex128))
+    elif fault == "whole":
+        np.save(matrix, np.ones((72, 8), np.int64))
     elif fault == "fewer":
         ids.write_text("".join(ids.read_text().splitlines(keepends=True)[:-1]))
     elif fault == "twice":
@@ -89,7 +91,8 @@ def spoil(folder, fault):
         ("ids", r"embeddings.ids: no such file"),
         ("matrix", r"embeddings.npy: no such file; write it with"),
         ("cut", r"embeddings.npy: is no NumPy array"),
-        ("double", r"float64 of shape \(72, 8\), not float32"),
+        ("complex", r"complex128 of shape \(72, 8\), not floats of"),
+        ("whole", r"int64 of shape \(72, 8\), not floats of"),
         ("fewer", r"embeddings.ids: 71 ids for 72 rows"),
         ("twice", r"embeddings.ids:4: this id stands further up"),
         ("text", r"embeddings.npy: is no NumPy array"),
@@ -100,6 +103,15 @@ def test_what_is_no_store_is_refused(tmp_path, fault, message):
     spoil(tmp_path, fault)
     with pytest.raises(ValueError, match=message):
         Embeddings.open(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["<f8", "<f2", ">f4"])
+def test_floats_of_another_size_become_float32(tmp_path, kind):
+    matrix, *_ = write_embeddings(tmp_path)
+    np.save(tmp_path / "embeddings.npy", matrix.astype(kind))
+    store = Embeddings.open(tmp_path)
+    assert store.matrix.dtype == np.float32
+    np.testing.assert_array_equal(store.matrix, matrix.astype(kind).astype(np.float32))
 
 
 def test_missing_utterances_are_named_and_counted(tmp_path):

@@ -8,17 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from corpora import noises, write_corpus, write_encoder
 
-from audiossl.config import to_table, write_toml
 from audiossl.data.audio import read_audio, write_audio
 from audiossl.data.manifest import Manifest
 from audiossl.data.shards import write_shards
-from audiossl.data.writer import CorpusUtterance, write_data_dir
-from audiossl.encoders.fbank import FBank
 from audiossl.encoders.thin_resnet34 import ThinResNet34
-from audiossl.encoders.vq_wav2vec import VQWav2Vec
-from audiossl.encoders.wav2vec2 import Wav2Vec2
-from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.verification.embeddings import Embeddings
 from audiossl.verification.extract import EvenCrops, ExtractConfig, _AtLeast, extract, open_embedder
 
@@ -30,33 +25,16 @@ HERE = {"num_workers": 0, "max_bad_fraction": 0.0}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    rows = []
-    for number, seconds in enumerate(SECONDS):
-        path = root / f"{number}.wav"
-        write_audio(path, 0.1 * rng.standard_normal(round(seconds * RATE)), RATE)
-        name = f"s{number % 3}-{number}"
-        rows.append(CorpusUtterance(name, name, path, name[:2]))
-    write_data_dir(rows, root / "data")
-    return root / "data"
+    return write_corpus(root, noises(round(seconds * RATE) for seconds in SECONDS), speakers=("s0", "s1", "s2"))
 
 
-def experiment(folder, name, cls, config, change=None):
+def experiment(folder, name, **options):
     """An experiment folder with an encoder of random weights; returns the encoder, in eval mode."""
-    torch.manual_seed(0)
-    encoder = cls(config)
-    if hasattr(encoder, "calibrate"):
-        encoder.calibrate([(0.1 * torch.randn(2, 8000), torch.tensor([8000, 7000]))])
-    if change is not None:
-        change(encoder)
-    weights = {f"encoder.{key}": value for key, value in encoder.state_dict().items()}
-    save_checkpoint(folder, 1, weights, {}, keep=1)
-    write_toml(folder / "config.toml", {"encoder": {"name": name, **to_table(config)}})
-    return encoder.eval()
+    return write_encoder(folder, name, **options).eval()
 
 
 def speaker_encoder(folder):
-    return experiment(folder, "thin_resnet34", ThinResNet34, ThinResNet34.Config.tiny())
+    return experiment(folder, "thin_resnet34")
 
 
 def waveform_of(data, number):
@@ -97,9 +75,9 @@ def test_buckets_give_what_each_utterance_gives_alone(data, tmp_path):
 
 
 @pytest.mark.parametrize("layer", [None, 1, 0])
-@pytest.mark.parametrize(("name", "cls"), [("fbank", FBank), ("vq_wav2vec", VQWav2Vec)])
-def test_an_encoder_without_embeddings_gives_means_over_time(data, tmp_path, layer, name, cls):
-    encoder = experiment(tmp_path / "exp", name, cls, cls.Config.tiny())
+@pytest.mark.parametrize("name", ["fbank", "vq_wav2vec"])
+def test_an_encoder_without_embeddings_gives_means_over_time(data, tmp_path, layer, name):
+    encoder = experiment(tmp_path / "exp", name)
     embedder = open_embedder(str(tmp_path / "exp"), layer=layer)
     place = encoder.num_layers if layer is None else layer
     assert embedder.what == f"means over time of layer {place}"
@@ -114,8 +92,7 @@ def test_an_encoder_without_embeddings_gives_means_over_time(data, tmp_path, lay
 
 
 def test_an_encoder_that_counts_padding_hears_one_recording_at_a_time(data, tmp_path):
-    config = Wav2Vec2.Config(**{**vars(Wav2Vec2.Config.tiny()), "conv_norm": "group", "legacy_norm": True})
-    encoder = experiment(tmp_path / "exp", "wav2vec2", Wav2Vec2, config)
+    encoder = experiment(tmp_path / "exp", "wav2vec2", conv_norm="group", legacy_norm=True)
     embedder = open_embedder(str(tmp_path / "exp"))
     extract(Manifest.open(data), embedder, tmp_path / "e", ExtractConfig(batch_seconds=4.0, **HERE), log=print)
     for number, row in by_number(tmp_path / "e").items():
@@ -270,7 +247,7 @@ def test_random_weights_come_without_the_statistics_of_the_trained_ones(data, tm
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_var.fill_(1e4)
 
-    experiment(tmp_path / "exp", "thin_resnet34", ThinResNet34, ThinResNet34.Config.tiny(), spoil)
+    experiment(tmp_path / "exp", "thin_resnet34", change=spoil)
     torch.manual_seed(5)
     fresh = ThinResNet34(ThinResNet34.Config.tiny()).eval()
     waveform = waveform_of(data, 0)
@@ -281,7 +258,7 @@ def test_random_weights_come_without_the_statistics_of_the_trained_ones(data, tm
 
 def test_what_cannot_be_is_refused(data, tmp_path):
     speaker_encoder(tmp_path / "voice")
-    experiment(tmp_path / "ssl", "fbank", FBank, FBank.Config.tiny())
+    experiment(tmp_path / "ssl", "fbank")
     with pytest.raises(ValueError, match="has embeddings of its own; leave it out"):
         open_embedder(str(tmp_path / "voice"), layer=1)
     with pytest.raises(ValueError, match="layer 9: .* has layers 0 to"):

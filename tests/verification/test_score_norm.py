@@ -19,6 +19,7 @@ from audiossl.verification.score_norm import (
     cohort_utterances,
     normalise,
 )
+from audiossl.verification.system import Cohort, System
 from audiossl.verification.trials import read_trials
 
 
@@ -154,3 +155,54 @@ def test_a_cohort_is_scored_in_large_blocks_and_its_scores_are_judged_in_threads
     cohort_statistics(vectors_of(store, np.arange(72), Cosine()), cohort_utterances(store, Cosine()), top=top)
     assert sorted(widths) == sorted([30, 30, 12] * 15)
     assert threading.get_ident() not in threads
+
+
+@pytest.fixture
+def nearly_equal(tmp_path):
+    """Embeddings whose cosines are all about 0.998, and a cohort like them."""
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal(12)
+    for name, count in (("e", 60), ("c", 80)):
+        with EmbeddingWriter(tmp_path / name, 12) as writer:
+            writer.add([f"{name}{row}" for row in range(count)], base + 0.04 * rng.standard_normal((count, 12)))
+        (tmp_path / name / "utt2spk").write_text("".join(f"{name}{row} {row // 4}\n" for row in range(count)))
+    lines = [f"1 e{i} e{j}\n" for i, j in rng.integers(0, 60, (200, 2)) if i != j]
+    (tmp_path / "trials").write_text("".join(lines))
+    stores = [Embeddings.open(tmp_path / name) for name in ("e", "c")]
+    return read_trials(tmp_path / "trials"), *stores
+
+
+@pytest.mark.parametrize("kind", ["utterances", "speakers", "plain speakers"])
+@pytest.mark.parametrize("top", [None, 5])
+def test_nearly_equal_embeddings_keep_their_digits(nearly_equal, kind, top):
+    trials, store, cohort = nearly_equal
+    speaker, _ = cohort.speakers()
+    crowd, points = members(cohort.matrix, speaker, kind), members(store.matrix, None, "utterances")
+    sides = [points[store.rows(trials.names)][side] for side in (trials.enrol, trials.test)]
+    plain = (sides[0] * sides[1]).sum(axis=1)
+    best = [np.sort(side @ crowd.T, axis=1)[:, -(top or len(crowd)) :] for side in sides]
+    wanted = sum((plain - one.mean(axis=1)) / one.std(axis=1) for one in best) / 2
+    assert plain.min() > 0.99
+    assert np.median(best[0].std(axis=1)) < 2e-3
+    system = System(store, Cosine(), Cohort(cohort, top, kind != "utterances", kind == "speakers"))
+    np.testing.assert_allclose(system.score(trials)[0], wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("top", [None, 5])
+def test_plda_scores_of_nearly_equal_embeddings_keep_their_digits(nearly_equal, top):
+    trials, store, cohort = nearly_equal
+    model = train_plda(cohort)
+    points = [model.points(one.matrix) for one in (store, cohort)]
+    v = model.between
+
+    def ratio(x, y):
+        square = -0.5 * v**2 / ((1 + v) * (1 + 2 * v)) * (x**2 + y**2) + v / (1 + 2 * v) * x * y
+        return (square + np.log1p(v) - 0.5 * np.log1p(2 * v)).sum(axis=-1)
+
+    queries = points[0][store.rows(trials.names)]
+    best = np.sort(ratio(queries[:, None], points[1][None]), axis=1)[:, -(top or len(cohort)) :]
+    enrol, test = trials.enrol, trials.test
+    plain, mean, std = ratio(queries[enrol], queries[test]), best.mean(axis=1), best.std(axis=1)
+    wanted = ((plain - mean[enrol]) / std[enrol] + (plain - mean[test]) / std[test]) / 2
+    got, _ = System(store, model, Cohort(cohort, top)).score(trials)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-6)

@@ -26,6 +26,17 @@ def test_round_trip_keeps_every_float32(trials, tmp_path, monkeypatch):
     assert not (tmp_path / "scores.partial").exists()
 
 
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    (tmp_path / "trials").write_bytes(b"\xef\xbb\xbf1 a b\n0 a c\n")
+    (tmp_path / "scores").write_bytes(b"\xef\xbb\xbfa b 2\na c 1\n")
+    found = read_trials(tmp_path / "trials")
+    assert (found.names, found.labels.tolist()) == (["a", "b", "c"], [True, False])
+    np.testing.assert_array_equal(scores_of(found, read_scores(tmp_path / "scores")), [2, 1])
+    (tmp_path / "scores").write_bytes(b"\xef\xbb\xbf")
+    with pytest.raises(ValueError, match="scores: is empty"):
+        read_scores(tmp_path / "scores")
+
+
 def test_any_order_and_further_pairs(trials, tmp_path):
     (tmp_path / "scores").write_text("d c 4\nx y 9\nc a 3\nb a 2\nc d 8\na b 1\na b 1.0\na x 7\n")
     np.testing.assert_array_equal(scores_of(trials, read_scores(tmp_path / "scores")), [1, 2, 3, 1, 4])
@@ -49,7 +60,15 @@ def test_columns_after_the_score_are_left_aside_and_said(trials, tmp_path, caplo
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a b 1\nb a 2\nc a 3\n", "trials:5: 'd c' and 0 further trials have no score in"),
+        ("a b 1\nb a 2\nc a 3\n", "trials:5: 'd c' has no score in .*scores; score them, or give"),
+        (
+            "a b 1\nb a 2\na c 3\n",
+            "trials:3: 'c a' and 1 further trials have no score in .*, which holds 1 as `test enrol`; exch",
+        ),
+        (
+            "a b 1\nb a 2\nc a 3\nc d 4\n",
+            "trials:5: 'd c' has no score in .*, which holds 1 as `test enrol`; exchange the columns",
+        ),
         ("a b 1\n", "trials:2: 'b a' and 2 further"),
         ("x y 1\n", "trials:1: 'a b' and 4 further"),
         ("a b 1\nb a 2\na b 1.5\n", "scores:3: 'a b' has another score further up"),

@@ -127,6 +127,7 @@ def read_state(
     read = parts.get(objective.get("name", ""), ())
     left = [name for name, value in heads.items() if value.any() and not (read and name.startswith(read))]
     notes = (f"{len(left)} tensors of heads are left behind, such as {left[0]}",) if left else ()
+    objective |= _masks(objective, config, where)
     return Model(_kind(table, objective, config), table, checked(own, table, where), kept, objective, None, notes)
 
 
@@ -149,6 +150,13 @@ def _codewords(
     rate = (entry(task, "label_rate", 50.0, where) if task.get("label_rate") is not None else 0.0) or 50.0
     known = {"labels": labels if named else None, "label_rate": rate, "temperature": temperature}
     return read_codewords(projection, rows, sizes, known)
+
+
+def _masks(objective: Tables, config: Tables, where: str) -> Tables:
+    """Return how frames were masked, for an [objective] table; nothing where there is no such table, or the file does not say."""
+    kinds = {"mask_prob": float, "mask_length": int}
+    given = [key for key in kinds if objective and config.get(key) is not None]
+    return {key: entry(config, key, kinds[key](), where) for key in given}
 
 
 def state_of(model: Model, where: str) -> Weights:

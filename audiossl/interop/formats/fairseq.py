@@ -24,7 +24,7 @@ from audiossl.interop.formats._fairseq import (
     symbols_of,
     task_of,
 )
-from audiossl.interop.model import shaped, written_whole
+from audiossl.interop.model import require_absent, shaped, written_whole
 from audiossl.interop.source_file import SourceFile, entry, tensors
 
 if TYPE_CHECKING:
@@ -103,11 +103,11 @@ def write(model: Model, out: Path) -> list[str]:
     else:
         names = zip(model.objective.get("labels", ()), symbols_of(model), strict=False)
         beside = {f"dict.{label}.txt": _lines_of(words[4:]) for label, words in names}
-    for name in beside:
-        if (out.parent / name).exists():
-            raise ValueError(
-                f"{out.parent / name}: exists already and belongs to another checkpoint; choose another folder"
-            )
+    require_absent(out)
+    for name, text in beside.items():
+        path = out.parent / name
+        if path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):
+            raise ValueError(f"{path}: exists already and belongs to another checkpoint; choose another folder")
     with written_whole(out) as partial:
         torch.save({**content, "task_state": {}, "extra_state": {}, "optimizer_history": [_UNTRAINED]}, partial)
         for name, text in beside.items():

@@ -15,24 +15,18 @@ exp=exp
 device=auto
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 short=()
 steps_pretrain=(--train.max_steps 2500)
 clusters=100
 probe=()
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
-  corpus=smoke/corpus
   clusters=10
   short=(--data.num_workers 1 --train.tensorboard false)
   steps_pretrain=(--train.max_steps 4 --train.save_every 2 --encoder.num_layers 2)
   probe=(--probe.steps 20)
-  rm -rf smoke
-  audiossl prep arabic_speech_commands --fake $corpus
+  begin_smoke arabic_speech_commands
 fi
 # Single words need no help from visible frames: the published loss (masked frames only, spans of 200 ms), and pre-norm, which bears a
 # higher learning rate. Chosen on the two development speakers.
@@ -40,25 +34,21 @@ steps_pretrain+=(--objective.unmasked_weight 0 --objective.mask_length 5 --encod
 # The encoder hears all 18 training speakers; the probe learns from 16 of them, and the other two choose its learning rate.
 pretrain="$train_cmd pretrain hubert_nano --data $data/all_train --resume --device $device --train.seed $seed --train.eval_every 0"
 
-if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
-  echo "Stage 0: Kaldi directories"
+if stage 0 "Kaldi directories"; then
   [ -d $data ] || audiossl prep arabic_speech_commands --corpus "$corpus" --out $data
   audiossl data validate $data/all_train
 fi
 
-if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
-  echo "Stage 1: k-means units of MFCC"
+if stage 1 "k-means units of MFCC"; then
   [ -e $exp/mfcc ] || audiossl units fit --data $data/all_train --out $exp/mfcc --clusters $clusters --seed $seed --device $device
   audiossl units apply --data $data/all_train --codebook $exp/mfcc --name mfcc_$seed --device $device
 fi
 
-if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
-  echo "Stage 2: HuBERT on these units"
+if stage 2 "HuBERT on these units"; then
   $pretrain --out $exp/it1 --objective.labels "[\"mfcc_$seed\"]" "${short[@]}" "${steps_pretrain[@]}"
 fi
 
-if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
-  echo "Stage 3: keyword probe on unseen speakers, of the encoder, a random one and filterbanks"
+if stage 3 "keyword probe on unseen speakers, of the encoder, a random one and filterbanks"; then
   for source in $exp/it1 random:$exp/it1 fbank; do
     name=$(basename $source)
     case $source in random:*) name=random ;; esac
@@ -67,7 +57,6 @@ if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
   done
 fi
 
-if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
-  echo "Stage 4: report"
+if stage 4 "report"; then
   audiossl report $exp/it1 $exp/probe_* --compare --title "HuBERT on Arabic Speech Commands" --out $exp/report.html
 fi

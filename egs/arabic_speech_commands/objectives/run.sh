@@ -22,23 +22,17 @@ exp=exp
 device=auto
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 . masked_objectives.sh
 
 short=(--train.tensorboard false --train.save_every 100000)
 probe=()
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
-  corpus=smoke/corpus
   seconds=1
   recipes=${recipes:-$smoke_recipes}
   short+=(--data.num_workers 0 --data.batch_seconds 8)
   probe=(--probe.steps 20)
-  rm -rf smoke
-  audiossl prep arabic_speech_commands --fake $corpus
+  begin_smoke arabic_speech_commands
 fi
 recipes=${recipes:-$all_recipes}
 

@@ -18,48 +18,38 @@ device=auto
 workers=2
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 short=()
 unseen=test
 bootstrap=200
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
-  corpus=smoke/corpus
   unseen=all_train   # one speaker alone is in the imitation's val.csv, and cannot be told from another
   workers=0
   bootstrap=0
   short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --optim.warmup_steps 1)
-  rm -rf smoke
-  audiossl prep arabic_speech_commands --fake $corpus
+  begin_smoke arabic_speech_commands
 fi
 labelled="$train_cmd pretrain aam_nano --data $data/all_train --resume --device $device --train.seed $seed --objective.seed $seed"
 sup_con="--objective.loss sup_con --objective.num_crops 2 --objective.scale 10 --objective.margin.name none --data.crop_duration 1.2 --data.batch_seconds 76.8"
 pretrain="$train_cmd pretrain simclr_nano --data $data/all_train --resume --device $device --train.seed $seed --data.num_workers $workers"
 trials=$data/$unseen/trials
 
-if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
-  echo "Stage 0: Kaldi directories"
+if stage 0 "Kaldi directories"; then
   [ -d $data ] || audiossl prep arabic_speech_commands --corpus "$corpus" --out $data
   audiossl data validate $data/all_train
 fi
 
-if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
-  echo "Stage 1: trials: all pairs of clips of unseen speakers with different words, so that the word tells nothing"
+if stage 1 "trials: all pairs of clips of unseen speakers with different words, so that the word tells nothing"; then
   audiossl trials $data/$unseen --out $trials --different utt2keyword
 fi
 
-if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
-  echo "Stage 2: SimCLR, without a margin and with the additive one of 0.1"
+if stage 2 "SimCLR, without a margin and with the additive one of 0.1"; then
   $pretrain --out $exp/simclr "${short[@]}"
   $pretrain --out $exp/simclr_margin --objective.margin.name additive --objective.margin.size 0.1 "${short[@]}"
 fi
 
-if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
-  echo "Stage 3: embeddings of the unseen speakers"
+if stage 3 "embeddings of the unseen speakers"; then
   for source in $exp/simclr $exp/simclr_margin random:$exp/simclr; do
     name=$(basename $source)
     case $source in random:*) name=random ;; esac
@@ -67,8 +57,7 @@ if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
   done
 fi
 
-if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
-  echo "Stage 4: equal error rates"
+if stage 4 "equal error rates"; then
   resample=()
   [ $bootstrap -eq 0 ] || resample=(--bootstrap $bootstrap --utt2spk $data/$unseen/utt2spk)
   for name in random simclr simclr_margin; do
@@ -78,8 +67,7 @@ if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
   audiossl report $exp/simclr $exp/simclr_margin $exp/verify_* --compare --title "SimCLR on Arabic Speech Commands" --out $exp/report.html
 fi
 
-if $label_efficient && [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
-  echo "Stage 5: labels of 1, 2, 5, 10 and 100 % of each speaker's clips, the smaller part within the larger, from SimCLR and from nothing"
+if $label_efficient && stage 5 "labels of 1, 2, 5, 10 and 100 % of each speaker's clips, the smaller part within the larger, from SimCLR and from nothing"; then
   for percent in 1 2 5 10 100; do
     few="--objective.fraction $(printf '%d.%02d' $((percent / 100)) $((percent % 100))) --data.num_workers $workers"
     $labelled $few --out $exp/labels/$percent/simclr --init $exp/simclr --optim.peak_lr 1e-4 "${short[@]}"
@@ -88,8 +76,7 @@ if $label_efficient && [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
   done
 fi
 
-if $label_efficient && [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
-  echo "Stage 6: equal error rates of the unseen speakers"
+if $label_efficient && stage 6 "equal error rates of the unseen speakers"; then
   scored=($exp/verify_random $exp/verify_simclr)
   for percent in 1 2 5 10 100; do
     for name in scratch simclr simclr_sup_con; do

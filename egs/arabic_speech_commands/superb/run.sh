@@ -17,24 +17,17 @@ device=auto
 steps=20000
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 sources="fbank fbank+deltas random:$upstream $upstream"
 settings=(--superb.steps $steps --superb.eval_every $((steps / 20)))
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
-  corpus=smoke/corpus
   sources="fbank random:hubert_nano"
   settings=(--superb.steps 6 --superb.eval_every 3)
-  rm -rf smoke
-  audiossl prep arabic_speech_commands --fake $corpus
+  begin_smoke arabic_speech_commands
 fi
 
-if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
-  echo "Stage 0: keywords as the lists have them, the speakers of dev and test unheard; speakers by takes: 9 is dev, 10 is test"
+if stage 0 "keywords as the lists have them, the speakers of dev and test unheard; speakers by takes: 9 is dev, 10 is test"; then
   [ -d $data/ks ] || audiossl prep arabic_speech_commands --corpus "$corpus" --out $data/ks
   [ -d $data/all ] || audiossl data combine $data/all $data/ks/all_train $data/ks/test
   mkdir -p $data/sid
@@ -47,15 +40,13 @@ if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   done
 fi
 
-if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
-  echo "Stage 1: scores; finished ones are kept"
+if stage 1 "scores; finished ones are kept"; then
   # Unquoted: one word per upstream. Clips last a second: whole ones instead of crops of 8 s.
   $score_cmd superb all --upstream $sources --data $data --out $exp --seed $seed --device $device --superb.sid.crops 0 \
     "${settings[@]}" > /dev/null
 fi
 
-if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
-  echo "Stage 2: the table"
+if stage 2 "the table"; then
   audiossl superb table $exp
   echo "The same with the weights of the layers: $PWD/$exp/table.html"
 fi

@@ -17,47 +17,37 @@ exp=exp
 device=auto
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 short=()
 steps_pretrain=(--train.max_steps 800)
 steps_finetune=(--train.max_steps 1500 --train.eval_every 300 --train.save_every 300)
 clusters=100
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
-  corpus=smoke/corpus
   clusters=10
   short=(--data.num_workers 1 --train.tensorboard false)
   steps_pretrain=(--train.max_steps 4 --train.eval_every 2 --train.save_every 2 --encoder.num_layers 2)
   steps_finetune=(--train.max_steps 4 --train.eval_every 2 --train.save_every 2)
-  rm -rf smoke
-  audiossl prep free_spoken_digits --fake $corpus
+  begin_smoke free_spoken_digits
 fi
 pretrain="$train_cmd pretrain hubert_nano --data $data/train_strings --dev $data/dev_strings --resume --device $device --train.seed $seed"
 finetune="$train_cmd finetune --data $data/train_strings --dev $data/dev_strings --resume --device $device --train.seed $seed"
 
-if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
-  echo "Stage 0: single digits and digit strings as Kaldi directories"
+if stage 0 "single digits and digit strings as Kaldi directories"; then
   [ -d $data ] || audiossl prep free_spoken_digits --corpus "$corpus" --out $data
   audiossl data validate $data/train_strings
 fi
 
-if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
-  echo "Stage 1: k-means units of MFCC"
+if stage 1 "k-means units of MFCC"; then
   [ -e $exp/mfcc ] || audiossl units fit --data $data/train_strings --out $exp/mfcc --clusters $clusters --seed $seed --device $device
   audiossl units apply --data $data/train_strings $data/dev_strings --codebook $exp/mfcc --name mfcc_$seed --device $device
 fi
 
-if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
-  echo "Stage 2: HuBERT on these units"
+if stage 2 "HuBERT on these units"; then
   $pretrain --out $exp/it1 --objective.labels "[\"mfcc_$seed\"]" "${short[@]}" "${steps_pretrain[@]}"
 fi
 
-if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
-  echo "Stage 3: recognition of digit strings with adapters, in the pretrained and in a random encoder"
+if stage 3 "recognition of digit strings with adapters, in the pretrained and in a random encoder"; then
   # Words last several frames, which the frozen attention was not made to gather: the adapters hear neighbours too.
   adapters="$finetune ctc_adapters_nano --adapter.kernel 15 --adapter.bottleneck 80"
   $adapters --init $exp/it1 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
@@ -71,8 +61,7 @@ if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
   fi
 fi
 
-if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
-  echo "Stage 4: word error rate on the published test takes"
+if stage 4 "word error rate on the published test takes"; then
   for name in asr asr_random asr_full asr_top2 asr_lora; do
     if [ -e $exp/$name ]; then
       audiossl transcribe $exp/$name $data/test_strings --out $exp/$name/test.txt --overwrite --device $device > /dev/null

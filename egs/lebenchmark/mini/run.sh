@@ -28,9 +28,7 @@ exp=exp
 device=auto
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 prep=()
 short=()
@@ -41,8 +39,6 @@ head=(--superb.steps 5000 --superb.eval_every 250)
 slots=(--task.hidden_dim 128 --task.projector_dim 128)
 more_prep=()
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
   updates=2
   more=2
   voices=1
@@ -54,7 +50,7 @@ if $smoke; then
   head=(--superb.steps 4 --superb.eval_every 2 --superb.learning_rates "[1e-3,1e-2]" --superb.num_workers 0)
   slots=(--task.hidden_dim 8 --task.projector_dim 8)
   more_prep=(--prep.scale 0.02)
-  rm -rf smoke
+  begin_smoke
 fi
 place=$exp/s$seed
 options=(--resume --device $device --train.seed $seed "${short[@]}")
@@ -66,8 +62,7 @@ of() {
   case $1 in asr) echo $asr ;; *) echo $data/$1 ;; esac
 }
 
-if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
-  echo "Stage 0: synthesise the corpus; $voices voices are the audio of asr, keywords that of ks, the other voices are of no task"
+if stage 0 "synthesise the corpus; $voices voices are the audio of asr, keywords that of ks, the other voices are of no task"; then
   [ -d $data ] || audiossl prep mini --out $data "${prep[@]}"
   [ -d $asr/train ] || audiossl data subset $data/train $asr/train --speakers $voices
   for part in dev test; do ln -sfn ../$part $asr/$part; done
@@ -94,13 +89,11 @@ if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   esac
 fi
 
-if [ $stage -le 1 ] && [ $stop_stage -ge 1 ] && [ -z "$init" ]; then
-  echo "Stage 1: task-agnostic pretraining"
+if [ -z "$init" ] && stage 1 "task-agnostic pretraining"; then
   $train_cmd pretrain $recipe --data $other --out $agnostic "${options[@]}" "${units[@]}" "${small[@]}" --train.max_steps $updates --train.eval_every 0
 fi
 
-if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
-  echo "Stage 2: the same encoder, its pretraining continued on the audio of each task"
+if stage 2 "the same encoder, its pretraining continued on the audio of each task"; then
   mkdir -p $place
   python "$root/egs/utils/recipe_with_encoder.py" $recipe $agnostic $place/continue.toml
   for task in $tasks; do
@@ -117,8 +110,7 @@ tune() {
   [ -e $out/results.json ] || audiossl transcribe $out $(of $task)/test --device $device > /dev/null
 }
 
-if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
-  echo "Stage 3: frozen, adapters and full, for each task and encoder"
+if stage 3 "frozen, adapters and full, for each task and encoder"; then
   for task in $tasks; do
     for source in $agnostic $place/continued_$task; do
       case $source in "$agnostic") out=$place/$task/agnostic ;; *) out=$place/$task/continued ;; esac
@@ -152,7 +144,6 @@ if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
   done
 fi
 
-if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
-  echo "Stage 4: the table"
+if stage 4 "the table"; then
   python "$root/egs/utils/cost_table.py" $exp/s*
 fi

@@ -36,17 +36,12 @@ device=auto
 accumulate=8
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 steps=()
 rest=()
 decode_lm=true
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
-  corpus=smoke/corpus
   init=smoke/exp/init
   beam=4
   accumulate=1
@@ -55,8 +50,7 @@ if $smoke; then
   small=(--encoder.num_layers 2 --encoder.dim 32 --encoder.ffn_dim 64 --encoder.num_heads 2 --encoder.conv_dim 16
     --encoder.position_kernel 16 --encoder.position_groups 4 --optim.warmup_steps 1)
   python -c 'import flashlight.lib.text' 2> /dev/null || { decode_lm=false; echo "The extra lm is not installed: nothing is decoded with language models"; }
-  rm -rf smoke
-  audiossl prep librispeech --fake $corpus
+  begin_smoke librispeech
   limited=smoke/limited
   audiossl prep librilight --fake $limited
 fi
@@ -71,8 +65,7 @@ for size in $sizes; do
   [ -n "${recipe[$size]:-}" ] || { echo "$0: --sizes $size: give some of 10min 1h 10h 100h" >&2; exit 2; }
 done
 
-if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
-  echo "Stage 0: Kaldi directories"
+if stage 0 "Kaldi directories"; then
   [ -d $data/librispeech ] || audiossl prep librispeech --corpus "$corpus" --out $data/librispeech
   [ -d $data/limited ] || audiossl prep librilight --corpus "$limited" --out $data/limited
   for size in $sizes; do audiossl data validate $data/${part[$size]}; done
@@ -86,14 +79,12 @@ if [ -z "$lm" ]; then
   lexicon=$exp/lexicon_${text//[^A-Za-z0-9]/_}.txt
 fi
 
-if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
-  echo "Stage 1: 4-gram of words, and their lexicon"
+if stage 1 "4-gram of words, and their lexicon"; then
   mkdir -p $exp
   [ -e $lm ] || audiossl lm $text --order 4 --out $lm --lexicon $lexicon
 fi
 
-if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
-  echo "Stage 2: CTC on $sizes"
+if stage 2 "CTC on $sizes"; then
   dev=$data/librispeech/dev-other # as published
   [ -d $dev ] || dev=$data/librispeech/dev-clean
   for size in $sizes; do
@@ -102,8 +93,7 @@ if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
   done
 fi
 
-if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
-  echo "Stage 3: word error rates"
+if stage 3 "word error rates"; then
   for size in $sizes; do
     for name in librispeech/test-clean librispeech/test-other; do
       [ -d $data/$name ] || continue

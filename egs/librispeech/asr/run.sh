@@ -32,17 +32,12 @@ device=auto
 accumulate=8   # of ctc_full: processes x accumulate = 8 is the published batch; ctc_adapters keeps its recipe's
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 steps=()
 adapters=()
 decode_lm=true
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
-  corpus=smoke/corpus
   init=smoke/exp/init
   beam=4
   accumulate=1
@@ -52,8 +47,7 @@ if $smoke; then
   small=(--encoder.num_layers 2 --encoder.dim 32 --encoder.ffn_dim 64 --encoder.num_heads 2 --encoder.conv_dim 16
     --encoder.position_kernel 16 --encoder.position_groups 4 --optim.warmup_steps 1)
   python -c 'import flashlight.lib.text' 2> /dev/null || { decode_lm=false; echo "The extra lm is not installed: nothing is decoded with language models"; }
-  rm -rf smoke
-  audiossl prep librispeech --fake $corpus
+  begin_smoke librispeech
 fi
 [ -z "$lm$lexicon" ] || { [ -n "$lm" ] && [ -n "$lexicon" ] && [ -z "$lm_text" ]; } ||
   { echo "$0: --lm and --lexicon go together, without --lm_text; give both or leave them out" >&2; exit 2; }
@@ -69,8 +63,7 @@ else
 fi
 common="--dev $data/dev-clean --resume --device $device --train.seed $seed"
 
-if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
-  echo "Stage 0: Kaldi directories"
+if stage 0 "Kaldi directories"; then
   [ -d $data ] || audiossl prep librispeech --corpus "$corpus" --out $data
   audiossl data validate $data/train-clean-100 --no-check-audio
   ! $smoke || audiossl pretrain wav2vec2_base --data $data/train-clean-100 --out $init --device $device "${steps[@]}" "${small[@]}"
@@ -83,26 +76,22 @@ if [ -z "$lm" ]; then
   lexicon=$exp/lexicon_${text//[^A-Za-z0-9]/_}.txt
 fi
 
-if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
-  echo "Stage 1: 4-gram of words, and their lexicon"
+if stage 1 "4-gram of words, and their lexicon"; then
   mkdir -p $exp
   [ $tokens != characters ] || [ -e $lm ] || audiossl lm $text --order 4 --out $lm --lexicon $lexicon
 fi
 
-if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
-  echo "Stage 2: CTC on 100 hours: adapters, and in full"
+if stage 2 "CTC on 100 hours: adapters, and in full"; then
   $train_cmd finetune ctc_adapters --init $init --data $data/train-clean-100 --out $exp/ctc_adapters_$tokens $common "${steps[@]}" "${pieces[@]}" "${adapters[@]}"
   $train_cmd finetune ctc_full --init $init --data $data/train-clean-100 --out $exp/ctc_full_$tokens $common --train.accumulate $accumulate "${steps[@]}" "${pieces[@]}"
 fi
 
-if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
-  echo "Stage 3: 6-gram of the tokens, for decoding without a lexicon"
+if stage 3 "6-gram of the tokens, for decoding without a lexicon"; then
   # Both recognisers learnt their tokens from this text, so they are the same.
   [ -e $exp/6gram_$tokens.arpa ] || audiossl lm $data/train-clean-100 --order 6 --tokens $exp/ctc_full_$tokens --out $exp/6gram_$tokens.arpa
 fi
 
-if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
-  echo "Stage 4: word error rates"
+if stage 4 "word error rates"; then
   for recipe in ctc_adapters ctc_full; do
     for part in test-clean test-other; do
       [ -d $data/$part ] || continue

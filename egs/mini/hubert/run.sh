@@ -23,9 +23,7 @@ exp=exp
 device=auto
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 prep=()
 short=()
@@ -38,8 +36,6 @@ steps_finetune+=(--data.augment.speed_probability 1.0 --data.augment.speed_facto
   --finetune.channel_mask_length 12 --task.dropout 0.1 --optim.weight_decay 0.01)
 probe=()
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
   voices=2
   prep=(--prep.voices "[3,2,2]" --prep.sentences "[40,4,4]" --prep.keywords "[40,20,20]" --prep.labelled_minutes 0.3)
   short=(--data.num_workers 1 --train.tensorboard false)
@@ -47,7 +43,7 @@ if $smoke; then
   steps_second=("${steps_first[@]}")
   steps_finetune=(--train.max_steps 4 --train.eval_every 2 --train.save_every 2)
   probe=(--probe.steps 20)
-  rm -rf smoke
+  begin_smoke
 fi
 case $rate in
   25) ;;
@@ -78,37 +74,31 @@ if [ "$(cat $exp/options)" != "$options" ]; then
 fi
 trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 
-if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
-  echo "Stage 0: synthesise the corpus"
+if stage 0 "synthesise the corpus"; then
   [ -d $data/train ] || audiossl prep mini --out $data "${prep[@]}"
   audiossl data validate $data/train
 fi
 
-if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
-  echo "Stage 1: k-means units of MFCC"
+if stage 1 "k-means units of MFCC"; then
   [ -e $exp/mfcc ] || audiossl units fit --data $data/train --out $exp/mfcc --clusters $clusters --seed $seed --device $device
   audiossl units apply --data $data/train $data/dev $data/test --codebook $exp/mfcc --name mfcc_$tag --device $device
 fi
 
-if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
-  echo "Stage 2: HuBERT, iteration 1, on the units of MFCC"
+if stage 2 "HuBERT, iteration 1, on the units of MFCC"; then
   $pretrain hubert_nano --out $exp/it1 --objective.labels "[\"mfcc_$tag\"]" "${short[@]}" "${steps_first[@]}"
 fi
 
-if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
-  echo "Stage 3: k-means units of layer $layer of iteration 1"
+if stage 3 "k-means units of layer $layer of iteration 1"; then
   [ -e $exp/it1_units ] || audiossl units fit --data $data/train --encoder $exp/it1 --layer $layer --out $exp/it1_units \
     --clusters $clusters --seed $seed --device $device
   audiossl units apply --data $data/train $data/dev $data/test --codebook $exp/it1_units --name it1_$tag --device $device
 fi
 
-if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
-  echo "Stage 4: HuBERT, iteration 2"
+if stage 4 "HuBERT, iteration 2"; then
   $pretrain hubert_nano_it2 --out $exp/it2 --objective.labels "[\"it1_$tag\"]" "${short[@]}" "${steps_second[@]}"
 fi
 
-if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
-  echo "Stage 5: what the units know of phones (the same number of units from each)"
+if stage 5 "what the units know of phones (the same number of units from each)"; then
   [ -e $exp/it2_units ] || audiossl units fit --data $data/train --encoder $exp/it2 --layer $layer --out $exp/it2_units \
     --clusters $clusters --seed $seed --device $device
   audiossl units apply --data $data/test --codebook $exp/it2_units --name it2_$tag --device $device
@@ -117,8 +107,7 @@ if [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
   done
 fi
 
-if [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
-  echo "Stage 6: word recognition with CTC from the labels of $voices voices: adapters in the pretrained and in a random encoder"
+if stage 6 "word recognition with CTC from the labels of $voices voices: adapters in the pretrained and in a random encoder"; then
   [ -d $labelled ] || audiossl data subset $data/train $labelled --speakers $voices
   # Words last several frames, which the frozen attention was not made to gather: the adapters hear neighbours too.
   adapters="$finetune ctc_adapters_nano --adapter.kernel 15 --adapter.bottleneck 80"
@@ -131,8 +120,7 @@ if [ $stage -le 6 ] && [ $stop_stage -ge 6 ]; then
   fi
 fi
 
-if [ $stage -le 7 ] && [ $stop_stage -ge 7 ]; then
-  echo "Stage 7: word error rate on unseen voices and sentences"
+if stage 7 "word error rate on unseen voices and sentences"; then
   for name in asr asr_random asr_full; do
     if [ -e $exp/$name ]; then
       audiossl transcribe $exp/$name $data/test --out $exp/$name/test.txt --overwrite --device $device > /dev/null
@@ -140,8 +128,7 @@ if [ $stage -le 7 ] && [ $stop_stage -ge 7 ]; then
   done
 fi
 
-if [ $stage -le 8 ] && [ $stop_stage -ge 8 ]; then
-  echo "Stage 8: probes for keywords (unseen voices) and speakers, against filterbanks"
+if stage 8 "probes for keywords (unseen voices) and speakers, against filterbanks"; then
   probes() { # SOURCE NAME
     OMP_NUM_THREADS=$half audiossl probe $1 --task keyword --train $data/keywords_train --dev $data/keywords_dev --test $data/keywords_test \
       --out $exp/probe_keyword_$2 --seed $seed --device $device "${probe[@]}" &&
@@ -155,8 +142,7 @@ if [ $stage -le 8 ] && [ $stop_stage -ge 8 ]; then
   cat $exp/log/probes.log
 fi
 
-if [ $stage -le 9 ] && [ $stop_stage -ge 9 ]; then
-  echo "Stage 9: report"
+if stage 9 "report"; then
   audiossl report $exp/quality $exp/it1 $exp/it2 $exp/asr* $exp/probe_* --compare --title "HuBERT on mini" --out $exp/report.html \
     --data $data/test --units it2_$tag
   echo "The same table with plots: $PWD/$exp/report.html"

@@ -19,23 +19,19 @@ exp=exp
 device=auto
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 . masked_objectives.sh
 
 short=(--train.tensorboard false --train.save_every 100000)
 probe=()
 prep=()
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
   seconds=1
   recipes=${recipes:-$smoke_recipes}
   prep=(--prep.voices "[3,2,2]" --prep.sentences "[40,4,4]" --prep.keywords "[20,20,20]" --prep.labelled_minutes 0.3)
   short+=(--data.num_workers 0 --data.batch_seconds 8)
   probe=(--probe.steps 20)
-  rm -rf smoke
+  begin_smoke
 fi
 recipes=${recipes:-$all_recipes}
 

@@ -17,24 +17,20 @@ workers=2
 only=""
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 short=()
 prototypes=136              # as many as there are training voices
 group=64
 heads="[512,512,128]"       # the publications' 2048: here the network below gives 128
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
   workers=0
   steps=4
   prototypes=4
   group=16
   heads="[32,32,16]"
   short=(--train.save_every 2 --train.tensorboard false --optim.warmup_steps 1)
-  rm -rf smoke
+  begin_smoke
   audiossl prep mini --out $data --prep.voices "[3,2,2]" --prep.sentences "[40,4,4]" \
     --prep.keywords "[20,20,20]" --prep.labelled_minutes 0.3
 fi

@@ -19,41 +19,34 @@ device=auto
 workers=2
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 prep=()
 short=()
 gate=()
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
   workers=0
   prep=(--prep.voices "[3,2,2]" --prep.sentences "[40,4,4]" --prep.keywords "[20,20,20]" --prep.labelled_minutes 0.3)
   short=(--train.max_steps 4 --train.save_every 2 --train.tensorboard false --optim.warmup_steps 1)
   clusters=4
   gate=(--objective.gate_after 2 --objective.gate 30)
-  rm -rf smoke
+  begin_smoke
 fi
 # Sentences of some three seconds: crops of 1.2 s, and as many utterances per batch as of clips of one second.
 crops=(--objective.crop_duration 1.2 --data.crop_duration 2.4 --data.batch_seconds 240)
 pretrain="$train_cmd pretrain simclr_nano --data $data/train --resume --device $device --train.seed $seed --data.num_workers $workers"
 
-if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
-  echo "Stage 0: synthesise the corpus"
+if stage 0 "synthesise the corpus"; then
   [ -d $data/train ] || audiossl prep mini --out $data "${prep[@]}"
   audiossl data validate $data/train
 fi
 
-if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
-  echo "Stage 1: trials: all pairs of sentences of unseen voices (no sentence comes twice), and of their keywords, never the same word"
+if stage 1 "trials: all pairs of sentences of unseen voices (no sentence comes twice), and of their keywords, never the same word"; then
   audiossl trials $data/test --out $exp/trials/sentences
   audiossl trials $data/keywords_test --out $exp/trials/keywords --different utt2keyword
 fi
 
-if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
-  echo "Stage 2: SimCLR, without a margin and with the additive one of 0.1"
+if stage 2 "SimCLR, without a margin and with the additive one of 0.1"; then
   $pretrain --out $exp/simclr "${crops[@]}" "${short[@]}"
   $pretrain --out $exp/simclr_margin --objective.margin.name additive --objective.margin.size 0.1 "${crops[@]}" "${short[@]}"
 fi
@@ -68,20 +61,17 @@ verify() {
   done
 }
 
-if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
-  echo "Stage 3: embeddings and equal error rates, of a random encoder too"
+if stage 3 "embeddings and equal error rates, of a random encoder too"; then
   verify $exp/simclr simclr
   verify $exp/simclr_margin simclr_margin
   verify random:$exp/simclr random
 fi
 
-if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
-  echo "Stage 4: report"
+if stage 4 "report"; then
   audiossl report $exp/simclr $exp/simclr_margin $exp/verify_* --compare --title "SimCLR on mini" --out $exp/report.html
 fi
 
-if $pseudo_labels && [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
-  echo "Stage 5: one round of self-training: $clusters clusters of SimCLR's embeddings are the labels, of which the costly ones are not believed"
+if $pseudo_labels && stage 5 "one round of self-training: $clusters clusters of SimCLR's embeddings are the labels, of which the costly ones are not believed"; then
   column=utt2cluster$seed   # the data may be other seeds' too
   audiossl embed $exp/simclr $data/train --out $exp/embeddings/simclr_train --num-workers $workers --device $device
   audiossl cluster $exp/embeddings/simclr_train --clusters $clusters --seed $seed --out $data/train/$column --device $device

@@ -22,25 +22,20 @@ device=auto
 workers=2
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 prep=()
 short_encoder=()
 short=()
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
   workers=0
   prep=(--prep.voices "[3,2,2]" --prep.sentences "[12,4,4]" --prep.keywords "[40,20,20]" --prep.labelled_minutes 0.2)
   short_encoder=(--train.max_steps 2 --train.save_every 2 --train.eval_every 2 --train.tensorboard false --encoder.num_layers 2)
   short=(--train.max_steps 4 --train.save_every 2 --train.eval_every 2 --train.tensorboard false --optim.warmup_steps 1)
-  rm -rf smoke
+  begin_smoke
 fi
 
-if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
-  echo "Stage 0: the corpus, and its keywords with \`utt2word\`"
+if stage 0 "the corpus, and its keywords with \`utt2word\`"; then
   [ -d $data/train ] || audiossl prep mini --out $data "${prep[@]}"
   for part in train dev test; do
     words=$exp/words/$part
@@ -55,8 +50,7 @@ if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   done
 fi
 
-if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
-  echo "Stage 1: an encoder, if none is given"
+if stage 1 "an encoder, if none is given"; then
   if [ -z "$init" ]; then
     $train_cmd pretrain best_rq_nano --data $data/train --out $exp/encoder --resume --device $device --train.seed $seed \
       --data.num_workers $workers "${short_encoder[@]}"
@@ -64,8 +58,7 @@ if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
 fi
 init=${init:-$exp/encoder}
 
-if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
-  echo "Stage 2: embeddings by each loss"
+if stage 2 "embeddings by each loss"; then
   train="$train_cmd finetune word_embedding --init $init --data $exp/words/train --dev $exp/words/dev --resume --device $device
     --train.seed $seed --data.num_workers $workers"
   $train --out $exp/hard "${short[@]}"
@@ -74,16 +67,14 @@ if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
   $train --out $exp/adaptive_margin --task.loss adaptive_margin "${short[@]}"
 fi
 
-if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
-  echo "Stage 3: values on words of unseen voices"
+if stage 3 "values on words of unseen voices"; then
   for name in hard all self_labelled adaptive_margin; do
     python "$root/egs/utils/score_task.py" $exp/$name $exp/words/test $workers $device
   done
   python "$root/egs/utils/task_table.py" test $exp
 fi
 
-if [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
-  echo "Stage 4: two words, one of them without a label in training, in the sentences of test"
+if stage 4 "two words, one of them without a label in training, in the sentences of test"; then
   # The pronunciation that test has for the unseen word, as a lexicon would give it.
   name=$(awk '$2 == "seven" { print $1; exit }' $exp/words/test/utt2word)
   awk -v name="$name" '$1 == name && $5 != "SIL" { phones = phones " " $5 } END { print "seven" phones }' $exp/words/test/phones.ctm > $exp/lexicon.txt

@@ -20,9 +20,7 @@ exp=exp
 device=auto
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 if [ -z "$seed" ]; then  # the protocol's own, where it is followed
   if $published; then seed=1337; else seed=0; fi
@@ -37,8 +35,6 @@ if $published; then
   settings=()
 fi
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
   upstreams="fbank random:hubert_nano"
   prep=(--prep.scale 0.02 --prep.tasks '["all"]')
   settings=(--superb.steps 2 --superb.eval_every 2 --superb.accumulate 1 --superb.learning_rates "[1e-3,1e-2]" --superb.num_workers 0
@@ -49,11 +45,10 @@ if $smoke; then
     settings+=(--task.se.metrics '["si_sdr_improvement"]')
     echo "The extra enh is not installed: PESQ and STOI are not measured"
   }
-  rm -rf smoke
+  begin_smoke
 fi
 
-if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
-  echo "Stage 0: data directories of all tasks"
+if stage 0 "data directories of all tasks"; then
   if $published && ! $smoke && [ ! -d $data ]; then
     echo "$0: --data $data: not found; name the directories of the real corpora, see ../README.md" >&2
     exit 1
@@ -68,8 +63,7 @@ if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
   fi
 fi
 
-if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
-  echo "Stage 1: scores; finished ones are kept"
+if stage 1 "scores; finished ones are kept"; then
   if ! $published && ! $smoke; then
     for task in pr sf ood; do
       [ ! -d $data/$task ] || settings+=(--superb.$task.steps 600 --superb.$task.eval_every 100 --superb.$task.learning_rates "[1e-2,1e-3]")
@@ -93,8 +87,7 @@ if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
   echo "Stage 1 took $((SECONDS - started)) s"
 fi
 
-if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
-  echo "Stage 2: the table"
+if stage 2 "the table"; then
   audiossl superb table $exp
   echo "The same with the weights of the layers: $PWD/$exp/table.html"
 fi

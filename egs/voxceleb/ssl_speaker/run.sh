@@ -42,9 +42,7 @@ workers=8
 cohort=20000
 
 . ./cmd.sh
-. ./path.sh
-. parse_options.sh
-set -euo pipefail
+. ../../utils/recipe.sh
 
 name=$(basename $recipe .toml)
 
@@ -76,8 +74,6 @@ short=()
 shorter=()
 top=300
 if $smoke; then
-  data=smoke/data
-  exp=smoke/exp
   voxceleb1=smoke/voxceleb1 voxceleb2=smoke/voxceleb2 musan=smoke/musan rirs=smoke/rirs
   workers=0
   cohort=8
@@ -100,7 +96,7 @@ if $smoke; then
   esac
   shorter=(--train.save_every 2 --train.tensorboard false --objective.crop_duration 0.4 --data.crop_duration 0.4)
   label_steps=4
-  rm -rf smoke
+  begin_smoke
   for corpus in voxceleb1 voxceleb2 musan; do
     audiossl prep $corpus --fake smoke/$corpus
   done
@@ -117,16 +113,14 @@ cut=()
 averaged=()
 [ $crops = 0 ] || cut=(--crops $crops --crop-duration $crop_duration) averaged=(--crop-mean $crop_mean)
 
-if [ $stage -le 0 ] && [ $stop_stage -ge 0 ]; then
-  echo "Stage 0: Kaldi directories"
+if stage 0 "Kaldi directories"; then
   [ -d $data/voxceleb1 ] || audiossl prep voxceleb1 --corpus "$voxceleb1" --out $data/voxceleb1
   [ -d $data/voxceleb2 ] || audiossl prep voxceleb2 --corpus "$voxceleb2" --out $data/voxceleb2 "${kept[@]}"
   [ -d $data/musan ] || audiossl prep musan --corpus "$musan" --out $data/musan
   [ -d $data/rirs ] || audiossl prep rirs_noises --corpus "$rirs" --out $data/rirs
 fi
 
-if [ $stage -le 1 ] && [ $stop_stage -ge 1 ]; then
-  echo "Stage 1: $name on $train"
+if stage 1 "$name on $train"; then
   $train_cmd pretrain $recipe --data $data/$train --out $exp/$name --resume --device $device --train.seed $seed \
     --data.num_workers $workers "${augment[@]}" "${short[@]}"
 fi
@@ -143,7 +137,7 @@ case $choose in
 esac
 cohort_name=cohort_${cohort}_$seed
 
-if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
+if stage 2 "embeddings of VoxCeleb1 and of a cohort: utterances drawn from the training data, for its speakers are not known"; then
   [ -d ${kept_steps[-1]} ] || { echo "$0: $trained: has no checkpoint; run stage 1" >&2; exit 1; }
   case $choose in
     last) ;;
@@ -157,15 +151,13 @@ if [ $stage -le 2 ] && [ $stop_stage -ge 2 ]; then
       audiossl select $model --trials $exp/dev_trials --data $data/$dev --num-workers $workers --device $device "${cut[@]}" "${averaged[@]}"
       ;;
   esac
-  echo "Stage 2: embeddings of VoxCeleb1 and of a cohort: utterances drawn from the training data, for its speakers are not known"
   members=$data/${cohort_name}_${train//\//_}
   [ -d $members ] || audiossl data subset $data/$train $members --random $cohort --seed $seed
   audiossl embed $model $data/voxceleb1/all --out $exp/embeddings_$name/voxceleb1 --num-workers $workers --device $device "${cut[@]}"
   audiossl embed $model $members --out $exp/embeddings_$name/$cohort_name --num-workers $workers --device $device "${cut[@]}"
 fi
 
-if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
-  echo "Stage 3: VoxCeleb1 (cleaned) $lists, raw and with AS-norm"
+if stage 3 "VoxCeleb1 (cleaned) $lists, raw and with AS-norm"; then
   for list in $lists; do
     scored=(--trials $data/voxceleb1/all/trials_${list}_cleaned --embeddings $exp/embeddings_$name/voxceleb1 "${averaged[@]}")
     echo "$list, raw:"
@@ -176,8 +168,7 @@ if [ $stage -le 3 ] && [ $stop_stage -ge 3 ]; then
   audiossl report $trained $exp/verify_$name/* --compare --title "$name on VoxCeleb" --out $exp/report.html
 fi
 
-if $label_efficient && [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
-  echo "Stage 4: labels of 1, 2, 5, 10 and 100 % of each speaker's utterances, the smaller part within the larger, from $name and from nothing"
+if $label_efficient && stage 4 "labels of 1, 2, 5, 10 and 100 % of each speaker's utterances, the smaller part within the larger, from $name and from nothing"; then
   python "$root/egs/utils/recipe_with_encoder.py" $label_recipe $model $exp/labels_$name.toml
   for percent in 1 2 5 10 100; do
     part=$exp/labels_$name/$percent
@@ -189,8 +180,7 @@ if $label_efficient && [ $stage -le 4 ] && [ $stop_stage -ge 4 ]; then
   done
 fi
 
-if $label_efficient && [ $stage -le 5 ] && [ $stop_stage -ge 5 ]; then
-  echo "Stage 5: VoxCeleb1 (cleaned) $lists of these models, raw"
+if $label_efficient && stage 5 "VoxCeleb1 (cleaned) $lists of these models, raw"; then
   scored=()
   for percent in 1 2 5 10 100; do
     for source in scratch $name; do
