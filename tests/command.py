@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 
 import pytest
 
@@ -13,8 +14,12 @@ from audiossl.cli.main import main
 def audiossl(*words):
     """Run it; returns (status, stdout, stderr)."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
-        main([*map(str, words)])
+    interrupt = signal.getsignal(signal.SIGINT)  # an interrupted command ignores further ones until it ends, and this process goes on
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
+            main([*map(str, words)])
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
     return stop.value.code, out.getvalue(), err.getvalue()
 
 

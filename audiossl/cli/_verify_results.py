@@ -40,6 +40,7 @@ _WAYS = {
 }  # what they depend on beside scores; others on the costs
 _DIGITS = {"eer": 3, "score_overlap": 3, "min_dcf_raw": 6}
 _SCORES = "scores"
+_UNKNOWN = "unknown"  # what a PLDA model was trained on that no results.json tells
 _REPLACED = (_SCORES, "det.png", "histogram.png", "selection.json")
 
 
@@ -126,7 +127,9 @@ def _last_said(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def _differ(one: Any, other: Any) -> bool:
-    """Whether two settings do; of a folder that is gone, or was named from elsewhere, nobody knows."""
+    """Whether two settings do; of a folder that is gone or was named from elsewhere, and of a copied model, nobody knows."""
+    if one is not None and other is not None and _UNKNOWN in (one, other):
+        return False
     if isinstance(one, Path) and isinstance(other, Path) and not (one.exists() and other.exists()):
         return False
     return bool(one != other)
@@ -139,10 +142,15 @@ def _compared(said: dict[str, Any], name: str) -> Any:
         return value
     if name == "subtract_mean":
         return True  # each list may have a mean of its own
+    from audiossl.verification.embeddings import MATRIX
+
     path = Path(value)
-    if path.name == "plda.safetensors" and (trained := _last_said(path.parent, "plda")):
+    if path.suffix == ".safetensors":
+        trained = _last_said(path.parent, "plda") if path.name == "plda.safetensors" else None
+        if trained is None:
+            return _UNKNOWN
         path = Path(trained["plda"])
-    return path.resolve()
+    return (path.parent if path.name == MATRIX else path).resolve()
 
 
 def write_results(

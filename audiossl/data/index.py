@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_VERSION = 1
+_VERSION = 2
 _told: set[Path] = set()
 
 

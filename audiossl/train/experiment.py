@@ -90,17 +90,21 @@ def resolve(tables: Tables, sections: Sections, where: str) -> tuple[Tables, dic
     Returns (complete tables for config.toml, the Config objects by section; for a plug-in, the pair (class, Config)).
     """
     known = [*sections.plugins, *sections.plain, "run"]
+    options = _options(tables, sections)
     strange = [name for name in tables if name not in known]
     if strange:
         verb = next((_VERBS[name] for name in strange if name in _VERBS), None)
-        meant = _meant(tables[strange[0]], _options(tables, sections))
-        cure = meant or suggestion(strange[0], known) if verb is None else f"the recipe is for `audiossl {verb}`"
+        given = tables[strange[0]] if isinstance(tables[strange[0]], dict) else ()
+        meant = next(filter(None, (translated(key, options) for key in given)), "")
+        near = suggestion(strange[0], known)
+        if meant:
+            near = f"{near}; {meant}" if near.startswith("did you mean") else meant
+        cure = near if verb is None else f"the recipe is for `audiossl {verb}`"
         raise ValueError(f"{where}: unknown table [{strange[0]}]; {cure}")
-    options = _options(tables, sections)
     for name, keys in options.items():
-        unknown = [key for key in tables.get(name, {}) if key not in keys and key != "name"]
-        if meant := _meant(unknown, options):
-            raise ValueError(f"{where}: {name}: unknown key {unknown[0]!r}; {meant}")
+        for key in tables.get(name, {}):
+            if key not in keys and key != "name" and (meant := translated(key, options)):
+                raise ValueError(f"{where}: {name}: unknown key {key!r}; {meant}")
     built: dict[str, Any] = {}
     complete: Tables = {}
     for name, kind in sections.plugins.items():
@@ -133,11 +137,6 @@ def _options(tables: Tables, sections: Sections) -> dict[str, set[str]]:
         for name, cls in configs.items()
         if not any(configuration.FURTHER in item.metadata for item in fields(cls))
     }
-
-
-def _meant(unknown: Any, options: dict[str, set[str]]) -> str:
-    """Say what the first of some unknown keys is called here; "" where that is not known."""
-    return translated(next(iter(unknown), ""), options) if isinstance(unknown, dict | list) else ""
 
 
 def gather_tables(recipe: str, out: Path, overrides: Tables, run: Tables, *, resume: bool) -> Tables:

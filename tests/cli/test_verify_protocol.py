@@ -195,6 +195,9 @@ def test_a_saved_plda_model_is_what_it_was_trained_on(corpus, tmp_path):
     measured("--trials", root / "dev", *base[2:4], "--plda", root / "c", "--out", tmp_path / "dev")
     fit = ["--calibrate", tmp_path / "dev" / "scores", root / "dev"]
     assert measured(*base, *fit, "--plda", tmp_path / "dev" / "plda.safetensors")["cllr"] < 1
+    copied = (tmp_path / "dev" / "plda.safetensors").rename(tmp_path / "vox.safetensors")
+    assert measured(*base, *fit, "--plda", copied, "--overwrite")["cllr"] < 1
+    assert measured(*base, *fit, "--plda", root / "c" / "embeddings.npy", "--overwrite")["cllr"] < 1
 
 
 def test_a_calibration_that_makes_scores_worthless_is_said(corpus, tmp_path):

@@ -18,7 +18,7 @@ device=auto
 workers=2
 
 . ./cmd.sh
-. ../../utils/recipe.sh
+. ../../utils/recipe.sh || exit 1 # run it in its own folder
 
 short=()
 unseen=test

@@ -17,7 +17,7 @@ device=auto
 steps=20000
 
 . ./cmd.sh
-. ../../utils/recipe.sh
+. ../../utils/recipe.sh || exit 1 # run it in its own folder
 
 sources="fbank fbank+deltas random:$upstream $upstream"
 settings=(--superb.steps $steps --superb.eval_every $((steps / 20)))

@@ -17,7 +17,7 @@ exp=exp
 device=auto
 
 . ./cmd.sh
-. ../../utils/recipe.sh
+. ../../utils/recipe.sh || exit 1 # run it in its own folder
 
 short=()
 steps_pretrain=(--train.max_steps 800)

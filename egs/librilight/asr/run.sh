@@ -36,7 +36,7 @@ device=auto
 accumulate=8
 
 . ./cmd.sh
-. ../../utils/recipe.sh
+. ../../utils/recipe.sh || exit 1 # run it in its own folder
 
 steps=()
 rest=()

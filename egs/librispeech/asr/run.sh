@@ -32,7 +32,7 @@ device=auto
 accumulate=8   # of ctc_full: processes x accumulate = 8 is the published batch; ctc_adapters keeps its recipe's
 
 . ./cmd.sh
-. ../../utils/recipe.sh
+. ../../utils/recipe.sh || exit 1 # run it in its own folder
 
 steps=()
 adapters=()

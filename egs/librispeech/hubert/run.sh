@@ -18,7 +18,7 @@ accumulate=32      # of both iterations, for one process
 accumulate_full=8  # of ctc_full, for one process; ctc_adapters keeps its recipe's
 
 . ./cmd.sh
-. ../../utils/recipe.sh
+. ../../utils/recipe.sh || exit 1 # run it in its own folder
 
 train=train-960
 labelled=train-clean-100

@@ -23,7 +23,7 @@ exp=exp
 device=auto
 
 . ./cmd.sh
-. ../../utils/recipe.sh
+. ../../utils/recipe.sh || exit 1 # run it in its own folder
 
 prep=()
 short=()

@@ -19,7 +19,7 @@ exp=exp
 device=auto
 
 . ./cmd.sh
-. ../../utils/recipe.sh
+. ../../utils/recipe.sh || exit 1 # run it in its own folder
 . masked_objectives.sh
 
 short=(--train.tensorboard false --train.save_every 100000)

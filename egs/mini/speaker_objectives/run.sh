@@ -17,7 +17,7 @@ workers=2
 only=""
 
 . ./cmd.sh
-. ../../utils/recipe.sh
+. ../../utils/recipe.sh || exit 1 # run it in its own folder
 
 short=()
 prototypes=136              # as many as there are training voices

@@ -22,7 +22,7 @@ device=auto
 workers=2
 
 . ./cmd.sh
-. ../../utils/recipe.sh
+. ../../utils/recipe.sh || exit 1 # run it in its own folder
 
 prep=()
 short_encoder=()

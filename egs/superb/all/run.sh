@@ -20,7 +20,7 @@ exp=exp
 device=auto
 
 . ./cmd.sh
-. ../../utils/recipe.sh
+. ../../utils/recipe.sh || exit 1 # run it in its own folder
 
 if [ -z "$seed" ]; then  # the protocol's own, where it is followed
   if $published; then seed=1337; else seed=0; fi

@@ -42,7 +42,7 @@ workers=8
 cohort=20000
 
 . ./cmd.sh
-. ../../utils/recipe.sh
+. ../../utils/recipe.sh || exit 1 # run it in its own folder
 
 name=$(basename $recipe .toml)
 
