@@ -14,7 +14,8 @@ from audiossl.cli.main import main
 def audiossl(*words):
     """Run it; returns (status, stdout, stderr)."""
     out, err = io.StringIO(), io.StringIO()
-    interrupt = signal.getsignal(signal.SIGINT)  # an interrupted command ignores further ones until it ends, and this process goes on
+    # An interrupted command ignores further interrupts until it ends; this process goes on.
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
             main([*map(str, words)])

@@ -47,7 +47,7 @@ def main(
         max_bad_fraction: share of the utterances that may be unusable; these are named and left out.
         allow_commands: run the programs that wav.scp names.
         device: auto, cpu, cuda or cuda:N.
-        overwrite: make all again, and remove first what `out` holds of another source, layer or data.
+        overwrite: make all again, and remove first all frames that `out` holds.
         json: print what was written as JSON.
     """
     from audiossl.data.manifest import Manifest

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from audiossl.data.json_files import read_json_table, write_json
-from audiossl.data.kaldi import WAV_SCP, file_stem, read_table, write_sorted_table
+from audiossl.data.kaldi import WAV_SCP, file_stem, write_sorted_table
 from audiossl.data.loader import BadRecordings, LoaderConfig, usable
 from audiossl.data.whole import one_epoch
+from audiossl.diagnostics.pooled_cache import AUDIO_TABLES, data_digest
 from audiossl.diagnostics.results import command_line, locked
 from audiossl.files import require_folder, whole_file
 
@@ -139,7 +140,8 @@ def _frames(source: FeatureSource, batch: Batch, config: FramesConfig) -> Iterat
 
 
 def _made_of(manifests: Sequence[Manifest], source: FeatureSource, config: FramesConfig) -> dict[str, Any]:
-    """What frames depend on."""
+    """What frames depend on; `source` is only how it was spelled. data: directory -> digest of its recordings, and of units that are read."""
+    tables = (*AUDIO_TABLES, *source.reader.needs)
     return {
         "source": source.name,
         "source_digest": source.digest,
@@ -150,14 +152,14 @@ def _made_of(manifests: Sequence[Manifest], source: FeatureSource, config: Frame
         "sample_rate": source.sample_rate,
         "stride": source.stride,
         "rate": source.sample_rate / source.stride,
-        "data": [str(manifest.path.resolve()) for manifest in manifests],
+        "data": {str(manifest.path.resolve()): data_digest(manifest, tables) for manifest in manifests},
     }
 
 
 def _require_place(out: Path, made_of: dict[str, Any], *, overwrite: bool) -> None:
     """Raise ValueError for a data directory and, unless told to overwrite, where `out` holds frames of something else.
 
-    Further data directories may come to those that the card names: no utterance is in two of them.
+    Further data directories may come to those that the card names, which must be as they were: no utterance is in two of them.
     """
     if (out / WAV_SCP).exists():
         raise ValueError(f"{out}: is a data directory; choose another --out, such as {out / 'frames'}")
@@ -171,16 +173,23 @@ def _require_place(out: Path, made_of: dict[str, Any], *, overwrite: bool) -> No
     before = read_json_table(out / CARD, _CURE)
     for key, value in made_of.items():
         had = before.get(key)
-        if had != value and not (key == "data" and isinstance(had, list) and all(one in value for one in had)):
+        if key not in ("source", "data") and had != value:
             raise ValueError(f"{out}: holds other frames already ({key} {had}, not {value}); {_CURE}")
+    data = before.get("data")
+    if not isinstance(data, dict):
+        raise ValueError(f"{out / CARD}: does not say what recordings were read; {_CURE}")
+    for path, digest in data.items():
+        if made_of["data"].get(path) != digest:
+            what = "has changed since" if path in made_of["data"] else "is not among those given"
+            raise ValueError(f"{out}: holds other frames already (data {path} {what}); {_CURE}")
 
 
 def _clear(out: Path, manifests: Sequence[Manifest]) -> None:
-    """Remove what is to be made again, and what the folder's own list names."""
-    listed = read_table(out / FEATS_SCP) if (out / CARD).is_file() and (out / FEATS_SCP).is_file() else ()
-    for utterance in chain((key for _, key, _ in listed), (key for key, _ in _in_order(manifests))):
-        frames_path(out, utterance).unlink(missing_ok=True)
+    """Remove the list and the files in a folder of ours, whatever they were made of; where there is no card only those to be made again."""
     (out / FEATS_SCP).unlink(missing_ok=True)
+    ours = (frames_path(out, utterance) for utterance, _ in _in_order(manifests))
+    for path in out.glob("*.npy") if (out / CARD).is_file() else ours:
+        path.unlink(missing_ok=True)
 
 
 def _in_order(manifests: Sequence[Manifest]) -> Iterator[tuple[str, Path]]:

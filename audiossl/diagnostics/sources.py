@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import torch
 from audiossl.contracts import EncoderOutput, read_by
 from audiossl.data.frame_grid import FrameGrid
 from audiossl.data.whole import WholeUtterances
-from audiossl.interop.encoder import require_layer
+from audiossl.interop.encoder import require_layer, stops_early
 from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
 
 if TYPE_CHECKING:
@@ -197,9 +196,7 @@ def encoder_source(
     last = encoder.num_layers if layer is None else layer
     require_layer(last, encoder.num_layers, name)
     model = encoder.float().eval().to(device)
-    # Those of speakers can only run to their end.
-    stops = layer is not None and "num_layers" in signature(model.forward).parameters
-    until = {"num_layers": last} if stops else {}
+    until = {"num_layers": last} if layer is not None and stops_early(model) else {}
 
     @torch.no_grad()
     def together(waveform: Tensor, lengths: Tensor) -> EncoderOutput:

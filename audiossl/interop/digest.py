@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os.path
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from audiossl import config as configuration
@@ -26,7 +28,7 @@ _EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def encoder_digest(encoder: nn.Module) -> str:
-    """SHA-256 of an encoder's weights, class, settings and adapters, and of the code of classes that are neither of this package nor torch's.
+    """SHA-256 of an encoder's weights, class, settings and adapters, of the code of classes that are neither of this package nor torch's, and of their checkpoint.
 
     Settings with their default are left out, so that a new one which changes nothing by default does not make all features be computed again.
     """
@@ -35,7 +37,9 @@ def encoder_digest(encoder: nn.Module) -> str:
     own = list(_own_classes(encoder))
     code = sorted({_code_hash(cls) for _, cls in own})
     parts = [[name, cls.__qualname__, _plain_attributes(encoder.get_submodule(name))] for name, cls in own]
-    facts = [weights_hash(encoder), type(encoder).__qualname__, tables, code, parts]
+    facts: list[Any] = [weights_hash(encoder), type(encoder).__qualname__, tables, code, parts]
+    if hasattr(encoder, "checkpoint_hash"):  # what is no torch parameter, in code of anybody's
+        facts.append(encoder.checkpoint_hash)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -67,8 +71,40 @@ def _code_hash(cls: type) -> str:
         return ""
 
 
+def contents_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of the files below a folder."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    inside = [[str(file.relative_to(path)), contents_hash(file)] for file in sorted(path.rglob("*")) if file.is_file()]
+    return hashlib.sha256(json.dumps(inside).encode()).hexdigest()
+
+
 def _plain_attributes(module: nn.Module) -> dict[str, Any]:
-    return {key: value for key, value in vars(module).items() if key not in _EVERY_MODULE and _is_plain(value)}
+    return {key: _told(value) for key, value in vars(module).items() if key not in _EVERY_MODULE and _is_plain(value)}
+
+
+def _told(value: Any) -> Any:
+    """A plain value without what changes no features: the name of a device, or how the path of something that exists is spelled."""
+    if isinstance(value, list | tuple):
+        return [_told(inner) for inner in value]
+    if isinstance(value, dict):
+        return {key: _told(inner) for key, inner in value.items()}
+    if not isinstance(value, str):
+        return value
+    if os.path.isfile(value):  # noqa: PTH113 - Path raises OSError for long texts
+        return contents_hash(Path(value))
+    if os.path.isdir(value):  # noqa: PTH112
+        return Path(value).resolve().name
+    return "" if _is_device(value) else value
+
+
+def _is_device(text: str) -> bool:
+    try:
+        torch.device(text)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _is_plain(value: Any) -> bool:

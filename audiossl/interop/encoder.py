@@ -7,6 +7,7 @@ A source is an experiment folder, one of its checkpoint folders, or a name: the 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -71,6 +72,11 @@ def require_layer(layer: int, num_layers: int, source: str) -> None:
         raise ValueError(f"layer {layer}: {source} has layers 0 to {num_layers}; choose one of them")
 
 
+def stops_early(encoder: Any) -> bool:
+    """Whether an encoder can be told how many blocks to run; those of speakers can only run to their end."""
+    return "num_layers" in inspect.signature(encoder.forward).parameters
+
+
 def _has(encoder: type, needs: Sequence[str]) -> bool:
     return all(hasattr(encoder, need) for need in needs)
 
@@ -116,7 +122,8 @@ def load_from(checkpoint: Path, tables: dict[str, Any]) -> SSLEncoder:
         cls(config).insert(encoder)
         if encoder.state_dict().keys() != before:  # one that only says what trains is no part of the encoder
             of: Any = encoder
-            of.built_from = {**of.built_from, "adapters": tables["adapter"]}
+            table = {"name": tables["adapter"]["name"], **configuration.to_table(config)}
+            of.built_from = {**of.built_from, "adapters": table}
     fill(encoder, checkpoint, attribute=evaluated_part(tables), partial="adapter" in tables)
     encoder.eval()
     return encoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import sys
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from audiossl.contracts import Encoder, EncoderOutput
-from audiossl.interop.encoder import OWN
+from audiossl.interop.digest import contents_hash
+from audiossl.interop.encoder import OWN, stops_early
 from audiossl.interop.s3prl_upstream import Upstream
 from audiossl.interop.safe_pickle import first_line
 from audiossl.registry import suggestion
@@ -57,13 +59,21 @@ def load_own(source: str, *, seed: int = 0) -> nn.Module:
     make = _of_file(_run(path), name, source)
     torch.manual_seed(seed)
     try:
-        made = _made(make, checkpoint)
-        if not isinstance(made, Encoder):
-            return Upstream(made, name).eval()
+        encoder = _wrapped(_made(make, checkpoint), name)
     except Exception as error:  # it is anybody's code
         raise ValueError(f"{source}: cannot be used: {first_line(error)}") from error
-    stops_early = "num_layers" in inspect.signature(made.forward).parameters or hasattr(made, "embed")
-    return (made if stops_early else OwnEncoder(made)).eval()
+    if checkpoint is not None:
+        found = Path(checkpoint)
+        of_name = hashlib.sha256(checkpoint.encode()).hexdigest()  # the class may know it by that alone
+        encoder.checkpoint_hash = contents_hash(found) if found.exists() else of_name
+    whole: nn.Module = encoder.eval()
+    return whole
+
+
+def _wrapped(made: nn.Module, name: str) -> Any:
+    if not isinstance(made, Encoder):
+        return Upstream(made, name)
+    return made if stops_early(made) or hasattr(made, "embed") else OwnEncoder(made)
 
 
 def _made(make: Any, checkpoint: str | None) -> nn.Module:

@@ -6,6 +6,7 @@ it is absent or does not load beside this torch; what then asks for a stand-in's
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import importlib
 import inspect
@@ -36,8 +37,10 @@ _STAND_INS = (
 )
 _SHORTEST = 800
 """Samples; s3prl too pads what is shorter than 0.05 s."""
-_SECONDS = (1, 21)
-"""Of noise, whose numbers of frames tell the hop of an upstream that does not say it."""
+_SECOND = 16000
+"""Samples of noise whose frames tell the shape of an upstream, and from which on its hop is measured where it does not say that."""
+_FAR = 20 * _SECOND
+"""How many samples further a measured hop must still predict the number of frames."""
 
 
 class Upstream(nn.Module):
@@ -54,8 +57,9 @@ class Upstream(nn.Module):
         self.upstream = upstream.eval()
         # Some have no weights, and caches know encoders by the hash of these.
         self.register_buffer("name", torch.tensor(list(name.encode()), dtype=torch.uint8))
-        layers = self._of_noise(_SECONDS[0])
-        rates = self._hop(layers[-1].shape[1])
+        layers = self._of_noise(_SECOND)
+        told = getattr(upstream, "get_downsample_rates", None)
+        rates = self._measured_hop() if told is None else told("hidden_states")
         widths = {layer.shape[-1] for layer in layers}
         strides = {rates} if isinstance(rates, int) else set(rates)
         if len(widths) != 1 or len(strides) != 1:
@@ -85,18 +89,32 @@ class Upstream(nn.Module):
         return layers
 
     @torch.no_grad()
-    def _of_noise(self, seconds: int) -> list[Tensor]:
-        return self._run([torch.randn(seconds * self.sample_rate, generator=torch.Generator().manual_seed(0))])
+    def _of_noise(self, samples: int) -> list[Tensor]:
+        return self._run([torch.randn(samples, generator=torch.Generator().manual_seed(0))])
 
-    def _hop(self, frames: int) -> Any:
-        """Samples from frame to frame, or those of each layer; frames: of the shorter noise."""
-        told = getattr(self.upstream, "get_downsample_rates", None)
-        if told is not None:
-            return told("hidden_states")
-        more = self._of_noise(_SECONDS[1])[-1].shape[1] - frames
-        if more < 1:
-            raise ValueError("gives no more frames of longer recordings; write get_downsample_rates")
-        return round((_SECONDS[1] - _SECONDS[0]) * self.sample_rate / more)
+    def _frames(self, samples: int) -> int:
+        return self._of_noise(samples)[-1].shape[1]
+
+    def _measured_hop(self) -> int:
+        """Samples from frame to frame, between two lengths at which frames begin; ValueError where that does not hold for much longer ones."""
+        first = self._next_begun(_SECOND)
+        second = self._next_begun(first)
+        period, frames = second - first, self._frames(first)
+        more = self._frames(second) - frames  # several where frames are repeated
+        times = _FAR // period
+        far, expected = first + times * period, frames + times * more
+        if period % more or (self._frames(far - 1), self._frames(far)) != (expected - more, expected):
+            raise ValueError("its frames are not a whole number of samples apart; write get_downsample_rates")
+        return period // more
+
+    def _next_begun(self, samples: int) -> int:
+        """The least length beyond `samples` that has more frames."""
+        frames, step = self._frames(samples), 512
+        while self._frames(samples + step) <= frames:
+            step *= 2
+            if step > _FAR:
+                raise ValueError("gives no more frames of longer recordings; write get_downsample_rates")
+        return samples + bisect.bisect_right(range(samples, samples + step), frames, key=self._frames)
 
 
 class HubUpstream(Upstream):

@@ -81,7 +81,10 @@ def store_layers(
     source = of_layers(source, layers)
     store = FrameStore(folder, manifest, source, precision, sys.maxsize)
     for other in {*folder.iterdir()} - {store.path.parent}:
-        shutil.rmtree(other, ignore_errors=True)
+        if other.is_dir() and not other.is_symlink():
+            shutil.rmtree(other, ignore_errors=True)
+        else:
+            other.unlink(missing_ok=True)
     frames = Frames(source, store, torch.device("cpu"))
     ids: list[str] = []
     lengths: list[int] = []

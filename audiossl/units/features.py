@@ -8,7 +8,15 @@ import torch
 
 from audiossl.data.frame_grid import FrameGrid
 from audiossl.interop.digest import encoder_digest
-from audiossl.interop.encoder import OWN, UPSTREAM, load_encoder, require_layer, require_methods, weights_hash
+from audiossl.interop.encoder import (
+    OWN,
+    UPSTREAM,
+    load_encoder,
+    require_layer,
+    require_methods,
+    stops_early,
+    weights_hash,
+)
 from audiossl.nn.batch_dependence import minds_batch_mates, one_by_one
 
 if TYPE_CHECKING:
@@ -129,6 +137,7 @@ class EncoderFeatures:
     def __init__(self, encoder: SSLEncoder, *, source: str, layer: int, device: str = "cpu") -> None:
         require_layer(layer, encoder.num_layers, source)
         self._model = encoder.float().eval().to(device)
+        self._until = {"num_layers": layer} if stops_early(encoder) else {}
         self.device = device
         self.encoder, self.layer = source, layer
         self.encoder_hash, self.weights_hash = encoder_digest(encoder), weights_hash(encoder)
@@ -146,7 +155,7 @@ class EncoderFeatures:
 
     @torch.no_grad()
     def _run(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
-        output: EncoderOutput = self._model(waveform.to(self.device), lengths.to(self.device), num_layers=self.layer)
+        output: EncoderOutput = self._model(waveform.to(self.device), lengths.to(self.device), **self._until)
         return output
 
 

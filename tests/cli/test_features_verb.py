@@ -86,6 +86,8 @@ def test_all_layers_the_list_and_the_card(corpus, tmp_path, workers):
     digest = card.pop("source_digest")
     assert len(digest) == 64
     assert card.pop("date")
+    assert all(len(one) == 64 for one in card["data"].values())
+    card["data"] = [*card["data"]]
     assert card.pop("command")
     assert card == {
         "source": str(source), "layer": "all", "layers": 3, "dim": 32, "dtype": "float32", "sample_rate": 16000, "stride": 320,
@@ -210,8 +212,8 @@ def test_other_frames_are_not_replaced(corpus, tmp_path):
         (words(source, data, "--out", out, "--layer", 2), "layer 1, not 2"),
         (words(source, data, "--out", out, "--layer", "all"), "layer 1, not all"),
         (words(source, data, "--out", out, "--layer", 1, "--dtype", "float16"), "dtype float32, not float16"),
-        (words(corpus / "legacy", data, "--out", out, "--layer", 1), "source "),
-        (words(source, corpus / "more" / "data", "--out", out, "--layer", 1), "data ["),
+        (words(corpus / "legacy", data, "--out", out, "--layer", 1), "source_digest "),
+        (words(source, corpus / "more" / "data", "--out", out, "--layer", 1), f"data {data} is not among"),
     ):
         message = fails(*other)
         assert message.startswith(f"audiossl: {out}: holds other frames already ({key}")
@@ -233,6 +235,62 @@ def test_other_weights_under_the_same_name(corpus, tmp_path):
     assert "(source_digest " in fails(*base)
     succeed(*base, "--overwrite")
     near(np.load(tmp_path / "f" / "s0-0.npy"), layers_of(tmp_path / "exp", corpus / "0.wav")[-1])
+
+
+def killed_after(count, monkeypatch, *given):
+    """Run the verb until it wrote so many files."""
+    write, written = np.save, []
+
+    def dies(file, array):
+        if len(written) == count:
+            raise KeyboardInterrupt
+        written.append(write(file, array))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frame_files.np, "save", dies)
+        assert audiossl(*given)[0] == 130
+
+
+def test_overwrite_leaves_nothing_of_a_killed_run(corpus, tmp_path, monkeypatch):
+    data, more, out = corpus / "data", corpus / "more" / "data", tmp_path / "f"
+    killed_after(3, monkeypatch, *words(corpus / "exp", data, "--out", out))
+    assert not (out / "feats.scp").exists()
+    succeed(*words(corpus / "large", more, "--out", out, "--overwrite"))
+    assert {path.stem for path in out.glob("*.npy")} == {"r-0", "r-1"}
+    succeed(*words(corpus / "large", more, data, "--out", out))
+    for number, utterance in enumerate(ids()):
+        near(np.load(out / f"{utterance}.npy"), layers_of(corpus / "large", corpus / f"{number}.wav")[-1])
+
+
+def test_recordings_made_again_under_their_names(corpus, tmp_path):
+    data = write_corpus(tmp_path, noises(LENGTHS), speakers=("s0", "s1"))
+    base = words(corpus / "exp", data, "--out", tmp_path / "f")
+    succeed(*base)
+    write_corpus(tmp_path, noises(LENGTHS, seed=9), speakers=("s0", "s1"), out=tmp_path / "again")
+    before = files(tmp_path / "f")
+    for given in (base, words(corpus / "exp", data, corpus / "more" / "data", "--out", tmp_path / "f")):
+        assert f"f: holds other frames already (data {data} has changed since); choose another" in fails(*given)
+    assert files(tmp_path / "f") == before
+    succeed(*base, "--overwrite")
+    near(np.load(tmp_path / "f" / "s0-0.npy"), layers_of(corpus / "exp", tmp_path / "0.wav")[-1])
+
+
+def test_the_same_encoder_and_data_by_other_spellings(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(corpus)
+    (tmp_path / "link").symlink_to(corpus / "data")
+    for source, data in (("exp", "data"), ("exp/", "./data"), ("./exp", tmp_path / "link"), (corpus / "exp", "data/")):
+        succeed(*words(source, data, "--out", tmp_path / "f"))
+        assert json.loads((tmp_path / "f" / "frames.json").read_text())["source"] == str(source)
+
+
+@pytest.mark.parametrize("data", [None, ["data/train"]])
+def test_a_card_without_digests_of_the_data(corpus, tmp_path, data):
+    base = words(corpus / "exp", corpus / "data", "--out", tmp_path)
+    succeed(*base)
+    card = json.loads((tmp_path / "frames.json").read_text())
+    (tmp_path / "frames.json").write_text(json.dumps({**card, "data": data}))
+    assert "does not say what recordings were read; choose another --out, or --overwrite" in fails(*base)
+    succeed(*base, "--overwrite")
 
 
 @pytest.mark.parametrize("name", ["feats.scp", "s0-0.npy", "mean.npy"])

@@ -79,6 +79,13 @@ def test_adapters_count_where_they_are_in_the_encoder(tmp_path):
     assert encoder_digest(fine_tuned(tmp_path, "frozen", "frozen")) == encoder_digest(load_encoder(tmp_path / "base"))
 
 
+def test_settings_that_adapters_got_later_do_not_count(tmp_path):
+    write_encoder(tmp_path / "base")
+    said_all = to_table(registry.get("adapters", "lora").Config())
+    least = fine_tuned(tmp_path, "least", "lora")
+    assert encoder_digest(least) == encoder_digest(fine_tuned(tmp_path, "all", "lora", **said_all))
+
+
 CODE = """\
 from dataclasses import dataclass
 from torch import nn

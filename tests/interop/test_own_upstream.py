@@ -12,10 +12,15 @@ from corpora import noises, write_corpus
 
 from audiossl.config import write_toml
 from audiossl.diagnostics.sources import open_features
+from audiossl.interop.digest import encoder_digest
 from audiossl.interop.encoder import load_encoder
+from audiossl.interop.own_upstream import _of_file, _run
+from audiossl.interop.s3prl_upstream import Upstream
 from audiossl.units.codebook import load
 
 CODE = """\
+from pathlib import Path
+
 import torch
 from beside import WIDTH
 from torch import nn
@@ -52,6 +57,30 @@ class ByContract(nn.Module):
     def forward(self, waveform, lengths):
         frames = waveform[:, : waveform.shape[1] // 100 * 100].unflatten(1, (-1, 100))[..., :8]
         return EncoderOutput([frames, frames.tanh()], lengths // 100)
+
+
+class Embedding(ByContract):
+    embedding_dim = 8
+
+    def embed(self, waveform, lengths):
+        return self(waveform, lengths).layers[1].mean(dim=1)
+
+
+class Session(Listing):
+    def __init__(self, ckpt=None, device="cpu", table="it.ckpt", folder="hub", mode="a"):
+        super().__init__()
+        self.session, self.path = [ckpt and Path(ckpt).read_bytes()], ckpt
+        self.options = {"device": device, "table": table, "folders": [folder], "mode": mode}
+
+
+class Hopping(nn.Module):
+    def __init__(self, hop, repeats=1):
+        super().__init__()
+        self.hop, self.repeats = hop, repeats
+
+    def forward(self, waveforms):
+        count = int((len(waveforms[0]) - 400) / self.hop) + 1
+        return torch.zeros(len(waveforms), count * self.repeats, 4)
 
 
 class Nothing(nn.Module):
@@ -114,6 +143,64 @@ def test_what_its_features_depend_on_is_in_its_digest(place):
     assert len({*digests}) == 4
 
 
+def test_checkpoints_count_by_what_they_hold(place, tmp_path):
+    def digest(checkpoint):
+        return opened(f"Session@{checkpoint}").digest
+
+    for name, content in (("one", "1"), ("other", "2"), ("same", "1")):
+        (tmp_path / name).write_text(content)
+    assert digest(tmp_path / "one") == digest(tmp_path / "same") != digest(tmp_path / "other")
+    before = digest(tmp_path / "one")
+    (tmp_path / "one").write_text("3")
+    assert digest(tmp_path / "one") != before
+
+
+def test_folders_count_by_the_names_and_contents_of_their_files(place, tmp_path):
+    def digest():
+        return opened(f"InFolder@{tmp_path}").digest
+
+    (place / "hub" / "mine.py").write_text(
+        CODE + "\n\nclass InFolder(Listing):\n    def __init__(self, ckpt):\n        super().__init__()\n"
+    )
+    (tmp_path / "inside").mkdir()
+    digests = [digest()]
+    for name, content in (("a", "1"), ("inside/b", "1"), ("a", "2")):
+        (tmp_path / name).write_text(content)
+        digests.append(digest())
+    assert digest() == digests[-1]
+    (place / "hub" / "mine.py").write_text(CODE)
+    assert len({*digests}) == 4
+
+
+def test_devices_and_spellings_of_paths_do_not_count(place):
+    session = _of_file(_run(place / "hub" / "mine.py"), "Session", "")
+
+    def digest(**options):
+        torch.manual_seed(0)
+        return encoder_digest(Upstream(session(**options), "Session"))
+
+    first = digest()
+    assert first == digest(device="cuda:1") == digest(table=str(place / "it.ckpt")) == digest(folder=str(place / "hub"))
+    assert (
+        len({first, digest(mode="b"), digest(table="hub/mine.py"), digest(folder="data"), digest(mode="b" * 5000)}) == 5
+    )
+
+
+@pytest.mark.parametrize("hop", [160, 320, 441, 480, 560, 640, 720, 960, 1200, 1920])
+def test_hops_are_measured_exactly(place, hop):
+    hopping = _of_file(_run(place / "hub" / "mine.py"), "Hopping", "")
+    assert Upstream(hopping(hop), "x").stride == hop
+    if hop % 2 == 0:
+        assert Upstream(hopping(hop, repeats=2), "x").stride == hop // 2
+
+
+@pytest.mark.parametrize("hop", [320.01, 319.99, 441.5])
+def test_hops_that_are_no_number_of_samples(place, hop):
+    hopping = _of_file(_run(place / "hub" / "mine.py"), "Hopping", "")
+    with pytest.raises(ValueError, match="not a whole number of samples apart; write get_downsample_rates$"):
+        Upstream(hopping(hop), "x")
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -147,6 +234,12 @@ def test_no_file_can_name_code_to_run(place, tmp_path):
     write_toml(tmp_path / "config.toml", {"encoder": table, "adapter": {"name": "frozen"}, "run": init})
     with pytest.raises(ValueError, match="only where the command line names it"):
         load_encoder(tmp_path)
+
+
+def test_units_of_one_that_embeds_and_cannot_stop_early(place, tmp_path):
+    fit = ("units", "fit", "--data", place / "data", "--out", tmp_path / "book", "--clusters", 4, "--layer", 1)
+    code, _, err = audiossl(*fit, "--encoder", f"{place}/hub/mine.py:Embedding", "--num-workers", 0, "--device", "cpu")
+    assert code == 0, err
 
 
 def test_embeddings_and_units(place, tmp_path):

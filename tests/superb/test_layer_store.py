@@ -62,6 +62,16 @@ def test_it_is_used_again_and_made_anew_for_another_upstream(manifest, tmp_path)
     assert len(list((tmp_path / "s").iterdir())) == 1  # what it does not use takes no place
 
 
+def test_what_is_left_of_another_layout_goes(manifest, tmp_path):
+    folder = tmp_path / "s"
+    (folder / "older").mkdir(parents=True)
+    for name in ("layer_00", "progress.json", "older/frames.bin"):
+        (folder / name).write_bytes(b"old")
+    (folder / "link").symlink_to(tmp_path)
+    store = keep(manifest, upstream()[0], folder)
+    assert [*folder.iterdir()] == [store.store.path.parent]
+
+
 def test_an_interrupted_pass_goes_on(manifest, tmp_path):
     source, _ = upstream(fail_after=5)
     with pytest.raises(KeyboardInterrupt):
