@@ -136,6 +136,21 @@ def test_configurations_of_absent_packages_become_plain(tmp_path, monkeypatch):
     }
 
 
+def test_members_of_enumerations_as_some_pythons_write_them(tmp_path, monkeypatch):
+    class Choice:
+        pass
+
+    class Member:
+        def __reduce__(self):
+            return getattr, (Choice, "slow")
+
+    Choice.slow = Member()
+    with monkeypatch.context() as patch:
+        fake_module(patch, "fairseq", Choice=Choice)
+        path = saved(tmp_path, {"kind": Choice.slow})
+    assert load_plain(path) == {"kind": "slow"}
+
+
 def test_programs_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
         archive.writestr("x/constants.pkl", b"")
