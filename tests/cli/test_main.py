@@ -124,7 +124,8 @@ def test_debug_shows_the_traceback(tmp_path, monkeypatch):
 
 
 def test_a_second_interrupt_is_ignored(tmp_path, monkeypatch, capsys):
-    before = signal.getsignal(signal.SIGINT)
+    # A shell that starts pytest in the background has it ignore the first one too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr("audiossl.cli.main._dispatch", lambda _words: os.kill(os.getpid(), signal.SIGINT))
     monkeypatch.setattr("audiossl.cli.main._flush", lambda: os.kill(os.getpid(), signal.SIGINT) or 0)
     try:
