@@ -16,7 +16,7 @@ from audiossl.nn.ema_codebook import EMACodebooks
 from audiossl.nn.spread import spread
 from audiossl.objectives._masked import NamedViews
 from audiossl.objectives._teacher import TeacherConfig, TeacherObjective
-from audiossl.objectives._units import prediction_spread
+from audiossl.objectives._units import code_health
 from audiossl.objectives._unmasked import looked_at, share_right
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class OnlineCodesObjective(TeacherObjective):
 
 @torch.no_grad()
 def _code_metrics(logits: Tensor, codes: Tensor, num_codes: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Means over codebooks, but of targets the perplexity of the book that uses the fewest codes.
+    """How many are right, mean over codebooks, and what must not collapse.
 
     logits: (book, masked frame, code). codes: (book, masked frame) int64.
     """
@@ -167,16 +167,4 @@ def _code_metrics(logits: Tensor, codes: Tensor, num_codes: int) -> dict[str, tu
     nats = F.cross_entropy(logits.float().transpose(1, 2), codes, reduction="none")
     count = torch.full((), codes.shape[1], dtype=torch.float32, device=codes.device)
     right = (predicted == codes).float().mean(0).sum()
-    return {
-        "masked_accuracy": (right, count),
-        "prediction_perplexity": (_perplexities(predicted, num_codes).mean() * count, count),
-        "prediction_spread": (prediction_spread(nats.T, codes.T, num_codes) * count, count),
-        "target_perplexity": (_perplexities(codes, num_codes).min() * count, count),
-    }
-
-
-def _perplexities(codes: Tensor, num_codes: int) -> Tensor:
-    """Perplexity of the histogram of each book's codes: (book,). codes: (book, frame)."""
-    share = nn.functional.one_hot(codes, num_codes).float().sum(1) / max(1, codes.shape[1])
-    perplexities: Tensor = torch.special.entr(share).sum(1).exp()
-    return perplexities
+    return {"masked_accuracy": (right, count)} | code_health(nats.T, predicted.T, codes.T, num_codes)

@@ -233,6 +233,23 @@ class UnitObjective(MaskedObjective):
         return total
 
 
+@torch.no_grad()
+def code_health(nats: Tensor, predicted: Tensor, codes: Tensor, size: int) -> Metrics:
+    """What must not collapse where codes are predicted: means over books, but of targets the perplexity of the book that uses the fewest codes.
+
+    nats: (frame, book), the cross-entropy. predicted, codes: (frame, book) int64, below `size`.
+    """
+    count = torch.full((), len(codes), dtype=torch.float32, device=codes.device)
+    named, wanted = (
+        torch.stack([histogram_perplexity(book, size) for book in values.unbind(1)]) for values in (predicted, codes)
+    )
+    return {
+        "prediction_perplexity": (named.mean() * count, count),
+        "prediction_spread": (prediction_spread(nats, codes, size) * count, count),
+        "target_perplexity": (wanted.min() * count, count),
+    }
+
+
 def histogram_perplexity(codes: Tensor, size: int) -> Tensor:
     """Perplexity of the histogram of some codes: 1 for a single code, `size` for all alike. codes: (frame,) int64."""
     share = _histogram(codes, size) / max(1, len(codes))

@@ -16,7 +16,7 @@ from audiossl.nn.random_projection_quantiser import RandomProjectionQuantiser
 from audiossl.nn.spread import spread
 from audiossl.objectives._mask_input import MaskInputConfig, MaskInputObjective
 from audiossl.objectives._self_guided import SelfGuidedViews
-from audiossl.objectives._units import histogram_perplexity, prediction_spread
+from audiossl.objectives._units import code_health
 from audiossl.objectives._unmasked import looked_at, share_right
 
 if TYPE_CHECKING:
@@ -102,16 +102,7 @@ class BestRQ(MaskInputObjective):
         count = torch.full((), len(places), dtype=torch.float32, device=loss.device)
         right = (predicted == codes.flatten()).sum() / self.config.books
         metrics = spread(seen) | self.mask_metrics(masked, local) | {"masked_accuracy": (right, count)}
-        named, wanted = (
-            torch.stack([histogram_perplexity(book, self.config.num_codes) for book in values.unbind(1)])
-            for values in (predicted.view_as(codes), codes)
-        )
-        metrics["prediction_perplexity"] = (named.mean() * count, count)
-        metrics["target_perplexity"] = (wanted.min() * count, count)
-        metrics["prediction_spread"] = (
-            prediction_spread(nats.view_as(codes), codes, self.config.num_codes) * count,
-            count,
-        )
+        metrics |= code_health(nats.view_as(codes), predicted.view_as(codes), codes, self.config.num_codes)
         others = looked_at(self.unmasked(batch, local, masked), training=self.training)
         metrics["unmasked_accuracy"] = self._accuracy(top[others], labels[others])
         return StepOutput(loss, count, metrics)

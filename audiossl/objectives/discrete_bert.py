@@ -16,7 +16,7 @@ from audiossl.data.alignments import UnitsCheck
 from audiossl.losses.unit_cross_entropy import unit_cross_entropy
 from audiossl.nn.spread import spread
 from audiossl.objectives._bert import SpanConfig, span_frames
-from audiossl.objectives._units import histogram_perplexity, prediction_spread
+from audiossl.objectives._units import code_health
 from audiossl.objectives._unmasked import looked_at, share_right
 
 if TYPE_CHECKING:
@@ -107,14 +107,11 @@ class DiscreteBERT(nn.Module):
         nats, prediction = unit_cross_entropy(self._logits(seen), targets)
         loss = nats.sum()
         count = torch.full((), len(seen), dtype=torch.float32, device=seen.device)
-        size = self.encoder.num_codes
-        apart = prediction_spread(nats.unsqueeze(1), targets.unsqueeze(1), size)
+        health = code_health(nats[:, None], prediction[:, None], targets[:, None], self.encoder.num_codes)
         metrics = spread(seen) | {
             "masked_accuracy": ((prediction == targets).sum().float(), count),
             "masked_bits": (loss.detach() / math.log(2), count),
-            "prediction_perplexity": (histogram_perplexity(prediction, size) * count, count),
-            "prediction_spread": (apart * count, count),
-            "target_perplexity": (histogram_perplexity(targets, size) * count, count),
+            **health,
             "unmasked_accuracy": self._unmasked_accuracy(top, batch),
         }
         return StepOutput(loss, count, metrics)

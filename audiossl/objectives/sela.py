@@ -15,7 +15,7 @@ from audiossl.nn.ema import WithFollowers, follow, follower_of
 from audiossl.nn.gather import layout_of
 from audiossl.nn.spread import spread
 from audiossl.objectives._self_guided import SelfGuidedConfig, SelfGuidedObjective
-from audiossl.objectives._units import histogram_perplexity, prediction_spread
+from audiossl.objectives._units import code_health
 from audiossl.objectives._unmasked import share_right
 
 if TYPE_CHECKING:
@@ -101,16 +101,7 @@ class SeLa(SelfGuidedObjective, WithFollowers):
         count = torch.full((), len(places), dtype=torch.float32, device=loss.device)
         right = (predicted == labels.flatten()).sum() / self.config.heads
         metrics = spread(seen) | self.mask_metrics(masked, local) | {"masked_accuracy": (right, count)}
-        named, wanted = (
-            torch.stack([histogram_perplexity(head, self.config.clusters) for head in values.unbind(1)])
-            for values in (predicted.view_as(labels), labels)
-        )
-        metrics["prediction_perplexity"] = (named.mean() * count, count)
-        metrics["target_perplexity"] = (wanted.min() * count, count)
-        metrics["prediction_spread"] = (
-            prediction_spread(nats.view_as(labels), labels, self.config.clusters) * count,
-            count,
-        )
+        metrics |= code_health(nats.view_as(labels), predicted.view_as(labels), labels, self.config.clusters)
         if not self.training:  # labels of unmasked frames need a transport of their own
             others = self.unmasked(batch, local, masked)
             metrics["unmasked_accuracy"] = self._accuracy(top[others], self.labels(batch, others))
