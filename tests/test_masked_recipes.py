@@ -77,6 +77,11 @@ def test_single_masked_frames_are_hidden_in_front_of_the_convolutions(name, hidd
     assert objective.get("mask_input", False) is hidden is (objective["mask_length"] == 1)
 
 
+def test_continuous_bert_masks_its_inputs_at_full_size():
+    found = [load_toml(find_recipe(name))["objective"] for name in ("continuous_bert", "continuous_bert_nano")]
+    assert [objective.get("mask_input", False) for objective in found] == [True, False]
+
+
 @pytest.mark.parametrize("quantiser", ["gumbel", "kmeans"])
 def test_vq_wav2vec_compresses_no_features(quantiser):
     """Of the published commands wav2vec's alone has --log-compression."""

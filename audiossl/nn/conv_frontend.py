@@ -110,10 +110,11 @@ class ConvFrontend(nn.Module):
 def conv_over_time(x: Tensor, conv: nn.Conv1d) -> Tensor:
     """Convolve (batch, frame, channel) over time, as a channels-last 2-D convolution of height 1.
 
-    Where each channel has a filter of its own, a processor computes in float32 whatever the precision: in bfloat16, oneDNN never finishes to build
-    its kernel for some shapes, as 3 x 84 frames, 80 channels, 15 taps and two threads.
+    Where each channel has a filter of its own, or there is one frame, a processor computes in float32 whatever the precision: in bfloat16, oneDNN never
+    finishes to build its kernel for some shapes, as 3 x 84 frames, 80 channels, 15 taps and two threads, and gives weights a gradient that is
+    not finite for some of one frame, as 3 x 1, 80 channels, 5 taps and stride 2.
     """
-    if conv.groups == conv.in_channels > 1 and x.device.type == "cpu":
+    if x.device.type == "cpu" and (conv.groups == conv.in_channels > 1 or x.shape[1] == 1):
         wide = torch.promote_types(x.dtype, torch.float32)
         bias = None if conv.bias is None else conv.bias.to(wide)
         with torch.autocast("cpu", enabled=False):

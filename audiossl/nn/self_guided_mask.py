@@ -35,8 +35,9 @@ def self_guided_mask(
 ) -> Tensor:
     """Mask the frames that get most attention in the first block from some random queries: (batch, frame) bool.
 
-    z: (batch, frame, feature_dim), local features without masks; lengths: (batch,). See `attention_received` and `most_of`. ValueError where
-    the encoder's first block has no attention of this project.
+    z: (batch, frame, feature_dim), local features without masks; lengths: (batch,). See `attention_received` and `most_of`. The encoder is asked in
+    eval mode: no dropout blurs what it looks at, and batch norms never measure unmasked frames. ValueError where its first block has no attention
+    of this project.
     """
     attention = getattr(encoder.transformer.layers[0], "attention", None)
     if not isinstance(attention, SelfAttention):
@@ -45,10 +46,14 @@ def self_guided_mask(
         )
     seen: list[Any] = []
     handle = attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    modes = [(module, module.training) for module in encoder.modules()]  # frozen parts are in eval mode already
+    encoder.eval()
     try:
         encoder.contextualise(z, lengths, num_layers=1)
     finally:
         handle.remove()
+        for module, training in modes:
+            module.training = training
     x, layout = seen[0]
     bias = attention.bias_of(x, layout) if isinstance(attention, BiasedAttention) else None  # all frames: never packed
     received = attention_received(attention, layout.leave(x), lengths, query_share=query_share, bias=bias)

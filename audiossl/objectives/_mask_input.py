@@ -32,11 +32,8 @@ class MaskInputObjective(SelfGuidedObjective):
     """The base: `features` gives what the encoder hears, and the masks. A subclass says its `Config` and `forward`."""
 
     def __init__(self, encoder: SSLEncoder, config: MaskInputConfig) -> None:
-        if config.mask_input and not _has_filterbank(encoder):
-            raise ValueError(
-                f"objective.mask_input: true, but {type(encoder).__name__} as configured has no filterbank in front; "
-                "leave it out, or choose encoder.name = 'fbank'"
-            )
+        if config.mask_input:
+            need_filterbank(encoder)
         super().__init__(encoder, config)
         self._mask_input = config.mask_input
 
@@ -54,7 +51,11 @@ class MaskInputObjective(SelfGuidedObjective):
         return self.encoder.local_features(waveform, lengths, hidden=masked, noise_std=noise_std), masked, places
 
 
-def _has_filterbank(encoder: SSLEncoder) -> bool:
-    """Whether filters that each hear one window are in front; the slopes of MFCC hear several."""
+def need_filterbank(encoder: SSLEncoder) -> None:
+    """ValueError where no filters that each hear one window are in front; the slopes of MFCC hear several."""
     frontend = getattr(encoder, "frontend", None)
-    return isinstance(frontend, FbankFrontend) and frontend.inputs == "log_mel"
+    if not isinstance(frontend, FbankFrontend) or frontend.inputs != "log_mel":
+        raise ValueError(
+            f"objective.mask_input: true, but {type(encoder).__name__} as configured has no filterbank in front; "
+            "leave it out, or choose encoder.name = 'fbank'"
+        )

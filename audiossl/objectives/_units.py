@@ -159,15 +159,18 @@ class UnitObjective(MaskedObjective):
         """
 
     def further_loss(self, layers: list[Tensor], batch: Batch, metrics: Metrics) -> Tensor | float:  # noqa: ARG002 - a subclass may have one
-        """Return what else a subclass learns from, a sum over masked frames, and log how it fares. layers: what the encoder gives."""
+        """Return what else a subclass learns from, a sum over masked frames of which `forward` adds N times the mean, and log how it fares.
+
+        layers: what the encoder gives.
+        """
         return 0.0
 
     def forward(self, batch: Batch) -> StepOutput:
         """Sum the loss over masked frames and label sets, and count the frames (Hsu et al., 2021, section II-B, eq. 1 to 3).
 
-        L = masked_weight CE(masked) + unmasked_weight CE(unmasked) + penalty_weight N mean(z^2), with the mean of the cross-entropies over
-        the predicted layers; of unmasked frames whose weight is 0 only the accuracy is looked at, see `_unmasked`. N counts the frames whose weight is
-        positive, once for all label sets.
+        L = masked_weight CE(masked) + unmasked_weight CE(unmasked) + penalty_weight N mean(z^2) + N mean(further_loss), with the mean of the
+        cross-entropies over the predicted layers; of unmasked frames whose weight is 0 only the accuracy is looked at, see `_unmasked`. N counts the
+        frames whose weight is positive, once for all label sets.
         """
         local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
         masked: Tensor = batch["masked"]
@@ -184,7 +187,8 @@ class UnitObjective(MaskedObjective):
         else:
             metrics["unmasked_accuracy"] = self._unmasked_accuracy(tops[-1], batch)
         loss = loss + self.config.penalty_weight * count * local.penalty.float()
-        loss = loss + self.further_loss(outputs, batch, metrics)
+        further = self.further_loss(outputs, batch, metrics)
+        loss = loss + count / max(1, len(batch["masked_frames"])) * further
         total = torch.full((), count, dtype=torch.float32, device=loss.device)
         metrics["penalty"] = (local.penalty.detach().float() * total, total)
         metrics["loss_bits"] = (loss.detach() / math.log(2), total)

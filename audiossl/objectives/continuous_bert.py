@@ -17,6 +17,7 @@ from audiossl.nn.masking import valid_frames
 from audiossl.nn.spread import spread
 from audiossl.objectives._bert import SpanConfig, span_frames
 from audiossl.objectives._contrastive import compared, slots_of
+from audiossl.objectives._mask_input import need_filterbank
 from audiossl.objectives._masked import MaskedObjective, MaskedViews
 
 if TYPE_CHECKING:
@@ -45,10 +46,13 @@ class ContinuousBERT(MaskedObjective):
         target: "log_mel", the filterbank frames of 10 ms that an encoder frame stands for, with zero mean and unit variance over the utterance; "mfcc", 13 cepstra
         with slopes and their slopes, likewise; or "features", the encoder's own local features, for a frontend that is trained already and frozen
         (encoder.feature_grad_mult = 0, and --init). The paper's inputs are its targets: the encoder `fbank` reads either (encoder.inputs).
+        mask_input: as published, masks hide what the encoder hears, here the log-mels of masked frames. By default they stand behind the frontend, so that
+        every encoder can have them: our variant, in which visible neighbours have heard the target through the convolutions (see `MaskInputConfig`).
         num_negatives: per masked frame, drawn from the other masked frames of its utterance. clamp: see `clamped_contrastive`.
         """
 
         target: Literal["log_mel", "mfcc", "features"] = "log_mel"
+        mask_input: bool = False
         num_negatives: int = 100
         final_dim: int = 256
         clamp: float = 20.0
@@ -58,6 +62,10 @@ class ContinuousBERT(MaskedObjective):
             for name in ("num_negatives", "final_dim", "clamp"):
                 if getattr(self, name) <= 0:
                     raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
+            if self.mask_input and self.target == "features":
+                raise ValueError(
+                    "objective.mask_input: true would hide what target = 'features' is made of; leave it out, or take 'log_mel' or 'mfcc'"
+                )
 
         @classmethod
         def tiny(cls) -> ContinuousBERT.Config:
@@ -65,6 +73,8 @@ class ContinuousBERT(MaskedObjective):
             return cls(crop_duration=0.5, mask_length=3, mask_std=2.0, num_negatives=4, final_dim=8)
 
     def __init__(self, encoder: SSLEncoder, config: Config) -> None:
+        if config.mask_input:
+            need_filterbank(encoder)
         super().__init__(encoder, config)
         self.config = config
         if config.target == "features" and encoder.feature_grad_mult:
@@ -76,6 +86,8 @@ class ContinuousBERT(MaskedObjective):
                 f"objective.target: '{config.target}' has frames of {_HOP} samples at {100 * _HOP} Hz, the encoder one each {encoder.stride} at "
                 f"{encoder.sample_rate}; take 'features'"
             )
+        if config.target == "features":
+            encoder.feature_norm.requires_grad_(requires_grad=False)
         width = encoder.feature_dim
         if config.target in _WIDTHS:
             width = _WIDTHS[config.target] * (encoder.stride // _HOP)
@@ -88,8 +100,9 @@ class ContinuousBERT(MaskedObjective):
 
     def forward(self, batch: Batch) -> StepOutput:
         """Sum the contrastive loss over masked frames, and count them."""
-        local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"])
         masked, places = batch["masked"], batch["masked_frames"]
+        hidden = masked if self.config.mask_input else None
+        local = self.encoder.local_features(batch["waveform"], batch["waveform_lengths"], hidden=hidden)
         top = self.encoder.contextualise(local.z, local.lengths, masked=masked).layers[-1]
         seen = top.flatten(0, 1)[places]
         if self.config.target == "features":

@@ -16,7 +16,7 @@ from audiossl.nn.block_masking import block_mask
 from audiossl.nn.conv_decoder import ConvDecoder
 from audiossl.nn.ema import linear_decay
 from audiossl.nn.masking import valid_frames
-from audiossl.nn.spread import spread
+from audiossl.nn.spread import deviation, spread
 from audiossl.objectives._masked import MaskedViews
 from audiossl.objectives._teacher import TeacherConfig, TeacherObjective
 
@@ -119,8 +119,8 @@ class Data2Vec2(TeacherObjective):
         loss = data2vec2(predictions, targets).sum()
         count = torch.full((), len(targets), dtype=torch.float32, device=loss.device)
         metrics = spread(top.flatten(0, 1)[batch["visible_frames"]])
-        metrics["target_std"] = (_deviation(targets) * count, count)
-        metrics["prediction_std"] = (_deviation(predictions) * count, count)
+        metrics["target_std"] = deviation(targets)
+        metrics["prediction_std"] = deviation(predictions)
         return StepOutput(loss, count, metrics)
 
     def _student(self, x: Tensor, lengths: Tensor, masked: Tensor) -> Tensor:
@@ -174,9 +174,3 @@ class CloneViews(MaskedViews):
             generator=rng,
             same_count=self.config.same_count,
         )
-
-
-@torch.no_grad()
-def _deviation(frames: Tensor) -> Tensor:
-    """Standard deviation over frames, mean over dimensions. frames: (frame, dim)."""
-    return frames.detach().float().std(dim=0, correction=0).mean()

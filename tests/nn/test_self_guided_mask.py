@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from torch.nn import functional as F
 
 from audiossl.encoders.conformer import Conformer
 from audiossl.encoders.fbank import FBank
+from audiossl.encoders.mhubert import MHuBERT
 from audiossl.nn.attention import FrameLayout, SelfAttention
 from audiossl.nn.biased_attention import LinearBias, LinearBiasAttention
 from audiossl.nn.self_guided_mask import attention_received, contiguity, most_of, self_guided_mask
@@ -92,6 +94,22 @@ def test_mask_of_an_encoder(encoder_class):
     alone = self_guided_mask(encoder, z[1:, :18], lengths[1:], mask_share=0.5, query_share=1.0)
     assert torch.equal(masked[1:, :18], alone)
     assert not encoder.transformer.layers[0].attention._forward_pre_hooks
+
+
+@pytest.mark.parametrize("encoder_class", [MHuBERT, FBank])
+def test_the_encoder_is_asked_in_eval_mode_and_stays_as_it_is(encoder_class):
+    torch.manual_seed(0)
+    encoder = encoder_class(
+        replace(encoder_class.Config.tiny(), dropout=0.5, dropout_input=0.5, layer_drop=1.0)
+    ).train()
+    encoder.transformer.layers[1].eval()
+    modes = [module.training for module in encoder.modules()]
+    buffers = [buffer.clone() for buffer in encoder.buffers()]
+    lengths, z = torch.tensor([30, 18]), torch.randn(2, 30, encoder.feature_dim)
+    first, second = (self_guided_mask(encoder, z, lengths, mask_share=0.5, query_share=1.0) for _ in range(2))
+    assert torch.equal(first, second)
+    assert all(torch.equal(now, before) for now, before in zip(encoder.buffers(), buffers, strict=True))
+    assert [module.training for module in encoder.modules()] == modes
 
 
 def ratio(masked, lengths):

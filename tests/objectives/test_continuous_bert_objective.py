@@ -11,6 +11,7 @@ import torch
 from audiossl.contracts import Utterance
 from audiossl.data.collate import collate, to_tensors
 from audiossl.encoders.fbank import FBank
+from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.nn.features import fbank, mfcc39
 from audiossl.objectives.continuous_bert import ContinuousBERT
 
@@ -91,9 +92,45 @@ def test_a_frame_that_is_masked_alone_has_no_negatives():
     assert result.metrics["live_negatives"][0] == 0
 
 
+def test_features_stand_still_while_the_model_learns():
+    module = objective(target="features", frozen=True).train()
+    batch = make_batch(module, [utterance(1), utterance(2)])
+    optimizer = torch.optim.AdamW(p for p in module.parameters() if p.requires_grad)
+    before = module.encoder.local_features(batch["waveform"], batch["waveform_lengths"]).z
+    for _ in range(2):
+        optimizer.zero_grad()
+        module(batch).loss_sum.backward()
+        optimizer.step()
+    assert torch.equal(module.encoder.local_features(batch["waveform"], batch["waveform_lengths"]).z, before)
+
+
+@pytest.mark.parametrize("target", ["log_mel", "mfcc"])
+@pytest.mark.parametrize("mask_input", [False, True])
+def test_what_is_masked_may_be_kept_from_visible_frames(mask_input, target, monkeypatch):
+    module = objective(target=target, mask_input=mask_input).eval()
+    given = []
+    module.encoder.transformer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    batch = make_batch(module, [utterance(1), utterance(2)])
+    inputs, frames = module.encoder.frontend.features(batch["waveform"], batch["waveform_lengths"])
+    under = batch["masked"].repeat_interleave(4, 1)[:, : inputs.shape[1]]
+    for change in (0.0, 3.0):
+        values = inputs + change * under.unsqueeze(-1)
+        monkeypatch.setattr(module.encoder.frontend, "features", lambda *_, values=values: (values, frames))
+        module(batch)
+    visible = ~batch["masked"]
+    assert torch.equal(given[0][visible], given[1][visible]) is mask_input
+
+
 def test_moving_features_are_no_targets():
     with pytest.raises(ValueError, match="objective.target: 'features' move while encoder.feature_grad_mult is 1"):
         objective(target="features")
+
+
+def test_inputs_that_cannot_be_hidden():
+    with pytest.raises(ValueError, match="objective.mask_input: true, but Wav2Vec2 as configured has no filterbank"):
+        ContinuousBERT(Wav2Vec2(Wav2Vec2.Config.tiny()), ContinuousBERT.Config(mask_input=True))
+    with pytest.raises(ValueError, match="objective.mask_input: true would hide what target = 'features' is made of"):
+        objective(target="features", frozen=True, mask_input=True)
 
 
 @pytest.mark.parametrize("options", [{"num_negatives": 0}, {"clamp": 0.0}, {"final_dim": 0}])

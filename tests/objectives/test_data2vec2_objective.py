@@ -135,6 +135,17 @@ def test_spreads_are_logged_for_the_watch_on_collapse():
     assert 0.5 < metrics["target_std"] < 1.2
 
 
+def test_metrics_of_a_batch_without_masked_frames_are_finite():
+    module = objective(Data2Vec2).eval()
+    batch = make_batch(module)
+    batch["masked"] = torch.zeros_like(batch["masked"])
+    for name in ("masked_frames", "target_frames"):
+        batch[name] = batch[name][:0]
+    output = module(batch)
+    assert output.count == 0
+    assert all(total.isfinite() for total, _ in output.metrics.values())
+
+
 def test_bad_options_are_named():
     for values in ({"clones": 0}, {"mask_adjust": 2.0}, {"noise_std": -1.0}, {"decoder_dim": 0}, {"ema_steps": 0}):
         with pytest.raises(ValueError, match=f"objective.{next(iter(values))}"):

@@ -87,6 +87,16 @@ def test_loss_is_that_of_all_codebooks_and_of_the_unmixed_spectrum():
     assert found.metrics["cqt_error"][0].item() == pytest.approx(squares, rel=1e-4)
 
 
+@pytest.mark.parametrize("unmasked_weight", [0.0, 1.0])
+def test_the_spectrum_weighs_as_much_beside_unmasked_frames(unmasked_weight):
+    once, twice = (objective(cqt_weight=weight, unmasked_weight=unmasked_weight).eval() for weight in (1.0, 2.0))
+    batch = make_batch(once, [utterance(1), utterance(2, 0.8)])
+    with torch.no_grad():
+        found, more = once(batch), twice(batch)
+    total, count = found.metrics["cqt_error"]
+    assert ((more.loss_sum - found.loss_sum) / found.count).item() == pytest.approx(float(total / count), rel=1e-3)
+
+
 def test_gradients_reach_every_parameter_and_constants_are_not_saved():
     module = objective().train()
     module(make_batch(module, [utterance(1), utterance(2)])).loss_sum.backward()

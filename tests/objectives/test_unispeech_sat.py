@@ -90,6 +90,18 @@ def test_loss_is_huberts_and_that_of_every_pair(quantised, pre_norm):
     assert ("code_perplexity" in found.metrics) is quantised
 
 
+@pytest.mark.parametrize(("masked_weight", "unmasked_weight"), [(1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
+@pytest.mark.parametrize(("weight", "term"), [("speaker_weight", "utterance_loss"), ("diversity_weight", "diversity")])
+def test_the_second_losses_weigh_as_much_beside_unmasked_frames(weight, term, masked_weight, unmasked_weight):
+    options = {"masked_weight": masked_weight, "unmasked_weight": unmasked_weight}
+    once, twice = (objective(**options, **{weight: value}).eval() for value in (1.0, 2.0))
+    batch = make_batch(once, [utterance(k) for k in range(3)])
+    with torch.no_grad():
+        found, more = once(batch), twice(batch)
+    total, count = found.metrics[term]
+    assert ((more.loss_sum - found.loss_sum) / found.count).item() == pytest.approx(float(total / count), rel=1e-3)
+
+
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_the_last_layer_is_normalised_once(pre_norm):
     module = objective(pre_norm, speaker_layer=2)
