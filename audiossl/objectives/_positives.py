@@ -60,11 +60,12 @@ class PositiveSampler(nn.Module):
     """Self-supervised positive sampling (Lepage and Dehak, 2025; arXiv 2505.14561), whatever the objective does with the positives.
 
     Recordings of one speaker fall into neighbouring clusters. An epoch is over once as many utterances were seen as there are; then the
-    embeddings of that epoch are clustered: of a clean crop of each, in eval mode, embedded in its turn during the epoch, as published. The
-    memory is part of the state and so resumes exactly even in the middle of an epoch.
+    last embedding of each is clustered: of a clean crop, in eval mode, embedded in its turn during the epoch, as published. Where utterances are left out, as too
+    short ones are, this epoch and the loader's are of other lengths: an utterance that has had no turn in this one is clustered by its embedding of the one before.
+    The memory is part of the state and so resumes exactly even in the middle of an epoch.
 
     memory: (utterance, dim) float16: 2 bytes x dim per utterance, on the device and in every checkpoint. known: (utterance,) bool,
-    embedded in this epoch. clusters: (utterance,) int32, -1 for none. near: (cluster, neighbours) int32, from which positives come.
+    embedded for the clustering. clusters: (utterance,) int32, -1 for none. near: (cluster, neighbours) int32, from which positives come.
     queue: (entry, width), what positives are made of; owners: (entry,) int64, their utterances, -1 for none yet. place: of the oldest.
     seen: utterances of this epoch. epochs: those that are over. across, in its methods: whether the batches of all processes are one.
     """
@@ -149,11 +150,12 @@ class PositiveSampler(nn.Module):
         """At the end of an epoch count it, and cluster if the next one wants clusters."""
         if int(self.seen) < len(self.known):
             return
+        if int(self.epochs) + 1 < self.config.start_epoch:
+            self.known.zero_()  # what is clustered first is of one epoch, and of clean crops alone where those are wanted
         self.epochs += 1
         if int(self.epochs) >= self.config.start_epoch:
             self._cluster(across=across)
-        self.known.zero_()
-        self.seen.zero_()
+        self.seen -= len(self.known)
 
     def _cluster(self, *, across: bool) -> None:
         """Cluster the epoch's embeddings, each process its share of the rows; the outcome is the same in all."""

@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 class DeepCluster(ProjectedObjective):
     """DeepCluster-v2 (Caron et al., 2020) of two crops.
 
-    Every embedding is kept; once as many utterances were seen as there are, the kept ones are clustered, head h by those of crop h mod 2,
+    The last embeddings of every utterance are kept; once as many utterances were seen as there are, they are clustered, head h by those of crop h mod 2,
     and for the next epoch all crops predict the clusters of their utterance. Centroids are not trained. Utterances without a cluster,
-    because they were unusable then, do not count; in evaluation the cluster is the nearest centroid of the head's crop.
+    because they were never usable, do not count; in evaluation the cluster is the nearest centroid of the head's crop.
 
     Epoch 0 has no clusters yet and trains SwAV on random centroids: the published code embeds all data before it begins, which the
     speaker model that followed it does not and so learns nothing in its first epoch.
 
     memory: (crop, utterance, dim) float16: 4 bytes x dim per utterance, on the device and in every checkpoint. known: (utterance,) bool,
-    embedded since the last clustering. clusters: (head, utterance) int32, -1 for none. centroids: of all heads, one after another.
+    embedded. clusters: (head, utterance) int32, -1 for none. centroids: of all heads, one after another.
     seen: utterances since the last clustering. rounds: clusterings done.
     """
 
@@ -172,6 +172,5 @@ class DeepCluster(ProjectedObjective):
             self.clusters[head, rows] = (
                 gather_with_gradient(result.nearest).int() if self.across else result.nearest.int()
             )
-        self.known.zero_()
-        self.seen.zero_()
+        self.seen -= len(self.known)
         self.rounds += 1

@@ -98,8 +98,17 @@ def test_heads_cluster_the_crops_in_turn():
         centroids, nearest = by_kmeans(points, points[order])
         np.testing.assert_allclose(parts[head], centroids, atol=1e-5)
         assert module.clusters[head].tolist() == nearest.tolist()
-    assert not module.known.any()
     assert module.seen == 0
+
+
+def test_epochs_of_other_lengths_leave_no_utterance_out():
+    """Utterance 7 is too short for the loader, whose epochs are of seven, and batches do not end where an epoch does."""
+    module = made()
+    for start in range(0, 90, 3):
+        module(batch_of([(start + more) % 7 for more in range(3)]))
+        module.after_step(1)
+        assert module.rounds == 0 or (module.clusters[:, :7] >= 0).all()
+    assert (module.rounds, module.seen) == (11, 2)
 
 
 def test_loss_is_the_cross_entropy_with_the_last_clusters():
