@@ -188,7 +188,7 @@ def test_recordings_that_are_all_unusable_are_named_before_training(tmp_path, re
     error = fails(*words, "--out", tmp_path / "e")
     assert re.search(r"\d of 4 utterances cannot be used, .* The first: s[01]-00\d: .*empty file", error)
     error = fails(*words, "--out", tmp_path / "e", "--max-bad-fraction", "1")
-    assert re.search(r"calibration: none of 4 recordings can be used, such as s[01]-00\d \(.*empty file", error)
+    assert re.search(r"every recording of 10 batches is unusable, such as s[01]-00\d \(.*empty file", error)
     assert not (tmp_path / "e").exists()
 
 

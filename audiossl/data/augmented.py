@@ -13,6 +13,7 @@ from audiossl.data.edit import refuse_shards
 from audiossl.data.manifest import Manifest
 from audiossl.data.parts import write_parts
 from audiossl.data.threads import in_threads
+from audiossl.data.turns import UTT2TURNS
 from audiossl.data.writer import new_directory
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ def augment_directory(
 
     Every utterance becomes a 16-bit mono FLAC at `sample_rate` Hz under `out/audio`; what is done to it depends on `seed` and on its number alone. One
     that would pass full scale is made quieter. All tables of utterances and speakers are carried over; where the speed changes, `utt2dur` is made anew and
-    phones and units, whose times would be wrong, stay behind. ValueError if `out` exists or a recording cannot be used.
+    phones, turns and units, whose times would be wrong, stay behind. ValueError if `out` exists or a recording cannot be used.
     """
     refuse_shards(source)
     manifest = Manifest.open(source, allow_commands=allow_commands)
     augmenter = Augmenter(config, manifest)
     names = [name for name in kaldi.table_names(source) if kaldi.keyed_by(name) != "recording"]
     remade = {kaldi.SEGMENTS, kaldi.UTT2DUR}
-    left = [] if config.keeps_time else [name for name in names if name.startswith(kaldi.UNITS)]
+    left = [] if config.keeps_time else [name for name in names if name.startswith(kaldi.UNITS) or name == UTT2TURNS]
 
     if not any(config.probability(step) for step in config.order):
         raise ValueError(

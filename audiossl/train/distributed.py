@@ -42,6 +42,14 @@ class World:
             torch.distributed.all_reduce(values)
         return values
 
+    def average(self, tensors: list[torch.Tensor]) -> None:
+        """Replace tensors of floats by their means over all processes, in place and in one exchange."""
+        if self.size == 1 or not tensors:
+            return
+        flat = self.add_up(torch.cat([tensor.float().flatten() for tensor in tensors])) / self.size
+        for tensor, mean in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
     def gather(self, items: list[T]) -> list[T]:
         """Collect the items of all processes, in the order of their ranks; every process must call it."""
         if self.size == 1:

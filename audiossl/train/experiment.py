@@ -9,6 +9,7 @@ import shlex
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from itertools import tee
 from typing import IO, TYPE_CHECKING, Any
 
 from audiossl import __version__, registry
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from audiossl.contracts import Batch
     from audiossl.data.augment import AugmentConfig
-    from audiossl.data.loader import LoaderConfig
+    from audiossl.data.loader import BadRecordings, BatchMaker, LoaderConfig
     from audiossl.data.manifest import Manifest
     from audiossl.train.distributed import World
 
@@ -70,6 +71,9 @@ _VERBS = {
 
 _USEFUL = 0.95
 """Share of the seconds in batches that should be audio, not padding."""
+
+_TRIES = 10
+"""Batches without a usable recording, one after another, that end a run."""
 
 _PREPARED = {"noise": ("noise_dirs", "musan"), "reverb": ("reverb_dir", "rirs_noises")}
 """Of the steps of augmentation that read recordings, which option names them, and which corpus those are that the recipes name."""
@@ -339,14 +343,43 @@ def _check_augmentation(config: AugmentConfig) -> None:
 def stream_of(
     manifest: Manifest, module: Any, config: LoaderConfig, *, sample_rate: int, seed: int
 ) -> Callable[[Iterable[int]], Iterator[Batch]]:
-    """Return a function from global micro-batch numbers to training batches; ValueError at once where no batch could be made."""
-    from audiossl.data.loader import BatchMaker, make_loader
+    """Return a function from global micro-batch numbers to training batches; ValueError at once where no batch could be made.
+
+    In the place of a batch of which no recording can be used comes the next one that has any.
+    """
+    from audiossl.data.loader import BadRecordings, BatchMaker, make_loader
 
     if config.augment:
         _check_augmentation(config.augment)
-    BatchMaker(manifest, module, config, sample_rate=sample_rate, seed=seed)  # before anything of the run is written
+    maker = BatchMaker(
+        manifest, module, config, sample_rate=sample_rate, seed=seed
+    )  # before anything of the run is written
 
     def stream(positions: Iterable[int]) -> Iterator[Batch]:
-        return make_loader(manifest, module, config, sample_rate=sample_rate, seed=seed, positions=positions)
+        numbers, ahead = tee(positions)
+        batches = make_loader(manifest, module, config, sample_rate=sample_rate, seed=seed, positions=ahead)
+        for number, batch in zip(numbers, batches, strict=False):
+            yield (
+                batch
+                if batch["utt_ids"]
+                else _instead(maker, number, batch["bad"], BadRecordings(config.max_bad_fraction, len(manifest.ids)))
+            )
 
     return stream
+
+
+def _instead(maker: BatchMaker, number: int, bad: list[tuple[str, str]], limit: BadRecordings) -> Batch:
+    """Make the next usable batch after `number`, none of whose recordings is: other processes wait for this one's gradients.
+
+    bad: goes with it. ValueError where there is none among the next few, by `limit` if that many are too many.
+    """
+    for further in range(number + 1, number + _TRIES):
+        batch = maker[further]
+        bad = bad + batch["bad"]
+        if batch["utt_ids"]:
+            return batch | {"bad": bad}
+    limit.add(bad)
+    utterance, message = bad[0]
+    raise ValueError(
+        f"every recording of {_TRIES} batches is unusable, such as {utterance} ({message}); mend the data: `audiossl data validate`"
+    )

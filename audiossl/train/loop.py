@@ -206,14 +206,6 @@ class _Run:
     def micro_step(self, batch: Batch, sums: Sums, *, number: int, last: bool) -> None:
         """Forward and backward of one micro-batch; gradients add up."""
         sums.bad += batch.get("bad", [])
-        if "waveform" not in batch:
-            if self.world.size > 1:  # the other processes would wait for this one's gradients for ever
-                utterance, message = batch["bad"][0]
-                raise ValueError(
-                    f"every recording of a batch is unusable, such as {utterance} ({message}); "
-                    "mend the data: `audiossl data validate`"
-                )
-            return
         # Dropout depends on which batch this is, not on the process that got it or on a restart.
         torch.manual_seed(hash_seed(self.config.seed, number))
         batch = to_device(batch, self.world.device)
@@ -240,11 +232,18 @@ class _Run:
             self.optimizer.step()
         self._count_bad(finite=finite, loss=sums.loss, norm=norm)
         self.optimizer.zero_grad(set_to_none=True)
+        self.world.average(list(self._running_statistics()))
         self.step += 1
         self.position += stride
         self.module.after_step(self.step)  # type: ignore[operator]
         loss = {"loss": sums.loss / sums.count} if sums.count else {}
         return {**loss, **sums.metrics, "lr": rate, **norms}
+
+    def _running_statistics(self) -> Iterator[torch.Tensor]:
+        """What norms learn of the batches of their own process: not those of frozen parts."""
+        for module in self.module.modules():
+            if module.training:
+                yield from (value for name, value in module.named_buffers(recurse=False) if name.startswith("running_"))
 
     def evaluation_is_due(self) -> bool:
         """Whether this step is one to measure at on the development data."""
@@ -339,7 +338,7 @@ class _Run:
         """Make the gradient one of the mean loss, then clip it; returns norms before the clipping, of all and of the frontend's part."""
         parameters = [p for p in self.module.parameters() if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]
-        if not gradients:  # every recording of the step was unusable
+        if not gradients:  # nothing of the step was counted
             return {"grad_norm": 0.0}
         # DistributedDataParallel has averaged over processes; the loss is a mean over everything that was counted.
         torch._foreach_mul_(gradients, self.world.size / max(count, 1e-12))
@@ -360,7 +359,7 @@ class _Run:
 
 
 def _without_buffer_syncs() -> dict[str, Any]:
-    """Return the option by which processes do not exchange buffers, which are the same everywhere, at every step.
+    """Return the option by which processes do not exchange buffers at every forward: they are the same everywhere, or averaged after each update.
 
     torch 2.13 renamed it.
     """

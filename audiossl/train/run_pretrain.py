@@ -6,7 +6,6 @@ import json
 import math
 import sys
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from audiossl.train.experiment import (
@@ -196,6 +195,7 @@ def _refuse_unread(parts: dict[str, Any], given: Tables) -> None:
 
 def _make_units(parts: dict[str, Any], manifests: list[Manifest], out: Path, device: str) -> None:
     """Fit and apply the units of the recipe's [units] table where the data directories lack them."""
+    from audiossl.units.apply import labelling
     from audiossl.units.recipe import ensure_units
 
     config: UnitsConfig = parts["units"]
@@ -203,17 +203,18 @@ def _make_units(parts: dict[str, Any], manifests: list[Manifest], out: Path, dev
         _say(f"units.name: {' '.join(config.names)} is not among objective.labels, so these units are not made")
         return
     folders, reading = [manifest.path for manifest in manifests], parts["data"]
-    ensure_units(
-        folders,
-        config,
-        out / CODEBOOK,
-        label_rate=getattr(parts["objective"][1], "label_rate", None),
-        max_bad_fraction=reading.max_bad_fraction,
-        num_workers=reading.num_workers,
-        allow_commands=reading.allow_commands,
-        device=device,
-        log=_say,
-    )
+    with labelling(folders, _say):
+        ensure_units(
+            folders,
+            config,
+            out / CODEBOOK,
+            label_rate=getattr(parts["objective"][1], "label_rate", None),
+            max_bad_fraction=reading.max_bad_fraction,
+            num_workers=reading.num_workers,
+            allow_commands=reading.allow_commands,
+            device=device,
+            log=_say,
+        )
 
 
 def _check_units(manifests: list[Manifest], needs: tuple[str, ...], parts: dict[str, Any]) -> None:
@@ -250,13 +251,7 @@ def _start(
     elif hasattr(encoder, "calibrate"):
         # They are the first batches of training too, which names what it leaves out.
         batches = usable(stream(range(_CALIBRATION_BATCHES)), bad, lambda _line: None)
-        first = next(batches, None)
-        if first is None:
-            utterance, message = next(iter(bad.messages.items()))
-            raise ValueError(
-                f"calibration: none of {len(bad)} recordings can be used, such as {utterance} ({message}); mend the data"
-            )
-        encoder.calibrate((batch["waveform"], batch["waveform_lengths"]) for batch in chain((first,), batches))
+        encoder.calibrate((batch["waveform"], batch["waveform_lengths"]) for batch in batches)
 
 
 def _start_heads(objective: Any, init: str | None, world: World) -> None:

@@ -58,8 +58,10 @@ def test_depends_on_the_seed_alone(tmp_path, data, noise):
 
 def test_another_speed_leaves_times_behind(tmp_path, data):
     config = AugmentConfig(speed_probability=1.0, speed_factors=(0.5,))
+    lines = (f"{line.split()[0]} a 0 0.5\n" for line in (data / "utt2dur").read_text().splitlines())
+    (data / "utt2turns").write_text("".join(lines))
     said = augment_directory(data, tmp_path / "slow", config, seed=0, sample_rate=RATE)
-    assert said == [f"{name} is left out: the speed changes" for name in ("units/km4", "phones.ctm")]
+    assert said == [f"{name} is left out: the speed changes" for name in ("units/km4", "utt2turns", "phones.ctm")]
     assert Manifest.open(tmp_path / "slow").durations == pytest.approx(2.0)
     assert list(faults(tmp_path / "slow")) == []
 

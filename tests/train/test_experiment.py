@@ -80,6 +80,40 @@ def test_a_stream_that_could_give_nothing_is_refused_at_once(tmp_path):
     stream_of(source, module, LoaderConfig(), sample_rate=16000, seed=0)
 
 
+def test_the_next_batch_comes_in_the_place_of_one_that_is_all_unusable(tmp_path):
+    names = [f"u{number}" for number in range(12)]
+
+    def audio(index, **_):
+        if index in {2, 3}:
+            raise ValueError(f"{names[index]}: broken")
+        return np.full(16000, index / 12, np.float32)
+
+    source = SimpleNamespace(path=tmp_path, ids=names, durations=np.ones(12), column=list, audio=audio)
+    module = SimpleNamespace(needs=(), views=lambda u, _rng: {"waveform": u.waveform}, batch_views=lambda b, _rng: b)
+    for workers in (0, 1):
+        config = LoaderConfig(batch_seconds=1.0, num_workers=workers)
+        stream = stream_of(source, module, config, sample_rate=16000, seed=0)
+        batches = list(itertools.islice(stream(itertools.count()), 36))
+        assert all(len(batch["utt_ids"]) == 1 and "waveform" in batch for batch in batches)
+        assert {utterance for batch in batches for utterance, _ in batch["bad"]} == {"u2", "u3"}
+        order = [
+            names[index] for number in range(38) for index in make_sampler(source, config, seed=0).batch(number)[1]
+        ]
+        usable = [next(name for name in order[number:] if name not in {"u2", "u3"}) for number in range(36)]
+        assert [batch["utt_ids"][0] for batch in batches] == usable
+
+
+def test_batches_that_are_all_unusable_end_a_run(tmp_path):
+    def audio(index, **_):
+        raise ValueError(f"u{index}: broken")
+
+    source = SimpleNamespace(path=tmp_path, ids=["u0", "u1"], durations=np.ones(2), column=list, audio=audio)
+    module = SimpleNamespace(needs=(), views=lambda u, _rng: {"waveform": u.waveform}, batch_views=lambda b, _rng: b)
+    stream = stream_of(source, module, LoaderConfig(num_workers=0, max_bad_fraction=1.0), sample_rate=16000, seed=0)
+    with pytest.raises(ValueError, match=r"every recording of 10 batches is unusable, such as u\d .*; mend the data"):
+        next(stream([0]))
+
+
 def test_a_run_is_resumed_by_its_own_recipe(tmp_path):
     out, run = tmp_path / "exp", {"data": Path("data/train")}
     write_config(out, gather_tables("hubert_nano", out, {}, run, resume=True))

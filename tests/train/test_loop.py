@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import toy_run
 from torch import nn
 
 from audiossl.contracts import StepOutput
@@ -188,20 +189,29 @@ def test_collapse_stops_with_a_diagnosis(tmp_path):
         run_broken(tmp_path, Broken(std=0.0))
 
 
-def test_a_step_whose_recordings_are_all_bad_is_passed_over(tmp_path):
+def test_what_is_left_out_is_named_once(tmp_path):
     def stream(positions):
         for position, batch in zip(positions, batches(range(6)), strict=False):
-            spoilt = {"bad": [("u", f"broken {position}")], "utt_ids": []}
-            yield spoilt if position in {1, 3} else {**batch, "bad": []}
+            yield {**batch, "bad": [("u", f"broken {position}")] if position in {1, 3} else []}
 
     config = TrainConfig(max_steps=6, precision="fp32", tensorboard=False, log_every=1)
     train(
         Broken(), stream, experiment=tmp_path, config=config, optim=OptimConfig(), world=ALONE, sample_rate=16000,
         bad=BadRecordings(0.5, 2),
     )  # fmt: skip
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if "loss" not in row] == [2, 4]
-    assert (tmp_path / "log" / "train.log").read_text().count("left out u: broken 1\n") == 1
+    assert (tmp_path / "log" / "train.log").read_text().count("left out u: broken") == 1
+
+
+def test_statistics_of_norms_are_the_same_in_all_processes(tmp_path):
+    run_toy(tmp_path / "run", 1, 4, "norm", processes=2)
+    first, second = (json.loads((tmp_path / "run" / f"norm{rank}").read_text()) for rank in range(2))
+    assert first == second
+    assert weights(tmp_path / "run")["norm.running_mean"].tolist() == first
+    expected = torch.zeros(5)
+    for step in range(4):
+        means = [batch["waveform"].mean(0) for batch in toy_run.stream(range(2 * step, 2 * step + 2))]
+        expected = 0.9 * expected + 0.1 * torch.stack(means).mean(0)
+    torch.testing.assert_close(torch.tensor(first), expected)
 
 
 def test_checkpoints_are_dropped_but_the_best(tmp_path):

@@ -1,5 +1,6 @@
-"""A tiny model trained by the real loop; run alone or under torchrun. Usage: toy_run.py EXPERIMENT ACCUMULATE STEPS [resume] [kill-at-STEP] [clip-each]."""
+"""A tiny model trained by the real loop; run alone or under torchrun. Usage: toy_run.py EXPERIMENT ACCUMULATE STEPS [resume] [kill-at-STEP] [clip-each] [norm]."""
 
+import json
 import os
 import signal
 import sys
@@ -17,11 +18,13 @@ from audiossl.train.optim import OptimConfig
 class Toy(nn.Module):
     """Regression with dropout, batches of unequal sizes, and a counter that only after_step moves."""
 
-    def __init__(self, kill_at=None):
+    def __init__(self, kill_at=None, *, norm=False):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(5, 16), nn.Dropout(0.3), nn.Tanh(), nn.Linear(16, 1))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.kill_at = kill_at
+        if norm:
+            self.norm = nn.BatchNorm1d(5, affine=False)
 
     def after_step(self, step):
         self.steps.fill_(step)
@@ -29,6 +32,8 @@ class Toy(nn.Module):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def forward(self, batch):
+        if hasattr(self, "norm"):
+            self.norm(batch["waveform"])
         error = (self.net(batch["waveform"]) - batch["waveform"].sum(1, keepdim=True)).square()
         count = torch.tensor(float(len(error)))
         return StepOutput(error.sum(), count, {"absolute_error": (error.detach().sqrt().sum(), count)})
@@ -49,7 +54,7 @@ def main():
     kill_at = next((int(word.removeprefix("kill-at-")) for word in rest if word.startswith("kill-at-")), None)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    module = Toy(kill_at)
+    module = Toy(kill_at, norm="norm" in rest)
     clipping = {"clip": "parameter", "clip_norm": 0.1} if "clip-each" in rest else {}
     config = TrainConfig(
         max_steps=int(steps),
@@ -74,6 +79,8 @@ def main():
             better=("score", "min"),
             resume="resume" in rest,
         )
+        if "norm" in rest:
+            Path(experiment, f"norm{world.rank}").write_text(json.dumps(module.norm.running_mean.tolist()))
 
 
 if __name__ == "__main__":
