@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import filecmp
 import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What the system says where no more can be written: of the disk, of the user's share of it, of one file."""
+
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
+"""What the system says where a file system has no locks, or none for folders."""
 
 _RUST = re.compile(r"\(os error (\d+)\)")
 _SHORT = re.compile(r"^\d+ requested and \d+ written$|PytorchStreamWriter failed writing|unexpected pos \d+")
@@ -74,6 +78,30 @@ def full_disk(error: Exception) -> int | None:
         return int(rust[1]) if int(rust[1]) in FULL_DISK else None
     # NumPy and torch only say that less was written than should have been.
     return errno.ENOSPC if isinstance(error, OSError | RuntimeError) and _SHORT.search(str(error)) else None
+
+
+@contextmanager
+def locked(folder: Path, waits: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the folder itself, once other processes let it go: no lock file is left behind, and a killed process holds nothing.
+
+    waits: is told where another process has it. File systems without locks go without.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waits is not None:
+                waits(f"{folder}: another run is at work here; waiting for it")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a loader's workers may have the descriptor too
+        os.close(descriptor)
 
 
 def require_new(path: Path, *, overwrite: bool) -> None:

@@ -124,7 +124,7 @@ def apply(
     """
     from audiossl.data.manifest import Manifest
     from audiossl.units import codebook as codebooks
-    from audiossl.units.apply import apply_codebook
+    from audiossl.units.apply import apply_codebook, labelling
     from audiossl.units.features import make_features
     from audiossl.units.labels import set_names
     from audiossl.units.stream import StreamConfig
@@ -132,16 +132,17 @@ def apply(
     book = codebooks.load(codebook)
     manifests = [Manifest.open(folder, allow_commands=allow_commands) for folder in data]
     names, rows = set_names(name, book.card.codebooks), []
-    if not overwrite:
-        for folder in data:
-            _refuse_others(folder, names, book.hash)
-    of, chosen = book.card, chosen_device(device)
-    where, given = encoder or of.encoder, bool(encoder)
-    features = make_features(of.feature, where, of.layer, device=chosen, full_scale=of.full_scale, own_code=given)
-    for manifest in manifests:
-        stream = StreamConfig(batch_seconds, num_workers, max_bad_fraction)
-        card = apply_codebook(manifest, book, features, name, stream, log=log)
-        rows += _written(manifest.path, names, card, quiet=json)
+    stream = StreamConfig(batch_seconds, num_workers, max_bad_fraction)
+    with labelling(data, log):
+        if not overwrite:
+            for folder in data:
+                _refuse_others(folder, names, book.hash)
+        of, chosen = book.card, chosen_device(device)
+        where, given = encoder or of.encoder, bool(encoder)
+        features = make_features(of.feature, where, of.layer, device=chosen, full_scale=of.full_scale, own_code=given)
+        for manifest in manifests:
+            card = apply_codebook(manifest, book, features, name, stream, log=log)
+            rows += _written(manifest.path, names, card, quiet=json)
     answer({"written": rows}, json=json)
 
 

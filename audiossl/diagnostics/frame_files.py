@@ -20,8 +20,8 @@ from audiossl.data.kaldi import WAV_SCP, file_stem, write_sorted_table
 from audiossl.data.loader import BadRecordings, LoaderConfig, usable
 from audiossl.data.whole import one_epoch
 from audiossl.diagnostics.pooled_cache import AUDIO_TABLES, data_digest
-from audiossl.diagnostics.results import command_line, locked
-from audiossl.files import require_folder, whole_file
+from audiossl.diagnostics.results import command_line
+from audiossl.files import locked, require_folder, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -18,8 +18,7 @@ import torch
 from audiossl.data.json_files import read_json, write_json
 from audiossl.data.kaldi import WAV_SCP, audio_path, is_command, read_table
 from audiossl.data.threads import in_threads
-from audiossl.diagnostics.results import locked
-from audiossl.files import naming
+from audiossl.files import locked, naming
 from audiossl.nn.pooling import mean_over_frames
 
 if TYPE_CHECKING:

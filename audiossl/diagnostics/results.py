@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import math
 import os
 import platform
@@ -18,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiossl.data.json_files import read_json, write_json
+from audiossl.files import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from rich.table import Table
 
@@ -138,15 +137,3 @@ def _row(result: Result) -> dict[str, Any]:
 
 def _file(path: Path) -> Path:
     return path if path.suffix == ".json" else path / FILE_NAME
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder itself, once other processes let it go: no lock file is left behind, and a killed process holds nothing."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a loader's workers may have the descriptor too
-        os.close(descriptor)

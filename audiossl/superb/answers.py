@@ -7,8 +7,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from audiossl.diagnostics.results import locked
-from audiossl.files import whole_file
+from audiossl.files import locked, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -18,7 +18,7 @@ import numpy as np
 from audiossl.data.directory import Wrapped
 from audiossl.data.json_files import read_json, write_json
 from audiossl.diagnostics.pooled_cache import data_digest
-from audiossl.diagnostics.results import locked
+from audiossl.files import locked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

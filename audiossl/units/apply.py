@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audiossl.config import to_table
 from audiossl.data.json_files import write_json
-from audiossl.files import whole_set
+from audiossl.files import locked, whole_set
 from audiossl.units.guards import LabelGuard
 from audiossl.units.labels import LabelWriter, UnitsCard, card_path, labels_path, set_names
 from audiossl.units.residual import ResidualQuantiser
 from audiossl.units.stream import stream_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from audiossl.data.manifest import Manifest
     from audiossl.units.codebook import Codebook
     from audiossl.units.features import Features
     from audiossl.units.stream import StreamConfig
+
+
+@contextmanager
+def labelling(folders: Iterable[Path], log: Callable[[str], None]) -> Iterator[None]:
+    """Keep other processes from labelling these data directories: two at once would leave the table of one with the card of the other."""
+    with ExitStack() as held:
+        for folder in sorted(
+            {folder.resolve() for folder in folders}
+        ):  # in one order, or two would wait for each other
+            held.enter_context(locked(folder, log))
+        yield
 
 
 def apply_codebook(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
+import time
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from audiossl.data.manifest import Manifest
 from audiossl.encoders.wav2vec2 import Wav2Vec2
 from audiossl.interop.encoder import build_encoder
 from audiossl.nn.features import mfcc39
-from audiossl.units.apply import apply_codebook
+from audiossl.units.apply import apply_codebook, labelling
 from audiossl.units.codebook import Codebook
 from audiossl.units.features import EncoderFeatures, MFCCFeatures
 from audiossl.units.fit import FitConfig, fit_codebook
@@ -125,3 +129,32 @@ def test_codebook_of_another_rate(corpus):
     book = fit(manifest, MFCCFeatures())
     with pytest.raises(ValueError, match=r"mfcc: its rate is 100.0, but the codebook was fitted with 50.0"):
         apply(manifest, Codebook(book.centroids, dataclasses.replace(book.card, rate=50.0)))
+
+
+def test_one_process_at_a_time_labels_a_directory(tmp_path):
+    done, lines = [], []
+
+    def other():
+        with labelling([tmp_path / "a" / ".." / "b"], lines.append):
+            done.append("other")
+
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    with labelling([tmp_path / "b", tmp_path / "a", tmp_path / "b"], print):
+        thread = Thread(target=other)
+        thread.start()
+        while not lines:
+            time.sleep(0.01)
+        done.append("first")
+    thread.join(timeout=60)
+    assert done == ["first", "other"]
+    assert lines == [f"{tmp_path / 'b'}: another run is at work here; waiting for it"]
+
+
+def test_labels_are_made_where_there_are_no_locks(tmp_path, monkeypatch):
+    def none(_descriptor, _how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with labelling([tmp_path], print):
+        pass
