@@ -274,19 +274,24 @@ def _read_directory(
 
 
 def _show(found: _Found, *, json: bool) -> None:
+    from audiossl.superb.score import unit_of
+
     if json:
         print(json_module.dumps({"texts": found.texts, "scores": found.scores, "bad": found.bad}, ensure_ascii=False))
     else:
         for utterance, text in found.texts.items():
             print(f"{utterance} {text}")
         for place, values in found.scores.items():
-            log(f"{place}: " + ", ".join(f"{name} {value:.2f} %" for name, value in values.items()))
+            told = (f"{name} {value:.2f} {unit_of(name)}".strip() for name, value in values.items())
+            log(f"{place}: " + ", ".join(told))
     for line in found.bad:
         say(line)
 
 
 def _keep(experiment: str, found: _Found, decoding: _Decoding, *, seed: int, parameters: int) -> None:
     """Put the scores into the experiment's results, named like `WER test`, with what else is said of them; a row that says the same is replaced."""
+    from audiossl.superb.score import unit_of
+
     folder = open_source(experiment)[0].parent.parent
     try:
         for place, values in found.scores.items():
@@ -295,7 +300,7 @@ def _keep(experiment: str, found: _Found, decoding: _Decoding, *, seed: int, par
                 said = {"seed": seed, "data": place, "left_out": found.left_out[place], "parameters": parameters}
                 said |= _spent(folder) | decoding.row()
                 row = f"{shown} {Path(place).resolve().name}{decoding.label}"
-                add_result(folder, row, value, "%", same=[*said, "train_seconds", "train_joules"], **said)
+                add_result(folder, row, value, unit_of(name), same=[*said, "train_seconds", "train_joules"], **said)
     except OSError as error:
         say(f"{folder}: the scores are not kept: {error.strerror}")
 

@@ -18,6 +18,8 @@ LinearHead = Literal["svm", "logistic"]
 ClassWeights = Literal["none", "balanced"]
 
 _STEPS = 2000
+_NEAR = 10.0  # times the tolerance: as much of the gradient may be left where rounding ends the search
+_FINEST = 1e-8  # no tolerance is finer: float64 tells no losses apart that are nearer to a minimum
 
 
 class NoMinimumError(ValueError):
@@ -43,11 +45,12 @@ def fit_linear(
 
     x: (item, dim); labels: (item,) class numbers. class_weights: `balanced` multiplies the losses of a class by items / (classes * items of the class); where
     the support vector machine holds one class against several, only those of that class. start: a solution to begin from, such as that of another cost.
-    tolerance: on the gradient of the mean over items, at the largest entry. NoMinimumError where `cost` is so high that the minimum is not reached.
+    tolerance: on the gradient of the mean over items, at the largest entry. NoMinimumError where `cost` is so high that the minimum is not reached. In float64
+    whatever `x` is: what float32 rounds off ends the search early, without a word.
     """
     from scipy.optimize import minimize  # type: ignore[import-untyped]
 
-    count, dim = x.shape
+    x, (count, dim) = x.double(), x.shape
     slope = _hinge if head == "svm" else _softmax
     scale = 1.0 / (cost * count)
     shrunk = np.ones((num_classes, dim + 1))
@@ -70,8 +73,8 @@ def fit_linear(
         options={"maxiter": _STEPS, "maxfun": 2 * _STEPS, "gtol": tolerance, "ftol": 0.0},
     )
     reached = np.asarray(found.x.reshape(num_classes, dim + 1))
-    if found.nit >= _STEPS:
-        message = f"cost {cost:g}: no minimum in {_STEPS} steps; try smaller ones, or standardised features"
+    if found.nit >= _STEPS or np.abs(found.jac).max() > _NEAR * max(tolerance, _FINEST):
+        message = f"cost {cost:g}: no minimum in {found.nit} steps; try smaller ones, or standardised features"
         raise NoMinimumError(message, reached)
     return reached
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from audiossl.contracts import EncoderOutput
 from audiossl.data.audio import AudioError, audio_info, read_audio
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from audiossl.contracts import EncoderOutput
     from audiossl.nn.ssl_encoder import SSLEncoder
 
 _BATCH = 512  # windows that are embedded together
@@ -88,7 +91,8 @@ def search(
             continue
         found = Found(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
         for number, word in enumerate(words):
-            hits = sorted([*best[word], *_apart(found, number, word, path, config)], key=_rank)
+            apart = islice(_apart(found, number, word, path, config), config.top or None)
+            hits = sorted([*best[word], *apart], key=_rank)
             best[word] = hits[: config.top or None]
     return sorted((hit for hits in best.values() for hit in hits), key=_rank)
 
@@ -117,24 +121,25 @@ def _windows(
     task: Any, queries: Tensor, output: EncoderOutput, rate: float, start: float, config: SearchConfig
 ) -> Iterator[Found]:
     """Embed all windows of a piece; one that is longer than the piece is the piece."""
-    total = int(output.lengths[0])
+    total, frames = int(output.lengths[0]), task.weighted(output)[0]
     for length in sorted({min(max(round(duration * rate), 1), total) for duration in config.durations}):
         firsts = np.arange(0, total - length + 1, max(round(config.hop * length), 1))
         scores = []
         for block in np.split(firsts, range(_BATCH, len(firsts), _BATCH)):
             at = torch.from_numpy(block[:, None] + np.arange(length)).to(output.lengths.device)
-            cut = EncoderOutput([layer[0][at] for layer in output.layers], torch.full((len(block),), length))
-            scores.append((task.embed(cut) @ queries.T).float().cpu().numpy())
+            vectors = task.embed_frames(frames[at], torch.full((len(block),), length))
+            scores.append((vectors @ queries.T).float().cpu().numpy())
         yield Found(start + firsts / rate, start + (firsts + length) / rate, np.concatenate(scores))
 
 
 def _apart(found: Found, number: int, word: str, path: Path, config: SearchConfig) -> Iterator[Hit]:
-    """Yield the best windows of a word that overlap none that is better."""
+    """Yield the windows of a word that overlap none that is better, the best first; of equal ones the first."""
     scores = found.scores[:, number]
     left = np.flatnonzero(scores >= config.threshold)
-    left = left[np.argsort(-scores[left], kind="stable")]
-    while left.size:
-        best = int(left[0])
-        start, end = float(found.starts[best]), float(found.ends[best])
-        yield Hit(word, str(path), start, end, float(scores[best]))
-        left = left[(found.starts[left] >= end) | (found.ends[left] <= start)]
+    left = left[np.lexsort((found.starts[left], -scores[left]))]
+    taken: list[tuple[float, float]] = []  # by their starts
+    for start, end, score in zip(found.starts[left], found.ends[left], scores[left], strict=True):
+        after = bisect_right(taken, start, key=itemgetter(0))
+        if (after == 0 or taken[after - 1][1] <= start) and (after == len(taken) or taken[after][0] >= end):
+            taken.insert(after, (start, end))
+            yield Hit(word, str(path), float(start), float(end), float(score))

@@ -41,4 +41,4 @@ def parse_key(name: str) -> tuple[int, int]:
     if found is None:
         raise ValueError(f"{name!r} is no key; write it like C#_minor or Db_major")
     letter, shift, mode = found.groups()
-    return (_TONES[letter.lower()] + _SHIFTS[shift]) % 12, int(mode.lower() == "min")
+    return (_TONES[letter.lower()] + _SHIFTS[shift.lower()]) % 12, int(mode.lower() == "min")

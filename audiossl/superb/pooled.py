@@ -145,11 +145,15 @@ def _precision(device: torch.device) -> torch.dtype:
 
 
 def class_numbers(task: Any, manifest: Manifest) -> np.ndarray:
-    """Labels of all utterances: (utterance, label); ValueError names one of a class that training does not have."""
+    """Labels of all utterances: (utterance, label); ValueError names one that is not one word, or of a class that training does not have."""
     found, classes = np.empty((len(manifest), len(task.sizes)), np.int64), iter(task.classes)
     for label, (column, size) in enumerate(zip(task.needs, task.sizes, strict=True)):
         number = {next(classes): index for index in range(size)}
         for row, name in enumerate(read_labels(manifest, column)):
+            if len(name.split()) != 1:
+                raise ValueError(
+                    f"{manifest.path / column}: {manifest.ids[row]} says {name!r}; a label is one word: write it with underscores"
+                )
             if name not in number:
                 raise ValueError(
                     f"{manifest.path / column}: {manifest.ids[row]} is of class {name!r}, which training does not have; "

@@ -1,7 +1,7 @@
 """Tasks that train nothing and search: queries in documents, by the frames of one layer that the development queries choose.
 
 One pass of the upstream over DIR/documents, DIR/queries_dev and DIR/queries_eval keeps the frames of all layers in OUT/layers, until the score is
-there. Then each layer is searched for the development queries, and the best one for the others.
+there; one run at a time holds OUT. Then each layer is searched for the development queries, and the best one for the others.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from audiossl.superb.hearing import louder
 from audiossl.superb.layer_store import StoredLayers, of_layers, store_layers
 from audiossl.superb.score import Score
 from audiossl.tasks.query_by_example import Truth
+from audiossl.train.distributed import World
+from audiossl.train.experiment import only_run
 from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -64,7 +66,15 @@ class Moments(NamedTuple):
 
 
 def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
-    """Search with every layer for the development queries and with the best one for the others; nothing is random."""
+    """Search with every layer for the development queries and with the best one for the others; nothing is random.
+
+    ValueError where another run is in `out`, whose frames this one would remove.
+    """
+    with only_run(out, World(0, 1, torch.device(evaluation.device))):
+        return _run(job, evaluation, out)
+
+
+def _run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     evaluation = replace(evaluation, upstream=louder(evaluation.upstream, job.task_config.gain_db))
     ledger, layers = Ledger(evaluation.device), evaluation.layers(job.config.layers)
     data = evaluation.data

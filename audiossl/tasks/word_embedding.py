@@ -44,7 +44,7 @@ _MOST_PAIRED = 2000  # utterances that are paired with one another and with word
 class WordEmbedding(Task):
     """Two encoders, one space (El-Geish, 2019): frames of a word to a vector, phones of a word to a vector; alike means the same word.
 
-    A word that training did not have is found by its phones. Architecture and defaults are our variant: the publication's are unverified.
+    A word is its symbols: two that sound alike are one. A word that training did not have is found by its phones. Architecture and defaults are our variant: the publication's are unverified.
     """
 
     @dataclass(frozen=True)
@@ -88,7 +88,9 @@ class WordEmbedding(Task):
         for symbol in sorted({symbol for symbols in words.values() for symbol in symbols}):
             self.symbols[symbol] = len(self.symbols)
         self.needs = (config.column,)
-        self.labels = WordLabels({word: number for number, word in enumerate(words)}, config.column)
+        self.sequences = list(dict.fromkeys(words.values()))
+        number = {symbols: at for at, symbols in enumerate(self.sequences)}
+        self.labels = WordLabels({word: number[symbols] for word, symbols in words.items()}, config.column)
         self.weighted = WeightedLayers(num_layers)
         sizes = (config.hidden_dim, config.num_layers, config.dim)
         self.acoustic = SequenceEmbedder(encoder_dim, *sizes, dropout=config.dropout)
@@ -135,7 +137,11 @@ class WordEmbedding(Task):
 
     def embed(self, output: EncoderOutput) -> Tensor:
         """Embeddings of spoken words: (utterance, dim), unit vectors."""
-        vectors: Tensor = self.acoustic(self.weighted(output), output.lengths)
+        return self.embed_frames(self.weighted(output), output.lengths)
+
+    def embed_frames(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Embeddings of frames that `weighted` mixed, (utterance, frame, dim): (utterance, dim), unit vectors."""
+        vectors: Tensor = self.acoustic(frames, lengths)
         return vectors
 
     def loss(self, output: EncoderOutput, batch: Batch) -> StepOutput:
@@ -143,9 +149,8 @@ class WordEmbedding(Task):
         sound, label = self.embed(output).float(), batch["label"]
         known = label >= 0
         spoken, place = torch.unique(label[known], return_inverse=True)
-        names = list(self.words)
         # A batch without a label teaches nothing, but every parameter gets its gradient of 0.
-        script = self.embed_words([self.words[names[number]] for number in (spoken.tolist() or [0])]).float()
+        script = self.embed_words([self.sequences[number] for number in (spoken.tolist() or [0])]).float()
         own = torch.full_like(label, -1)
         own[known] = place
         if self.config.self_label_radius and known.any():
@@ -166,19 +171,20 @@ class WordEmbedding(Task):
         """Score embeddings, in percent, against the words of a data directory; its unlabelled utterances are left out.
 
         average_precision: of pairs of utterances, the same-different task (Carlin et al., 2011). cross_average_precision: of an utterance and a word. f1: of these at
-        `threshold`; f1_best at the best one. recall_at_1: utterances whose nearest word is theirs. `_unseen`: of words that training did not have. Of more than
-        2,000 utterances each of these is that of 2,000, drawn alike each time.
+        `threshold`; f1_best at the best one. recall_at_1: utterances whose nearest word is theirs. `_unseen`: of words that training did not have, nor any of the
+        same symbols. Words of the same symbols count as one. Of more than 2,000 utterances each of these is that of 2,000, drawn alike each time.
         """
         words = read_words(manifest, self.config)
         column, row = manifest.column(self.config.column), {name: at for at, name in enumerate(manifest.ids)}
         said = {name: column[row[name]].strip() for name in predictions}
         kept = [name for name, word in said.items() if word != UNLABELLED]
         sound = np.stack([predictions[name] for name in kept])
-        number = {word: at for at, word in enumerate(words)}
-        labels = np.array([number[said[name]] for name in kept])
-        script = self.embed_words(list(words.values())).float().cpu().numpy()
+        number = {symbols: at for at, symbols in enumerate(dict.fromkeys(words.values()))}
+        labels = np.array([number[words[said[name]]] for name in kept])
+        script = self.embed_words(list(number)).float().cpu().numpy()
         found = _pairs(sound, labels) | self._crossed(sound, script, labels)
-        unseen = np.isin(labels, [at for word, at in number.items() if word not in self.words])
+        seen = {*self.sequences, *(words[word] for word in words if word in self.words)}
+        unseen = np.isin(labels, [at for symbols, at in number.items() if symbols not in seen])
         if unseen.any():
             crossed = self._crossed(sound[unseen], script, labels[unseen])
             found |= {f"{name}_unseen": value for name, value in crossed.items()}
@@ -206,18 +212,18 @@ class WordEmbedding(Task):
 
 @dataclass(frozen=True)
 class WordLabels:
-    """Words to numbers, in the loader's workers."""
+    """Words to numbers of their symbols, in the loader's workers."""
 
     numbers: Mapping[str, int]
     column: str
 
     def __call__(self, utterance: Utterance) -> dict[str, Any]:
-        """label: number of the word, -1 where it is unlabelled or new."""
+        """label: number of the word's symbols, -1 where it is unlabelled or new."""
         return {"label": self.numbers.get(str(utterance.columns[self.column]).strip(), -1)}
 
 
 def read_words(manifest: Manifest, config: Any) -> Words:
-    """Return the words of a data directory, sorted, each with its symbols; ValueError for fewer than two, and for one without phones."""
+    """Return the words of a data directory, sorted, each with its symbols; ValueError for fewer than two that differ in them, and for one without phones."""
     column = manifest.column(config.column)
     said = {name: value.strip() for name, value in zip(manifest.ids, column, strict=True)}
     names = sorted(set(said.values()) - {UNLABELLED})
@@ -236,7 +242,10 @@ def read_words(manifest: Manifest, config: Any) -> Words:
             f"{place}: no utterance of {silent!r} has phones in {PHONES_CTM}; label it `-` or use task.symbols letters"
         )
     # Of sequences as common as one another the first in their order, whatever the order of the utterances.
-    return {name: min(ways[name], key=lambda way: (-ways[name][way], way)) for name in names}
+    words = {name: min(ways[name], key=lambda way: (-ways[name][way], way)) for name in names}
+    if len(set(words.values())) < 2:
+        raise ValueError(f"{place}: all of its words have the same phones in {PHONES_CTM}; at least two are needed")
+    return words
 
 
 def _phones(path: Path, silences: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

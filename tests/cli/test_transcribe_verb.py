@@ -185,6 +185,16 @@ def test_what_is_left_out_is_counted_by_directory(place, keyword, tmp_path):
     assert (found["accuracy whole"], found["accuracy part"]) == (0, 1)
 
 
+def test_scores_have_their_own_units(place, keyword, tmp_path, monkeypatch):
+    shutil.copytree(keyword, tmp_path / "keyword")
+    values = {"bleu": 12.5, "accuracy": 50.0}
+    monkeypatch.setattr(registry.get("tasks", "keyword"), "evaluate", lambda self, own, manifest: values)
+    status, _, err = transcribe(tmp_path / "keyword", place / "data")
+    assert (status, err.splitlines()[-1].endswith("/data: bleu 12.50, accuracy 50.00 %")) == (0, True)
+    units = {row.name: row.unit for row in read_results(tmp_path / "keyword")}
+    assert units.items() >= {"bleu data": "", "accuracy data": "%"}.items()
+
+
 def test_scores_that_are_made_again_replace_their_rows(place, keyword, tmp_path):
     shutil.copytree(keyword, tmp_path / "again")
     (tmp_path / "again" / "results.json").unlink(missing_ok=True)

@@ -78,6 +78,36 @@ def test_float32_and_another_start_end_at_the_same(head):
     assert np.abs(fitted(x, labels, head, 0.01) - exact).max() > 0.02
 
 
+def steepest(weights, x, labels, head, cost):
+    """Largest entry of the gradient of the mean over items."""
+    weights = torch.from_numpy(weights).requires_grad_()
+    scores = torch.from_numpy(x).double() @ weights[:, :-1].T + weights[:, -1]
+    signs = 2.0 * torch.nn.functional.one_hot(torch.from_numpy(labels), len(weights)) - 1.0
+    if head == "svm":
+        losses, shrunk = (1.0 - signs * scores).clamp(min=0.0).square(), weights
+    else:
+        losses, shrunk = -scores.log_softmax(dim=1)[signs > 0], weights[:, :-1]
+    (losses.sum() / len(x) + shrunk.square().sum() / (2.0 * cost * len(x))).backward()
+    return weights.grad.abs().max().item()
+
+
+@pytest.mark.parametrize("head", ["svm", "logistic"])
+def test_features_that_go_together_end_at_the_minimum_too(head):
+    rng = np.random.default_rng(1)
+    hidden = rng.normal(size=(300, 8))
+    labels = (hidden[:, :4] + rng.normal(size=(300, 4))).argmax(axis=1)
+    x = hidden @ rng.normal(size=(8, 64)) + 0.05 * rng.normal(size=(300, 64))
+    x = (x / x.std(axis=0)).astype(np.float32)
+    for cost in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0):
+        assert steepest(fitted(x, labels, head, cost, torch.float32), x, labels, head, cost) <= 1.01e-5
+
+
+def test_a_search_that_rounding_ends_is_said():
+    x, labels = data()
+    with pytest.raises(NoMinimumError, match="cost 0.1: no minimum in"):
+        fitted(1e6 * x, labels, "svm", 0.1)
+
+
 def test_a_minimum_that_is_not_reached_is_said(monkeypatch):
     from audiossl.diagnostics import linear_models
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from torch.nn import functional as F
 
 from audiossl.contracts import EncoderOutput
 from audiossl.data.audio import write_audio
-from audiossl.diagnostics.word_search import SearchConfig, search
+from audiossl.diagnostics import word_search
+from audiossl.diagnostics.word_search import Found, Hit, SearchConfig, search
+from audiossl.tasks.word_embedding import WordEmbedding
 
 RATE, STRIDE = 16_000, 320
 TONES = {"low": 500.0, "high": 2000.0}
@@ -28,15 +31,19 @@ class Encoder:
         time = torch.arange(STRIDE) / RATE
         waves = torch.stack([torch.exp(2j * torch.pi * tone * time) for tone in TONES.values()])
         energy = (frames.to(waves.dtype) @ waves.T).abs() / STRIDE
-        return EncoderOutput([torch.cat([energy, torch.full_like(energy[..., :1], 0.02)], dim=2)], lengths // STRIDE)
+        layer = torch.cat([energy, torch.full_like(energy[..., :1], 0.02)], dim=2)
+        return EncoderOutput([layer, layer.flip(2)], lengths // STRIDE)
 
 
 class Task:
     def embed_words(self, words):
         return torch.stack([torch.eye(3)[int(word[0])] for word in words])
 
-    def embed(self, output):
-        return F.normalize(output.layers[0].mean(dim=1), dim=1)
+    def weighted(self, output):
+        return output.layers[0]
+
+    def embed_frames(self, frames, lengths):
+        return F.normalize(frames.mean(dim=1), dim=1)
 
 
 WORDS = {"low": ("0",), "high": ("1",)}
@@ -95,6 +102,50 @@ def test_the_best_of_all_recordings_are_kept(tmp_path):
     assert len(few) == 2
     assert few == find(paths, top=0)[:2]
     assert find(paths, threshold=1.01) == []
+
+
+def test_no_more_hits_are_looked_for_than_are_kept(tmp_path, monkeypatch):
+    spans = [("low", 0.9 * k + 0.3, 0.9 * k + 0.6) for k in range(6)]
+    path, drawn = recording(tmp_path / "a.wav", spans, 6.0), []
+    apart = word_search._apart
+    monkeypatch.setattr(word_search, "_apart", lambda *a: (drawn.append(hit) or hit for hit in apart(*a)))
+    hits = find([path], top=2)
+    assert (len(drawn), len(hits)) == (2, 2)
+    assert hits == find([path], top=0)[:2]
+    assert len(drawn) == 2 + len(spans)
+
+
+def test_hits_apart_are_those_of_a_loop_over_all_windows():
+    rng = np.random.default_rng(0)
+    starts = rng.integers(200, size=400) / 4
+    ends, scores = starts + rng.choice([0.25, 0.5, 1.5], size=400), rng.integers(12, size=(400, 1)) / 10
+    found, wanted = Found(starts, ends, scores), []
+    for window in np.lexsort((starts, -scores[:, 0])):
+        start, end = starts[window], ends[window]
+        if scores[window] >= 0.5 and all(start >= hit.end or end <= hit.start for hit in wanted):
+            wanted.append(Hit("low", "a.wav", start, end, scores[window, 0]))
+    assert len(wanted) > 30
+    assert list(word_search._apart(found, 0, "low", Path("a.wav"), SearchConfig())) == wanted
+
+
+def test_layers_are_mixed_once_for_each_piece(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    task = WordEmbedding(3, 1, WordEmbedding.Config(dim=6, hidden_dim=5, symbol_dim=4), {"a": ("x",), "b": ("y",)})
+    task.eval()
+    torch.nn.init.normal_(task.weighted.layer_logits)
+    mixed, mix = [], task.weighted.forward
+    monkeypatch.setattr(task.weighted, "forward", lambda output: mixed.append(output) or mix(output))
+    path = recording(tmp_path / "a.wav", [("low", 1.0, 1.5), ("high", 2.0, 2.5)], 4.0)
+    config = SearchConfig(durations=(0.3, 0.5), piece=2.0, threshold=-1.0, top=0)
+    hits = search(Encoder(), task, task.words, [path], config, on_bad=pytest.fail)
+    assert len(mixed) == 3
+    output = mixed[0]
+    hit = next(hit for hit in hits if hit.end <= 1.5)
+    first, last = round(hit.start * RATE / STRIDE), round(hit.end * RATE / STRIDE)
+    cut = EncoderOutput([layer[:, first:last] for layer in output.layers], torch.tensor([last - first]))
+    with torch.no_grad():
+        alone = task.embed(cut) @ task.embed_words([task.words[hit.word]]).T
+    assert hit.score == pytest.approx(alone.item(), abs=1e-6)
 
 
 def test_a_damaged_recording_is_named_and_the_others_are_searched(tmp_path):

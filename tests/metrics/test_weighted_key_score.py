@@ -29,11 +29,12 @@ def test_pieces_count_alike():
 
 
 def test_tones():
-    assert [parse_key(name) for name in ("c minor", "f#-major", "Bb_minor", "Cb maj")] == [
+    assert [parse_key(name) for name in ("c minor", "f#-major", "Bb_minor", "Cb maj", "AB_minor")] == [
         (0, 1),
         (6, 0),
         (10, 1),
         (11, 0),
+        (8, 1),
     ]
 
 

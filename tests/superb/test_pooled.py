@@ -303,6 +303,13 @@ def test_what_is_wrong_with_data_is_said_before_the_pass(keywords, tmp_path):
         score("emotion", Config(folds="utt2session", **SMALL), tmp_path / "er", tmp_path / "out")
 
 
+def test_a_label_of_two_words_is_told_how_to_be_one(tmp_path):
+    for part in ("train", "dev", "test"):
+        write(tmp_path / part, [(k, {"utt2keyword": ("off", "turn on")[k]}) for k in range(2)], 0)
+    with pytest.raises(ValueError, match=r"train001 says 'turn on'; a label is one word: write it with underscores"):
+        score("keyword", Config(**SMALL), tmp_path, tmp_path / "out")
+
+
 def test_a_rate_that_diverges_is_named(keywords, tmp_path):
     config = Config(learning_rates=(1e200, 1e-2), **SMALL)
     found, _, said = score("keyword", config, keywords, tmp_path)

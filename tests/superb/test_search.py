@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -168,6 +170,35 @@ def test_an_interrupted_search_goes_on(data, tmp_path, monkeypatch):
     assert score.cost.forwards == 0
     assert later == [2, score.more["layer"]]
     assert (score.values, score.more) == (whole.values, whole.more)
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from audiossl.train.experiment import only_run
+
+with only_run(Path(sys.argv[1]), SimpleNamespace(main=True)):
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_searches_do_not_share_a_folder(data, tmp_path):
+    kept = tmp_path / "layers" / "documents" / "frames.bin"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    source, calls = upstream()
+    words = [sys.executable, "-c", HOLDS, tmp_path]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        try:
+            with pytest.raises(ValueError, match=rf"another run \(pid {process.pid} on .* writes here; wait for it"):
+                given(data, tmp_path, source)
+        finally:
+            process.communicate()
+    assert kept.exists()
+    assert calls == []
 
 
 def test_layers_searched_with_other_settings_are_searched_again(data, tmp_path):

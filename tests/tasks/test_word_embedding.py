@@ -18,6 +18,7 @@ from audiossl.tasks.word_embedding import WordEmbedding, read_words
 
 ENCODER = SimpleNamespace(dim=4, num_layers=2, stride=320, sample_rate=16_000)
 PHONES = {"go": "g oU", "stop": "s t 0 p", "left": "l E f t"}
+HOMOPHONES = PHONES | {"two": "t u", "too": "t u"}
 
 
 def directory(folder, words, phones=PHONES):
@@ -71,11 +72,37 @@ def test_the_commonest_pronunciation_counts(tmp_path):
             ["go", "stop", "new"],
             "no utterance of 'new' has phones in phones.ctm; label it `-` or use task.symbols letters",
         ),
+        (["too", "two"], "utt2word: all of its words have the same phones in phones.ctm; at least two are needed"),
     ],
 )
 def test_faults_are_named(tmp_path, words, match):
     with pytest.raises(ValueError, match=match):
-        task(directory(tmp_path, words))
+        task(directory(tmp_path, words, HOMOPHONES))
+
+
+def test_words_that_sound_alike_are_one(tmp_path, monkeypatch):
+    manifest = directory(tmp_path, ["too", "two", "go", "stop"], HOMOPHONES)
+    own = task(manifest)
+    perfect = {
+        tuple(phones.split()): row for phones, row in zip(sorted({*HOMOPHONES.values()}), torch.eye(4), strict=True)
+    }
+    sound = torch.stack([perfect[own.words[word]] for word in ("too", "two", "go", "stop")])
+    monkeypatch.setattr(own, "embed", lambda output: sound)
+    monkeypatch.setattr(own, "embed_words", lambda words: torch.stack([perfect[symbols] for symbols in words]))
+    label = [own.labels(SimpleNamespace(columns={"utt2word": word}))["label"] for word in ("too", "two", "go", "stop")]
+    result = own.loss(None, {"label": torch.tensor(label)})
+    assert result.loss_sum.item() == pytest.approx(0.0, abs=1e-6)
+    assert result.metrics["accuracy"] == (4, 4)
+    found = own.evaluate(dict(zip(manifest.ids, sound.numpy(), strict=True)), manifest)
+    assert found.keys() == {"average_precision", "cross_average_precision", "f1", "f1_best", "recall_at_1"}
+    assert list(found.values()) == pytest.approx([100.0] * 5)
+
+
+def test_a_word_is_unseen_where_its_sound_is(tmp_path):
+    own = task(directory(tmp_path / "a", ["two", "go"], HOMOPHONES)).eval()
+    test = directory(tmp_path / "b", ["too", "go", "go"], HOMOPHONES)
+    sound = dict(zip(test.ids, np.eye(3, 6), strict=True))
+    assert not any(name.endswith("_unseen") for name in own.evaluate(sound, test))
 
 
 def test_loss_is_that_of_the_words_of_the_batch(tmp_path):
