@@ -111,6 +111,14 @@ def test_how_an_encoder_was_built_is_told_or_asked_for(tmp_path, recogniser):
     assert (read.encoder["num_heads"], read.encoder["pre_norm"]) == (4, True)
 
 
+def test_an_option_that_a_file_leaves_out_is_fairseqs_default(tmp_path):
+    state = as_fairseq(theirs("wav2vec2", large=False), "wav2vec2", large=False)
+    model = {"_name": "wav2vec2", "encoder_attention_heads": 4}
+    torch.save({"cfg": {"model": model}, "model": state}, tmp_path / "x.pt")
+    _, read = read_model(tmp_path / "x.pt")
+    assert (read.encoder["num_heads"], read.encoder["pre_norm"]) == (4, False)
+
+
 HEADS = 3
 AUDIO = "modality_encoders.AUDIO."
 

@@ -342,6 +342,8 @@ def _facts(config: Tables, task: Tables, where: str) -> Tables:
     }
     there = {ours: (theirs, kind) for ours, (theirs, kind) in names.items() if theirs in config}
     facts: Tables = {ours: entry(config, theirs, kind(), where) for ours, (theirs, kind) in there.items()}
+    if "num_heads" in facts:  # fairseq's default, where the encoder's options are there
+        facts.setdefault("pre_norm", False)
     facts |= conv_facts(config, "conv_feature_layers", where) | waveform_facts(config, task, where)
     if entry(config, "relative_position_embedding", False, where):
         facts["num_buckets"] = entry(config, "num_buckets", 320, where)
