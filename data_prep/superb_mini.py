@@ -249,7 +249,7 @@ def _speakers(make: _Maker) -> None:
 
 
 def _verification(make: _Maker) -> None:
-    for split, number, voices in zip(_SPLITS, (300, 32, 64), (20, 4, 8), strict=True):
+    for split, number, voices in zip(_SPLITS, (300, 96, 64), (20, 12, 8), strict=True):
         rng = make.rng("asv", split)
         speakers = make_voices(split, voices, rng)
         make.write("asv", split, list(_sentences(speakers, make.config.count(number, 2 * voices), set(), rng)))

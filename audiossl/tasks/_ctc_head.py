@@ -130,7 +130,8 @@ class RecurrentConfig:
 
     column: file of the data directory with the texts. projector_dim: of the linear layer below the BLSTM, whose layers have
     `hidden_dim` units in each direction and dropout behind them. time_warp: frames. time_width, frequency_width: largest ones of the
-    masks, which are 0; the published code draws them one smaller at most, and lets those of time fall on padding.
+    masks, which are 0; the published code draws them one smaller at most, and lets those of time fall on padding. time_fraction: no
+    mask of time is longer than this share of its utterance, as SpecAugment's bound p; published is none, for utterances of 12 seconds.
     """
 
     column: str
@@ -141,6 +142,7 @@ class RecurrentConfig:
     time_warp: int = 5
     num_time_masks: int = 2
     time_width: int = 40
+    time_fraction: float = 1.0
     num_frequency_masks: int = 4
     frequency_width: int = 50
 
@@ -153,6 +155,8 @@ class RecurrentConfig:
         masks = (self.num_time_masks, self.time_width, self.num_frequency_masks, self.frequency_width)
         if min(self.time_warp, *masks) < 0:
             raise ValueError("task: numbers and widths of masks, and time_warp, are counts; give 0 or more")
+        if not 0 <= self.time_fraction <= 1:
+            raise ValueError(f"task: time_fraction is {self.time_fraction}; give a number from 0 to 1")
 
 
 class RecurrentCTC(CTCHead):
@@ -183,6 +187,7 @@ class RecurrentCTC(CTCHead):
             generator=generator,
             num_time_masks=self.config.num_time_masks,
             time_width=self.config.time_width,
+            time_fraction=self.config.time_fraction,
             num_frequency_masks=self.config.num_frequency_masks,
             frequency_width=self.config.frequency_width,
         )

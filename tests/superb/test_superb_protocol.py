@@ -339,7 +339,7 @@ def test_recurrent_heads(name):
     config = load_job(name).task_config
     assert config.dropout == 0.2
     masks = config.num_frequency_masks, config.frequency_width, config.num_time_masks, config.time_width
-    assert (config.time_warp, masks) == (5, (4, 50, 2, 40))
+    assert (config.time_warp, masks, config.time_fraction) == (5, (4, 50, 2, 40), 1.0)
 
 
 def test_verification():

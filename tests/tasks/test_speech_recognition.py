@@ -123,6 +123,16 @@ def test_gradients_reach_the_layer_weights_through_the_warp():
     assert [name for name, p in task.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+@pytest.mark.parametrize("rate", [25, 100])
+def test_no_time_mask_is_longer_than_its_share_of_the_utterance(rate):
+    task = make(time_warp=0, num_time_masks=1, num_frequency_masks=0, time_width=40, time_fraction=0.2).train()
+    lengths = torch.tensor([rate, rate // 2])  # of one second, and of half
+    torch.manual_seed(0)
+    hidden = torch.stack([(task._augmented(torch.ones(2, rate, DIM), lengths) == 0).all(2).sum(1) for _ in range(300)])
+    assert hidden.amax(0).tolist() == [rate // 5, rate // 10]
+    assert (task._augmented(torch.ones(2, rate, DIM), lengths)[1, rate // 2 :] == 1).all()
+
+
 def test_padding_and_batch_mates_change_nothing():
     task, output = make().eval(), frames()
     alone = EncoderOutput([layer[1:2, :4] for layer in output.layers], torch.tensor([4]))
@@ -172,7 +182,9 @@ def test_a_score_depends_on_the_language_model_on_test_alone(decoding):
         make(decoding=Decoding(decoding.lm, decoding.lexicon, beam=0))
 
 
-@pytest.mark.parametrize("changed", [{"hidden_dim": 0}, {"dropout": 1.0}, {"time_width": -1}, {"time_warp": -1}])
+@pytest.mark.parametrize(
+    "changed", [{"hidden_dim": 0}, {"dropout": 1.0}, {"time_width": -1}, {"time_warp": -1}, {"time_fraction": 1.1}]
+)
 def test_bad_settings_are_named(changed):
     with pytest.raises(ValueError, match="^task: "):
         make(**changed)

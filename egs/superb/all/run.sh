@@ -74,6 +74,9 @@ if stage 1 "scores; finished ones are kept"; then
     for task in asr sf; do
       [ ! -d $data/$task ] || settings+=(--task.$task.projector_dim 128)
     done
+    for task in asr sf ood; do  # two masks of 40 frames are most of a sentence of two seconds where frames are few: a fifth of it at most, at any rate
+      [ ! -d $data/$task ] || settings+=(--task.$task.time_fraction 0.2)
+    done
   fi
   if ! $published; then  # synthetic sentences are short, and written in the synthesiser's phones
     [ ! -d $data/asv ] || settings+=(--task.asv.min_seconds 0)
