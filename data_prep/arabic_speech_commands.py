@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import identifier, published, write_imitation
+from audiossl.data.corpus import identifier, published, text_lines, write_imitation
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -75,11 +75,10 @@ def _held_out(training: Sequence[CorpusUtterance], config: Config) -> set[str]:
 
 def _listed(corpus: Path, name: str) -> list[CorpusUtterance]:
     place = corpus / name
-    with place.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        if not {"file", "class"} <= set(rows.fieldnames or ()):
-            raise ValueError(f"{place}:1: columns {rows.fieldnames}; the published list has file,class")
-        found = [_utterance(corpus, row["file"], row["class"], f"{place}:{rows.line_num}") for row in rows]
+    rows = csv.DictReader(text_lines(place))
+    if not {"file", "class"} <= set(rows.fieldnames or ()):
+        raise ValueError(f"{place}:1: columns {rows.fieldnames}; the published list has file,class")
+    found = [_utterance(corpus, row["file"], row["class"], f"{place}:{rows.line_num}") for row in rows]
     if not found:
         raise ValueError(f"{place}: lists no recording; restore the published list")
     return found

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import identifier, listed, published, write_imitation
+from audiossl.data.corpus import identifier, listed, published, text_lines, write_imitation
 from audiossl.data.kaldi import TRIALS, read_table, write_table
 from audiossl.data.manifest import Manifest
 from audiossl.data.writer import CorpusUtterance, write_data_dir
@@ -45,7 +45,7 @@ def prepare(corpus: Path | None, out: Path) -> None:
     if first is None:
         raise ValueError(f"{corpus / _FIRST[0]}: not found; --corpus must be the folder that holds it")
     first = published(first, *_NEEDED)
-    speakers = (first / "dev" / "dev.lst").read_text(encoding="utf-8").split()
+    speakers = [name for line in text_lines(first / "dev" / "dev.lst") for name in line.split()]
     write_data_dir(_training(first / "data", _with_folder(first / "data", speakers)), out / "train")
     if second is not None:
         folders = (path.name for path in listed(second / "data", "*") if path.is_dir())

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import check_fraction, identifier, published, that_open
+from audiossl.data.corpus import check_fraction, identifier, published, text_lines, that_open
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -107,23 +107,22 @@ def _write_clip(path: Path, waveform: np.ndarray) -> None:
 
 def _utterances(folder: Path, part: str, language: str, wanted: tuple[str, ...]) -> Iterator[CorpusUtterance]:
     listed = folder / f"{part}.tsv"
-    with listed.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        names = rows.fieldnames or ()
-        accents = "accents" if "accents" in names else "accent"
-        lacking = next((name for name in ("client_id", "path", "sentence", accents) if name not in names), None)
-        if lacking is not None:
-            raise ValueError(f"{listed}:1: no column {lacking!r}; restore the file")
-        for row in rows:
-            text = normalised(row["sentence"] or "", language)
-            if not text or (wanted and not _has_accent(row[accents] or "", wanted)):
-                continue
-            path = folder / "clips" / row["path"]
-            if not path.is_file():
-                raise ValueError(f"{listed}:{rows.line_num}: {row['path']} is not in clips; unpack the whole corpus")
-            speaker = row["client_id"][:16]
-            name = f"{speaker}-{identifier(path.stem)}"
-            yield CorpusUtterance(name, name, path, speaker, columns={"text": text})
+    rows = csv.DictReader(text_lines(listed), delimiter="\t", quoting=csv.QUOTE_NONE)
+    names = rows.fieldnames or ()
+    accents = "accents" if "accents" in names else "accent"
+    lacking = next((name for name in ("client_id", "path", "sentence", accents) if name not in names), None)
+    if lacking is not None:
+        raise ValueError(f"{listed}:1: no column {lacking!r}; restore the file")
+    for row in rows:
+        text = normalised(row["sentence"] or "", language)
+        if not text or (wanted and not _has_accent(row[accents] or "", wanted)):
+            continue
+        path = folder / "clips" / row["path"]
+        if not path.is_file():
+            raise ValueError(f"{listed}:{rows.line_num}: {row['path']} is not in clips; unpack the whole corpus")
+        speaker = row["client_id"][:16]
+        name = f"{speaker}-{identifier(path.stem)}"
+        yield CorpusUtterance(name, name, path, speaker, columns={"text": text})
 
 
 def _has_accent(said: str, wanted: tuple[str, ...]) -> bool:

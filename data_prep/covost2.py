@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import check_fraction, identifier, published, that_open
+from audiossl.data.corpus import check_fraction, identifier, published, text_lines, that_open
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -124,10 +124,9 @@ def is_pair(text: str, translation: str, *, spaced: bool = True) -> bool:
 
 
 def _rows(path: Path, *needed: str) -> Iterator[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
-        lacking = next((name for name in needed if name not in (rows.fieldnames or ())), None)
-        if lacking is not None:
-            raise ValueError(f"{path}:1: no column {lacking!r}; restore the file")
-        for row in rows:
-            yield {name: row[name] or "" for name in needed}
+    rows = csv.DictReader(text_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
+    lacking = next((name for name in needed if name not in (rows.fieldnames or ())), None)
+    if lacking is not None:
+        raise ValueError(f"{path}:1: no column {lacking!r}; restore the file")
+    for row in rows:
+        yield {name: row[name] or "" for name in needed}

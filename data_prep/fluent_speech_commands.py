@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import compare_numbers, identifier, published, write_imitation
+from audiossl.data.corpus import compare_numbers, identifier, published, text_lines, write_imitation
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -62,20 +62,19 @@ def fake(root: Path) -> None:
 
 
 def _utterances(corpus: Path, listed: Path) -> Iterator[CorpusUtterance]:
-    with listed.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        lacking = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
-        if lacking:
-            raise ValueError(f"{listed}:1: no column {lacking[0]!r}; restore the file")
-        for row in rows:
-            place = f"{listed}:{rows.line_num}"
-            if any(not (row[name] or "").strip() for name in _COLUMNS):
-                raise ValueError(f"{place}: a value is missing; restore the file")
-            path = corpus / row["path"]
-            if not path.is_file():
-                raise ValueError(f"{place}: {row['path']} is not there; unpack the whole corpus")
-            speaker = identifier(row["speakerId"])
-            name = f"{speaker}-{identifier(path.stem)}"
-            columns = {f"utt2{slot}": identifier(row[slot]) for slot in _SLOTS}
-            columns["text"] = " ".join(row["transcription"].split())
-            yield CorpusUtterance(name, name, path, speaker, columns=columns)
+    rows = csv.DictReader(text_lines(listed))
+    lacking = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
+    if lacking:
+        raise ValueError(f"{listed}:1: no column {lacking[0]!r}; restore the file")
+    for row in rows:
+        place = f"{listed}:{rows.line_num}"
+        if any(not (row[name] or "").strip() for name in _COLUMNS):
+            raise ValueError(f"{place}: a value is missing; restore the file")
+        path = corpus / row["path"]
+        if not path.is_file():
+            raise ValueError(f"{place}: {row['path']} is not there; unpack the whole corpus")
+        speaker = identifier(row["speakerId"])
+        name = f"{speaker}-{identifier(path.stem)}"
+        columns = {f"utt2{slot}": identifier(row[slot]) for slot in _SLOTS}
+        columns["text"] = " ".join(row["transcription"].split())
+        yield CorpusUtterance(name, name, path, speaker, columns=columns)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import compare_numbers, listed, published, write_imitation
+from audiossl.data.corpus import compare_numbers, listed, published, text_lines, write_imitation
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _session(folder: Path) -> Iterator[CorpusUtterance]:
     if not files:
         raise ValueError(f"{folder / 'dialog' / 'EmoEvaluation'}: holds no Ses*.txt; unpack the whole corpus")
     for file in files:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(text_lines(file), start=1):
             rated = _RATED.fullmatch(line.strip())
             if rated is None or rated[2] not in _EMOTIONS:
                 continue

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiossl.data.chapters import read_chapters
-from audiossl.data.corpus import compare_numbers, published, write_imitation
+from audiossl.data.corpus import compare_numbers, published, text_lines, write_imitation
 from audiossl.data.writer import write_data_dir
 from audiossl.nn.lexicon import Lexicon
 
@@ -101,7 +101,7 @@ def fake(root: Path) -> None:
 
 def _genders(path: Path) -> dict[str, str]:
     found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         if line.startswith(";") or not line.strip():
             continue
         fields = [field.strip() for field in line.split("|")]

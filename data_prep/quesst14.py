@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import published, write_imitation
+from audiossl.data.corpus import published, text_lines, write_imitation
 from audiossl.data.kaldi import write_table
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.tasks.query_by_example import LISTED, RELEVANT
@@ -87,7 +87,7 @@ def fake(root: Path) -> None:
 def _listed(corpus: Path, name: str) -> Iterator[tuple[Path, str]]:
     """(file, language) of a list."""
     path = corpus / "scoring" / f"language_key_{name}.lst"
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         fields = line.split()
         if len(fields) != 2 or "/" not in fields[0]:
             raise ValueError(f"{path}:{number}: {line!r} is not `folder/path language`; restore the file")
@@ -100,7 +100,7 @@ def _relevant(corpus: Path, split: str, queries: set[str], documents: set[str]) 
     if not path.is_file():
         raise ValueError(f"{path}: not found; unpack the corpus again")
     pairs = set()
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in text_lines(path):
         fields = line.split()
         if len(fields) > 5 and fields[0] == "LEXEME" and fields[5] in queries and fields[1] in documents:
             pairs.add((fields[5], fields[1]))

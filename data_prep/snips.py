@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import identifier, listed, published, write_imitation
+from audiossl.data.corpus import identifier, listed, published, text_lines, write_imitation
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -79,18 +79,17 @@ def fake(root: Path) -> None:
 
 def _columns(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the id of each line of the list, and its columns."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            text, _, marks = line.rstrip("\n").partition("\t")
-            name, *words = text.split()[:1] + text.split()[2:-1]
-            own = marks.split()
-            if not words or len(own) != len(words) + 2:
-                raise ValueError(
-                    f"{path}:{number}: {len(own)} marks for {len(words)} words between BOS and EOS; restore the file"
-                )
-            words = ["AND" if word == "&" else word.upper() for word in words]
-            text = " ".join(word for word in words if word not in _SILENT)
-            yield name, {"text": text, "utt2slots": with_slots(words, own[1:-1]), "utt2intent": identifier(own[-1])}
+    for number, line in enumerate(text_lines(path), start=1):
+        text, _, marks = line.partition("\t")
+        name, *words = text.split()[:1] + text.split()[2:-1]
+        own = marks.split()
+        if not words or len(own) != len(words) + 2:
+            raise ValueError(
+                f"{path}:{number}: {len(own)} marks for {len(words)} words between BOS and EOS; restore the file"
+            )
+        words = ["AND" if word == "&" else word.upper() for word in words]
+        text = " ".join(word for word in words if word not in _SILENT)
+        yield name, {"text": text, "utt2slots": with_slots(words, own[1:-1]), "utt2intent": identifier(own[-1])}
 
 
 def with_slots(words: list[str], marks: list[str]) -> str:

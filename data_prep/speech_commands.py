@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from audiossl.data.audio import audio_info
-from audiossl.data.corpus import identifier, listed, published, write_imitation
+from audiossl.data.corpus import identifier, listed, published, text_lines, write_imitation
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -157,7 +157,8 @@ def _read_lists(corpus: Path) -> dict[str, tuple[str, str]] | None:
     return {
         line: (split, f"{path}:{number}")
         for split, path in paths.items()
-        for number, line in enumerate(path.read_text(encoding="utf-8").split(), start=1)
+        for number, line in enumerate(map(str.strip, text_lines(path)), start=1)
+        if line
     }
 
 

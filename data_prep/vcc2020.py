@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import listed, published, write_imitation
+from audiossl.data.corpus import listed, published, text_lines, write_imitation
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def fake(root: Path) -> None:
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
+    for line in text_lines(path):
         number, _, text = line.strip().partition(" ")
         if text:
             yield number, " ".join(text.split())

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.corpus import compare_numbers, listed, published, write_imitation
+from audiossl.data.corpus import compare_numbers, listed, published, text_lines, write_imitation
 from audiossl.data.edit import per_speaker, subset
 from audiossl.data.kaldi import TRIALS, UTT2SPK, read_table
 from audiossl.data.manifest import Manifest
@@ -169,7 +169,9 @@ def _genders(corpus: Path) -> dict[str, str]:
     if path is None:
         return {}
     found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[1:], start=2):
+    for number, line in enumerate(text_lines(path), start=1):
+        if number == 1:
+            continue
         fields = line.split("\t")
         if len(fields) != 5 or fields[2] not in {"m", "f"}:
             raise ValueError(f"{path}:{number}: not `id name m|f nationality set` between tabs; restore the file")

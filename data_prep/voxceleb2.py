@@ -21,7 +21,7 @@ from pathlib import Path  # noqa: TC003 - the configuration resolves the annotat
 
 import numpy as np
 
-from audiossl.data.corpus import compare_numbers, listed, published, write_imitation
+from audiossl.data.corpus import compare_numbers, listed, published, text_lines, write_imitation
 from audiossl.data.threads import in_threads
 from audiossl.data.writer import CorpusUtterance, check, write_data_dir
 
@@ -130,7 +130,7 @@ def _genders(corpus: Path) -> dict[str, str]:
     path = next((path for path in (corpus / _META, corpus / "meta" / _META) if path.is_file()), None)
     if path is None:
         return {}
-    lines = path.read_text(encoding="utf-8-sig").splitlines() or [""]
+    lines = list(text_lines(path)) or [""]
     rows = [[field.strip() for field in re.split(r"[,\t]", line)] for line in lines]
     place = rows[0].index("Gender") if "Gender" in rows[0] else len(rows[0])
     found = {}

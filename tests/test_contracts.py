@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import itertools
 import json
+import re
 import shutil
 from dataclasses import dataclass, fields, replace
 
@@ -415,3 +416,21 @@ def test_corpus_passes_over_hidden_files(tmp_path, name, caplog):
         written.append({path.relative_to(tmp_path / f"out{number}"): path.read_bytes() for path in files})
     assert written[0] == written[1]
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names("data_prep") if name not in SYNTHESISED])
+def test_corpus_names_the_line_that_is_not_utf8(tmp_path, name):
+    module, corpus = registry.get("data_prep", name), tmp_path / "published"
+    module.fake(corpus)
+    written = [
+        path for path in sorted(corpus.rglob("*")) if path.suffix.lower() in {".txt", ".csv", ".tsv", ".lst", ".rttm"}
+    ]
+    for path in written:
+        path.write_bytes(path.read_bytes().rstrip() + b"\xe9\n")
+    (tmp_path / "out").mkdir()
+    said = ""
+    try:
+        module.prepare(corpus, tmp_path / "out")
+    except ValueError as error:
+        said = str(error)
+    assert not said or any(re.match(rf"{re.escape(str(path))}:\d+: not UTF-8", said) for path in written)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audiossl.data.corpus import listed
+from audiossl.data.corpus import listed, text_lines
 from audiossl.data.writer import CorpusUtterance
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def _transcripts(chapter: Path) -> Iterator[tuple[str, str]]:
     if not path.is_file():
         raise ValueError(f"{path}: not found; unpack {chapter.parent.parent.name} again")
     recorded = {recording.stem for recording in listed(chapter, "*.flac")}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         name, _, words = line.partition(" ")
         if name not in recorded:
             raise ValueError(

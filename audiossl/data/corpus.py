@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import re
 from typing import TYPE_CHECKING, TypeVar
@@ -49,6 +50,17 @@ def listed(folder: Path, *patterns: str) -> list[Path]:
         for path in folder.glob(pattern)
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file of a corpus without their ends; a byte order mark is left out. ValueError names the line that is not UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}:{number}: not UTF-8 ({error.reason}); convert the file with iconv") from None
+            yield text.rstrip("\r\n")
 
 
 def compare_numbers(corpus: Path, out: Path, numbers: Mapping[str, int], kind: str = "utterances") -> None:
