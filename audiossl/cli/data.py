@@ -160,12 +160,15 @@ def augment(
     *,
     sample_rate: int = 16_000,
     seed: int = 0,
+    prefix: str = "",
     allow_commands: bool = False,
     overrides: dict[str, Any] | None = None,
 ) -> int:
     """Write an augmented copy of a data directory: `--augment.key value` for each key of a recipe's `[data.augment]`.
 
-    For a noisy test set, or to look at what training hears; in training itself `--data.augment.key` draws anew in every epoch.
+    For a noisy test set, or to look at what training hears; in training itself `--data.augment.key` draws anew in every epoch. Units, which are
+    aligned with the recording, want copies at other speeds: `--prefix sp0.9- --augment.speed_probability 1 --augment.speed_factors "[0.9]"`, then
+    `audiossl data combine` and units of all.
 
     Example: audiossl data augment data/test data/test_5dB --augment.noise_probability 1 --augment.noise_dirs '["data/noise"]'
     --augment.noise_snr '[[5, 5]]'
@@ -175,6 +178,7 @@ def augment(
         out: the new data directory, with its audio; must not exist.
         sample_rate: of the copies, Hz.
         seed: what is drawn depends on it alone.
+        prefix: of the ids of utterances and speakers, so that copies can be combined.
         allow_commands: run the programs (`cmd |`) that wav.scp names.
     """
     from audiossl.config import build
@@ -191,7 +195,7 @@ def augment(
     if sample_rate < 1:
         raise ValueError(f"--sample-rate {sample_rate}: give a positive number of Hz")
     for line in augment_directory(
-        source, out, config, seed=seed, sample_rate=sample_rate, allow_commands=allow_commands
+        source, out, config, seed=seed, sample_rate=sample_rate, prefix=prefix, allow_commands=allow_commands
     ):
         log(line)
     log(f"{out}: {len(Manifest.open(out))} utterances")

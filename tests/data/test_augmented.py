@@ -9,6 +9,7 @@ from kaldi_dirs import RATE, make, tone
 from audiossl.data.audio import write_audio
 from audiossl.data.augment import AugmentConfig
 from audiossl.data.augmented import augment_directory
+from audiossl.data.edit import combine
 from audiossl.data.manifest import Manifest
 from audiossl.data.validate import faults
 from audiossl.data.writer import CorpusUtterance, write_data_dir
@@ -54,6 +55,24 @@ def test_depends_on_the_seed_alone(tmp_path, data, noise):
         augment_directory(data, tmp_path / name, config, seed=seed, sample_rate=RATE)
     audio = {name: b"".join(p.read_bytes() for p in sorted((tmp_path / name / "audio").iterdir())) for name in "abc"}
     assert audio["a"] == audio["b"] != audio["c"]
+
+
+def test_copies_with_a_prefix_can_be_combined(tmp_path, data, noise):
+    config = AugmentConfig(noise_probability=1.0, noise_dirs=(noise,))
+    out = tmp_path / "noisy"
+    left = augment_directory(data, out, config, seed=0, sample_rate=RATE, prefix="n-")
+    assert left == ["trials is left out: ids have a prefix"]
+    assert list(faults(out)) == []
+    plain, made = Manifest.open(data), Manifest.open(out)
+    assert list(made.ids) == [f"n-{utterance}" for utterance in plain.ids]
+    assert list(made.column("utt2spk")) == [f"n-{speaker}" for speaker in plain.column("utt2spk")]
+    for name in ("text", "utt2lang", "units/km4"):
+        assert list(made.column(name)) == list(plain.column(name))
+    phones = (data / "phones.ctm").read_text().splitlines()
+    assert (out / "phones.ctm").read_text().splitlines() == [f"n-{line}" for line in phones]
+    combine([data, out], tmp_path / "both")
+    assert list(faults(tmp_path / "both")) == []
+    assert len(Manifest.open(tmp_path / "both")) == 2 * len(plain)
 
 
 def test_another_speed_leaves_times_behind(tmp_path, data):
