@@ -37,6 +37,7 @@ def main(
     cache: Path | None = None,
     seed: int = 0,
     num_workers: int = 2,
+    max_bad_fraction: float = 0.01,
     allow_commands: bool = False,
     device: str = "auto",
     json: bool = False,
@@ -63,6 +64,7 @@ def main(
         cache: folder for pooled features, to share them between diagnoses (default: OUT/pooled).
         seed: of random weights and of all that is drawn.
         num_workers: processes that read audio.
+        max_bad_fraction: share of the utterances of a directory that may be unusable; these are named and left out.
         allow_commands: run the programs that wav.scp names.
         device: auto, cpu, cuda or cuda:N.
         json: print the numbers as JSON.
@@ -79,8 +81,9 @@ def main(
     whole, other = _manifests(data, train, columns, allow_commands=allow_commands)
     chosen = chosen_device(device)
     opened = _open([source, *([against] if against else [])], whole, other, seed, chosen)
+    reading = CacheConfig(num_workers=num_workers, max_bad_fraction=max_bad_fraction)
     subject = Subject(
-        opened[source], sample(whole, max_utterances, seed), out, cache or out / "pooled", CacheConfig(num_workers=num_workers), log,
+        opened[source], sample(whole, max_utterances, seed), out, cache or out / "pooled", reading, log,
         columns=columns, shares=parse_shares(split), probe=probe, view=view, against=opened[against] if against else None,
         train=None if other is None else sample(other, max_utterances, seed), layer=layer, seed=seed, device=chosen,
     )  # fmt: skip

@@ -33,6 +33,7 @@ def main(
     cache: Path | None = None,
     seed: int = 0,
     num_workers: int = 2,
+    max_bad_fraction: float = 0.01,
     allow_commands: bool = False,
     device: str = "auto",
     json: bool = False,
@@ -57,6 +58,7 @@ def main(
         cache: folder for pooled features, to share them between probes (default: OUT/pooled).
         seed: of random weights, --split and --fractions.
         num_workers: processes that read audio.
+        max_bad_fraction: share of the utterances of a directory that may be unusable; these are named and left out.
         allow_commands: run the programs that wav.scp names.
         device: auto, cpu, cuda or cuda:N.
         json: print the result as JSON.
@@ -78,7 +80,7 @@ def main(
     features = open_features(source, seed=seed, device=chosen, train=manifests[0])
     for manifest in manifests:
         check_readable(manifest, features.reads, source, log=log)
-    reading = CacheConfig(num_workers=num_workers)
+    reading = CacheConfig(num_workers=num_workers, max_bad_fraction=max_bad_fraction)
     splits, classes, forwards = _splits(features, manifests, column, split, seed, cache or out / "pooled", reading)
     selection = f"dev accuracy on {f'{train}, split {split} with seed {seed}' if split else dev}"
     records = {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from audiossl.config import build
+from audiossl.config import build, to_table
 from audiossl.diagnostics import analyses
 from audiossl.diagnostics.finding import Finding, SkippedError
 from audiossl.diagnostics.page import Section, page
@@ -42,8 +43,8 @@ def takers(option: str) -> list[str]:
 def diagnose(subject: Subject, configs: dict[str, Any], **facts: Any) -> dict[str, Finding | SkippedError | ValueError]:
     """Run analyses and write the page and the results; returns what each found, or why it was skipped or failed.
 
-    facts: what the page and every result say of the data. Results are written as soon as an analysis is done, in the place of the same
-    ones of an earlier diagnosis. ValueError, before any encoder runs, for what an analysis can tell beforehand.
+    facts: what the page and every result say of the data. Results, which say their settings too, are written as soon as an analysis is done, in the
+    place of the same ones of an earlier diagnosis. ValueError, before any encoder runs, for what an analysis can tell beforehand.
     """
     for name, config in configs.items():
         if hasattr(analyses.get(name), "check"):
@@ -56,12 +57,23 @@ def diagnose(subject: Subject, configs: dict[str, Any], **facts: Any) -> dict[st
         except (SkippedError, ValueError) as reason:
             found[name] = reason
             continue
+        said = {**facts, **_settings(name, config, subject)}
         for number in finding.numbers:
-            context = {**facts, **number.more} | ({} if number.layer is None else {"layer": number.layer})
+            context = {**said, **number.more} | ({} if number.layer is None else {"layer": number.layer})
             same = [key for key in ("seed", *context) if key not in _FOUND]
             add_result(subject.out, number.name, number.value, number.unit, same=same, seed=subject.seed, **context)
     _write(subject.out / PAGE, found, facts)
     return found
+
+
+def _settings(name: str, config: Any, subject: Subject) -> dict[str, Any]:
+    """What an analysis is done with, by the options of the command line: `memorisation.draws`."""
+    shared = {"probe": subject.probe, "views": subject.view}
+    tables = {name: config} | {option: of for option, of in shared.items() if name in takers(option)}
+    # None is said too: it tells from a row where there was something.
+    plain = {table: dict.fromkeys(item.name for item in fields(of)) | to_table(of) for table, of in tables.items()}
+    found = {f"{table}.{key}": value for table, values in plain.items() for key, value in values.items()}
+    return found | ({"split": "/".join(f"{share:g}" for share in subject.shares)} if "probe" in tables else {})
 
 
 def _write(out: Path, found: dict[str, Finding | SkippedError | ValueError], facts: dict[str, Any]) -> None:

@@ -187,7 +187,9 @@ def _batches(
     from audiossl.data.loader import LoaderConfig, make_sampler
     from audiossl.data.whole import one_epoch
 
-    loading = LoaderConfig(batch_seconds=config.batch_seconds, num_workers=config.num_workers)
+    loading = LoaderConfig(
+        batch_seconds=config.batch_seconds, num_workers=config.num_workers, max_bad_fraction=config.max_bad_fraction
+    )
     sampler = make_sampler(manifest, loading, seed=0, shuffle=False)
     batches = one_epoch(
         manifest,

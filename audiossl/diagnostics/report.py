@@ -160,13 +160,14 @@ def _comparison(rows: list[tuple[str, Result]], experiments: dict[str, Path]) ->
 def _details(result: Result, folder: Path) -> dict[str, str]:
     """What a result says of how it was measured, with places below its experiment as there, so that they are alike in all.
 
-    Texts and `_SETTINGS`: any other number was measured with it. Of the weights of one source the latest count.
+    Texts, `_SETTINGS` and options with a dot, such as `probe.steps`: any other number was measured with it. Of the weights of one source the latest count.
     """
     told = {"seed": result.seed, **{key: value for key, value in result.more.items() if key != "source_digest"}}
     found = {}
     for key, value in told.items():
         parts = value if isinstance(value, list) else [value]
-        if value is not None and (key in _SETTINGS or all(isinstance(part, str | bool) for part in parts)):
+        setting = key in _SETTINGS or "." in key
+        if value is not None and (setting or all(isinstance(part, str | bool) for part in parts)):
             found[key] = " + ".join(_inside(str(part), folder) for part in parts)
     return found
 

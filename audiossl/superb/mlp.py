@@ -127,6 +127,11 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     for part in (part for fold in folds for part in (fold.dev, fold.test)):
         task.check_scored(labels[part.manifest.path][part.rows], str(part.manifest.path))
     ready = [_with_targets(fold, task) for fold in make_ready(folds, labels, pool)]
+    for fold, whole in zip(ready, folds, strict=True):
+        if config.batch_norm and any(config.hidden_layers) and len(fold.train.rows) < 2:
+            raise ValueError(
+                f"{whole.train.manifest.path}: fold {fold.name} has one usable utterance to train on, and batch norm needs two; join folds"
+            )
     untold = [len(task.check_scored(fold.test.labels, str(data))) for fold in ready]
     tried = list(_tried(ready[0], task, _settings(config, upstream), job, evaluation))
     if not any(np.isfinite(one.score) for one in tried):

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from command import audiossl
-from corpora import tenths, write_corpus
+from corpora import noises, tenths, write_corpus
 
 from audiossl.config import to_table, write_toml
 from audiossl.diagnostics.results import read_results
@@ -141,6 +141,18 @@ def test_what_the_data_lack_is_skipped_and_named(corpus, tmp_path):
     assert {row.name for row in read_results(out)} >= {"RankMe layer 0", "uniformity layer 0"}
 
 
+def test_recordings_that_cannot_be_used_are_left_out_up_to_a_share(tmp_path):
+    waves = noises([4000] * 8)
+    waves[5][:] = 0
+    words = ["fbank", "--data", write_corpus(tmp_path, waves), "--out", tmp_path / "d", *HERE, "--only", "spectrum"]
+    code, _, err = run(*words)
+    assert code == 1
+    assert "max_bad_fraction 0.01 allows" in err.splitlines()[-1]
+    code, _, err = run(*words, "--max-bad-fraction", "0.2")
+    assert code == 0, err
+    assert "left out s-5: " in err
+
+
 def test_only_what_was_asked_for(corpus, tmp_path):
     words = ["fbank", "--data", corpus / "test", "--out", tmp_path / "d", *HERE, "--clustering.restarts", "1"]
     words += ["--only", "clustering", "spectrum"]
@@ -179,6 +191,32 @@ def test_one_failed_analysis_does_not_stop_the_others(corpus, tmp_path, monkeypa
     seeds = [row.seed for row in read_results(out) if row.name == "RankMe layer 0"]
     assert seeds == [0, 1]  # the same again is in the place of the same
     assert len([row for row in read_results(out) if row.name == "probe keyword accuracy layer 0"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("memorisation (all)", {"layer": 0, "memorisation.draws": 1}, {"layer": 1, "memorisation.draws": 2}),
+        ("alignment layer 0", {"views.crop": 0.5}, {"views.crop": 0.6}),
+        ("AMI (k-means, keyword) layer 0", {"clustering.components": 3}, {"clustering.components": 4}),
+        (
+            "probe keyword accuracy layer 0",
+            {"split": "0.7/0.1/0.2", "probe.steps": 2},
+            {"split": "0.6/0.2/0.2", "probe.steps": 2},
+        ),
+        ("probe keyword accuracy layer 0", {"probe.steps": 2}, {"probe.steps": 3}),
+    ],
+)
+def test_rows_say_their_settings_and_the_same_again_replaces_them(corpus, tmp_path, name, first, second):
+    analysis = {"A": "clustering", "p": "probes"}.get(name[0], name.split()[0])
+    words = [f"random:{corpus / 'tiny.toml'}", "--data", corpus / "test", "--out", tmp_path, *HERE, "--only", analysis]
+    words += ["--against", f"random:{corpus / 'other.toml'}"] if analysis == "memorisation" else []
+    words += QUICK[2:8] if analysis == "probes" else []
+    for settings in (first, second, second):
+        code, _, err = run(*words, *(word for key, value in settings.items() for word in (f"--{key}", value)))
+        assert code == 0, err
+    rows = [row.more for row in read_results(tmp_path) if row.name == name]
+    assert [{key: row[key] for key in first} for row in rows] == [first, second]
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,21 @@ def test_any_column_can_be_asked_for(corpus, tmp_path):
     assert json.loads(out)["accuracy"] > 90
 
 
+def test_recordings_that_cannot_be_used_are_left_out_up_to_a_share(tmp_path):
+    waves = [0.1 * np.random.default_rng(number).standard_normal(4000) for number in range(24)]
+    waves[5][:] = 0
+    data = write_corpus(tmp_path, waves, columns={"utt2keyword": list(WORDS)})
+    words = ["fbank", "--task", "keyword", "--train", data, "--split", "0.6/0.2/0.2", "--out", tmp_path / "p", *QUICK]
+    assert "max_bad_fraction 0.01 allows" in complains("probe", *words)
+    assert "max_bad_fraction is 1.5; give a number from 0 to 1" in complains(
+        "probe", *words, "--max-bad-fraction", "1.5"
+    )
+    code, out, err = run(*words, "--max-bad-fraction", "0.05", "--json", "--probe.steps", "2")
+    assert code == 0, err
+    assert sum(json.loads(out)["utterances"].values()) == 23
+    assert "left out s-5: " in err
+
+
 def test_a_split_that_cannot_be_made_is_said_before_the_pass(corpus, tmp_path):
     names = [line.split()[0] for line in (corpus / "train" / "utt2spk").read_text().splitlines()]
     (corpus / "train" / "utt2alone").write_text("".join(f"{name} {name}\n" for name in names))

@@ -121,6 +121,8 @@ def test_comparison_has_a_column_per_experiment_and_the_latest_number(tmp_path):
         ([{"data": "a", "plda": ["{here}/v"]}, {"data": "a"}], ["probe", "probe (plda v)"]),
         ([{"p_target": 0.01, "seed": 0}, {"p_target": 0.05, "seed": 1}],
          ["probe (p_target 0.01, seed 0)", "probe (p_target 0.05, seed 1)"]),
+        ([{"probe.steps": 20, "probe.seeds": [0, 1]}, {"probe.steps": 30, "probe.seeds": [0, 1]}],
+         ["probe (probe.steps 20)", "probe (probe.steps 30)"]),
         ([{"source_digest": "a", "std": 1.0, "layers": [1, 2]}, {"source_digest": "b", "std": 2.0}], ["probe"]),
     ],
 )  # fmt: skip

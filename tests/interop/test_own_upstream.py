@@ -83,6 +83,26 @@ class Hopping(nn.Module):
         return torch.zeros(len(waveforms), count * self.repeats, 4)
 
 
+class Patches(nn.Module):
+    def __init__(self, kernel, padding):
+        super().__init__()
+        self.frames = nn.Conv1d(1, 64, kernel, 320, padding=padding)
+
+    def forward(self, waveforms):
+        batch = nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
+        return self.frames(batch.unsqueeze(1)).transpose(1, 2)
+
+
+class Patched(Patches):
+    def __init__(self):
+        super().__init__(320, 0)
+
+
+class Overlapping(Patches):
+    def __init__(self):
+        super().__init__(400, 40)
+
+
 class Nothing(nn.Module):
     def forward(self, waveforms):
         return {}
@@ -132,6 +152,18 @@ def test_classes_and_functions(name):
     alone = source.extract(waveform[1:, :1600], lengths[1:])
     torch.testing.assert_close(output.layers[1][1, : output.lengths[1]], alone.layers[1][0])
     assert opened(name).digest == source.digest
+
+
+@pytest.mark.parametrize("name", ["Patched", "Overlapping"])
+def test_a_hop_that_begins_without_a_frame_of_its_own_does_not_hear_the_padding(name):
+    source = opened(name)
+    assert source.stride == 320
+    waveform, lengths = torch.randn(2, 48_000), torch.tensor([48_000, 8200])
+    waveform[1, 8200:] = 0
+    beside = source.extract(waveform, lengths)
+    alone = source.extract(waveform[1:, :8200], lengths[1:])
+    assert beside.lengths[1] == alone.lengths[0] == 26
+    torch.testing.assert_close(beside.layers[0][1, :26], alone.layers[0][0])
 
 
 def test_what_its_features_depend_on_is_in_its_digest(place):

@@ -146,6 +146,14 @@ def test_a_fold_without_one_of_the_classes_is_scored_on_the_others(tmp_path):
     assert found.values["map"] > 75
 
 
+def test_a_fold_of_one_training_utterance_is_named(tmp_path):
+    folds = ["f0", "f0", "f1", "f1", "f2"]
+    rows = [(tones, {**columns, "utt2fold": fold}) for (tones, columns), fold in zip(singles(5), folds, strict=True)]
+    write_tones(tmp_path / "all", rows)
+    with pytest.raises(ValueError, match=r"all: fold f0 has one usable utterance .*; join folds$"):
+        score(tmp_path, tmp_path / "out", Config(folds="utt2fold", **SMALL), columns=("utt2sound",))
+
+
 def test_the_input_of_the_first_block_may_be_left_out(classes, tmp_path):
     config = Config(**{**SMALL, "input_layer": False})
     found, _ = score(classes, tmp_path, config, deaf=(1, 2), columns=("utt2sound",))

@@ -71,7 +71,7 @@ def run(subject: Subject, config: Config) -> Finding:
         place = Path(folder) / "frames.npy"
         found = token_frames(tokens, subject.manifest, subject.source, place, config=subject.reading, log=subject.log)
         within = config.context == "within"
-        facts = {"tokens": len(found.tokens), "context": config.context, "engine": engine}
+        facts = {"tokens": len(found.tokens), "abx.engine": engine}  # the one that auto is
         for name, across in (("within", False), ("across", True)):
             if not _comparable(found.tokens, within_context=within, across=across):
                 finding.notes.append(f"{name} speakers: no two tokens of a phone can be compared with one of another")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -45,9 +45,8 @@ def run(subject: Subject, config: Config) -> Finding:
         near.append(alignment(first, second, power=config.power))
         even.append(uniformity(first, t=config.t))
     finding = Finding()
-    said: dict[str, Any] = {"power": config.power, "t": config.t, "centre": config.centre}
-    finding.add_layers("alignment", near, **said)
-    finding.add_layers("uniformity", even, **said)
+    finding.add_layers("alignment", near)
+    finding.add_layers("uniformity", even)
     curves = {"alignment (0 is best)": near, "uniformity (low is best)": even}
     finding.picture(lambda figure: draw_layers(figure, curves, "loss"), "Alignment and uniformity of pooled embeddings")
     return finding

@@ -74,6 +74,7 @@ def run(subject: Subject, config: Config) -> Finding:
             standard_error=error,
             utterances=len(values),
             against=subject.against.name,
+            layer=subject.shown_layer,
         )
     finding.picture(lambda figure: draw_histogram(figure, groups, "memorisation"), "Memorisation of utterances")
     top = np.argsort(-scores, kind="stable")[:20]
