@@ -114,6 +114,10 @@ class DataDirectory(Source, Protocol):
         """Seconds of an utterance, by what says where it is rather than by `utt2dur`."""
         ...
 
+    def excerpt(self, index: int) -> bytes:
+        """What tells the audio of an utterance from others by a small part of it, wherever it lies; b"" where it cannot be read."""
+        ...
+
     def column(self, name: str) -> Column:
         """As of any source."""
         ...

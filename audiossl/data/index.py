@@ -125,12 +125,12 @@ def cached(directory: Path, name: str, signed: tuple[int, ...], build: Callable[
 
 
 def signature(*paths: Path) -> tuple[int, ...]:
-    """Sizes and modification times (ns) of files, -1 for one that is not there: what an index depends on."""
+    """Sizes and modification times (ns) of files, -1 for one that cannot be looked at: what an index depends on."""
     numbers: list[int] = []
     for path in paths:
         try:
             status = path.stat()
-        except FileNotFoundError:
+        except (OSError, ValueError):  # of a recording, whose name may be anything
             numbers += [-1, -1]
         else:
             numbers += [status.st_size, status.st_mtime_ns]

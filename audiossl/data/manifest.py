@@ -21,11 +21,12 @@ import numpy as np
 
 from audiossl.data import kaldi
 from audiossl.data.audio import AudioError, audio_info, decode_audio, decoded_info, read_audio
+from audiossl.data.excerpts import file_excerpt, spread
 from audiossl.data.index import Table, cached, signature
 from audiossl.data.threads import in_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _KEPT_OUTPUT = 64 * 2**20  # bytes
 
@@ -214,9 +215,14 @@ class Manifest(TableColumns):
 
     @cached_property
     def durations(self) -> np.ndarray:
-        """(utterance,) float64, seconds: from `utt2dur`, else `segments`, else the recordings' headers, read once."""
+        """(utterance,) float64, seconds: from `utt2dur`, else `segments`, else the recordings' headers, read once.
+
+        Headers are read again where one of up to 100 evenly spread recordings has another size or time than it had.
+        """
         sources = tuple(self.path / name for name in (kaldi.WAV_SCP, kaldi.SEGMENTS, kaldi.UTT2DUR))
         whole = self if self._rows is None else Manifest(self.path, allow_commands=self.allow_commands)
+        if not sources[-1].is_file():
+            sources += tuple(whole._recording_files())  # noqa: SLF001 - of this class
         bits = cached(self.path, "durations", signature(*sources), lambda: _measure(whole).view(np.int64))
         durations = bits.view(np.float64)
         return durations if self._rows is None else durations[self._rows]
@@ -252,6 +258,21 @@ class Manifest(TableColumns):
         return read_audio(
             path, start=start, duration=duration, sample_rate=sample_rate, channel=channel, allow_silent=allow_silent
         )
+
+    def excerpt(self, index: int) -> bytes:
+        """What tells the recording of utterance `index` from others, wherever it lies: see `file_excerpt`; of a program its text."""
+        try:
+            recording = self.recording(index)
+        except AudioError:
+            return b""
+        row = self._recordings.find(recording, self.ids.row(index))
+        entry = self._recordings.row(row)[1] if row >= 0 else ""
+        return entry.encode() if kaldi.is_command(entry) else file_excerpt(kaldi.audio_path(entry, self.path))
+
+    def _recording_files(self) -> Iterator[Path]:
+        """Up to 100 evenly spread files of `wav.scp`."""
+        entries = (self._recordings.row(row)[1] for row in spread(len(self._recordings)))
+        return (kaldi.audio_path(entry, self.path) for entry in entries if not kaldi.is_command(entry))
 
     def subset(self, indices: np.ndarray) -> Manifest:
         """The utterances `indices` alone, in that order."""

@@ -23,6 +23,7 @@ import numpy as np
 
 from audiossl.data import kaldi
 from audiossl.data.audio import AudioError, decode_audio
+from audiossl.data.excerpts import file_excerpt
 from audiossl.data.index import Table
 from audiossl.data.manifest import Column, Manifest, TableColumns
 from audiossl.data.progress import progress
@@ -129,13 +130,17 @@ class ShardManifest(TableColumns):
         start, seconds: the piece that is decoded, all of it by default.
         """
         utterance = self.ids[index]
-        row = int(index % len(self) if self._rows is None else self._rows[index])
-        offset, size, _, shard = self._index[row].item()
+        offset, size, _, shard = self._index[self.ids.row(index)].item()
         name = f"{self.path / self._shards[shard]}:{utterance}.{self._suffix}"
         encoded = self._files.read(shard, offset, size, name)
         return decode_audio(
             encoded, name, start=start, duration=seconds, sample_rate=sample_rate, allow_silent=allow_silent
         )
+
+    def excerpt(self, index: int) -> bytes:
+        """What tells the audio of utterance `index` from others, wherever the shard lies: see `file_excerpt`."""
+        offset, size, _, shard = self._index[self.ids.row(index)].item()
+        return file_excerpt(self.path / self._shards[shard], offset, size)
 
     def recording(self, index: int) -> str:
         """Id of the recording that utterance `index` is, or was a part of; ValueError for shards that do not say."""

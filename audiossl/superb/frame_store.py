@@ -67,7 +67,11 @@ class FrameStore:
 
     def has(self, row: int) -> bool:
         """Whether the frames of an utterance are here; never changes back."""
-        return bool(self._index[row, 1] > 0)
+        return self.frames(row) > 0
+
+    def frames(self, row: int) -> int:
+        """Return the number of frames of an utterance, 0 where they are not here."""
+        return int(self._index[row, 1])
 
     def read(self, row: int, layer: int | None = None) -> np.ndarray:
         """Frames of an utterance in the store's dtype: (layer, frame, dim), or of one layer (frame, dim)."""
@@ -116,9 +120,13 @@ def told_size(needed: int, budget_gb: float) -> str:
 
 @dataclass(frozen=True)
 class Undecoded(Wrapped):
-    """A data directory of which recordings are not decoded once their frames are in the store: their waveforms have no samples."""
+    """A data directory of which recordings are not decoded once their frames are in the store: their waveforms have no samples.
+
+    decoded: utterances of up to so many frames are decoded all the same, by whose samples a task tells whether they are too short for it.
+    """
 
     store: FrameStore
+    decoded: int = 0
 
     def audio(
         self,
@@ -130,6 +138,6 @@ class Undecoded(Wrapped):
         allow_silent: bool = False,
     ) -> np.ndarray:
         """(sample,) float32."""
-        if self.store.has(index):
+        if self.store.frames(index) > self.decoded:
             return np.zeros(0, np.float32)
         return super().audio(index, sample_rate=sample_rate, start=start, seconds=seconds, allow_silent=allow_silent)

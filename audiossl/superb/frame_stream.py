@@ -188,7 +188,7 @@ class Split:
 
     def _batches(self, views: FrameViews, numbers: range | None, label: str) -> Iterator[Taken]:
         store, ids, shuffle = self.frames.store, self._heard.ids, numbers is not None
-        source = self._heard if store is None or views.hears else Undecoded(self._heard, store)
+        source = self._heard if store is None or views.hears else Undecoded(self._heard, store, 2 * views.min_frames)
         if views.labels and isinstance(self._heard, Chunks):
             views = replace(views, needs=(*views.needs, CHUNK_START))
         sampler = make_sampler(source, self._config, seed=self._seed, shuffle=shuffle)

@@ -29,6 +29,7 @@ What a task (`nn.task.Task`) is asked for:
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -40,8 +41,10 @@ from audiossl.data.manifest import Manifest
 from audiossl.superb.answers import Answers
 from audiossl.superb.frame_store import CacheType, FrameStore, bytes_needed, told_size
 from audiossl.superb.frame_stream import Frames, FrameViews, Split
-from audiossl.superb.heads import TaskHeads
+from audiossl.superb.heads import TaskHeads, heads_folder
 from audiossl.superb.hearing import Chunks, Heard, Hearing, seconds_left
+from audiossl.train.distributed import World
+from audiossl.train.experiment import only_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,9 +121,17 @@ def run_together(jobs: Sequence[Job], evaluation: Evaluation, out: Path) -> list
 
     Work is resumed from the last evaluation of each task, to the bit on a processor: each task has a folder of its own in `out`, so that
     tasks may be interrupted together and go on apart. Every task's cost counts all forwards of the stream while it trained; what was
-    done between its last checkpoint and a kill is not counted. ValueError for all that a user can mend.
+    done between its last checkpoint and a kill is not counted. ValueError for all that a user can mend, as another run that trains heads of one of them there.
     """
     _check_shared(jobs)
+    world = World(0, 1, torch.device(evaluation.device))
+    with ExitStack() as held:
+        for job in jobs:
+            held.enter_context(only_run(heads_folder(job, evaluation, out), world))
+        return _run_together(jobs, evaluation, out)
+
+
+def _run_together(jobs: Sequence[Job], evaluation: Evaluation, out: Path) -> list[Score]:
     train = Manifest.open(evaluation.data / "train")
     groups = [TaskHeads(job, evaluation, train, out) for job in jobs]
     splits = _splits(groups, train, evaluation, out / "frames")

@@ -126,6 +126,11 @@ class Head:
             self.optimizer.load_state_dict(state["optimizer"])
 
 
+def heads_folder(job: Job, evaluation: Evaluation, out: Path) -> Path:
+    """Where the heads of a task on an upstream, by a seed, are kept."""
+    return out / job.name / f"heads-{evaluation.upstream.digest[:8]}-{evaluation.seed}"
+
+
 class TaskHeads:
     """The heads of one task. position: micro-batches that they have taken; ledger: what they cost.
 
@@ -140,7 +145,7 @@ class TaskHeads:
         self.selects_on_test, self.hears = bool(job.task_class.selects_on_test), bool(job.task_class.hears)
         learnt_from = ("train", "dev", "test") if self.selects_on_test else ("train", "dev")
         data = job.labels.part_digests(evaluation.data, learnt_from)
-        self.folder = out / job.name / f"heads-{source.digest[:8]}-{seed}"
+        self.folder = heads_folder(job, evaluation, out)
         torch.manual_seed(hash_seed(seed))
         task: Task = job.task_class.from_data(source.shape, job.task_config, train)
         self.needs, self.labels, self.metric = tuple(task.needs), task.labels, task.metric
@@ -325,7 +330,7 @@ class TaskHeads:
             if key == "data":
                 known = earlier.get(key) or {}
                 changed = [name for name in {**value, **known} if known.get(name) != value.get(name)]
-                told = f"another {' and '.join(changed)}: utterances or labels have changed"
+                told = f"another {' and '.join(changed)}: utterances, recordings or labels have changed"
             raise ValueError(f"{path}: was trained with {told}; choose another --out, or delete {self.folder}")
 
     @contextmanager

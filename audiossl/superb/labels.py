@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 
-from audiossl.data.kaldi import keyed_by
+from audiossl.data.excerpts import file_excerpt, spread
+from audiossl.data.kaldi import SEGMENTS, keyed_by
 from audiossl.data.manifest import Manifest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _SEARCHED = ("documents", "queries_dev", "queries_eval")
 _SPLIT = ("train", "dev", "test")
@@ -68,11 +66,11 @@ class Labels:
                 self.task_class.check_labels(self.task_config, manifest)
 
     def digest(self, data: Path) -> str:
-        """SHA-256 of all directories; where they lie does not matter."""
+        """SHA-256 of all directories; where they and their recordings lie does not matter."""
         return hashlib.sha256("".join(self.part_digests(data, self.parts).values()).encode()).hexdigest()
 
     def part_digests(self, data: Path, parts: tuple[str, ...]) -> dict[str, str]:
-        """SHA-256 of the ids, lengths and labels of those of some directories that are there, by their names."""
+        """SHA-256 of the ids, lengths, labels and some recordings of those of some directories that are there, by their names."""
         return {part: self._digest(data / part, part) for part in parts if (data / part).is_dir()}
 
     def _digest(self, directory: Path, part: str) -> str:
@@ -80,12 +78,16 @@ class Labels:
         digest = hashlib.sha256(f"{part} {len(manifest)}\n".encode())
         digest.update("\n".join(manifest.ids).encode())
         digest.update(np.ascontiguousarray(manifest.durations, dtype=np.float64).tobytes())
+        for row in spread(len(manifest)):
+            digest.update(manifest.excerpt(row))
         known = manifest.column_names()
-        for name in self.names(part):
+        for name in (*self.names(part), SEGMENTS):
             if name in known:
                 column = manifest.column(name)
                 values = (_placeless(column[row]) if column.has(row) else "" for row in range(len(manifest)))
                 digest.update(f"\n{name}\n".encode() + "\n".join(values).encode())
+                for target in (column[row] for row in spread(len(manifest)) if column.has(row)):
+                    digest.update(file_excerpt(Path(target)) if target.startswith("/") else b"")
             elif not PurePath(name).is_absolute() and (directory / name).is_file():
                 digest.update(f"\n{name}\n".encode() + (directory / name).read_bytes())
         if hasattr(self.task_class, "looked_up"):

@@ -86,6 +86,20 @@ def test_headers_are_read_once(tmp_path, monkeypatch):
     assert len(read) == 6
 
 
+@pytest.mark.parametrize("segments", [False, True])
+def test_recordings_that_were_rewritten_longer_are_measured_again(tmp_path, segments):
+    data = make(tmp_path, segments=False)
+    (data / "utt2dur").unlink()
+    if segments:
+        (data / "segments").write_text("".join(f"{name} {name} 0 -1\n" for name in IDS))
+    assert Manifest.open(data).durations.tolist() == [1.0] * 6
+    for name in IDS:
+        write_audio(tmp_path / "audio" / f"{name}.wav", tone(4.0), RATE)
+    opened = Manifest.open(data)
+    assert opened.subset(np.array([2])).durations.tolist() == [4.0]
+    assert opened.durations.tolist() == [4.0] * 6
+
+
 def test_subsets_compose_and_keep_the_order_asked_for(data):
     opened = Manifest.open(data)
     part = opened.subset(np.array([5, 0, 3])).subset(np.array([2, 0]))

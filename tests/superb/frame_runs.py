@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import torch
 
 from audiossl import registry
 from audiossl.config import build
 from audiossl.contracts import EncoderOutput
-from audiossl.data.audio import write_audio
+from audiossl.data.audio import read_audio, write_audio
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.sources import FeatureSource
 from audiossl.superb.frames import Config, run_together
@@ -36,6 +38,21 @@ def make_corpus(folder):
             rows.append(CorpusUtterance(f"{split}{number}", f"{split}{number}", path, split, columns=columns))
         write_data_dir(rows, folder / split)
     return folder
+
+
+def copied(data, place):
+    """The same corpus elsewhere, with its audio."""
+    shutil.copytree(data, place)
+    for table in place.glob("*/wav.scp"):
+        table.write_text(table.read_text().replace(f"{data}/", f"{place}/"))
+    return place
+
+
+def add_noise(paths):
+    """Change samples, and nothing else."""
+    for path in paths:
+        wave = read_audio(path)
+        write_audio(path, wave + 0.05 * np.random.default_rng(7).standard_normal(len(wave)).astype(np.float32), RATE)
 
 
 class Upstream:

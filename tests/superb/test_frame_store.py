@@ -143,6 +143,20 @@ def test_padding_is_zero_and_cached_recordings_are_not_decoded(manifest, tmp_pat
     assert Undecoded(manifest, store).audio(0, sample_rate=RATE).size == 0
 
 
+def test_utterances_that_are_too_short_are_left_out_also_where_their_frames_are_kept(manifest, tmp_path):
+    config, source = LoaderConfig(batch_utterances=3, num_workers=0, max_bad_fraction=1.0), Upstream().source
+    least = int(np.median(manifest.durations) * RATE) // STRIDE
+    stores = [open_store(manifest, tmp_path / name) for name in ("fresh", "filled")]
+    list(Split(manifest, Frames(source, stores[1], torch.device("cpu")), config, 0, print).once(""))
+    assert all(map(stores[1].has, range(len(manifest))))
+    found = []
+    for store in stores:
+        split = Split(manifest, Frames(source, store, torch.device("cpu")), config, 0, lambda _: None, min_frames=least)
+        found.append([(taken.batch["utt_ids"], taken.batch["bad"]) for taken in split.once("")])
+    assert found[0] == found[1]
+    assert any(bad for _, bad in found[0])
+
+
 def test_features_do_not_depend_on_batch_mates(manifest, tmp_path):
     """The upstream divides by a mean over the batch, padding included; the source runs it on one recording at a time."""
     upstream = Upstream()

@@ -201,7 +201,9 @@ def test_heads_that_are_chosen_on_test_are_kept_only_for_its_labels(data, tmp_pa
     train(starts(), tmp_path / "data", tmp_path / "out")
     text = tmp_path / "data" / "test" / "text"
     text.write_text(text.read_text().replace("test1 no", "test1 so"))
-    with pytest.raises(ValueError, match="was trained with another test: utterances or labels have changed"):
+    with pytest.raises(
+        ValueError, match="was trained with another test: utterances, recordings or labels have changed"
+    ):
         train(starts(), tmp_path / "data", tmp_path / "out")
 
 

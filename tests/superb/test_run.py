@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from frame_runs import add_noise, copied
 
 from audiossl.cli.main import main
 from audiossl.data.audio import write_audio
@@ -296,6 +297,24 @@ def test_corrected_labels_are_scored_again(data, tmp_path, capsys):
     assert old.more["data"] != new.more["data"]
     assert old.value > new.value
     assert any("on other data" in note for note in make_table([old, new]).notes)
+
+
+def test_other_recordings_of_the_same_lengths_are_scored_again(data, tmp_path, capsys):
+    copied(data / "ks", tmp_path / "same" / "ks")
+    noisy = copied(data / "ks", tmp_path / "noisy" / "ks")
+    add_noise((noisy / "audio").rglob("*.wav"))
+
+    def again(place, upstream="fbank"):
+        code, _, err = run(["all", "--upstream", upstream, "--data", place, "--out", tmp_path / "out", *QUICK], capsys)
+        assert code == 0
+        return "was finished before" in err
+
+    shutil.copytree(data / "ks", tmp_path / "data" / "ks")
+    assert [again(tmp_path / name) for name in ("data", "same", "noisy")] == [False, True, False]
+    old, new = read_results(tmp_path / "out" / "fbank" / "ks")
+    assert any("on other data" in note for note in make_table([old, new]).notes)
+    other = replace(new, more=new.more | {"upstream": "other"})
+    assert set(make_table([old, other]).marks.values()) == {"a", "b"}
 
 
 def test_an_error_that_nobody_expects_loses_no_table(data, tmp_path, capsys, monkeypatch):

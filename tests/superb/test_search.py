@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from held_folder import held
 from search_data import LAYERS, features, upstream, write
 
 from audiossl.data.loader import LoaderConfig
@@ -172,31 +171,16 @@ def test_an_interrupted_search_goes_on(data, tmp_path, monkeypatch):
     assert (score.values, score.more) == (whole.values, whole.more)
 
 
-HOLDS = """
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-from audiossl.train.experiment import only_run
-
-with only_run(Path(sys.argv[1]), SimpleNamespace(main=True)):
-    print("begun", flush=True)
-    sys.stdin.read()
-"""
-
-
 def test_two_searches_do_not_share_a_folder(data, tmp_path):
     kept = tmp_path / "layers" / "documents" / "frames.bin"
     kept.parent.mkdir(parents=True)
     kept.touch()
     source, calls = upstream()
-    words = [sys.executable, "-c", HOLDS, tmp_path]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        process.stdout.readline()
-        try:
-            with pytest.raises(ValueError, match=rf"another run \(pid {process.pid} on .* writes here; wait for it"):
-                given(data, tmp_path, source)
-        finally:
-            process.communicate()
+    with (
+        held(tmp_path) as pid,
+        pytest.raises(ValueError, match=rf"another run \(pid {pid} on .* writes here; wait for it"),
+    ):
+        given(data, tmp_path, source)
     assert kept.exists()
     assert calls == []
 

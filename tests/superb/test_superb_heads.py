@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import jiwer
 import pytest
 import torch
-from frame_runs import SIZES, TEXTS, Upstream, checkpoint, job, make_corpus, train
+from frame_runs import SIZES, TEXTS, Upstream, add_noise, checkpoint, copied, job, make_corpus, phones, train
+from held_folder import held
 from torch import nn
 
 from audiossl.config import build, to_table
@@ -40,10 +41,34 @@ def test_heads_are_kept_only_for_the_labels_that_they_learnt(data, tmp_path, par
         assert train(job(), tmp_path / "data", tmp_path / "out", upstream)[0].values != first.values
         assert upstream.calls == 1
     else:
-        message = f"heads.pt: was trained with another {part}: utterances or labels have changed; choose another --out"
+        message = f"heads.pt: was trained with another {part}: utterances, recordings or labels have changed; choose another --out"
         with pytest.raises(ValueError, match=message):
             train(job(), tmp_path / "data", tmp_path / "out", upstream)
         assert upstream.calls == 0
+
+
+def test_heads_are_kept_only_for_the_recordings_that_they_learnt(data, tmp_path):
+    place, upstream = copied(data, tmp_path / "data"), Upstream()
+    train(job(), data, tmp_path / "out")
+    train(job(), place, tmp_path / "out", upstream)
+    assert upstream.calls == 1  # of the same data elsewhere: only scored again
+    add_noise((place / "audio").glob("train*.wav"))
+    with pytest.raises(ValueError, match="another train: utterances, recordings or labels have changed; choose"):
+        train(job(), place, tmp_path / "out")
+
+
+def test_one_run_at_a_time_trains_heads(data, tmp_path):
+    upstream = Upstream()
+    train(phones(), data, tmp_path)
+    (folder,) = (tmp_path / "pr").glob("heads-*")
+    with held(folder) as pid, pytest.raises(ValueError) as error:
+        train([job(accumulate=1), phones()], data, tmp_path, upstream)
+    assert str(error.value).startswith(f"{folder}: another run (pid {pid} on ")
+    assert str(error.value).endswith("writes here; wait for it, or choose another --out")
+    assert upstream.calls == 0
+    assert not (tmp_path / "asr").exists()
+    train([job(accumulate=1), phones()], data, tmp_path)
+    assert not any(tmp_path.rglob(".lock"))
 
 
 def test_a_language_model_reads_test_alone_and_may_come_later(data, tmp_path, monkeypatch):

@@ -6,9 +6,11 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from frame_runs import make_corpus
+from frame_runs import add_noise, copied, make_corpus
 
 from audiossl import registry
+from audiossl.data.manifest import Manifest
+from audiossl.data.shards import write_shards
 from audiossl.superb.labels import Labels
 from audiossl.superb.run import load_job
 from audiossl.tasks.query_by_example import LISTED, RELEVANT
@@ -51,6 +53,46 @@ def test_digests_of_parts_say_which_changed(data):
     edit(data / "dev" / "text", "dev1 no", "dev1 so")
     after = asr.part_digests(data, ("train", "dev"))
     assert [part for part in before if before[part] != after[part]] == ["dev"]
+
+
+def test_other_audio_is_other_data_and_a_copy_is_not(corpus, tmp_path):
+    asr = labels("speech_recognition")
+    same, noisy = (copied(corpus, tmp_path / name) for name in ("same", "noisy"))
+    add_noise((noisy / "audio").glob("dev*.wav"))
+    before, after = (asr.part_digests(place, asr.parts) for place in (same, noisy))
+    assert before == asr.part_digests(corpus, asr.parts)
+    assert [part for part in before if before[part] != after[part]] == ["dev"]
+
+
+def test_other_audio_in_shards(corpus, tmp_path):
+    noisy = copied(corpus, tmp_path / "noisy")
+    add_noise((noisy / "audio").glob("dev*.wav"))
+    found = []
+    for name, source in (("one", corpus), ("same", corpus), ("other", noisy)):
+        write_shards(Manifest.open(source / "dev"), tmp_path / name / "dev")
+        found.append(labels("speech_recognition").part_digests(tmp_path / name, ("dev",))["dev"])
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("entry", ["cat {} |", "/gone/{}.wav"])
+def test_programs_and_missing_recordings_have_a_digest(data, entry):
+    asr = labels("speech_recognition")
+    table = data / "dev" / "wav.scp"
+    table.write_text("".join(f"dev{number} {entry.format(number)}\n" for number in range(4)))
+    before = asr.digest(data)
+    table.write_text(table.read_text().replace("cat", "tac"))
+    assert (asr.digest(data) != before) is entry.startswith("cat")
+
+
+def test_other_pieces_of_recordings(data):
+    asr = labels("speech_recognition")
+    found = []
+    for start in (0.0, 0.25):
+        (data / "dev" / "segments").write_text(
+            "".join(f"dev{number} dev{number} {start} {start + 0.5}\n" for number in range(4))
+        )
+        found.append(asr.digest(data))
+    assert found[0] != found[1]
 
 
 def test_an_utterance_without_a_label_and_one_more(data):
@@ -167,6 +209,19 @@ def test_recordings_that_are_labels_may_lie_elsewhere_but_be_no_others(data):
         (data / "train" / column).write_text("".join(f"train{k} {place}/{k}.wav\n" for k in range(10)))
         found.append(se.part_digests(data, ("train",))["train"])
     assert found[0] == found[1] != found[2]
+
+
+def test_recordings_that_are_labels_are_looked_at(data, tmp_path):
+    se = labels("enhancement")
+    (column,) = se.names("train")
+    clean = [tmp_path / "clean" / f"{k}.wav" for k in range(10)]
+    clean[0].parent.mkdir()
+    for path in clean:
+        path.write_bytes(bytes(100))
+    (data / "train" / column).write_text("".join(f"train{k} {path}\n" for k, path in enumerate(clean)))
+    before = se.part_digests(data, ("train",))
+    clean[3].write_bytes(bytes(99) + b"1")
+    assert se.part_digests(data, ("train",)) != before
 
 
 def test_directories_and_columns_by_runner():
