@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _VERSION = 2
+UNKNOWN = -2
+"""In a signature: what was measured before holds, whatever this number was."""
+
 _told: set[Path] = set()
 
 
@@ -97,7 +100,7 @@ class Table:
 def cached(directory: Path, name: str, signed: tuple[int, ...], build: Callable[[], np.ndarray]) -> np.ndarray:
     """Return the int64 array that `build` makes, memory-mapped from `name` in the index of `directory`.
 
-    signed: what the result depends on, as of `signature`; another one builds it again. If the directory cannot be written
+    signed: what the result depends on, as of `signature`; another one builds it again, but where it has `UNKNOWN` any will do. If the directory cannot be written
     to, its index lies in the user's cache folder, which is said once.
     """
     header = np.array([_VERSION, len(signed), *signed], np.int64)
@@ -124,14 +127,14 @@ def cached(directory: Path, name: str, signed: tuple[int, ...], build: Callable[
     raise ValueError(f"{folders[-1]}: cannot be written ({failure.strerror}); set XDG_CACHE_HOME to a writable folder")
 
 
-def signature(*paths: Path) -> tuple[int, ...]:
-    """Sizes and modification times (ns) of files, -1 for one that cannot be looked at: what an index depends on."""
+def signature(*paths: Path, absent: int = -1) -> tuple[int, ...]:
+    """Sizes and modification times (ns) of files, `absent` for one that cannot be looked at: what an index depends on."""
     numbers: list[int] = []
     for path in paths:
         try:
             status = path.stat()
         except (OSError, ValueError):  # of a recording, whose name may be anything
-            numbers += [-1, -1]
+            numbers += [absent, absent]
         else:
             numbers += [status.st_size, status.st_mtime_ns]
     return tuple(numbers)
@@ -148,7 +151,9 @@ def _load(path: Path, header: np.ndarray) -> np.ndarray | None:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):  # absent, unreadable, or damaged: built again
         return None
-    if stored.ndim != 1 or stored.dtype != np.int64 or not np.array_equal(stored[: len(header)], header):
+    if stored.ndim != 1 or stored.dtype != np.int64 or len(stored) < len(header):
+        return None
+    if not ((stored[: len(header)] == header) | (header == UNKNOWN)).all():
         return None
     return np.asarray(stored)[len(header) :]  # a plain view of the mapped file: `np.memmap` itself is slow to index
 

@@ -22,7 +22,7 @@ import numpy as np
 from audiossl.data import kaldi
 from audiossl.data.audio import AudioError, audio_info, decode_audio, decoded_info, read_audio
 from audiossl.data.excerpts import file_excerpt, spread
-from audiossl.data.index import Table, cached, signature
+from audiossl.data.index import UNKNOWN, Table, cached, signature
 from audiossl.data.threads import in_threads
 
 if TYPE_CHECKING:
@@ -221,9 +221,11 @@ class Manifest(TableColumns):
         """
         sources = tuple(self.path / name for name in (kaldi.WAV_SCP, kaldi.SEGMENTS, kaldi.UTT2DUR))
         whole = self if self._rows is None else Manifest(self.path, allow_commands=self.allow_commands)
-        if not sources[-1].is_file():
-            sources += tuple(whole._recording_files())  # noqa: SLF001 - of this class
-        bits = cached(self.path, "durations", signature(*sources), lambda: _measure(whole).view(np.int64))
+        recordings = () if sources[-1].is_file() else whole._recording_files()  # noqa: SLF001 - of this class
+        signed = signature(*sources) + signature(
+            *recordings, absent=UNKNOWN
+        )  # one that has gone since keeps its length
+        bits = cached(self.path, "durations", signed, lambda: _measure(whole).view(np.int64))
         durations = bits.view(np.float64)
         return durations if self._rows is None else durations[self._rows]
 

@@ -98,6 +98,8 @@ def test_recordings_that_were_rewritten_longer_are_measured_again(tmp_path, segm
     opened = Manifest.open(data)
     assert opened.subset(np.array([2])).durations.tolist() == [4.0]
     assert opened.durations.tolist() == [4.0] * 6
+    (tmp_path / "audio" / f"{IDS[0]}.wav").unlink()
+    assert Manifest.open(data).durations.tolist() == [4.0] * 6
 
 
 def test_subsets_compose_and_keep_the_order_asked_for(data):
