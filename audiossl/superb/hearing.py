@@ -13,7 +13,7 @@ from audiossl.data.audio import AudioError
 from audiossl.data.directory import Wrapped
 from audiossl.data.whole import one_epoch
 from audiossl.diagnostics.pooled_cache import data_digest
-from audiossl.files import whole_file
+from audiossl.files import locked, whole_file
 from audiossl.superb.pieces import Each
 
 if TYPE_CHECKING:
@@ -117,19 +117,20 @@ def seconds_left(
     """
     told = hashlib.sha256(f"{data_digest(manifest)} {hearing.digest('')} {sample_rate}".encode()).hexdigest()
     path = folder / f"seconds-{manifest.path.name}-{told[:16]}.npy"
-    if path.is_file():
-        kept: np.ndarray = np.load(path, allow_pickle=False)
-        return kept
-    row = {name: index for index, name in enumerate(manifest.ids)}
-    found = np.array(manifest.durations, dtype=np.float64)
-    label = f"silence of {manifest.path.name}"
-    for batch in one_epoch(manifest, _Lengths(hearing), loading, sample_rate=sample_rate, label=label):
-        if batch["utt_ids"]:
-            rows = [row[name] for name in batch["utt_ids"]]
-            found[rows] = np.maximum(batch["samples"].numpy(), 1) / sample_rate
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as unfinished, unfinished.open("wb") as file:
-        np.save(file, found)
+    with locked(folder):
+        if path.is_file():
+            kept: np.ndarray = np.load(path, allow_pickle=False)
+            return kept
+        row = {name: index for index, name in enumerate(manifest.ids)}
+        found = np.array(manifest.durations, dtype=np.float64)
+        label = f"silence of {manifest.path.name}"
+        for batch in one_epoch(manifest, _Lengths(hearing), loading, sample_rate=sample_rate, label=label):
+            if batch["utt_ids"]:
+                rows = [row[name] for name in batch["utt_ids"]]
+                found[rows] = np.maximum(batch["samples"].numpy(), 1) / sample_rate
+        with whole_file(path) as unfinished, unfinished.open("wb") as file:
+            np.save(file, found)
     return found
 
 

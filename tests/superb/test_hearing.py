@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +20,7 @@ from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
 from audiossl.data.trim import trim_silence
 from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.files import locked
 from audiossl.nn.task import Task
 from audiossl.superb.frames import Config
 from audiossl.superb.hearing import CHUNK_START, Chunks, Heard, Hearing, seconds_left
@@ -71,6 +74,17 @@ def test_level_and_silence(data, tmp_path):
     again = {"sample_rate": RATE, "folder": tmp_path, "loading": loading}
     np.testing.assert_array_equal(seconds_left(manifest, hearing, **again), found + 1)
     np.testing.assert_array_equal(seconds_left(manifest, replace(hearing, gain_db=-4.0), **again), found)
+
+
+def test_runs_that_measure_the_same_wait_for_each_other(data, tmp_path):
+    how = {"sample_rate": RATE, "folder": tmp_path, "loading": LoaderConfig(batch_utterances=2, num_workers=0)}
+    measure = partial(seconds_left, Manifest.open(data / "train"), Hearing(trim_silence=True), **how)
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path):
+            found = pool.submit(measure)
+            with pytest.raises(TimeoutError):
+                found.result(timeout=0.5)
+        np.testing.assert_array_equal(found.result(timeout=60), measure())
 
 
 def test_nothing_left_is_said(data):
