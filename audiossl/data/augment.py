@@ -1,4 +1,4 @@
-"""Noise, reverberation, speed, gain and pitch on waveforms, in the loader's workers.
+"""Noise, reverberation, speed, gain, pitch and formants on waveforms, in the loader's workers.
 
 The functions are pure and exact; `Augmenter` draws what they are given. Noises and impulse responses are data directories
 like any other; of a noise only the piece that is added is decoded, however long the recording.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from audiossl.data.audio import AudioError
+from audiossl.data.formants import RESONANCES, move_formants
 from audiossl.data.manifest import Manifest
 from audiossl.data.rooms import impulse_response, random_room
 
@@ -34,7 +35,7 @@ _ROOM_STREAM = 1979  # keeps the rooms' random numbers apart from all others
 _ROWS = 4  # blocks of a convolution and its response come in fours: scipy transforms so many at once where processors have wide registers
 _STEP = 1 << 13  # samples of a block at the least; long transforms leave the cache, short ones are mostly tail
 _PITCH_WINDOW = 0.064  # s: long enough to part the harmonics of the deepest voices
-_STEPS = ("speed", "reverb", "noise", "gain", "gaussian", "pitch")
+_STEPS = ("speed", "reverb", "noise", "gain", "gaussian", "pitch", "formants")
 
 OWN = Path("<data>")
 """Among noise_dirs: the data that is augmented, whichever that is."""
@@ -50,6 +51,7 @@ class AugmentConfig:
     loaders; or the "sum" has one, and may hold a recording twice. reverb_dir: data directory of impulse responses; without one, `num_rooms` rooms are simulated
     whose RT60 is uniform in `rt60`, s. speed_factors: one is drawn; 1.1 is a tenth faster and higher. gain_db: uniform. gaussian_std: of white noise, uniform,
     as a multiple of the waveform's own deviation, as the class that ccc-wav2vec 2.0 calls has it. pitch_semitones: uniform; our variant.
+    formants_factor: what each of four resonances is moved by, log-uniform (`move_formants`); our variant.
     """
 
     noise_probability: float = 0.0
@@ -69,6 +71,8 @@ class AugmentConfig:
     gaussian_std: tuple[float, float] = (0.001, 0.7)
     pitch_probability: float = 0.0
     pitch_semitones: tuple[float, float] = (-3.0, 3.0)
+    formants_probability: float = 0.0
+    formants_factor: tuple[float, float] = (0.8, 1.25)
     order: tuple[str, ...] = _STEPS
     one_of: tuple[str, ...] = ()
 
@@ -96,14 +100,16 @@ class AugmentConfig:
                 raise ValueError(
                     f"{name} has {len(ranges)} ranges for {len(self.noise_dirs)} noise_dirs; give 1 or as many"
                 )
-        ranges = (*self.noise_snr, *self.noise_counts, self.rt60, self.gain_db, self.gaussian_std, self.pitch_semitones)
-        for low, high in ranges:
+        others = (self.rt60, self.gain_db, self.gaussian_std, self.pitch_semitones, self.formants_factor)
+        for low, high in (*self.noise_snr, *self.noise_counts, *others):
             if not low <= high:
                 raise ValueError(f"range ({low}, {high}) is empty; write the smaller number first")
         if min(low for low, _ in self.noise_counts) < 1 or self.rt60[0] <= 0 or self.num_rooms < 1:
             raise ValueError("noise_counts, rt60 and num_rooms must be above 0; correct the one that is not")
         if not self.speed_factors or min(self.speed_factors) <= 0:
             raise ValueError(f"speed_factors is {self.speed_factors}; give one or more numbers above 0")
+        if self.formants_factor[0] <= 0:
+            raise ValueError(f"formants_factor is {self.formants_factor}; give factors above 0")
         if self.gaussian_std[0] < 0:
             raise ValueError(f"gaussian_std is {self.gaussian_std}; give multiples from 0 on")
 
@@ -210,6 +216,10 @@ class Augmenter:
 
     def _pitch(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
         return change_pitch(waveform, rng.uniform(*self.config.pitch_semitones), sample_rate)
+
+    def _formants(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
+        factors = np.exp(rng.uniform(*np.log(self.config.formants_factor), len(RESONANCES)))
+        return move_formants(waveform, factors.tolist(), sample_rate)
 
     def _reverb(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
         if self._responses is not None:

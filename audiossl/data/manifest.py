@@ -202,12 +202,7 @@ class Manifest(TableColumns):
                 from audiossl.data.shards import ShardManifest
 
                 return cast("Manifest", ShardManifest.open(path))
-            parts = str(path).split(",")
-            several = len(parts) > 1 and all(map(os.path.isdir, parts))
-            cure = (
-                f"join several by `audiossl data combine NEW {shlex.join(parts)}`" if several else "give another path"
-            )
-            raise ValueError(f"{path}: no data directory: neither wav.scp nor shards.json is in it; {cure}")
+            raise ValueError(f"{path}: no data directory: neither wav.scp nor shards.json is in it; {_cure(path)}")
         return cls(path, allow_commands=allow_commands)
 
     def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
@@ -222,9 +217,8 @@ class Manifest(TableColumns):
         sources = tuple(self.path / name for name in (kaldi.WAV_SCP, kaldi.SEGMENTS, kaldi.UTT2DUR))
         whole = self if self._rows is None else Manifest(self.path, allow_commands=self.allow_commands)
         recordings = () if sources[-1].is_file() else whole._recording_files()  # noqa: SLF001 - of this class
-        signed = signature(*sources) + signature(
-            *recordings, absent=UNKNOWN
-        )  # one that has gone since keeps its length
+        # A recording that has gone since keeps its length.
+        signed = signature(*sources) + signature(*recordings, absent=UNKNOWN)
         bits = cached(self.path, "durations", signed, lambda: _measure(whole).view(np.int64))
         durations = bits.view(np.float64)
         return durations if self._rows is None else durations[self._rows]
@@ -381,6 +375,21 @@ def _listed_durations(path: Path, manifest: Manifest) -> np.ndarray:
             )
         durations[index] = duration
     return durations
+
+
+def _cure(path: Path) -> str:
+    """What to do about a path that is no data directory, by what is there instead."""
+    parts = str(path).split(",")
+    if len(parts) > 1 and all(map(os.path.isdir, parts)):
+        return f"join several by `audiossl data combine NEW {shlex.join(parts)}`"
+    if path.suffix == ".tsv" and path.is_file():
+        return f"make one of fairseq's manifests by `audiossl prep fairseq_manifests --corpus {shlex.quote(str(path.parent))} --out NEW`"
+    if not path.is_dir():
+        return "give another path"
+    within = sorted(str(one.parent) for name in (kaldi.WAV_SCP, "shards.json") for one in path.glob(f"*/{name}"))
+    if within:
+        return f"name one of those in it: {', '.join(within[:5])}{' ...' if within[5:] else ''}"
+    return f"make one of the recordings in it by `audiossl prep folder --corpus {shlex.quote(str(path))} --out NEW`"
 
 
 def _reopen(cls: type[Manifest], path: Path, allow_commands: bool, rows: np.ndarray | None) -> Manifest:

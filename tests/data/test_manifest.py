@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 import types
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -243,9 +244,24 @@ def test_a_missing_column(data, name):
         Manifest.open(data).column(name)
 
 
-def test_no_data_directory(tmp_path):
-    with pytest.raises(ValueError, match=r"neither wav\.scp nor shards\.json"):
-        Manifest.open(tmp_path)
+def test_no_data_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("recordings").mkdir()
+    Path("train.tsv").write_text("recordings\n")
+    for name in ("data/b/shards.json", "data/a/wav.scp"):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).write_text("")
+    cures = {
+        "nowhere": "give another path",
+        "recordings": "make one of the recordings in it by `audiossl prep folder --corpus recordings --out NEW`",
+        "train.tsv": "make one of fairseq's manifests by `audiossl prep fairseq_manifests --corpus . --out NEW`",
+        "data": "name one of those in it: data/a, data/b",
+    }
+    for name, cure in cures.items():
+        with pytest.raises(
+            ValueError, match=rf"^{name}: no data directory: neither wav\.scp nor shards\.json is in it; {cure}$"
+        ):
+            Manifest.open(name)
 
 
 @pytest.mark.parametrize(
