@@ -1,4 +1,4 @@
-"""All ten tasks of SUPERB in about three and a half hours of synthetic English: directories of the right layout, by voices of espeak-ng.
+"""All ten tasks of SUPERB in more than four hours of synthetic English: directories of the right layout, by voices of espeak-ng.
 
 Nothing is downloaded (`pip install '.[synth]'` in a checkout; the engine is GPL-3). It is made to run `audiossl superb all` from end to end in minutes, not to
 rank encoders: nobody sounds like this.

@@ -218,7 +218,8 @@ class Augmenter:
         return change_pitch(waveform, rng.uniform(*self.config.pitch_semitones), sample_rate)
 
     def _formants(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
-        factors = np.exp(rng.uniform(*np.log(self.config.formants_factor), len(RESONANCES)))
+        low, high = np.log(self.config.formants_factor)
+        factors = np.exp(rng.uniform(low, high, len(RESONANCES)))
         return move_formants(waveform, factors.tolist(), sample_rate)
 
     def _reverb(self, waveform: Waveform, rng: np.random.Generator, sample_rate: int) -> Waveform:
