@@ -39,5 +39,5 @@ def permutation_free_mse(estimates: Tensor, targets: Tensor, lengths: Tensor) ->
     )  # (batch, output, source)
     ways = torch.tensor(list(permutations(range(sources))), device=estimates.device)
     sums = pairs[:, torch.arange(sources, device=estimates.device), ways].sum(dim=2)  # (batch, way)
-    least: Tensor = sums.min(dim=1).values / (lengths * sources)
+    least: Tensor = sums.min(dim=1).values / (lengths.clamp(min=1) * sources)
     return least

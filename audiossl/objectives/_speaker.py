@@ -125,6 +125,10 @@ class SpeakerObjective(nn.Module):
     additive = False
     least_utterances = 2
     """Of a batch over all processes: one alone has no negatives, and batch norms make its two crops opposites."""
+    group_rows = 0
+    """Utterances that a process must hear at once for a loss of development data, as some whiten groups of them; in one batch at least."""
+    skips_short = True
+    """Whether a batch with fewer of them counts nothing; otherwise every batch must hold as many."""
 
     def __init__(self, encoder: SpeakerEncoder, config: CropConfig, durations: tuple[float, ...] | None = None) -> None:
         super().__init__()
@@ -139,6 +143,11 @@ class SpeakerObjective(nn.Module):
     def from_data(cls, encoder: SpeakerEncoder, config: Any, data_dir: Path) -> SpeakerObjective:  # noqa: ARG003 - no label is read
         """Build it; nothing is learnt from the data directory beforehand."""
         return cls(encoder, config)
+
+    @property
+    def least_in_process(self) -> int:
+        """Utterances of a batch in each process: batch norms of embeddings cannot do with a single row."""
+        return 2 if self.separate_views and any(isinstance(module, nn.BatchNorm1d) for module in self.modules()) else 1
 
     def after_step(self, step: int) -> None:
         """Let the margin grow, where there is one."""

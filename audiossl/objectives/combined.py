@@ -74,12 +74,14 @@ class Combined(ProjectedObjective):
             return cls(crop_duration=0.3, projector_dims=(8, 2), y=y, z=z)
 
     headline: ClassVar[tuple[str, ...]] = ("positive_cosine",)
+    skips_short = False
 
     def __init__(self, encoder: SpeakerEncoder, config: Config) -> None:
         super().__init__(encoder, config)
         self.terms = _terms(config)
         for level, dim in {"y": encoder.embedding_dim, "z": self.out_dim}.items():
             _check_groups(self.terms, level, dim)
+        self.group_rows = max((_group_size(term) for term in self.terms if term.name == "w_mse"), default=0)
         margins = {term.label: term.margin.build(term.temperature) for term in self.terms}
         self.margins = nn.ModuleDict({label: margin for label, margin in margins.items() if margin is not None})
 
@@ -147,13 +149,17 @@ def _terms(config: Combined.Config) -> list[Term]:
 def _check_groups(terms: list[Term], level: str, dim: int) -> None:
     """Refuse groups that cannot be whitened. dim: of the vectors at the level."""
     for term in (term for term in terms if term.level == level and term.name == "w_mse"):
-        bound = inspect.signature(term.loss).parameters
-        rows = bound["group_size"].default
-        if rows <= dim and not bound["shrinkage"].default:
+        rows = _group_size(term)
+        if rows <= dim and not inspect.signature(term.loss).parameters["shrinkage"].default:
             raise ValueError(
                 f"objective.{level}.w_mse.group_size: {rows} rows cannot be whitened in {dim} dimensions; "
                 "give twice as many rows as dimensions, fewer dimensions, or a shrinkage"
             )
+
+
+def _group_size(term: Term) -> int:
+    """Of a term `w_mse`: given, or the loss's own."""
+    return int(inspect.signature(term.loss).parameters["group_size"].default)
 
 
 def _margin_of(name: str, options: dict[str, Any], where: str) -> MarginConfig:

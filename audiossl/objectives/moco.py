@@ -121,7 +121,8 @@ class MoCo(MomentumObjective):
         if self.training:
             order = _permutation(layout, crops.device)
             crops = gather_with_gradient(crops, layout)[order][layout.start :][: len(crops)]
-        parts = crops.tensor_split(min(self.config.key_groups, len(crops)))
+        # Two utterances each at least: batch norms of embeddings cannot do with a single row.
+        parts = crops.tensor_split(max(1, min(self.config.key_groups, len(crops) // 2)))
         keys = [self.targets([*part.unbind(1)]) for part in parts]
         unit = F.normalize(wide(torch.cat(keys, dim=1)), dim=2)
         return gather_with_gradient(unit, layout, dim=1)[:, order.argsort()]

@@ -52,6 +52,10 @@ class SimCLR(SpeakerObjective):
                 raise ValueError(f"objective.local_duration: {self.local_duration} s is not positive")
             if self.local_crops < 0:
                 raise ValueError(f"objective.local_crops: {self.local_crops} is negative; 0 is none")
+            if self.positives != "sum" and (self.symmetric or not self.local_crops):
+                raise ValueError(
+                    f"objective.positives: {self.positives!r} is for local_crops with symmetric = false; leave it out, or set these"
+                )
 
         @property
         def durations(self) -> tuple[float, ...]:

@@ -55,7 +55,7 @@ class WMSE(ProjectedObjective):
                 f"objective.group_size: {config.group_size} rows cannot be whitened in {self.out_dim} dimensions; "
                 "give twice as many rows, or lower objective.projector_dims"
             )
-        self.config = config
+        self.config, self.group_rows = config, config.group_size
         self._short = 0  # a guard only: nothing that is trained depends on it, so it is no state
 
     def forward(self, batch: Batch) -> StepOutput:

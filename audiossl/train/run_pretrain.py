@@ -157,6 +157,21 @@ def _check_dev(manifest: Manifest, objective: Any, reading: LoaderConfig) -> Non
             "leave out --dev, or give other utterances of the classes to train on"
         )
     _refuse_lonely(manifest, as_whole(reading), getattr(objective, "least_utterances", 1), 1, dev=True)
+    if getattr(objective, "group_rows", 0):
+        _refuse_short(manifest, as_whole(reading), objective.group_rows, every=not objective.skips_short)
+
+
+def _refuse_short(manifest: Manifest, reading: LoaderConfig, rows: int, *, every: bool) -> None:
+    """ValueError where no batch of development data, or not `every` one, holds as many utterances as are compared at once."""
+    from audiossl.data.loader import make_sampler
+
+    sizes = make_sampler(manifest, reading, seed=0, shuffle=False).batch_sizes
+    short = sizes < rows
+    if short.all() or (every and short.any()):
+        raise ValueError(
+            f"{manifest.path}: {int(short.sum())} of {len(sizes)} batches, of {int(sizes.max())} utterances at most, do not fill a group of {rows}, "
+            "and each process scores by itself; raise data.batch_seconds, lower group_size, or leave out --dev"
+        )
 
 
 def _refuse_lonely(manifest: Manifest, reading: LoaderConfig, least: int, processes: int, *, dev: bool = False) -> None:

@@ -55,6 +55,12 @@ def test_padding_has_no_influence_and_no_gradient():
     assert other.grad[1, :3].all()
 
 
+def test_an_utterance_without_frames_has_no_error():
+    estimates, targets, _ = inputs(2)
+    found = permutation_free_mse(estimates, targets, torch.zeros(len(estimates), dtype=torch.long))
+    assert not found.any()
+
+
 def test_half_precision_is_computed_in_float32():
     estimates, targets, lengths = inputs(2)
     assert permutation_free_mse(estimates.half(), targets.half(), lengths).dtype == torch.float32

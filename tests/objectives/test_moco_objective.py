@@ -182,6 +182,12 @@ def test_keys_return_to_their_utterances_whatever_the_parts():
     assert many.loss_sum.item() == pytest.approx(one.loss_sum.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("changes", [{"separate_views": True}, {"symmetric": False}])
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_no_part_is_a_single_row_of_batch_norms(changes, size):
+    assert torch.isfinite(objective(key_groups=2, **changes).train()(batch(size)).loss_sum)
+
+
 def test_a_margin_that_reads_lengths_reads_those_of_the_encoder():
     losses = []
     for factor in (1, 1000):

@@ -273,6 +273,16 @@ def test_bad_short_crops_are_named():
         SimCLR.Config(local_duration=0)
     with pytest.raises(ValueError, match="local_crops: -1 is negative; 0 is none"):
         SimCLR.Config(local_crops=-1)
+    for unread in ({}, {"symmetric": False}, {"local_crops": 2}):
+        with pytest.raises(ValueError, match="positives: 'mean' is for local_crops with symmetric = false"):
+            SimCLR.Config(positives="mean", **unread)
+
+
+@pytest.mark.parametrize(("separate", "least"), [(False, 1), (True, 2)])
+def test_a_process_hears_two_utterances_where_batch_norms_see_views_by_themselves(separate, least):
+    config = replace(SimCLR.Config.tiny(), separate_views=separate, projector_dims=())
+    assert SimCLR(XVector(XVector.Config.tiny()), config).least_in_process == least
+    assert SimCLR(Linear(), config).least_in_process == 1
 
 
 @pytest.mark.parametrize("separate", [False, True])
