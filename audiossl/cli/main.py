@@ -31,6 +31,9 @@ _FOLDER = Path(__file__).parent
 _NOT_VERBS = {"main", "__init__"}
 _CURES = dict.fromkeys(FULL_DISK, "free space or choose another --out") | {
     errno.EISDIR: "give a file",
+    errno.EROFS: "choose a place that can be written",
+    errno.EACCES: "correct its permissions, or choose another place",
+    errno.EPERM: "correct its permissions, or choose another place",
     errno.ENOTDIR: "a file is where a folder should be: check the path",
 }
 

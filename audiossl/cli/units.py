@@ -175,6 +175,7 @@ def import_(
         json: print what was written as JSON.
     """
     from audiossl.data.manifest import Manifest
+    from audiossl.units.apply import labelling
     from audiossl.units.import_codes import CodesFile, CodesFormat, import_codes
     from audiossl.units.labels import set_names
 
@@ -185,12 +186,13 @@ def import_(
     )
     form = replace(form, books=source.books(manifests, rate))
     names, rows = set_names(name, form.books), []
-    if not overwrite:
-        for folder in data:
-            _refuse_others(folder, names, form.hash)
-    for manifest in manifests:
-        card = import_codes(manifest, source, name, form, max_bad_fraction=max_bad_fraction, log=log)
-        rows += _written(manifest.path, names, card, quiet=json)
+    with labelling(data, log):
+        if not overwrite:
+            for folder in data:
+                _refuse_others(folder, names, form.hash)
+        for manifest in manifests:
+            card = import_codes(manifest, source, name, form, max_bad_fraction=max_bad_fraction, log=log)
+            rows += _written(manifest.path, names, card, quiet=json)
     answer({"written": rows}, json=json)
 
 

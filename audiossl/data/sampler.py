@@ -134,7 +134,7 @@ def _cut(seconds: NDArray[np.float64], batch_seconds: float, batch_utterances: i
     descending = np.sort(seconds)[::-1]
     bound = np.minimum(descending * (1 + jitter), descending[0])
     # The summand keeps quotients such as 0.3 / 0.1 whole.
-    counts = np.maximum(np.floor(batch_seconds / bound + 1e-9), 1).astype(np.int64)
+    counts = np.clip(np.floor(batch_seconds / bound + 1e-9), 1, max(seconds.size, 1)).astype(np.int64)
     if batch_utterances:
         counts = np.minimum(counts, batch_utterances)
     cuts = [0]

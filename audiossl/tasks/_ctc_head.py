@@ -70,6 +70,14 @@ class CTCHead(Task):
         vocabulary = load_vocabulary(experiment / VOCABULARY)
         return cls(encoder.dim, encoder.num_layers, config, vocabulary)  # type: ignore[call-arg]
 
+    @classmethod
+    def check_labels(cls, config: Any, manifest: Manifest) -> None:
+        """Raise ValueError where no utterance has a word, so that an error rate would be undefined."""
+        if not any(text.strip() for text in manifest.column(config.column)):
+            raise ValueError(
+                f"{manifest.path / config.column}: no utterance has a word; give texts, or another directory"
+            )
+
     def save_labels(self, experiment: Path) -> None:
         """Write the vocabulary into the experiment folder."""
         self.vocabulary.save(experiment / VOCABULARY)

@@ -83,7 +83,8 @@ class PhoneRecognition(CTCHead):
 
     @classmethod
     def check_labels(cls, config: Config, manifest: Manifest) -> None:
-        """Raise ValueError for a word that the lexicon lacks."""
+        """Raise ValueError for a word that the lexicon lacks, and where there is no word at all."""
+        super().check_labels(config, manifest)
         if config.lexicon:
             lexicon = Lexicon.read(config.lexicon)
             for text in manifest.column(config.column):

@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from audiossl.files import whole_file
+from audiossl.files import naming, whole_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,9 +34,9 @@ class Journal:
         metrics = experiment / "metrics.jsonl"
         if metrics.exists():
             _forget_after(metrics, resumed_at)
-        self._path = metrics
+        self._path, self._log_path = metrics, experiment / "log" / "train.log"
         self._metrics = metrics.open("a", encoding="utf-8")
-        self._log = (experiment / "log" / "train.log").open("a", encoding="utf-8")
+        self._log = self._log_path.open("a", encoding="utf-8")
         self._tensorboard = _tensorboard(experiment, resumed_at) if tensorboard else None
         if sys.stderr.isatty():
             self._bar = _progress_bar(total_steps, resumed_at)
@@ -51,12 +51,11 @@ class Journal:
             return
         if self._bar is not None:
             self._bar[0].stop()
-        if error is not None:
-            self._log.write(f"stopped: {error}\n")
-        self._metrics.close()
-        self._log.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+        with naming(self._path), self._metrics, naming(self._log_path), self._log:
+            if error is not None:
+                self._log.write(f"stopped: {error}\n")
 
     def holds(self, step: int, kind: str) -> bool:
         """Whether metrics.jsonl has a line of this kind for a step; False in processes that do not write it."""
@@ -69,8 +68,9 @@ class Journal:
         """Add a line to metrics.jsonl, flushed."""
         if not self.speaks:
             return
-        self._metrics.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
-        self._metrics.flush()
+        with naming(self._path):
+            self._metrics.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+            self._metrics.flush()
         if self._tensorboard is not None:
             for name, value in values.items():
                 self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
@@ -85,8 +85,7 @@ class Journal:
         if announce:
             left = (self.total_steps - step) * (time.monotonic() - self._started) / max(1, step - self._first_step)
             line = f"step {step}/{self.total_steps} {text} left {timedelta(seconds=round(left))}"
-            self._log.write(line + "\n")
-            self._log.flush()
+            self._write(line)
             if self._bar is None:
                 print(line, file=sys.stderr, flush=True)
 
@@ -94,12 +93,16 @@ class Journal:
         """Write a message to the log and the terminal."""
         if not self.speaks:
             return
-        self._log.write(message + "\n")
-        self._log.flush()
+        self._write(message)
         if self._bar is not None:
             self._bar[0].console.print(message, highlight=False, markup=False)
         else:
             print(message, file=sys.stderr, flush=True)
+
+    def _write(self, line: str) -> None:
+        with naming(self._log_path):
+            self._log.write(line + "\n")
+            self._log.flush()
 
 
 def _summary(values: dict[str, float]) -> str:

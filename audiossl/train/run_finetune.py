@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
+import tempfile
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiossl import config as configuration
@@ -27,7 +30,6 @@ from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from audiossl.data.directory import Source
     from audiossl.data.loader import LoaderConfig
@@ -183,6 +185,42 @@ def _with_encoder(tables: Tables) -> Tables:
     return {**tables, "encoder": encoder, "run": run}
 
 
+def _refuse_other_labels(task: Any, out: Path, data: str) -> None:
+    """ValueError where the classes or tokens of the data are no longer those that the head of this experiment has outputs for."""
+    with tempfile.TemporaryDirectory() as folder:
+        task.save_labels(Path(folder))
+        for file in sorted(Path(folder).glob("*.json")):
+            before = out / file.name
+            if not before.is_file() or _words(before) == _words(file):
+                continue
+            old, new = ({*_words(path)} for path in (before, file))
+            changes = [
+                f"{word!r} is {how}"
+                for how, words in (("new", new - old), ("gone", old - new))
+                for word in sorted(words)[:1]
+            ]
+            raise ValueError(
+                f"{data}: its labels are no longer those of {before}{': ' * bool(changes)}{', '.join(changes)}; put them back, or start a new experiment"
+            )
+
+
+def _words(path: Path) -> list[str]:
+    """All strings in a file of labels, in order, but for what tells models of word pieces apart."""
+    return list(_strings({**json.loads(path.read_text(encoding="utf-8")), "sha256": None}))
+
+
+def _strings(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield key
+            yield from _strings(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _strings(value)
+
+
 def _assemble(encoder: Any, task: Any, parts: dict[str, Any]) -> FineTune:
     from audiossl.train.fine_tune import FineTune
 
@@ -220,6 +258,10 @@ def _run(
     for manifest in manifests[1:]:
         _require_labels(manifest, (*module.needs, *task.label_files(task_config, "dev")), tables["task"]["name"])
         task.check_labels(task_config, manifest)
+
+    if latest_checkpoint(out) is not None:
+        with main_first(world):
+            _refuse_other_labels(task, out, tables["run"]["data"])
 
     def begin() -> None:
         write_config(out, tables)

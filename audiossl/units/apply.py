@@ -12,7 +12,7 @@ from audiossl.config import to_table
 from audiossl.data.json_files import write_json
 from audiossl.files import locked, whole_set
 from audiossl.units.guards import LabelGuard
-from audiossl.units.labels import LabelWriter, UnitsCard, card_path, labels_path, set_names
+from audiossl.units.labels import LabelWriter, UnitsCard, card_path, labels_path, require_place, set_names
 from audiossl.units.residual import ResidualQuantiser
 from audiossl.units.stream import stream_frames
 
@@ -52,6 +52,7 @@ def apply_codebook(
     batch, and bytes per utterance. Labels that were there stay until all is written. ValueError (see `units.guards`), and no file, where the labels are no use.
     """
     codebook.check_features(features)
+    require_place(manifest.path)
     names = set_names(name, codebook.card.codebooks)
     paths = [labels_path(manifest.path, each) for each in names]
     cards = [card_path(manifest.path, each) for each in names]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import os
 import re
+import shlex
 import tempfile
 from array import array
 from dataclasses import dataclass
@@ -52,6 +54,16 @@ class UnitsCard:
 def set_names(name: str, codebooks: int) -> list[str]:
     """Names of the label sets of a codebook: `name` of a plain one, `name`_0, `name`_1 ... of one with several residual codebooks."""
     return [name] if codebooks == 1 else [f"{name}_{number}" for number in range(codebooks)]
+
+
+def require_place(data: Path) -> None:
+    """Raise ValueError, before work, where no labels could be written into a data directory."""
+    folder = data / UNITS if (data / UNITS).is_dir() else data
+    if not os.access(folder, os.W_OK):
+        raise ValueError(
+            f"{folder}: cannot be written, and units are kept there; "
+            f"copy the tables by `audiossl data subset {shlex.quote(str(data))} NEW --part 1/1` and give NEW"
+        )
 
 
 def labels_path(data: Path, name: str) -> Path:

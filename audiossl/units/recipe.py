@@ -11,7 +11,7 @@ from audiossl.units.apply import apply_codebook
 from audiossl.units.features import PUBLISHED_SCALE, FeatureKind, Features, make_features
 from audiossl.units.fit import FitConfig, fit_codebook
 from audiossl.units.guards import check_units
-from audiossl.units.labels import IMPORTED, has_labels, labels_path, read_card, set_names
+from audiossl.units.labels import IMPORTED, has_labels, labels_path, read_card, require_place, set_names
 from audiossl.units.stream import StreamConfig
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ def ensure_units(
         features = cache(partial(make, full_scale=codebook.card.full_scale))
         _check_config(codebook, config, features, out)
     else:
+        for folder in data_dirs:
+            require_place(folder)
         _check_rate(features(), config, label_rate)
         codebook = fit_codebook(manifests[0], features(), config.fit, stream, log=log)
         codebooks.save(codebook, out)

@@ -181,3 +181,9 @@ def test_batches_by_number_hold_neighbours_in_length_and_seconds_still_split_the
 def test_a_batch_by_number_alone_ignores_seconds():
     sampler = BucketSampler(speech_durations(160), batch_seconds=1e9, batch_utterances=16, seed=0)
     assert {len(indices) for _, indices in epoch_batches(sampler, 0)} == {16}
+
+
+@pytest.mark.parametrize("batch_seconds", [1e18, 1e300, np.inf])
+def test_seconds_without_a_limit(batch_seconds):
+    sampler = BucketSampler([1.0, 2.0, 3.0], batch_seconds=batch_seconds, seed=0)
+    assert [len(indices) for _, indices in epoch_batches(sampler, 0)] == [3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from audiossl.cli.main import main
 from audiossl.data.manifest import Manifest
+from audiossl.units import apply
 from audiossl.units.guards import check_same_codebook, check_units
 from audiossl.units.labels import has_labels, read_card
 from audiossl.units.recipe import UnitsConfig, ensure_units
@@ -100,6 +102,21 @@ def test_one_codebook_keeps_the_name(corpus, tmp_path, capsys):
     assert status == 0
     assert [row["units"] for row in json.loads(out)["written"]] == [f"{corpus}/units/rvq"]
     assert read_card(corpus, "rvq").encoder == "rvq"  # the name stands for the codec
+
+
+def test_one_process_at_a_time_labels_a_directory(corpus, tmp_path, capsys, monkeypatch):
+    held, there = [], []
+
+    @contextmanager
+    def labelling(folders, _log):
+        held.extend(folders)
+        there.append(has_labels(corpus, "rvq"))
+        yield
+        there.append(has_labels(corpus, "rvq"))
+
+    monkeypatch.setattr(apply, "labelling", labelling)
+    assert run(capsys, *options(corpus, saved(tmp_path / "codes.npz", made(corpus, books=1))))[0] == 0
+    assert (held, there) == ([corpus], [False, True])
 
 
 def test_labels_of_another_codec_are_kept_and_told_apart(corpus, new_corpus, tmp_path, capsys):

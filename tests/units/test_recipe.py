@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,6 +53,18 @@ def test_a_rate_that_is_not_the_objectives_is_told_before_the_fit(folders, tmp_p
     ):
         ensure_units(folders, CONFIG, tmp_path / "codebook", label_rate=50.0, log=[].append)
     assert not (tmp_path / "codebook").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_fit(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != folders[1])
+    said = f"{folders[1]}: cannot be written, and units are kept there; copy the tables by `audiossl data subset {folders[1]} NEW --part 1/1`"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        run(folders, tmp_path / "codebook")
+    assert not (tmp_path / "codebook").exists()
+    monkeypatch.undo()
+    run(folders, tmp_path / "codebook")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert run(folders, tmp_path / "codebook") == []  # what is there is read, wherever it lies
 
 
 def test_units_are_made_on_the_device_of_the_training(folders, tmp_path, monkeypatch):
