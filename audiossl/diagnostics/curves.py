@@ -98,12 +98,17 @@ class Reference:
 
 
 def _complete(settings: Tables) -> Tables:
-    """Settings with the defaults of options that there were not yet when they were recorded."""
+    """Settings with the defaults of options that there were not yet when they were recorded; steps of augmentation that are off have no place in its order."""
     from audiossl.train import run_finetune, run_pretrain
     from audiossl.train.experiment import resolve
 
     sections = run_finetune.sections() if "task" in settings else run_pretrain.sections()
-    return resolve({name: table for name, table in settings.items() if name != "run"}, sections, CONFIG)[0]
+    tables: Tables = resolve({name: table for name, table in settings.items() if name != "run"}, sections, CONFIG)[0]
+    augment = tables["data"].get("augment")
+    if augment:
+        taken = [step for step in augment["order"] if augment[f"{step}_probability"] > 0]
+        tables["data"] = {**tables["data"], "augment": {**augment, "order": taken}}
+    return tables
 
 
 def read_curves(path: Path, metrics: Sequence[str] = ("loss",)) -> Curves:

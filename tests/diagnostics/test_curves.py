@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,6 +112,14 @@ def test_differences_are_those_that_matter(shipped):
     assert shipped.differences(same) == []
     newer = {**same, "encoder": {"name": "fbank", "inputs": "log_mel", "mean_norm": False}}  # defaults
     assert shipped.differences(newer) == []
+    augment = {"gain_probability": 0.5, "noise_probability": 0.5, "noise_dirs": ["noise"]}
+    louder, fewer, otherwise = (
+        {**SETTINGS, "data": {"augment": {**augment, "order": order}}, "run": RUN}
+        for order in (["speed", "noise", "gain", "gaussian", "pitch"], ["noise", "gain"], ["gain", "noise"])
+    )
+    reference = replace(shipped, settings=louder)
+    assert reference.differences(fewer) == []  # steps that are off have no place in the order
+    assert "augment.order" in reference.differences(otherwise)[0]
     other = {**SETTINGS, "optim": {"peak_lr": 0.002, "warmup_steps": 5}, "run": {**RUN, "data_seconds": 72.0}}
     assert shipped.differences(other) == [
         "other data: 10 utterances of 0.02 h, here 10 of 0.01 h (toys)",
