@@ -48,11 +48,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SPLITS = ("train", "dev", "test")
-_VOICES = (
-    24,
-    8,
-    20,
-)  # of each split. Two of the ten variants in test are far from all of training: among few voices they would decide
+# Of each split. Two of the ten variants in test are far from all of training: among few voices they would decide.
+_VOICES = (24, 8, 20)
 _ALL = "all"
 _KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 _OTHERS = ("bed", "bird", "cat", "dog", "happy", "house", "marvin", "sheila", "tree", "wow")

@@ -38,6 +38,20 @@ _CURES = dict.fromkeys(FULL_DISK, "free space or choose another --out") | {
 }
 
 
+_ELSEWHERE = {
+    "train": "pretrain or finetune",
+    "hydra_train": "pretrain or finetune",
+    "extract": "embed (utterances) or features (frames)",
+    "wer": "errors",
+    "compute-wer": "errors",
+    "score": "errors (texts) or verify (trials)",
+    "decode": "transcribe",
+    "infer": "transcribe",
+    "kmeans": "units",
+    "eer": "verify",
+}
+"""What programs of fairseq, s3prl, SpeechBrain and Kaldi call it, and what it is called here."""
+
 _HYDRA = re.compile(r"\+{0,2}([a-z]\w*(?:\.\w+)+)=(.+)")
 """An option in Hydra's form, `section.key=value`."""
 
@@ -95,7 +109,9 @@ def _dispatch(words: list[str]) -> int:
         return 0
     verb, *rest = words
     if verb not in known:
-        raise MisuseError(f"unknown verb {verb!r}; {suggestion(verb, list(known))}")
+        meant = _ELSEWHERE.get(verb.lower())
+        cure = f"write {meant} here" if meant else suggestion(verb, list(known))
+        raise MisuseError(f"unknown verb {verb!r}; {cure}")
     module = importlib.import_module(f"audiossl.cli.{verb}")
     if hasattr(module, "SUBVERBS"):
         return _run_subverb(verb, module.SUBVERBS, rest)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 import pytest
 from command import complains
 
-from audiossl.cli.main import main, verbs
+from audiossl.cli.main import _ELSEWHERE, main, verbs
 
 
 def run(*words):
@@ -28,6 +29,9 @@ def test_every_verb_has_help_with_an_example(verb):
     ("words", "status", "message"),
     [
         (["pretran"], 2, "audiossl: unknown verb 'pretran'; did you mean 'pretrain'?"),
+        (["train"], 2, "audiossl: unknown verb 'train'; write pretrain or finetune here"),
+        (["extract", "x"], 2, "unknown verb 'extract'; write embed (utterances) or features (frames) here"),
+        (["compute-wer"], 2, "unknown verb 'compute-wer'; write errors here"),
         (["pretrain"], 2, "--out"),
         (["pretrain", "hubert_nano", "--out", "x", "--stepz", "3"], 2, "Unrecognized options: --stepz"),
         (["pretrain", "hubert_nano", "--out", "x", "--train.max_steps"], 2, "--train.max_steps: has no value"),
@@ -160,3 +164,9 @@ def test_one_of_several_processes_runs_its_exit_functions_but_leaves_the_interpr
     assert result.returncode == status
     assert "exit functions ran" in result.stdout
     assert "taken down" not in result.stdout
+
+
+def test_what_other_programs_call_it_is_no_verb_and_is_answered_with_verbs():
+    for name, meant in _ELSEWHERE.items():
+        assert name not in verbs()
+        assert set(re.findall(r"[a-z]+", re.sub(r"\(.*?\)", "", meant))) - {"or"} <= set(verbs())
