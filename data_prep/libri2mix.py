@@ -88,7 +88,8 @@ def _mixtures(folder: Path) -> Iterator[CorpusUtterance]:
             raise ValueError(f"{place}: {mixture!r} is no audio file ({entry}); write the mixture and name it there")
         if mixture not in turns:
             raise ValueError(f"{place}: nobody speaks in {mixture!r} by `segments`; take it out")
-        path = kaldi.audio_path(entry, folder)
+        beside = folder / entry
+        path = beside if beside.is_file() else kaldi.audio_path(entry, folder)
         yield CorpusUtterance(mixture, mixture, path, mixture, columns={UTT2TURNS: write_turns(turns[mixture])})
 
 

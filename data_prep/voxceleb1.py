@@ -91,6 +91,8 @@ def prepare(corpus: Path | None, out: Path, config: Config | None = None) -> Non
     _write_identification(corpus, manifest, out)
     for name, files in _LISTS.items():
         found = _meta(corpus, *files)
+        if found is None:
+            _LOG.warning("%s is not written: it needs, in %s, %s", name, corpus, " or ".join(files))
         for part in ("all", "test") if name.startswith("trials_o") else ("all",):
             if found is not None and (out / part).is_dir():
                 rename_trials(found, out / part / name, frozenset(Manifest.open(out / part).ids), utterance_id)
@@ -186,12 +188,17 @@ def _write_identification(corpus: Path, manifest: Manifest, out: Path) -> None:
         return
     number = {name: index for index, name in enumerate(manifest.ids)}
     chosen: dict[str, list[int]] = {part: [] for part in _IDENTIFICATION.values()}
+    parts: dict[str, str] = {}
     for line, split, file in read_table(path):
         if split not in _IDENTIFICATION:
             raise ValueError(f"{path}:{line}: {split!r} is not 1, 2 or 3; restore the file")
         if utterance_id(file) not in number:
             raise ValueError(
                 f"{path}:{line}: {file} is not among the recordings; unpack both parts, or take the list out"
+            )
+        if parts.setdefault(file, split) != split:
+            raise ValueError(
+                f"{path}:{line}: {file} is of part {split} here and of {parts[file]} above; restore the file"
             )
         chosen[_IDENTIFICATION[split]].append(number[utterance_id(file)])
     for part, indices in chosen.items():

@@ -20,7 +20,9 @@ data=data
 exp=exp
 device=auto
 
-cd "$(dirname "$0")/all" || exit
+cd "$(dirname "$0")" || exit
+self=$PWD/$(basename "$0")
+cd all || exit
 . ./cmd.sh
 . ../../utils/recipe.sh
 
@@ -32,7 +34,7 @@ steps=()
 if $smoke; then
   init=smoke/exp/init
   steps=(--train.max_steps 2 --train.save_every 2 --train.tensorboard false --data.num_workers 0)
-elif [[ "$init" = */* ]] && [ ! -e "$init" ]; then
+elif [[ "$init" = */* ]] && [ ! -e "${init#random:}" ]; then
   echo "$0: $init: not found; run ../mini/hubert/run.sh, or name another encoder with --init" >&2
   exit 1
 fi

@@ -1,10 +1,11 @@
-# Sourced by run.sh after its variables are set: `--name value` changes the variable `name`; an unknown name is an error.
-# --help prints the comment at the top of the script.
+# Sourced by run.sh after its variables are set: `--name value` changes the variable `name`, one that the script sets itself; another name is an error.
+# --help prints the comment at the top of the script. A script that has left the folder it was called from says in `self` where it is.
+self=${self:-$0}
 
 while [ $# -gt 0 ]; do
   case "$1" in
     -h | --help)
-      sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"
+      sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$self"
       exit 0
       ;;
     --*=*)
@@ -13,7 +14,7 @@ while [ $# -gt 0 ]; do
     --*)
       option=${1#--}
       option=${option//-/_}
-      if [ -z "${!option+set}" ]; then
+      if ! [[ $option =~ ^[a-z][a-z0-9_]*$ ]] || ! grep -q "^$option=" "$self" || [ -z "${!option+set}" ]; then
         echo "$0: unknown option $1; see $0 --help" >&2
         exit 2
       fi

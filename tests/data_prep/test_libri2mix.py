@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,15 @@ def test_mixtures_with_their_turns(corpus, tmp_path):
         assert len(manifest.audio(0, sample_rate=16_000)) == 48_000
         turns = parse_turns(manifest.column("utt2turns")[0])
         assert turns == [Turn("103", 0.2, 1.4), Turn("1034", 0.9, 2.95), Turn("103", 1.7, 2.1)]
+
+
+def test_recordings_beside_the_table_come_before_those_of_the_current_directory(corpus, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    shutil.copytree(corpus / "train" / "wav", here / "wav")
+    monkeypatch.chdir(here)
+    libri2mix.prepare(corpus, tmp_path / "out")
+    entry = (tmp_path / "out" / "dev" / "wav.scp").read_text().split()[1]
+    assert Path(entry).parent == corpus / "dev" / "wav"
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_list_o_by_the_name_that_superb_has_for_it(original, corpus, tmp_path, c
     caplog.clear()
     voxceleb.prepare(corpus, tmp_path / "without")
     assert not (tmp_path / "without" / "superb_asv").exists()
-    numbers, line = caplog.messages
+    numbers, _, line = caplog.messages
     assert numbers.endswith(
         "published: dev 2 of 1,211, test 2 of 40; give all of it and nothing else, unless this is meant"
     )
@@ -149,6 +149,24 @@ def test_speakers_of_voxceleb2_in_the_same_folder_are_left_out(original, corpus,
         assert list(Manifest.open(tmp_path / "out" / name).ids) == list(Manifest.open(tmp_path / "plain" / name).ids)
     left_out, _ = caplog.messages
     assert left_out == f"{folder}: left out 8 recordings of speakers id0..., VoxCeleb2's"
+
+
+def test_lists_that_are_not_there_are_named(corpus, tmp_path, caplog):
+    (corpus / "meta" / "list_test_hard2.txt").unlink()
+    voxceleb.prepare(corpus, tmp_path / "out")
+    assert f"trials_h_cleaned is not written: it needs, in {corpus}, list_test_hard2.txt" in caplog.messages
+    assert "trials_h is" not in caplog.text
+
+
+def test_a_recording_is_of_one_part_of_identification(corpus, tmp_path):
+    path = corpus / "meta" / "iden_split.txt"
+    lines = path.read_text().splitlines()
+    other = f"{'21'[lines[0][0] == '2']} {lines[0][2:]}"
+    path.write_text("\n".join([*lines, other]) + "\n")
+    with pytest.raises(
+        ValueError, match=rf"iden_split\.txt:{len(lines) + 1}: .* is of part {other[0]} here and of {lines[0][0]} above"
+    ):
+        voxceleb.prepare(corpus, tmp_path / "out")
 
 
 def test_the_test_part_alone(corpus, tmp_path):

@@ -20,7 +20,7 @@ workers=2
 
 . ./cmd.sh
 . ../../utils/recipe.sh || exit 1 # run it in its own folder
-label_efficient=${label_efficient:-$smoke}
+flag label_efficient $smoke
 
 short=()
 unseen=test

@@ -34,7 +34,10 @@ if stage 0 "keywords as the lists have them, the speakers of dev and test unhear
   for part in train dev test; do
     if [ ! -d $data/sid/$part ]; then
       case $part in train) takes='0[1-8]' ;; dev) takes=09 ;; test) takes=10 ;; esac
-      grep -E -- "-$takes " $data/all/utt2spk > $data/sid/$part.list
+      if ! grep -E -- "-$takes " $data/all/utt2spk > $data/sid/$part.list; then
+        echo "$0: $data/all: no take $takes for $part; give the whole corpus" >&2
+        exit 1
+      fi
       audiossl data subset $data/all $data/sid/$part --list-file $data/sid/$part.list
     fi
   done

@@ -54,6 +54,12 @@ if $smoke; then
   begin_smoke
 fi
 tasks=${tasks:-asr ks}
+for task in $tasks; do
+  case $task in
+    asr | ks | sf | er) ;;
+    *) echo "$0: --tasks $tasks: there are asr, ks, sf and er" >&2; exit 2 ;;
+  esac
+done
 place=$exp/s$seed
 options=(--resume --device $device --train.seed $seed "${short[@]}")
 agnostic=${init:-$place/agnostic}
@@ -136,10 +142,6 @@ if stage 3 "frozen, adapters and full, for each task and encoder"; then
           if $smoke && [ "$source" = "$agnostic" ]; then continue; fi # the same commands again
           tune $out/adapters ctc_adapters_nano "${name[@]}"
           tune $out/full ctc_full_nano "${name[@]}"
-          ;;
-        *)
-          echo "$0: --tasks $tasks: there are asr, ks, sf and er" >&2
-          exit 2
           ;;
       esac
     done

@@ -72,7 +72,8 @@ if [ "$(cat $exp/options)" != "$options" ]; then
   echo "$0: $exp was made with $(cat $exp/options), not $options; choose another --exp" >&2
   exit 2
 fi
-trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
+# What runs in the background has a process group of its own (set -m), which ends with the recipe.
+trap 'for job in $(jobs -p); do kill -- -$job 2> /dev/null || true; done' EXIT
 
 if stage 0 "synthesise the corpus"; then
   [ -d $data/train ] || audiossl prep mini --out $data "${prep[@]}"
@@ -111,7 +112,9 @@ if stage 6 "word recognition with CTC from the labels of $voices voices: adapter
   [ -d $labelled ] || audiossl data subset $data/train $labelled --speakers $voices
   # Words last several frames, which the frozen attention was not made to gather: the adapters hear neighbours too.
   adapters="$finetune ctc_adapters_nano --adapter.kernel 15 --adapter.bottleneck 80"
+  set -m
   OMP_NUM_THREADS=$half $adapters --init random:$exp/it2 --out $exp/asr_random "${short[@]}" "${steps_finetune[@]}" > $exp/log/asr_random.log 2>&1 &
+  set +m
   echo "In the random encoder at the same time: $PWD/$exp/log/asr_random.log"
   OMP_NUM_THREADS=$half $adapters --init $exp/it2 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
   wait $! || { tail -n 3 $exp/log/asr_random.log >&2; exit 1; }
@@ -135,7 +138,9 @@ if stage 8 "probes for keywords (unseen voices) and speakers, against filterbank
       OMP_NUM_THREADS=$half audiossl probe $1 --task speaker --train $data/train --split 0.7/0.1/0.2 \
         --out $exp/probe_speaker_$2 --seed $seed --device $device "${probe[@]}"
   }
+  set -m
   { probes random:$exp/it2 random && probes fbank fbank; } > $exp/log/probes.log 2>&1 &
+  set +m
   probes $exp/it2 it2
   wait $! || { tail -n 3 $exp/log/probes.log >&2; exit 1; }
   echo "Of the random encoder and of filterbanks:"

@@ -66,6 +66,12 @@ order="simclr simclr_margin moco byol simsiam dino vicreg vibcreg barlow_twins w
   pseudo_label supervised_speaker"
 crops=(--objective.crop_duration 1.2 --data.crop_duration 2.4 --data.batch_seconds 240)
 
+mkdir -p $exp
+[ -e $exp/steps ] || echo $steps > $exp/steps
+if [ "$(cat $exp/steps)" != $steps ]; then
+  echo "$0: --steps $steps: $exp holds runs of $(cat $exp/steps); choose another --exp" >&2
+  exit 2
+fi
 audiossl trials $data/test --out $exp/trials
 for seed in $seeds; do
   for name in ${only:-$order}; do

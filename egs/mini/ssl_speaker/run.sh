@@ -20,7 +20,7 @@ workers=2
 
 . ./cmd.sh
 . ../../utils/recipe.sh || exit 1 # run it in its own folder
-pseudo_labels=${pseudo_labels:-$smoke}
+flag pseudo_labels $smoke
 
 prep=()
 short=()

@@ -44,7 +44,7 @@ cohort=20000
 
 . ./cmd.sh
 . ../../utils/recipe.sh || exit 1 # run it in its own folder
-label_efficient=${label_efficient:-$smoke}
+flag label_efficient $smoke
 
 name=$(basename $recipe .toml)
 
@@ -121,6 +121,12 @@ if stage 0 "Kaldi directories"; then
   [ -d $data/voxceleb2 ] || audiossl prep voxceleb2 --corpus "$voxceleb2" --out $data/voxceleb2 "${kept[@]}"
   [ -d $data/musan ] || audiossl prep musan --corpus "$musan" --out $data/musan
   [ -d $data/rirs ] || audiossl prep rirs_noises --corpus "$rirs" --out $data/rirs
+  for list in $lists; do
+    if [ ! -e $data/voxceleb1/all/trials_${list}_cleaned ]; then
+      echo "$0: $data/voxceleb1/all/trials_${list}_cleaned: not there; put the cleaned lists beside VoxCeleb1, remove $data/voxceleb1 and run stage 0 again" >&2
+      exit 1
+    fi
+  done
 fi
 
 if stage 1 "$name on $train"; then
