@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +30,8 @@ def main(
 ) -> int:
     """Train an n-gram language model with modified Kneser-Ney smoothing and write it in the ARPA format.
 
-    A text is a file with a sentence per line, gzipped or not, or a data directory, whose `text` is taken. All n-grams are kept, in memory.
+    A text is a file with a sentence per line, gzipped or not, or a data directory, whose `text` is taken; with --tokens, what the experiment was
+    trained on. All n-grams are kept, in memory.
 
     Example: audiossl lm data/train more_text.txt --order 4 --out lm.arpa --lexicon lexicon.txt
 
@@ -56,8 +57,7 @@ def main(
     places = [out] if lexicon is None else [out, lexicon]
     for place in places:
         require_new(place, overwrite=True)  # the same model may be made again, which only its contents tell
-    sentences = (line.split() for line in _lines(texts))
-    model = train_ngrams(sentences if tokens is None else _tokenised(_lines(texts), tokens), order)
+    model = train_ngrams(_words(texts) if tokens is None else _tokenised(texts, tokens), order)
     with whole_set(places, []) as (partials, _):
         write_arpa(model, partials[0])
         for partial in partials[1:]:
@@ -70,13 +70,19 @@ def main(
     return 0
 
 
-def _lines(texts: tuple[Path, ...]) -> Iterator[str]:
-    """Yield the sentences of all texts."""
-    from audiossl.data.kaldi import TEXT, read_table
+def _words(texts: tuple[Path, ...]) -> Iterator[list[str]]:
+    from audiossl.data.kaldi import TEXT
+
+    return (line.split() for line in _lines(texts, TEXT))
+
+
+def _lines(texts: tuple[Path, ...], column: str) -> Iterator[str]:
+    """Yield the sentences of all texts. column: file of data directories that holds them."""
+    from audiossl.data.kaldi import read_table
 
     for path in texts:
         if path.is_dir():
-            yield from (value for _, _, value in read_table(path / TEXT))
+            yield from (value for _, _, value in read_table(path / column))
             continue
         if not path.is_file():
             raise ValueError(
@@ -93,17 +99,31 @@ def _lines(texts: tuple[Path, ...]) -> Iterator[str]:
             raise ValueError(f"{path}: cannot be unpacked ({error}); copy it again") from None
 
 
-def _tokenised(lines: Iterable[str], experiment: str) -> Iterator[list[str]]:
-    """Yield the sentences as the tokens that a recogniser writes."""
-    from audiossl.interop.encoder import open_source
+def _tokenised(texts: tuple[Path, ...], experiment: str) -> Iterator[list[str]]:
+    """Yield the sentences as the tokens that a recogniser writes; ValueError where it writes none of them."""
+    from audiossl.interop.encoder import named_config, open_source
     from audiossl.nn.bpe import load_vocabulary
-    from audiossl.nn.vocabulary import END
+    from audiossl.nn.vocabulary import BOUNDARY, END, UNKNOWN
     from audiossl.tasks._ctc_head import VOCABULARY
 
-    vocabulary = load_vocabulary(open_source(experiment)[0].parent.parent / VOCABULARY)
-    for line in lines:
+    checkpoint, tables = open_source(experiment)
+    if "task" not in tables:
+        raise ValueError(
+            f"--tokens {experiment}: is a pretrained encoder, which writes nothing; give an experiment of `audiossl finetune`"
+        )
+    vocabulary = load_vocabulary(checkpoint.parent.parent / VOCABULARY)
+    _, task = named_config("tasks", tables["task"], "task")
+    met: set[str] = set()
+    for line in _lines(texts, task.column):
         spelt = (vocabulary.tokens[index] for index in vocabulary.encode(line))
-        yield [token for token in spelt if token != END]
+        tokens = [token for token in spelt if token != END]
+        met.update(tokens)
+        yield tokens
+    if UNKNOWN in met and met <= {UNKNOWN, BOUNDARY, "▁"}:  # and spaces, of characters and of word pieces
+        known = next(token for token in reversed(vocabulary.tokens) if token not in met)
+        raise ValueError(
+            f"--tokens {experiment}: the texts hold none of the tokens of its vocabulary, such as {known!r}; give texts like those that it was trained on"
+        )
 
 
 def _write_lexicon(path: Path, words: list[str]) -> None:

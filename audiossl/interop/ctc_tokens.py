@@ -18,11 +18,20 @@ if TYPE_CHECKING:
 
 
 def ctc_head(
-    tokens: Sequence[str], weight: Tensor, bias: Tensor, *, blank: str, unknown: str, boundary: str, where: str
+    tokens: Sequence[str],
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    kind: TokenKind | None,
+    blank: str,
+    unknown: str,
+    boundary: str,
+    where: str,
 ) -> CTCHead:
     """Reorder a head to our vocabulary: the blank, the unknown token, then the rest in their order.
 
-    tokens: by row. An unknown token that they lack is added, and never written. ValueError where the tokens are not those of the rows.
+    tokens: by row. kind: what they are; None, where nothing tells: characters where each is one letter and `|` is among them, else phones. An unknown
+    token that they lack is added, and never written. ValueError where the tokens are not those of the rows.
     """
     if weight.ndim != 2 or weight.shape[:1] != bias.shape:
         raise ValueError(
@@ -30,7 +39,7 @@ def ctc_head(
         )
     if len(tokens) != len(weight):
         raise ValueError(
-            f"{where}: {len(tokens)} tokens, but {len(weight)} rows of its output layer; mend its vocabulary"
+            f"{where}: {len(tokens)} tokens, but {len(weight)} rows of its output layer; copy the vocabulary that belongs to it"
         )
     if blank not in tokens:
         raise ValueError(f"{where}: no blank {blank!r} among its tokens; name the right pad token in its configuration")
@@ -41,10 +50,13 @@ def ctc_head(
     if unknown not in tokens:
         weight = torch.cat([weight[:1], torch.zeros_like(weight[:1]), weight[1:]])
         bias = torch.cat([bias[:1], bias.new_full((1,), NEVER), bias[1:]])
-    special = {token for token in rest if token.startswith("<") and token.endswith(">")}
-    spelt = all(len(token) == 1 for token in rest if token not in special)
-    kind: TokenKind = "characters" if spelt and BOUNDARY in rest else "phones"
-    return CTCHead(Vocabulary(kind, (BLANK, UNKNOWN, *rest)), weight, bias)
+    return CTCHead(Vocabulary(kind or _guess(rest), (BLANK, UNKNOWN, *rest)), weight, bias)
+
+
+def _guess(tokens: Sequence[str]) -> TokenKind:
+    special = {token for token in tokens if token.startswith("<") and token.endswith(">")}
+    spelt = all(len(token) == 1 for token in tokens if token not in special)
+    return "characters" if spelt and BOUNDARY in tokens else "phones"
 
 
 def written_rows(head: CTCHead, special: Sequence[str], *, blank: str) -> tuple[list[str], Tensor, Tensor, list[str]]:

@@ -115,7 +115,8 @@ def load_encoder(source: str | Path, *, seed: int = 0, own_code: bool = False) -
 
 def load_from(checkpoint: Path, tables: dict[str, Any]) -> SSLEncoder:
     """Load the encoder of a checkpoint folder, described by its experiment's tables."""
-    encoder = load_base(tables) if "adapter" in tables else _build_evaluated(tables)
+    partial = "adapter" in tables and not _saves_all(tables)
+    encoder = load_base(tables, filled=True) if "adapter" in tables else _build_evaluated(tables)
     if "adapter" in tables:
         cls, config = named_config("adapters", tables["adapter"], "adapter")
         before = encoder.state_dict().keys()
@@ -124,26 +125,34 @@ def load_from(checkpoint: Path, tables: dict[str, Any]) -> SSLEncoder:
             of: Any = encoder
             table = {"name": tables["adapter"]["name"], **configuration.to_table(config)}
             of.built_from = {**of.built_from, "adapters": table}
-    fill(encoder, checkpoint, attribute=evaluated_part(tables), partial="adapter" in tables)
+    fill(encoder, checkpoint, attribute=evaluated_part(tables), partial=partial)
     encoder.eval()
     return encoder
 
 
-def load_base(tables: dict[str, Any]) -> SSLEncoder:
+def load_base(tables: dict[str, Any], *, filled: bool = False) -> SSLEncoder:
     """Return the encoder that a fine-tuned experiment starts from: `run.init` in the shape that its `[encoder]` table says.
 
+    filled: whether a checkpoint is loaded into it next; where that holds all of the encoder, `run.init` may be gone, and weights are random until then.
     ValueError where its weights are not those that the experiment was trained on, unless the checkpoints hold all of the encoder.
     """
     run = tables["run"]
     encoder = build_encoder(tables["encoder"])
+    whole = _saves_all(tables)
+    if filled and whole:
+        return encoder
     copy_weights(run["init"], encoder, seed=run["init_seed"])
     # Recognisers of other packages come with their encoder and without a hash of it.
-    whole = getattr(registry.get("adapters", tables["adapter"]["name"]), "saves_all", False)
     if "init_hash" in run and not whole and weights_hash(encoder) != run["init_hash"]:
         raise ValueError(
             f"run.init: the weights of {run['init']} are not those that this was trained on; put them back, or fine-tune again"
         )
     return encoder
+
+
+def _saves_all(tables: dict[str, Any]) -> bool:
+    """Whether checkpoints of a fine-tuned experiment hold all of the encoder."""
+    return bool(getattr(registry.get("adapters", tables["adapter"]["name"]), "saves_all", False))
 
 
 def copy_weights(source: str | Path, encoder: SSLEncoder, *, seed: int = 0) -> None:

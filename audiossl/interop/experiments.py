@@ -53,7 +53,7 @@ def open_experiment(source: str | Path, *, kind: str | None = None) -> Model:
     """
     checkpoint, tables = open_source(source)
     encoder = load_encoder(source)
-    _refuse_adapters(encoder, source)
+    _fold_adapters(encoder, source)
     if not hasattr(encoder, "mask_emb") or tables["encoder"]["name"] not in {"wav2vec2", "wavlm", "mhubert"}:
         raise ValueError(
             f"{source}: its encoder is {tables['encoder']['name']}, which no other package has; only wav2vec2, wavlm and mhubert are exported, and others --to onnx"
@@ -67,7 +67,7 @@ def open_experiment(source: str | Path, *, kind: str | None = None) -> Model:
     heads = {n: v for n, v in stored.items() if not n.startswith("encoder.")} if objective else {}
     ctc = _ctc(checkpoint, tables, stored, source) if tables.get("task", {}).get("name") == "ctc" else None
     return Model(
-        kind=kind or _kind(tables),
+        kind=kind or kind_of(tables),
         encoder=tables["encoder"],
         weights=dict(encoder.state_dict()),
         heads=heads,
@@ -79,7 +79,7 @@ def open_experiment(source: str | Path, *, kind: str | None = None) -> Model:
 def open_frames(source: str | Path) -> Model:
     """Read the encoder of an experiment alone, for a graph, which needs no counterpart elsewhere: any that gives frames of waveforms.
 
-    ValueError for other encoders, and for adapters.
+    ValueError for other encoders, and for adapters that cannot be folded into it.
     """
     from audiossl import registry
     from audiossl.encoders.vq_wav2vec import VQWav2Vec
@@ -88,7 +88,7 @@ def open_frames(source: str | Path) -> Model:
 
     _, tables = open_source(source)
     encoder: nn.Module = load_encoder(source)
-    _refuse_adapters(encoder, source)
+    _fold_adapters(encoder, source)
     if not isinstance(encoder, SSLEncoder | VQWav2Vec):
         fitting = [
             n for n in registry.names("encoders") if issubclass(registry.get("encoders", n), SSLEncoder | VQWav2Vec)
@@ -97,7 +97,7 @@ def open_frames(source: str | Path) -> Model:
             f"{source}: its encoder is {tables['encoder']['name']}; only those that give frames of waveforms become graphs: {', '.join(fitting)}"
         )
     notes = (OUTPUT_LAYER,) if "task" in tables else ()
-    return Model(_kind(tables), tables["encoder"], dict(encoder.state_dict()), notes=notes)
+    return Model(kind_of(tables), tables["encoder"], dict(encoder.state_dict()), notes=notes)
 
 
 def load_foreign(path: Path) -> SSLEncoder:
@@ -153,13 +153,19 @@ def _write(out: Path, tables: dict[str, Any], weights: dict[str, Any]) -> None:
     configuration.write_toml(out / CONFIG, tables)
 
 
-def _kind(tables: dict[str, Any]) -> str:
-    """What an experiment was imported or pretrained as; fine-tuning has no objective, and leaves it what its encoder was."""
+def kind_of(tables: dict[str, Any]) -> str:
+    """What an experiment was imported or pretrained as; fine-tuning has no objective, and leaves it what its encoder was.
+
+    Older fine-tuned experiments do not say what that was. Where it is gone, it counts as what such encoders usually are.
+    """
     run, objective = tables.get("run", {}), tables.get("objective", {})
     if "kind" in run:
         return str(run["kind"])
     if "task" in tables:
-        return _kind(open_source(run["init"].removeprefix(RANDOM))[1])
+        try:
+            return kind_of(open_source(run["init"].removeprefix(RANDOM))[1])
+        except ValueError:
+            return usual_kind(tables["encoder"], objective)
     return usual_kind(tables["encoder"], objective)
 
 
@@ -173,13 +179,17 @@ def usual_kind(encoder: dict[str, Any], objective: dict[str, Any]) -> str:
     return named if named in KINDS else family(objective) or "hubert"
 
 
-def _refuse_adapters(encoder: nn.Module, source: str | Path) -> None:
+def _fold_adapters(encoder: nn.Module, source: str | Path) -> None:
+    """Fold LoRA's updates into the weights; ValueError for adapters that are layers of their own."""
+    from audiossl.adapters.lora import LoRALinear, merge
     from audiossl.nn.attention import NoAdapter
 
+    if any(isinstance(module, LoRALinear) for module in encoder.modules()):
+        merge(encoder)
     for name, module in encoder.named_modules():
         if name.endswith("_adapter") and not isinstance(module, NoAdapter):
             raise ValueError(
-                f"{source}: has adapters ({name}), which no other package would run; export one that was fine-tuned in full or frozen"
+                f"{source}: has adapters ({name}), which no other package would run; export one that was fine-tuned in full, frozen or by LoRA"
             )
 
 

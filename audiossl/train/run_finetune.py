@@ -80,6 +80,11 @@ def finetune(
         raise ValueError(
             f"finetune.freeze_steps: optim.weight_decay {parts['optim'].weight_decay} would move what rests; set it to 0"
         )
+    if parts["finetune"].freeze_steps >= parts["train"].max_steps:
+        raise ValueError(
+            f"finetune.freeze_steps: {parts['finetune'].freeze_steps} of train.max_steps {parts['train'].max_steps}: the encoder would never train; "
+            "lower it, or set adapter.name frozen and finetune.freeze_steps 0"
+        )
     if parts["data"].crop_duration is not None:
         raise ValueError(
             f"data.crop_duration: {parts['data'].crop_duration:g} would cut nothing, since fine-tuning learns from whole utterances; "
@@ -111,7 +116,7 @@ def load_finetuned(source: str | Path) -> tuple[FineTune, Tables]:
             f"{source}: is a pretrained encoder, which has no task; give an experiment of `audiossl finetune`"
         )
     _, parts = resolve(tables, sections(), str(source))
-    encoder = load_base(tables)
+    encoder = load_base(tables, filled=True)
     task_class, task_config = parts["task"]
     task = task_class.from_experiment(encoder, task_config, checkpoint.parent.parent)
     module = _assemble(encoder, task, parts)
@@ -164,6 +169,7 @@ def predict_all(
 def _with_encoder(tables: Tables) -> Tables:
     """Lay the recipe's [encoder] table over that of the encoder to start from; ValueError where that is another one, or none to fine-tune."""
     from audiossl.interop.encoder import RANDOM, load_encoder, open_source, require_methods, weights_hash
+    from audiossl.interop.experiments import kind_of
     from audiossl.train.fine_tune import FineTune
 
     init = tables["run"]["init"]
@@ -177,7 +183,7 @@ def _with_encoder(tables: Tables) -> Tables:
         )
     encoder = configuration.merge(source["encoder"], tables.get("encoder", {}))
     seed = tables.get("train", {}).get("seed", 0)
-    run = {"init_seed": seed, **tables["run"]}
+    run = {"init_seed": seed, "kind": kind_of(source), **tables["run"]}  # which is asked for where init is gone
     run["init_hash"] = weights_hash(load_encoder(init, seed=run["init_seed"]))
     before = tables["run"].get("init_hash", run["init_hash"])
     if before != run["init_hash"]:

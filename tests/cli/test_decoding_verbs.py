@@ -89,6 +89,37 @@ def test_a_model_of_the_tokens_of_a_recogniser(place, tmp_path):
     assert "AB" not in text
 
 
+def other_asr(place, made, kind, texts, **task):
+    """The recogniser with the vocabulary of other texts; the verb looks at no weights."""
+    shutil.copytree(place / "asr", made)
+    Vocabulary.from_texts(texts, kind).save(made / "vocabulary.json")
+    tables = load_toml(made / "config.toml")
+    write_toml(made / "config.toml", {**tables, "task": {"name": "ctc", "tokens": kind, **task}})
+    return made
+
+
+def test_tokens_are_those_of_the_column_that_it_was_trained_on(place, tmp_path):
+    made = other_asr(place, tmp_path / "asr", "phones", ["ei bi"], column="utt2phones")
+    shutil.copytree(place / "data", tmp_path / "data")
+    (tmp_path / "data" / "utt2phones").write_text("s-0 ei bi\ns-1 bi\n")
+    words = ("lm", tmp_path / "data", "--tokens", made, "--order", 2, "--out", tmp_path / "lm.arpa")
+    assert audiossl(*words)[0] == 0
+    assert "\tei bi" in (tmp_path / "lm.arpa").read_text()
+
+
+@pytest.mark.parametrize(("kind", "text", "last"), [("phones", "ei bi", "ei"), ("characters", "ab a", "b")])
+def test_texts_without_any_token_of_the_recogniser_are_refused(place, tmp_path, kind, text, last):
+    made = other_asr(place, tmp_path / "asr", kind, [text])
+    words = ("lm", place / "data", "--tokens", made, "--order", 2, "--out", tmp_path / "lm.arpa")
+    status, _, error = audiossl(*words)
+    assert (status, error.count("\n")) == (1, 1)
+    assert f"--tokens {made}: the texts hold none of the tokens of its vocabulary, such as '{last}'; give" in error
+    assert not (tmp_path / "lm.arpa").exists()
+    status, _, error = audiossl(*words[:3], place / "base", *words[4:])
+    assert (status, error.count("\n")) == (1, 1)
+    assert "is a pretrained encoder, which writes nothing" in error
+
+
 def test_text_may_be_packed(tmp_path):
     text = tmp_path / "text.gz"
     text.write_bytes(gzip.compress("É B\nA B\n".encode()))

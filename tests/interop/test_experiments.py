@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from corpora import write_encoder
-from interop_models import ours
+from interop_models import alone, ours
 
 import audiossl
 from audiossl import registry
@@ -19,6 +19,7 @@ from audiossl.interop.encoder import build_encoder
 from audiossl.interop.experiments import open_experiment, open_frames, write_experiment
 from audiossl.interop.formats import get, onnx, read_model
 from audiossl.nn.vocabulary import Vocabulary
+from audiossl.train.run_finetune import load_finetuned
 
 
 def fine_tuned(tmp_path, adapter, kind="hubert", **task):
@@ -28,6 +29,10 @@ def fine_tuned(tmp_path, adapter, kind="hubert", **task):
     cls = registry.get("adapters", adapter)
     inserted = cls(cls.Config.tiny())
     inserted.insert(encoder)
+    torch.manual_seed(1)
+    for name, parameter in encoder.named_parameters():
+        if "lora_adapter" in name and name.endswith(".up"):  # as after some training
+            torch.nn.init.normal_(parameter)
     tables = {
         "encoder": model.encoder, "adapter": {"name": adapter, **to_table(cls.Config.tiny())}, "task": {"name": "ctc", **task},
         "run": {"init": str(tmp_path / "base"), "init_seed": 0},
@@ -47,6 +52,30 @@ def test_recognisers_are_opened_with_their_encoder(tmp_path, adapter):
     assert len(model.ctc.weight) == len(model.ctc.vocabulary) == 4
     encoder = audiossl.load(experiment)
     assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in model.weights.items())
+
+
+@pytest.mark.parametrize("opened", [open_experiment, open_frames])
+def test_low_rank_updates_are_folded(tmp_path, opened):
+    experiment = fine_tuned(tmp_path, "lora")
+    folded = build_encoder(opened(experiment).encoder).eval()
+    folded.load_state_dict(opened(experiment).weights)
+    with torch.no_grad():
+        expected = audiossl.load(experiment)(*alone()).layers[-1]
+        found, before = (encoder(*alone()).layers[-1] for encoder in (folded, audiossl.load(tmp_path / "base")))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (before - expected).abs().max() > 0.1
+
+
+def test_a_recogniser_with_low_rank_updates_computes_the_same_elsewhere(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    module, _ = load_finetuned(fine_tuned(tmp_path, "lora", kind="wav2vec2"))
+    get("transformers").write(open_experiment(tmp_path / "asr"), tmp_path / "hf")
+    waveform, lengths = alone()
+    with torch.no_grad():
+        found = transformers.AutoModelForCTC.from_pretrained(tmp_path / "hf").eval()(waveform).logits
+        logits = module.task.logits(module.encoder(waveform, lengths))
+    order = [["<blank>", "<unk>", "A", "|"].index(token) for token in module.task.vocabulary.tokens]
+    torch.testing.assert_close(found, logits[..., order], atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -337,6 +337,25 @@ def test_recognisers_of_ours_come_back(tmp_path):
     assert (read.ctc.bias[unused] < -1000).all()
 
 
+@pytest.mark.parametrize(("kind", "label"), [("characters", "ltr"), ("phones", "phn"), ("words", "wrd")])
+def test_what_tokens_are_comes_back(tmp_path, kind, label):
+    _, model = ours(kind="wav2vec2")
+    head = CTCHead(Vocabulary(kind, ("<blank>", "<unk>", "AA", "|")), torch.randn(4, 32), torch.randn(4))
+    fairseq.write(Model("wav2vec2", model.encoder, model.weights, ctc=head), tmp_path / "x.pt")
+    dictionary = tmp_path / f"dict.{label}.txt"
+    assert dictionary.read_text() == "AA 1\n| 1\n"
+    read = read_model(tmp_path / "x.pt")[1].ctc.vocabulary
+    assert (read.kind, {"AA", "|"} < set(read.tokens)) == (kind, True)
+    for labels in ([label], None):  # as HuBERT's task has them, and untold
+        dictionary.rename(tmp_path / (f"dict.{label}.txt" if labels else "dict.ltr.txt"))
+        content = torch.load(tmp_path / "x.pt", weights_only=False)
+        content["cfg"]["task"]["labels"] = labels
+        torch.save(content, tmp_path / "x.pt")
+        assert read_model(tmp_path / "x.pt")[1].ctc.vocabulary.kind == (kind if labels else "phones")
+    (tmp_path / "dict.ltr.txt").unlink()
+    assert read_model(tmp_path / "x.pt")[1].notes[-1].endswith("no dict.ltr.txt beside the file tells its tokens")
+
+
 def greedy(head, frames):
     """What a CTC layer writes for some frames: (frame, dim)."""
     best = torch.unique_consecutive((frames @ head.weight.T + head.bias).argmax(-1))

@@ -240,6 +240,8 @@ def test_recognisers_both_ways(tmp_path, kind):
     assert recogniser(waveform[0].numpy())["text"].split() == predicted[0].split()
     assert predicted[0]
     assert open_experiment(tmp_path / "exp").kind == kind
+    processor = transformers.AutoProcessor.from_pretrained(tmp_path / "hf")
+    assert isinstance(processor, transformers.Wav2Vec2Processor)
 
 
 def test_a_recogniser_of_fairseq_computes_the_same_in_transformers(tmp_path):
@@ -271,6 +273,122 @@ def test_their_tokens_are_put_in_our_order(tmp_path):
     assert read.ctc.vocabulary.tokens == ("<blank>", "<unk>", "A", "|", "B", "<s>", "C")
     assert read.ctc.vocabulary.kind == "characters"
     assert torch.equal(read.ctc.weight, model.lm_head.weight[[2, 6, 0, 1, 3, 4, 5]])
+
+
+CHINESE, DIGRAPHS, SPELT = (
+    ["<pad>", "<unk>", *"一二三四"],
+    ["<pad>", "<unk>", "|", "A", "B", "CH"],
+    [*"ABC|", "<pad>", "<s>"],
+)
+
+
+def recogniser(folder, tokens, settings=None, **config):
+    """Write a `...ForCTC` with a tokenizer; returns the model."""
+    model = theirs("wav2vec2", suffix="ForCTC", vocab_size=len(tokens), pad_token_id=tokens.index("<pad>"), **config)
+    model.save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps({token: row for row, token in enumerate(tokens)}))
+    if settings is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return model
+
+
+def letters_read(folder):
+    """What is read of one row after the other, but for blank and unknown: (kind, text)."""
+    vocabulary = read_model(folder)[1].ctc.vocabulary
+    return vocabulary.kind, vocabulary.decode(range(2, len(vocabulary)))
+
+
+@pytest.mark.parametrize("tokens", [CHINESE, DIGRAPHS, SPELT])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("Wav2Vec2CTCTokenizer", "characters"), ("Wav2Vec2PhonemeCTCTokenizer", "phones")]
+)
+def test_the_tokenizer_tells_whether_tokens_are_joined(tmp_path, tokens, name, kind):
+    import transformers
+
+    recogniser(tmp_path, tokens, {"tokenizer_class": name})
+    theirs_read = getattr(transformers, name)(str(tmp_path / "vocab.json"))
+    rows = [row for row, token in enumerate(tokens) if token not in {"<pad>", "<unk>"}]
+    assert letters_read(tmp_path) == (kind, " ".join(theirs_read.decode(rows).split()))
+
+
+def test_a_tokenizer_may_be_named_in_the_configuration_or_nowhere(tmp_path):
+    recogniser(tmp_path, CHINESE, {"unk_token": "<unk>"})
+    assert letters_read(tmp_path)[0] == "phones"  # a guess
+    edit(tmp_path / "config.json", {"tokenizer_class": "Wav2Vec2CTCTokenizer"})
+    assert letters_read(tmp_path)[0] == "characters"
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize("token", ["[UNK]", {"__type": "AddedToken", "content": "[UNK]", "lstrip": False}])
+def test_special_tokens_are_found_wherever_they_are_told(tmp_path, file, token):
+    recogniser(tmp_path, ["<pad>", "A", "[UNK]", "/"], {"tokenizer_class": "Wav2Vec2CTCTokenizer"})
+    said = json.loads((tmp_path / file).read_text()) if (tmp_path / file).exists() else {}
+    (tmp_path / file).write_text(json.dumps({**said, "unk_token": token, "word_delimiter_token": "/"}))
+    assert read_model(tmp_path)[1].ctc.vocabulary == Vocabulary("characters", ("<blank>", "<unk>", "A", "|"))
+    edit(tmp_path / file, {"unk_token": None})
+    found = read_model(tmp_path)[1].ctc
+    assert found.vocabulary.tokens == ("<blank>", "<unk>", "A", "[UNK]", "|")
+    assert found.bias[1] < -1000
+    edit(tmp_path / file, {"unk_token": {"content": 5}})
+    with pytest.raises(ValueError, match=rf"{file}: unk_token = 5 is no str"):
+        read_model(tmp_path)
+
+
+def test_tokens_of_a_tokenizer_that_lowers_are_lowered(tmp_path):
+    import transformers
+
+    settings = {"tokenizer_class": "Wav2Vec2CTCTokenizer", "do_lower_case": True}
+    recogniser(tmp_path, DIGRAPHS, settings)
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), do_lower_case=True)
+    assert letters_read(tmp_path) == ("characters", tokenizer.decode([2, 3, 4, 5])) == ("characters", "abch")
+    (tmp_path / "vocab.json").write_text(
+        json.dumps(dict(zip(["<pad>", "<unk>", "|", "A", "B", "b"], range(6), strict=True)))
+    )
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json: do_lower_case makes one token of 'B' and 'b'; set"):
+        read_model(tmp_path)
+    edit(tmp_path / "tokenizer_config.json", {"do_lower_case": False})
+    assert letters_read(tmp_path) == ("characters", "ABb")
+
+
+@pytest.mark.parametrize("kind", ["characters", "words", "phones"])
+def test_what_tokens_are_comes_back(tmp_path, kind):
+    import transformers
+
+    _, model = ours(kind="wav2vec2")
+    vocabulary = Vocabulary(kind, ("<blank>", "<unk>", "A", "|", "É"))
+    head = CTCHead(vocabulary, torch.randn(5, 32), torch.randn(5))
+    write(Model("wav2vec2", model.encoder, model.weights, ctc=head), tmp_path / "hf")
+    assert read_model(tmp_path / "hf")[1].ctc.vocabulary == vocabulary
+    _, said = transformers.AutoModelForCTC.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not said["missing_keys"]
+    assert not said["unexpected_keys"]
+    edit(tmp_path / "hf" / "config.json", {"audiossl_tokens": ["words"]})
+    with pytest.raises(
+        ValueError, match=r"config\.json: audiossl_tokens = \['words'\]; known: characters, words, phones"
+    ):
+        read_model(tmp_path / "hf")
+
+
+def test_a_recogniser_without_its_tokens_is_an_encoder(tmp_path):
+    model = recogniser(tmp_path, SPELT)
+    (tmp_path / "vocab.json").unlink()
+    _, read = read_model(tmp_path)
+    assert read.ctc is None
+    assert "the output layer is left behind: no vocab.json beside the weights tells its tokens" in read.notes
+    assert not any("heads" in note for note in read.notes)
+    assert_same_layers(audiossl.load(tmp_path), layers_of_theirs(model.base_model, *alone()), *alone())
+
+
+def test_rows_without_tokens_are_told(tmp_path):
+    recogniser(tmp_path, SPELT)
+    rows = {token: row for row, token in enumerate(SPELT) if token != "B"}
+    (tmp_path / "vocab.json").write_text(json.dumps(rows))
+    with pytest.raises(
+        ValueError, match=r"vocab\.json: no token for row 1 of the output layer \(1 such rows of 6\); copy"
+    ):
+        read_model(tmp_path)
+    (tmp_path / "vocab.json").write_text(json.dumps({**rows, "<row>": 1}))
+    assert "<row>" in read_model(tmp_path)[1].ctc.vocabulary.tokens
 
 
 @pytest.mark.parametrize("place", ["added_tokens.json", "tokenizer_config.json"])

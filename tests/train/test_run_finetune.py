@@ -14,7 +14,10 @@ import torch
 from corpora import noises, write_corpus, write_encoder
 from thread_worlds import together
 
+import audiossl
+from audiossl.cli.export import main as export
 from audiossl.cli.transcribe import main as transcribe
+from audiossl.config import load_toml, write_toml
 from audiossl.data.audio import write_audio
 from audiossl.data.loader import LoaderConfig
 from audiossl.data.whole import FileList
@@ -22,6 +25,7 @@ from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.results import read_results
 from audiossl.interop.checkpoint import list_checkpoints, load_weights
 from audiossl.interop.encoder import load_encoder
+from audiossl.interop.experiments import open_experiment
 from audiossl.train import run_finetune
 from audiossl.train.distributed import World
 from audiossl.train.fine_tune import FineTune
@@ -36,7 +40,6 @@ name = "full"
 [finetune]
 mask_length = 3
 channel_mask_length = 4
-freeze_steps = 2
 [data]
 batch_seconds = 2.0
 num_workers = 0
@@ -71,7 +74,7 @@ def moved(before, after):
 
 
 def test_a_resumed_run_knows_how_long_the_encoder_rests(place):
-    whole = run(place, "whole")
+    whole = run(place, "whole", overrides={"finetune": {"freeze_steps": 2}})
     assert [moved(*pair) for pair in itertools.pairwise(whole)] == [
         {"task"},
         {"encoder", "task"},
@@ -103,7 +106,43 @@ def test_scores_say_what_training_cost(place, capsys):
 
 def test_weight_decay_would_move_what_rests(place):
     with pytest.raises(ValueError, match=r"finetune\.freeze_steps: optim\.weight_decay 0\.01 would move what rests"):
-        run(place, "out", overrides={"optim": {"weight_decay": 0.01}})
+        run(place, "out", overrides={"optim": {"weight_decay": 0.01}, "finetune": {"freeze_steps": 2}})
+
+
+@pytest.mark.parametrize("steps", [4, 5])
+def test_an_encoder_that_would_rest_to_the_end_is_refused(place, steps):
+    said = rf"^finetune\.freeze_steps: {steps} of train\.max_steps 4: the encoder would never train; lower it, or set"
+    with pytest.raises(ValueError, match=said):
+        run(place, "out", overrides={"finetune": {"freeze_steps": steps}})
+    assert not (place / "out").exists()
+
+
+def test_a_whole_encoder_needs_no_other(place, capsys):
+    write_toml(
+        place / "init" / "config.toml", {**load_toml(place / "init" / "config.toml"), "run": {"kind": "wav2vec2"}}
+    )
+    run(place, "out", overrides={"train": {"max_steps": 2}})
+    expected = audiossl.load(place / "out").state_dict()
+    (place / "init").rename(place / "gone")
+    found = audiossl.load(place / "out").state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert transcribe(str(place / "out"), (place / "data",), num_workers=0, device="cpu") == 0
+    capsys.readouterr()
+    assert export(str(place / "out"), to="transformers", out=place / "hf") == 0
+    assert capsys.readouterr().out == f"{place / 'hf'}: wav2vec2 for transformers\n"
+    with pytest.raises(ValueError, match=f"{place / 'init'}: no such experiment"):
+        run(place, "out", resume=True)
+    config = load_toml(place / "out" / "config.toml")
+    del config["run"]["kind"]  # as older ones are
+    write_toml(place / "out" / "config.toml", config)
+    assert open_experiment(place / "out").kind == "hubert"
+
+
+def test_an_encoder_in_part_needs_the_other(place):
+    run(place, "out", overrides={"adapter": {"name": "frozen"}, "train": {"max_steps": 1}})
+    (place / "init").rename(place / "gone")
+    with pytest.raises(ValueError, match=f"{place / 'init'}: no such experiment"):
+        audiossl.load(place / "out")
 
 
 def test_a_crop_that_fine_tuning_would_not_make_is_refused(place):
@@ -122,7 +161,7 @@ def test_recordings_with_too_few_frames_for_the_task_are_left_out(place, capsys)
     write_data_dir(rows, place / "short")
     (place / "short" / "trials").write_text("s0-0 s0-0 target\ns0-0 s1-0 nontarget\n")
     overrides = {
-        "task": {"name": "speaker_verification", "hidden_dim": 8, "pooled_dim": 12}, "finetune": {"freeze_steps": 0},
+        "task": {"name": "speaker_verification", "hidden_dim": 8, "pooled_dim": 12},
         "data": {"max_bad_fraction": 0.5}, "train": {"max_steps": 2, "eval_every": 2},
     }  # fmt: skip
     run(place, "out", data=place / "short", dev=place / "short", overrides=overrides)
@@ -203,7 +242,7 @@ def test_labels_that_cannot_be_scored_stop_before_training(place, task, name, li
     shutil.copytree(place / "data", place / "dev", ignore=shutil.ignore_patterns(".index"))
     (place / "dev" / name).write_text(lines)
     with pytest.raises(ValueError) as error:
-        run(place, "out", dev=place / "dev", overrides={"task": task, "finetune": {"freeze_steps": 0}})
+        run(place, "out", dev=place / "dev", overrides={"task": task})
     assert said in str(error.value)
     assert not (place / "out").exists()
 
@@ -350,5 +389,5 @@ def test_what_evaluation_reads_is_missed_before_training(place, task, lacking):
     (place / "data" / "phones.ctm").write_text("".join(lines))
     said = rf"^{place}/dev/{lacking}: no such file, and --dev is scored by it in the task {task['name']}; write it, or leave out --dev$"
     with pytest.raises(ValueError, match=said):
-        run(place, "out", dev=place / "dev", overrides={"task": task, "finetune": {"freeze_steps": 0}})
+        run(place, "out", dev=place / "dev", overrides={"task": task})
     assert not (place / "out").exists()

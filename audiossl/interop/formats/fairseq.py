@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 
     from audiossl.interop.keys import Weights
     from audiossl.interop.model import Model
+    from audiossl.nn.vocabulary import TokenKind
 
-DICTIONARY = "dict.ltr.txt"
+DICTIONARY = "dict.{}.txt"
+LABELS: dict[TokenKind, str] = {"characters": "ltr", "phones": "phn", "words": "wrd"}
+"""How fairseq's recipes name what a recogniser writes (`task.labels`), and the dictionary of it."""
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 """What every dictionary of fairseq begins with; a recogniser's blank is the first."""
 _UNTRAINED = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
@@ -48,13 +51,14 @@ def sniff(source: SourceFile) -> bool:
 
 
 def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
-    """Read the encoder with its pretraining heads, or with its CTC layer where the tokens are in the file or in `dict.ltr.txt` beside it."""
+    """Read the encoder with its pretraining heads, or with its CTC layer where the tokens are in the file or in `dict.<labels>.txt` beside it."""
     content, where = source.content, str(source.path)
     if not sniff(source):
         raise ValueError(f"{where}: has no 'model' beside 'cfg' or 'args'; it is no checkpoint of fairseq")
     config = _part(content, "cfg", where) or _part(content, "args", where)
     model, task = _own(config, "model"), _own(config, "task")
     weights, layer = _unwrapped(tensors(content["model"], where))
+    label = _label(task)
     inner = model.get("w2v_args")
     if isinstance(inner, dict):  # a recogniser says inside what its encoder was
         outer, model, task = task, _own(inner, "model"), _own(inner, "task")
@@ -69,19 +73,22 @@ def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
         read = read_state(weights, model, task, symbols, overrides, where)
     if not layer:
         return read
-    tokens = _tokens(state, source.path)
+    tokens = _tokens(state, source.path, label)
     if not tokens:
+        lacking = DICTIONARY.format(label or LABELS["characters"])
         return replace(
-            read,
-            notes=(*read.notes, f"the output layer is left behind: no {DICTIONARY} beside the file tells its tokens"),
+            read, notes=(*read.notes, f"the output layer is left behind: no {lacking} beside the file tells its tokens")
         )
+    kind = next((kind for kind, name in LABELS.items() if name == label), None)
     weight, bias = shaped(layer, "weight", 2, f"{where}: proj"), shaped(layer, "bias", 1, f"{where}: proj")
-    head = ctc_head(tokens, weight, bias, blank="<s>", unknown="<unk>", boundary="|", where=f"{where}: tokens")
+    head = ctc_head(
+        tokens, weight, bias, kind=kind, blank="<s>", unknown="<unk>", boundary="|", where=f"{where}: tokens"
+    )
     return replace(read, ctc=head, heads={}, objective={})
 
 
 def write(model: Model, out: Path) -> list[str]:
-    """Write a checkpoint; a recogniser's tokens go to `dict.ltr.txt` beside it, HuBERT's labels to `dict.<labels>.txt`."""
+    """Write a checkpoint; a recogniser's tokens, as HuBERT's labels, go to `dict.<labels>.txt` beside it."""
     where = f"--to fairseq {out}"
     model, notes = as_published(replace(model, heads={}, objective={}) if model.ctc else model, "fairseq")
     require_family(model, ("hubert", "wav2vec2", "wavlm"), where)
@@ -97,12 +104,12 @@ def write(model: Model, out: Path) -> list[str]:
         content = {"cfg": config, "model": weights}
     elif model.ctc:
         tokens, rows, bias, left = written_rows(model.ctc, _SPECIAL, blank="<s>")
-        content = _recogniser(model, (rows, bias), config, task, weights)
-        beside[DICTIONARY] = _lines_of(tokens[4:])
+        content = _recogniser(model, (rows, bias), config, task, weights, LABELS[model.ctc.vocabulary.kind])
+        beside[DICTIONARY.format(LABELS[model.ctc.vocabulary.kind])] = _lines_of(tokens[4:])
         notes += left
     else:
         names = zip(model.objective.get("labels", ()), symbols_of(model), strict=False)
-        beside = {f"dict.{label}.txt": _lines_of(words[4:]) for label, words in names}
+        beside = {DICTIONARY.format(label): _lines_of(words[4:]) for label, words in names}
     require_absent(out)
     for name, text in beside.items():
         path = out.parent / name
@@ -154,19 +161,25 @@ def _symbols(dictionary: Any) -> list[str]:
 def _label_symbols(task: dict[str, Any], path: Path) -> list[list[str]]:
     """Symbols of each label set of HuBERT, from the dictionaries beside a checkpoint that holds none; empty where one is missing."""
     labels = task.get("labels")
-    names = [f"dict.{label}.txt" for label in labels] if isinstance(labels, list | tuple) else []
+    names = [DICTIONARY.format(label) for label in labels] if isinstance(labels, list | tuple) else []
     found = [_lines(path.parent / name) for name in names if "/" not in name and (path.parent / name).is_file()]
     return found if len(found) == len(names) else []
 
 
-def _tokens(state: dict[str, Any], path: Path) -> list[str]:
+def _label(task: dict[str, Any]) -> str:
+    """Return the label set of a recogniser, which HuBERT's task has in a list; "" where the file does not tell."""
+    labels = task.get("labels")
+    label = labels[0] if isinstance(labels, list | tuple) and len(labels) == 1 else labels
+    return label if isinstance(label, str) and "/" not in label else ""
+
+
+def _tokens(state: dict[str, Any], path: Path, label: str) -> list[str]:
+    """Tokens of a recogniser; letters are the usual ones, where nothing has the name of its labels."""
     known = _symbols(state.get("target_dictionary"))
     if known:
         return known
-    beside = path.parent / DICTIONARY
-    if not beside.is_file():
-        return []
-    return _lines(beside)
+    beside = [path.parent / DICTIONARY.format(name) for name in (label, LABELS["characters"])]
+    return next((_lines(place) for place in beside if place.is_file()), [])
 
 
 def _lines(dictionary: Path) -> list[str]:
@@ -184,13 +197,18 @@ def _lines_of(symbols: list[str]) -> str:
 
 
 def _recogniser(
-    model: Model, layer: tuple[Tensor, Tensor], config: dict[str, Any], task: dict[str, Any], weights: Weights
+    model: Model,
+    layer: tuple[Tensor, Tensor],
+    config: dict[str, Any],
+    task: dict[str, Any],
+    weights: Weights,
+    label: str,
 ) -> dict[str, Any]:
     rows, bias = layer
     inside = {f"w2v_encoder.w2v_model.{n}": v for n, v in weights.items() if not n.startswith(PROJECTIONS)}
     name = "hubert_ctc" if model.kind == "hubert" else "wav2vec_ctc"
     shared = {key: task[key] for key in ("normalize", "data")}
     outer = {"_name": name, "w2v_args": {"model": config, "task": task}, **shared}
-    outside = {"_name": "audio_finetuning", "labels": "ltr", **shared}
+    outside = {"_name": "audio_finetuning", "labels": label, **shared}
     everything = {**inside, "w2v_encoder.proj.weight": rows, "w2v_encoder.proj.bias": bias}
     return {"args": None, "cfg": {"model": outer, "task": outside}, "model": everything}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from audiossl.interop.ctc_tokens import ctc_head, written_rows
+from audiossl.interop.ctc_tokens import written_rows
+from audiossl.interop.formats._tokenizer import KIND, VOCAB, read_tokens, write_tokens
 from audiossl.interop.heads import (
     CODEWORD_PARTS,
     CONTRASTIVE_PARTS,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiossl.interop.keys import Pairs, Weights
-    from audiossl.interop.model import CTCHead
 
 CONFIG, WEIGHTS, PICKLE = "config.json", "model.safetensors", "pytorch_model.bin"
 PREPROCESSOR = "preprocessor_config.json"
@@ -122,8 +122,11 @@ def read(source: SourceFile, overrides: dict[str, Any]) -> Model:
         notes.append(_guess(facts["normalise_waveform"]))
     table = encoder_table(weights, {**facts, **overrides}, str(folder))
     heads, objective = _read_heads(folder, config, kind, rest, normed=table["pre_norm"])
-    ctc = _read_ctc(folder, config, rest)
-    known = ("lm_head.",) if ctc else ((*_PRETRAINING, *_SPEAKERS) if heads else ())
+    recogniser = "lm_head.weight" in rest
+    ctc = read_tokens(folder, config, rest) if recogniser and (folder / VOCAB).is_file() else None
+    if recogniser and not ctc:
+        notes.append(f"the output layer is left behind: no {VOCAB} beside the weights tells its tokens")
+    known = ("lm_head.",) if recogniser else ((*_PRETRAINING, *_SPEAKERS) if heads else ())
     left = [name for name in rest if not name.startswith(known)] if known else list(rest)
     if left:
         notes.append(f"{len(left)} tensors of heads are left behind, such as {left[0]}")
@@ -156,9 +159,9 @@ def write(model: Model, out: Path) -> list[str]:
         own = {name: value.contiguous() for name, value in weights.items()}
         save_file(own, partial / WEIGHTS, metadata={"format": "pt"})
         write_json(partial / CONFIG, _config(model, CLASSES[kind] + suffix, heads, tokens))
-        write_json(partial / PREPROCESSOR, _preprocessor(table))
+        write_json(partial / PREPROCESSOR, _preprocessor(model))
         if model.ctc:
-            notes += _write_tokens(tokens, model.ctc.vocabulary.kind, partial)
+            notes += write_tokens(tokens, model.ctc.vocabulary.kind, partial)
     return notes
 
 
@@ -247,36 +250,6 @@ def _read_heads(
     return heads | speakers, {**objective, **told}
 
 
-def _read_ctc(folder: Path, config: dict[str, Any], heads: Weights) -> CTCHead | None:
-    if "lm_head.weight" not in heads:
-        return None
-    where = f"{folder}/vocab.json"
-    rows = read_json(folder / "vocab.json")
-    if not rows or not all(type(row) is int for row in rows.values()):
-        raise ValueError(f"{where}: gives no row for each token; an output layer without its tokens cannot be imported")
-    settings = read_json(folder / "tokenizer_config.json")
-    weight, bias = shaped(heads, "lm_head.weight", 2, str(folder)), shaped(heads, "lm_head.bias", 1, str(folder))
-    rows = _added_tokens(folder, settings, range(len(rows), len(weight))) | rows
-    tokens = sorted(rows, key=lambda token: int(rows[token]))
-    pad = config.get("pad_token_id", 0)
-    blank = tokens[pad] if type(pad) is int and 0 <= pad < len(tokens) else str(settings.get("pad_token", "<pad>"))
-    unknown, boundary = str(settings.get("unk_token", "<unk>")), str(settings.get("word_delimiter_token", "|"))
-    return ctc_head(tokens, weight, bias, blank=blank, unknown=unknown, boundary=boundary, where=where)
-
-
-def _added_tokens(folder: Path, settings: dict[str, Any], wanted: range) -> dict[str, int]:
-    """Rows, of those `wanted`, whose tokens are not in vocab.json but were added by a tokenizer: `<s>` and `</s>`, as a rule.
-
-    Tokens may be added without rows, too; those are not wanted.
-    """
-    where = f"{folder}/tokenizer_config.json"
-    decoder: dict[str, Any] = entry(settings, "added_tokens_decoder", {}, where)
-    listed = {row: token for row, token in decoder.items() if row.isdecimal() and isinstance(token, dict)}
-    added = {entry(token, "content", "", where): int(row) for row, token in listed.items()}
-    added |= read_json(folder / "added_tokens.json")
-    return {token: row for token, row in added.items() if type(row) is int and row in wanted}
-
-
 def _writable(model: Model) -> str:
     """Return the model_type; ValueError where that family cannot hold the encoder."""
     table, kind = model.encoder, model.kind
@@ -334,8 +307,8 @@ def _config(model: Model, architecture: str, heads: Weights, tokens: list[str]) 
         config["conv_pos_batch_norm"] = True
     if kind == "wavlm":
         config |= {"num_buckets": table["num_buckets"], "max_bucket_distance": table["max_distance"]}
-    if tokens:
-        config |= {"vocab_size": len(tokens), "pad_token_id": 0}
+    if model.ctc:
+        config |= {"vocab_size": len(tokens), "pad_token_id": 0, KIND: model.ctc.vocabulary.kind}
     if heads:
         sizes = {"codevector_dim": model.objective["final_dim"], "proj_codevector_dim": model.objective["final_dim"]}
         sizes |= {"num_codevector_groups": model.heads["quantiser.codebook"].shape[0]}
@@ -345,8 +318,11 @@ def _config(model: Model, architecture: str, heads: Weights, tokens: list[str]) 
     return config
 
 
-def _preprocessor(table: dict[str, Any]) -> dict[str, Any]:
+def _preprocessor(model: Model) -> dict[str, Any]:
+    table = model.encoder
+    joined = model.ctc is not None and model.ctc.vocabulary.kind == "characters"  # which have a tokenizer
     return {
+        **({"processor_class": "Wav2Vec2Processor"} if joined else {}),
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "feature_size": 1,
         "sampling_rate": table.get("sample_rate", 16000),
@@ -355,20 +331,3 @@ def _preprocessor(table: dict[str, Any]) -> dict[str, Any]:
         "do_normalize": table["normalise_waveform"],
         "return_attention_mask": True,
     }
-
-
-def _write_tokens(tokens: list[str], kind: str, folder: Path) -> list[str]:
-    """Write the vocabulary and, for characters, the tokenizer that joins them; returns a note where there is none."""
-    write_json(folder / "vocab.json", {token: row for row, token in enumerate(tokens)})
-    if kind != "characters":
-        return [f"no tokenizer: transformers' CTC tokenizer joins characters, and these are {kind}"]
-    special = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": None, "eos_token": None}
-    settings = {
-        "tokenizer_class": "Wav2Vec2CTCTokenizer",
-        **special,
-        "word_delimiter_token": "|",
-        "do_lower_case": False,
-    }
-    write_json(folder / "tokenizer_config.json", settings)
-    write_json(folder / "special_tokens_map.json", {name: token for name, token in special.items() if token})
-    return []
