@@ -27,7 +27,7 @@ _SETTINGS = (
 # Of these, how trials become scores, whatever utterances they are of; what is absent has its default.
 _SYSTEM = {
     "plda": None, "plda_rescale": False, "subtract_mean": None, "cohort": None, "norm": None, "top": None, "speaker_means": False, "plain_means": False,
-    "crop_mean": "unit",
+    "crop_mean": "unit", "calibrated": False,
 }  # fmt: skip
 _COSTS = ("p_target", "c_miss", "c_fa")
 _UNITS = {
@@ -94,15 +94,17 @@ def require_place(out: Path, options: VerifyOptions, trials: Trials, *, default:
 def require_same_system(options: VerifyOptions) -> None:
     """Raise ValueError where what the calibration is fitted on was scored otherwise than what it is applied to, by the results.json beside either."""
     if options.calibrate is not None:
-        path, fitted = options.calibrate[0], _said_of(options.calibrate[0], _SCORES, "trials")
+        path, fitted = options.calibrate[0], _said_of(options.calibrate[0])
     elif options.calibration is not None:
         path, fitted = options.calibration, _said_of(options.calibration, "calibration.json", "calibrate")
     else:
         return
-    now = _settings(options) if options.scores is None else _said_of(options.scores, _SCORES, "trials")
+    now = _settings(options) | {"calibrated": False} if options.scores is None else _said_of(options.scores)
     if fitted is None or now is None:
         return
-    differing = [name for name in _SYSTEM if _differ(_compared(fitted, name), _compared(now, name))]
+    # Of scores that were not of embeddings no more is known than whether they were calibrated.
+    known = _SYSTEM if "embeddings" in fitted and "embeddings" in now else ("calibrated",)
+    differing = [name for name in known if _differ(_compared(fitted, name), _compared(now, name))]
     if differing:
         one, other = (
             ", ".join(f"{name} {said.get(name, _SYSTEM[name])}" for name in differing) for said in (fitted, now)
@@ -112,10 +114,13 @@ def require_same_system(options: VerifyOptions) -> None:
         )
 
 
-def _said_of(path: Path, name: str, key: str) -> dict[str, Any] | None:
-    """Return what results.json says of a file that `verify` wrote beside it as `name`; None where embeddings were not what was scored."""
+def _said_of(path: Path, name: str = _SCORES, key: str = "trials") -> dict[str, Any] | None:
+    """Return what results.json says of a file that `verify` wrote beside it as `name`, and whether scores were `calibrated`.
+
+    Those that a calibration was fitted on were not, though its row says how they were.
+    """
     said = _last_said(path.parent, key) if path.name == name else None
-    return said if said and "embeddings" in said else None
+    return said and said | {"calibrated": name == _SCORES and bool({"calibrate", "calibration"} & said.keys())}
 
 
 def _last_said(folder: Path, key: str) -> dict[str, Any] | None:

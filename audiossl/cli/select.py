@@ -67,6 +67,7 @@ def main(
     manifest = Manifest.open(data, allow_commands=allow_commands)
     with join_world(device) as world:
         listed, way = read_trials(trials), crop_mean or "unit"
+        listed.require_both_classes()
         best, rates = select(experiment, manifest, listed, config, crop_mean=way, eer=eer, device=world.device, log=say)
     facts = {"experiment": experiment, "step": best, "eer": rates[best], "eer_by_step": rates}
     said = f"{experiment}: best of {len(rates)} checkpoints at step {best}, EER {rates[best]:.3f} %"

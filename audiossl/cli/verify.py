@@ -109,7 +109,7 @@ def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
     from audiossl.verification.embeddings import read_speakers
     from audiossl.verification.measure import MeasureConfig, measure
     from audiossl.verification.protocol import judge_selection
-    from audiossl.verification.trials import read_trials
+    from audiossl.verification.trials import read_models
 
     _check(options)
     if options.norm == "as" and options.top is None:
@@ -118,7 +118,9 @@ def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
     settings = options.eer, options.p_target, options.c_miss, options.c_fa
     llr = options.llr or bool(options.calibrate or options.calibration) or bool(options.plda and not options.norm)
     config = MeasureConfig(*settings, llr=llr, bootstrap=options.bootstrap)
-    trials = read_trials(options.trials)
+    models = None if options.enrol_map is None else read_models(options.enrol_map)
+    trials = _trials(options.trials, models)
+    dev = None if options.calibrate is None else _trials(options.calibrate[1], models)
     selection = _selection(options)
     chosen = judge_selection(selection, trials, allowed=options.select_on_test)
     speakers = None
@@ -130,14 +132,15 @@ def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
     if not default:  # that one appears with what is in it
         out.mkdir(parents=True, exist_ok=True)
     options = replace(options, out=out)
-    scores, fitted = _scores(options, trials)
+    scores, fitted = _scores(options, trials, dev)
     if itself := int((trials.enrol == trials.test).sum()):
         say(f"{trials.path}: {itself} trials compare an utterance with itself; they count like all others")
     generator = np.random.default_rng(options.seed or 0)
     found, curve = measure(scores, trials.labels, config, generator=generator, speakers=speakers)
     if fitted is not None and found["cllr"] > 1:
+        used = options.calibrate[0] if options.calibrate else options.calibration
         say(
-            f"{options.calibrate or options.calibration}: calibrated with it, these scores are worse than knowing nothing (cllr {found['cllr']:.4g}, above 1); "
+            f"{used}: calibrated with it, these scores are worse than knowing nothing (cllr {found['cllr']:.4g}, above 1); "
             "fit it on scores that were made like these"
         )
     said = {"selection": chosen} | ({} if fitted is None else {"calibrated_on": fitted}) | _say_own(options, trials)
@@ -146,6 +149,14 @@ def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
         say(f"{out}: holds scores, det.png, histogram.png and results.json; --out puts them elsewhere")
     answer(found, spoken(found, options), json=options.json)
     return 0
+
+
+def _trials(path: Path, models: dict[str, list[str]] | None) -> Trials:
+    from audiossl.verification.trials import read_trials
+
+    trials = read_trials(path, models)
+    trials.require_both_classes()  # before the long work
+    return trials
 
 
 def _selection(options: VerifyOptions) -> Selection:
@@ -196,22 +207,22 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _scores(options: VerifyOptions, trials: Trials) -> tuple[np.ndarray, str | None]:
-    """(trial,) final scores, and the trials that a calibration of them was fitted on."""
+def _scores(options: VerifyOptions, trials: Trials, dev: Trials | None) -> tuple[np.ndarray, str | None]:
+    """(trial,) final scores, and the trials that a calibration of them was fitted on. dev: those of --calibrate."""
     from audiossl.verification.scores import read_scores, scores_of
 
     system, statistics = None, None
     if options.scores is not None:
         scores = scores_of(trials, read_scores(options.scores))
     else:
-        system = _system(options)
+        system = _system(options, trials)
         _say_members(system, trials)
         scores, statistics = system.score(trials)
     if not (options.calibrate or options.calibration):
         return scores, None
     fitted = _fitted_on(options, trials)
     names, features = _features(options, system, trials, scores, statistics)
-    calibration = _calibration(options, system)
+    calibration = _calibration(options, system, dev)
     if calibration.features != tuple(names):
         raise ValueError(
             f"{options.calibration}: is for {', '.join(calibration.features)}, not for {', '.join(names)}; "
@@ -232,14 +243,14 @@ def _fitted_on(options: VerifyOptions, trials: Trials) -> str:
     return judge_list(used, name, trials, what="the calibration was fitted", allowed=options.select_on_test)
 
 
-def _system(options: VerifyOptions) -> System:
+def _system(options: VerifyOptions, trials: Trials) -> System:
     from audiossl.verification.embeddings import Embeddings
     from audiossl.verification.system import Cohort, System
 
     assert options.embeddings is not None
     embeddings = Embeddings.open(options.embeddings)
     if options.enrol_map is not None:
-        embeddings = embeddings.with_models(options.enrol_map)
+        embeddings = embeddings.with_models(trials.models, options.enrol_map)
     if options.crop_mean is not None and embeddings.matrix.ndim == 2:
         raise ValueError(f"{embeddings.path}: holds no crops; leave out --crop-mean, or `audiossl embed --crops` again")
     cohort = None
@@ -254,9 +265,9 @@ def _say_members(system: System, trials: Trials) -> None:
     if system.cohort is None:
         return
     members = system.cohort.embeddings
-    if own := int((members.find(trials.names) >= 0).sum()):
+    if own := int((members.find(trials.utterances) >= 0).sum()):
         say(
-            f"{members.path}: the cohort holds {own} of the {len(trials.names)} utterances of {trials.path}; each is compared with itself too, "
+            f"{members.path}: the cohort holds {own} of the {len(trials.utterances)} utterances of {trials.path}; each is compared with itself too, "
             "so that normalised scores flatter: give a cohort of other utterances"
         )
 
@@ -277,10 +288,10 @@ def _say_own(options: VerifyOptions, trials: Trials) -> dict[str, int | str]:
 
 def _say_shared(others: Embeddings, trials: Trials, what: str) -> int:
     """Count the trials' utterances that are also in `others`, which `what` came from; say it where there are any."""
-    own = int((others.find(trials.names) >= 0).sum())
+    own = int((others.find(trials.utterances) >= 0).sum())
     if own:
         say(
-            f"{others.path}: {what} {own} of the {len(trials.names)} utterances of {trials.path}, so that scores flatter: "
+            f"{others.path}: {what} {own} of the {len(trials.utterances)} utterances of {trials.path}, so that scores flatter: "
             "give embeddings of other utterances"
         )
     return own
@@ -337,18 +348,17 @@ def _features(
     return [SCORE, *names], np.column_stack([scores, values])
 
 
-def _calibration(options: VerifyOptions, system: System | None) -> Calibration:
+def _calibration(options: VerifyOptions, system: System | None, dev: Trials | None) -> Calibration:
     """Load or fit the calibration; a fitted one is kept in the output folder, with its trials."""
     from audiossl.verification.calibration import fit_calibration, load_calibration, save_calibration
     from audiossl.verification.embeddings import Embeddings
     from audiossl.verification.protocol import keep_list
     from audiossl.verification.scores import read_scores, scores_of
-    from audiossl.verification.trials import read_trials
 
     if options.calibration is not None:
         return load_calibration(options.calibration)
     assert options.calibrate is not None
-    dev = read_trials(options.calibrate[1])
+    assert dev is not None
     scores = scores_of(dev, read_scores(options.calibrate[0]))
     statistics = None
     if system is not None and options.calibrate_embeddings is not None:

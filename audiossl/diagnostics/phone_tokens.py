@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from audiossl.diagnostics.pooled_cache import CacheConfig
     from audiossl.diagnostics.sources import FeatureSource
 
-_NOBODY = "?"
 _SLACK = 1e-6  # frames: decimal times are not exact, nor are sums of start and duration
 
 
@@ -70,7 +69,7 @@ def choose_tokens(
     """Choose tokens from `phones.ctm`: of each phone of each speaker (and in each context, for `by_context`) at most `group_size`.
 
     The context of a token is its two neighbours, the excluded phones among them; "" without `by_context`. speakers: at most so many, those
-    with the most tokens. An utterance without `utt2spk` is nobody's.
+    with the most tokens. Utterances without a speaker have none.
     """
     every = _all_tokens(manifest, exclude, by_context=by_context)
     names, number, counts = np.unique(every.speakers, return_inverse=True, return_counts=True)
@@ -81,6 +80,14 @@ def choose_tokens(
     sizes = np.bincount(group)
     rank = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[group[order]]
     return every.take(np.sort(order[rank < group_size]))
+
+
+def speakers_of(manifest: Manifest) -> list[str]:
+    """Speaker of each utterance, "" where `utt2spk` does not say it."""
+    if UTT2SPK not in manifest.column_names():
+        return [""] * len(manifest)
+    column = manifest.column(UTT2SPK)
+    return [column[row] if column.has(row) else "" for row in range(len(manifest))]
 
 
 def token_frames(
@@ -124,11 +131,11 @@ def spans(tokens: Tokens, rate: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _all_tokens(manifest: Manifest, exclude: tuple[str, ...], *, by_context: bool) -> Tokens:
     rows = {utterance: row for row, utterance in enumerate(manifest.ids)}
-    speaker = manifest.column(UTT2SPK) if UTT2SPK in manifest.column_names() else None
+    speakers = speakers_of(manifest)
     columns: dict[str, list[object]] = defaultdict(list)
     for utterance, lines in groupby(read_phones(manifest.path / PHONES_CTM), key=lambda line: line[0]):
         row = rows.get(utterance)
-        if row is None:
+        if row is None or not speakers[row]:
             continue
         phones = [phone for _, phone in lines]
         names = ["", *(phone.phone for phone in phones), ""]
@@ -138,7 +145,7 @@ def _all_tokens(manifest: Manifest, exclude: tuple[str, ...], *, by_context: boo
         columns["ends"] += [phones[place].start + phones[place].duration for place in kept]
         columns["phones"] += [phones[place].phone for place in kept]
         columns["contexts"] += [f"{names[place]} {names[place + 2]}" if by_context else "" for place in kept]
-        columns["speakers"] += [speaker[row] if speaker is not None and speaker.has(row) else _NOBODY] * len(kept)
+        columns["speakers"] += [speakers[row]] * len(kept)
     kinds: dict[str, type] = {"utterances": np.int64, "starts": np.float64, "ends": np.float64}
     return Tokens(*(np.array(columns[name], dtype=kinds.get(name, np.str_)) for name in Tokens.__dataclass_fields__))
 

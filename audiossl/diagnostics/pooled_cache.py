@@ -17,12 +17,14 @@ import torch
 
 from audiossl.data.json_files import read_json, write_json
 from audiossl.data.kaldi import WAV_SCP, audio_path, is_command, read_table
+from audiossl.data.loader import BadRecordings, LoaderConfig, make_sampler
 from audiossl.data.threads import in_threads
+from audiossl.data.whole import one_epoch
 from audiossl.files import locked, naming
 from audiossl.nn.pooling import mean_over_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from audiossl.contracts import Batch
@@ -67,7 +69,7 @@ def pooled_features(
 ) -> PooledFeatures:
     """Return the pooled features of a data directory from below `folder`, computing what is not there yet.
 
-    Unusable recordings are named through `log`; ValueError when they are too many.
+    Unusable recordings are named through `log`, those of an earlier pass too; ValueError when they are too many.
     """
     data = data_digest(manifest, (*AUDIO_TABLES, *source.reader.needs))
     facts = {
@@ -79,17 +81,20 @@ def pooled_features(
     }
     place = folder / f"{manifest.path.name}-{data[:8]}-{source.digest[:8]}{'-deviations' if config.deviations else ''}"
     path = place / "features.npy"
-    forwards = 0
+    forwards = None
     if not _reusable(place, facts):
         place.mkdir(parents=True, exist_ok=True)
         with locked(place):
             if not _reusable(place, facts):  # another process may have made it meanwhile
                 forwards = _compute(manifest, source, place, facts, config, log)
-    bad = {utterance for utterance, _ in read_json(place / "features.json")["bad"]}
+    found = read_json(place / "features.json")["bad"]
+    if forwards is None:
+        _name_bad(BadRecordings(config.max_bad_fraction, len(manifest)), found, log)
+    bad = {utterance for utterance, _ in found}
     usable = np.ones(len(manifest), dtype=bool)
     if bad:
         usable = np.fromiter((utterance not in bad for utterance in manifest.ids), bool, len(manifest))
-    return PooledFeatures(path, np.load(path, mmap_mode="r"), usable, forwards)
+    return PooledFeatures(path, np.load(path, mmap_mode="r"), usable, forwards or 0)
 
 
 def unread_features(manifest: Manifest) -> PooledFeatures:
@@ -144,8 +149,6 @@ def _compute(
     log: Callable[[str], None],
 ) -> int:
     """Fill features.npy.partial batch by batch and rename it at the end; returns how many utterances were forwarded."""
-    from audiossl.data.loader import BadRecordings
-
     partial, journal = place / "features.npy.partial", place / "progress.json"
     # Batches are numbered by their size limit: with another one the old numbers mean other utterances.
     state: dict[str, Any] = {**facts, "batch_seconds": config.batch_seconds}
@@ -154,16 +157,16 @@ def _compute(
     bad = BadRecordings(config.max_bad_fraction, len(manifest))
     if {key: earlier.get(key) for key in state} == state:
         done = earlier["batches"]
-        bad.add([(utterance, message) for utterance, message in earlier["bad"]])
+        _name_bad(bad, earlier["bad"], log)
         features = np.lib.format.open_memmap(partial, mode="r+")
     else:
+        journal.unlink(missing_ok=True)  # it tells of the array that is now replaced
         shape = (len(manifest), source.num_layers, facts["dim"])
         with naming(partial):
             features = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
     forwards = 0
     for number, rows, batch in _batches(manifest, source, config, done):
-        for line in bad.add(batch["bad"]):
-            log(line)
+        _name_bad(bad, batch["bad"], log)
         features[list(rows.values())] = np.nan
         if batch["utt_ids"]:
             features[[rows[utterance] for utterance in batch["utt_ids"]]] = _pool(source, batch, config)
@@ -180,13 +183,15 @@ def _compute(
     return forwards
 
 
+def _name_bad(bad: BadRecordings, found: Iterable[Sequence[str]], log: Callable[[str], None]) -> None:
+    for line in bad.add((utterance, message) for utterance, message in found):
+        log(line)
+
+
 def _batches(
     manifest: Manifest, source: FeatureSource, config: CacheConfig, first: int
 ) -> Iterator[tuple[int, dict[str, int], Batch]]:
     """Yield (number, row of each utterance of the batch, batch), every utterance once, from batch number `first` on."""
-    from audiossl.data.loader import LoaderConfig, make_sampler
-    from audiossl.data.whole import one_epoch
-
     loading = LoaderConfig(
         batch_seconds=config.batch_seconds, num_workers=config.num_workers, max_bad_fraction=config.max_bad_fraction
     )

@@ -23,7 +23,7 @@ from audiossl.diagnostics.curves import (
     watched,
 )
 from audiossl.diagnostics.page import Section, figure, page, table
-from audiossl.diagnostics.results import FILE_NAME, Result, read_results, shown
+from audiossl.diagnostics.results import FILE_NAME, Result, is_number, read_results, shown
 from audiossl.files import whole_file
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from audiossl.config import Tables
     from audiossl.diagnostics.curves import Curves, Reference
 
-_PROBE_KEYS = ("source", "column", "accuracy", "accuracy_std", "majority", "learning_rate", "parameters", "selection")
+_PROBE_TEXTS = ("source", "column", "selection")
+_PROBE_NUMBERS = ("accuracy", "accuracy_std", "majority", "learning_rate", "parameters")
 _FRACTION_KEYS = ("fraction", "accuracy", "accuracy_std", "learning_rate")
 _SETTINGS = (
     "seed",
@@ -285,7 +286,7 @@ def _probes(section: Section, experiments: dict[str, Path]) -> None:
                 weights[label if label not in weights else f"{label} ({path.parent})"] = np.array(
                     probe["layer_weights"]
                 )
-            parts = probe.get("fractions", [])
+            parts = probe["fractions"]
             if parts:
                 curves[label if label not in curves else f"{label} ({path.parent})"] = np.array(
                     [[part[key] for key in _FRACTION_KEYS[:3]] for part in parts]
@@ -314,13 +315,22 @@ def _if_all(absent: list[str], experiments: dict[str, Path]) -> list[str]:
 
 
 def _probe(path: Path) -> dict[str, Any]:
+    """Read what a probe wrote; ValueError names what it does not say, or not as it should."""
     found = read_json(path)
-    absent = [key for key in (*_PROBE_KEYS, "layer_weights") if not isinstance(found, dict) or key not in found]
-    absent = absent or [key for key in _FRACTION_KEYS for part in found.get("fractions", []) if key not in part]
-    if absent:
-        raise ValueError(f"{path}: does not say {absent[0]!r}; run the probe again")
-    probe: dict[str, Any] = found
+    probe: dict[str, Any] = {"fractions": [], **(found if isinstance(found, dict) else {})}
+    _require(path, probe, _PROBE_TEXTS, lambda value: isinstance(value, str))
+    _require(path, probe, _PROBE_NUMBERS, is_number)
+    _require(path, probe, ("layer_weights",), lambda value: isinstance(value, list) and all(map(is_number, value)))
+    _require(path, probe, ("fractions",), lambda value: isinstance(value, list))
+    for part in probe["fractions"]:
+        _require(path, part if isinstance(part, dict) else {}, _FRACTION_KEYS, is_number)
     return probe
+
+
+def _require(path: Path, said: dict[str, Any], keys: Sequence[str], usable: Callable[[Any], bool]) -> None:
+    for key in keys:
+        if not usable(said.get(key)):
+            raise ValueError(f"{path}: does not say {key!r}; run the probe again")
 
 
 def _units(section: Section, options: Options) -> None:

@@ -83,14 +83,23 @@ def read_results(path: Path) -> list[Result]:
         raise ValueError(f"{path}: holds no list of results; remove it and score again")
     found = []
     for number, row in enumerate(rows, start=1):
-        lacking = [key for key in _OWN if not isinstance(row, dict) or key not in row]
-        if lacking or not isinstance(row["value"], int | float):
-            raise ValueError(
-                f"{path}: row {number} has no usable {lacking[0] if lacking else 'value'!r}; remove that row"
-            )
+        fault = next((key for key in _OWN if not isinstance(row, dict) or not _usable(row, key)), None)
+        if fault:
+            raise ValueError(f"{path}: row {number} has no usable {fault!r}; remove that row")
         more = {key: value for key, value in row.items() if key not in _OWN}
         found.append(Result(**{key: row[key] for key in _OWN}, more=more))
     return found
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from a JSON file is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _usable(row: dict[str, Any], key: str) -> bool:
+    if key == "value":
+        return is_number(row.get(key))
+    return key in row and isinstance(row[key], int | None if key == "seed" else str)
 
 
 def results_table(results: Sequence[tuple[str, Result]], *, title: str = "") -> Table:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from audiossl.metrics._waveforms import checked_pair
+
 _LOWEST = 1.0
 
 
@@ -11,7 +13,7 @@ def pesq(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float
     """Wide-band PESQ, a mean opinion score from 1 to 4.64 (ITU-T P.862.2), by the package `pesq`.
 
     An estimate that is silent, or in which P.862 finds no speech though it does in the reference, has 1.0 (our choice: the standard has no answer).
-    estimate, reference: (sample,). ValueError without the package, at another rate than 16 kHz, and for a reference that P.862 cannot use.
+    estimate, reference: (sample,). ValueError without the package, at another rate than 16 kHz, and for a reference that P.862 cannot use, and as in `checked_pair`.
     """
     try:
         from pesq import NoUtterancesError, PesqError
@@ -20,8 +22,7 @@ def pesq(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float
         raise ValueError("PESQ needs the package pesq; pip install 'audiossl[enh]'") from None
     if sample_rate != 16_000:
         raise ValueError(f"PESQ is wide-band at 16000 Hz, not {sample_rate}; give recordings at that rate")
-    if not np.any(reference):
-        raise ValueError(f"PESQ: a reference of {len(reference)} samples is silent; leave it out")
+    checked_pair("PESQ", estimate, reference)
     try:
         if np.any(estimate):
             return float(measured(sample_rate, reference, estimate, "wb"))

@@ -15,6 +15,6 @@ def r_squared(predictions: np.ndarray, references: np.ndarray) -> float:
     if predicted.shape != wanted.shape or predicted.ndim not in {1, 2} or not predicted.size:
         raise ValueError(f"r squared: {predicted.shape} predictions for {wanted.shape} references; give one for each")
     spread = np.square(wanted - wanted.mean(axis=0)).sum(axis=0)
-    if not np.all(spread > 0):
+    if not np.all((spread > 0) & (np.ptp(wanted, axis=0) > 0)):  # the mean of equal ones may round
         raise ValueError("r squared: the references are all alike; give utterances of different values")
     return float(np.mean(1.0 - np.square(wanted - predicted).sum(axis=0) / spread))

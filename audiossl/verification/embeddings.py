@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from audiossl.data.kaldi import UTT2SPK, read_table
+from audiossl.data.kaldi import UTT2SPK
 from audiossl.files import whole_set
 from audiossl.verification._columns import Numbering, read_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -132,27 +132,23 @@ class Embeddings:
             matrix = np.asarray(matrix, dtype=np.float32)
         return cls(place, matrix, numbering.names(ids_place, [numbers]))
 
-    def with_models(self, path: Path) -> Self:
-        """Return these, in memory, and a row for each line `model utterance utterance ...` of `path`: the mean of its embeddings.
+    def with_models(self, models: Mapping[str, Sequence[str]], path: Path) -> Self:
+        """Return these, in memory, and a row for each model: the mean of its utterances' embeddings, of crops the mean of each.
 
-        Of crops, the mean of each. A model takes the place of an utterance of its name. ValueError names the line of a model that is
-        listed twice, has no utterance, or one without an embedding.
+        A model takes the place of an utterance of its name. models: as `read_models` reads them from `path`; ValueError names the line of one whose
+        utterance has no embedding.
         """
-        means: dict[str, np.ndarray] = {}
-        for number, model, words in read_table(path):
-            rows = self.find(words.split())
-            if model in means or not len(rows) or (rows < 0).any():
-                absent = next((word for word, row in zip(words.split(), rows, strict=True) if row < 0), None)
-                fault = (
-                    f"{absent!r} has no embedding in {self.path}" if absent else "comes twice, or without utterances"
+        means = []
+        for number, (model, utterances) in enumerate(models.items(), start=1):
+            rows = self.find(utterances)
+            if (rows < 0).any():
+                raise ValueError(
+                    f"{path}:{number}: model {model!r}: {utterances[int(np.argmax(rows < 0))]!r} has no embedding in {self.path}; extract it too"
                 )
-                raise ValueError(f"{path}:{number}: model {model!r}: {fault}; write `model utterance utterance ...`")
-            means[model] = self.matrix[rows].mean(axis=0)
-        if not means:
-            raise ValueError(f"{path}: is empty; give a file of `model utterance utterance ...` lines")
-        kept = [row for row, name in enumerate(self.ids) if name not in means]
-        matrix = np.concatenate([self.matrix[kept], np.stack(list(means.values()))])
-        return type(self)(self.path, matrix, [*(self.ids[row] for row in kept), *means])
+            means.append(self.matrix[rows].mean(axis=0))
+        kept = [row for row, name in enumerate(self.ids) if name not in models]
+        matrix = np.concatenate([self.matrix[kept], np.stack(means)])
+        return type(self)(self.path, matrix, [*(self.ids[row] for row in kept), *models])
 
     @property
     def dim(self) -> int:
@@ -227,7 +223,7 @@ class Embeddings:
 def read_speakers(path: Path, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """(name,) int32, the speaker of each utterance by `utt2spk`, and the speakers' names.
 
-    ValueError where an utterance has no line; lines of other utterances are left aside.
+    ValueError where an utterance has no line, and for the second of two lines that say different speakers of it; lines of other utterances are left aside.
     """
     utterances, speakers = Numbering(), Numbering()
     columns = [
@@ -237,7 +233,11 @@ def read_speakers(path: Path, names: Sequence[str]) -> tuple[np.ndarray, list[st
     keys, values = (np.concatenate(side) for side in zip(*columns, strict=True))
     number = {name: index for index, name in enumerate(utterances.names(path, [keys]))}
     speaker = np.empty(len(number), dtype=np.int32)
-    speaker[keys] = values
+    speaker[keys[::-1]] = values[::-1]  # what stands first
+    if (clash := speaker[keys] != values).any():
+        line = int(np.argmax(clash))
+        wrong = utterances.names(path, [keys])[keys[line]]
+        raise ValueError(f"{path}:{line + 1}: {wrong!r} has another speaker further up; remove one of the lines")
     rows = np.fromiter(map(number.get, names, repeat(-1)), np.int64, len(names))
     if (rows < 0).any():
         raise ValueError(f"{path}: says no speaker of {names[int(np.argmax(rows < 0))]!r}; add `utterance speaker`")

@@ -157,15 +157,15 @@ def judge_selection(selection: Selection, scored: Trials, *, allowed: bool) -> s
 def judge_list(used: Path | None, name: str, scored: Trials, *, what: str, allowed: bool) -> str:
     """Return `test` where the scored trials are those that were used to choose or to fit, else `name`; ValueError unless that is allowed.
 
-    They are the same where more than half of either list's trials are in the other, or more than half of either list's utterances. used:
-    that list, or None where it is not known. what: was done with it, for the message.
+    They are the same where more than half of either list's trials are in the other, or more than half of either list's utterances, for
+    models of `scored` those that they are means of. used: that list, or None where it is not known. what: was done with it, for the message.
     """
     if used is None:
         return name
-    other = read_trials(used)
+    other = read_trials(used, scored.models)
     if max(shared_trials(scored, other) / len(scored), shared_trials(other, scored) / len(other)) > 0.5:
         alike = "these trials"
-    elif shared_utterances(scored, other) / min(len(scored.names), len(other.names)) > 0.5:
+    elif shared_utterances(scored, other) / min(len(scored.utterances), len(other.utterances)) > 0.5:
         alike = "trials of these utterances"
     else:
         return name
@@ -179,7 +179,7 @@ def judge_list(used: Path | None, name: str, scored: Trials, *, what: str, allow
 
 def shared_utterances(one: Trials, other: Trials) -> int:
     """Count the utterances that are in both lists."""
-    return len(set(one.names).intersection(other.names))
+    return len(set(one.utterances).intersection(other.utterances))
 
 
 def shared_trials(one: Trials, other: Trials) -> int:

@@ -96,8 +96,10 @@ def scores_of(trials: Trials, scores: Scores) -> np.ndarray:
 
 def _numbers(path: Path, first: int, words: list[bytes]) -> np.ndarray:
     try:
-        values = np.fromiter(map(float, words), np.float64, len(words))
+        values = None if b"_" in b"".join(words) else np.fromiter(map(float, words), np.float64, len(words))
     except ValueError:
+        values = None
+    if values is None:
         place = next(index for index, word in enumerate(words) if not _is_number(word))
     else:
         usable = np.abs(values) <= _LARGEST
@@ -116,4 +118,4 @@ def _is_number(word: bytes) -> bool:
         float(word)
     except ValueError:
         return False
-    return True
+    return b"_" not in word  # which Python takes between digits

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from audiossl.data.kaldi import read_table
 from audiossl.verification._columns import Numbering, read_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 _SHAPE = "enrol test target|nontarget` or `1|0 enrol test"
@@ -23,7 +26,7 @@ class Trials:
     """Trials in the order of their file.
 
     names: every utterance once, enrolment and test alike. enrol, test: (trial,) int32, indices into `names`. labels: (trial,) bool,
-    True for the same speaker.
+    True for the same speaker. models: those of `names` that are means of several utterances, and which; see `read_models`.
     """
 
     path: Path
@@ -31,6 +34,7 @@ class Trials:
     enrol: np.ndarray
     test: np.ndarray
     labels: np.ndarray
+    models: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,6 +43,21 @@ class Trials:
         """Say where trial `index` stands, for messages."""
         return f"{self.path}:{index + 1}"
 
+    @cached_property
+    def utterances(self) -> list[str]:
+        """Every utterance once that has a part in the trials: `names`, in the place of a model those that it is the mean of."""
+        if not self.models:
+            return self.names
+        return list(dict.fromkeys(part for name in self.names for part in self.models.get(name, (name,))))
+
+    def require_both_classes(self) -> None:
+        """ValueError where all trials are targets, or none is."""
+        if self.labels.all() or not self.labels.any():
+            targets = int(self.labels.sum())
+            raise ValueError(
+                f"{self.path}: {targets} target and {len(self) - targets} non-target trials: error rates need both; add trials of the other class"
+            )
+
     @property
     def pairs(self) -> np.ndarray:
         """(trial,) int64, the same number for the same two utterances, whichever is the enrolment."""
@@ -46,12 +65,26 @@ class Trials:
         return np.asarray(np.minimum(*sides) * len(self.names) + np.maximum(*sides))
 
 
-def read_trials(path: Path) -> Trials:
+def read_models(path: Path) -> dict[str, list[str]]:
+    """Read lines `model utterance utterance ...`; ValueError names the line of a model that is listed twice or has no utterance."""
+    models: dict[str, list[str]] = {}
+    for number, model, words in read_table(path):
+        if model in models or not words:
+            raise ValueError(
+                f"{path}:{number}: model {model!r}: comes twice, or without utterances; write `model utterance utterance ...`"
+            )
+        models[model] = words.split()
+    if not models:
+        raise ValueError(f"{path}: is empty; give a file of `model utterance utterance ...` lines")
+    return models
+
+
+def read_trials(path: Path, models: Mapping[str, Sequence[str]] | None = None) -> Trials:
     """Read a trial list: `enrol test label` (Kaldi) or `label enrol test` (VoxCeleb), as the first line shows for all.
 
     A label is target, nontarget, 1 or 0. A pair may come twice and counts twice, and an utterance may be the target of itself. ValueError
     names file and line of anything else, a list that is empty, and both lines that say of one pair, in whichever order, that it is and
-    that it is not of one speaker.
+    that it is not of one speaker. models: what `Trials` keeps.
     """
     numbering, enrol, test, labels = Numbering(), [], [], []
     label_column = -1
@@ -70,7 +103,7 @@ def read_trials(path: Path) -> Trials:
         enrol.append(numbering.numbers(columns[0]))
         test.append(numbering.numbers(columns[1]))
     sides = np.concatenate(enrol), np.concatenate(test)
-    trials = Trials(path, numbering.names(path, sides), *sides, np.concatenate(labels))
+    trials = Trials(path, numbering.names(path, sides), *sides, np.concatenate(labels), models or {})
     _refuse_contradictions(trials)
     return trials
 

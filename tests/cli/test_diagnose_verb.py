@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -139,6 +140,20 @@ def test_what_the_data_lack_is_skipped_and_named(corpus, tmp_path):
     assert page.count("Not shown: ") == 6
     assert "6 of 8" in page
     assert {row.name for row in read_results(out)} >= {"RankMe layer 0", "uniformity layer 0"}
+
+
+def test_phones_of_nobody_are_not_compared_as_those_of_one_speaker(corpus, tmp_path):
+    data = shutil.copytree(corpus / "test", tmp_path / "data")
+    lines = (data / "utt2spk").read_text().splitlines(keepends=True)
+    (data / "utt2spk").write_text("".join(line for line in lines if line.endswith(" s0\n")))
+    words = ["fbank", "--data", data, "--out", tmp_path / "d", *HERE, "--only", "abx", "--abx.engine", "own"]
+    code, _, err = run(*words)
+    assert code == 0, err
+    assert {row.name.rpartition(" layer")[0] for row in read_results(tmp_path / "d")} == {"ABX error within speakers"}
+    assert "18 utterances without a speaker in utt2spk are left out" in (tmp_path / "d" / "diagnosis.html").read_text()
+    (data / "utt2spk").unlink()
+    words[4] = tmp_path / "e"
+    assert f"abx: skipped: {data}: no utt2spk says who speaks" in "".join(run(*words)[1:])
 
 
 def test_recordings_that_cannot_be_used_are_left_out_up_to_a_share(tmp_path):

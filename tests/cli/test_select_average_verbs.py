@@ -181,7 +181,9 @@ def test_the_average_of_dino_is_its_teachers(tmp_path):
 
 
 def test_faults_are_one_line_each(experiment, data, tmp_path):
-    (tmp_path / "absent").write_text("s0-0 nobody target\n")
+    (tmp_path / "absent").write_text("s0-0 nobody target\ns0-0 s1-1 nontarget\n")
+    (tmp_path / "targets").write_text("s0-0 s0-3 target\n")
+    lone = f"{tmp_path / 'targets'}: 1 target and 0 non-target trials: error rates need both"
     (tmp_path / "tuned").mkdir()
     select = ["--trials", data / "dev", "--data", data / "data"]
     tuned = {"encoder": {"name": "xvector"}, "adapter": {"name": "full"}, "task": {"name": "speaker"}}
@@ -204,6 +206,7 @@ def test_faults_are_one_line_each(experiment, data, tmp_path):
         (["select", experiment, *select, "--crops", 2], 2, "--crops and --crop-duration go together"),
         (["select", experiment, *select, "--crop-mean", "raw"], 2, "--crop-mean goes with --crops"),
         (["select", experiment, "--trials", tmp_path / "absent", *select[2:]], 1, "has no utterance 'nobody'"),
+        (["select", experiment, "--trials", tmp_path / "targets", *select[2:]], 1, lone),
     ):
         assert message in complains(*words, status=status)
     assert not (tmp_path / "m").exists()

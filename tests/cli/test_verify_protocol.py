@@ -10,7 +10,7 @@ from verify_runs import make_corpus, measured, run, write_embeddings, write_tria
 
 from audiossl.diagnostics.results import read_results
 from audiossl.verification.calibration import fit_calibration, quality_features
-from audiossl.verification.embeddings import Embeddings
+from audiossl.verification.embeddings import Embeddings, EmbeddingWriter
 from audiossl.verification.protocol import Selection, keep_selection
 from audiossl.verification.scores import read_scores, scores_of
 from audiossl.verification.trials import read_trials
@@ -206,7 +206,7 @@ def test_a_calibration_that_makes_scores_worthless_is_said(corpus, tmp_path):
     measured("--trials", root / "dev", *base, "--out", tmp_path / "dev")
     (tmp_path / "scores.txt").write_bytes((tmp_path / "dev" / "scores").read_bytes())
     fit = ["--calibrate", tmp_path / "scores.txt", root / "dev"]
-    said = "these scores are worse than knowing nothing (cllr "
+    said = f"{tmp_path / 'scores.txt'}: calibrated with it, these scores are worse than knowing nothing (cllr "
     test = ["--trials", root / "trials", *base]
     code, _, err = run(*test, *fit, *AS_NORM, "--cohort", root / "c", "--out", tmp_path / "normed")
     assert (code, said in err) == (0, True)
@@ -246,3 +246,57 @@ def test_plda_and_a_mean_of_the_trials_own_utterances_are_said(corpus, tmp_path)
     said = f"the mean is that of {count} of the {count} utterances"
     assert said in run(*test, "--subtract-mean", root / "e", "--out", tmp_path / "mean")[2]
     assert said not in run(*test, "--subtract-mean", root / "c", "--out", tmp_path / "mean_of_others")[2]
+
+
+@pytest.mark.parametrize("scored", ["--embeddings", "--scores"])
+def test_calibrated_scores_are_not_calibrated_like_raw_ones(corpus, tmp_path, scored):
+    root, *_ = corpus
+    test, dev = (["--trials", root / name, "--embeddings", root / "e"] for name in ("trials", "dev"))
+    fit = ["--calibrate", tmp_path / "dev" / "scores", root / "dev"]
+    measured(*dev, "--out", tmp_path / "dev")
+    measured(*test, "--out", tmp_path / "raw")
+    measured(*test, *fit, "--out", tmp_path / "test")  # what a calibration was fitted on is no calibrated score
+    kept = ["--calibration", tmp_path / "test" / "calibration.json"]
+    source = dev[2:] if scored == "--embeddings" else ["--scores", tmp_path / "dev" / "scores"]
+    measured(*dev[:2], *source, *kept, "--select-on-test", "--out", tmp_path / "dev_twice")
+    twice = ["--calibrate", tmp_path / "dev_twice" / "scores", root / "dev"]
+    of_test = {name: ["--trials", root / "trials", "--scores", tmp_path / name / "scores"] for name in ("raw", "test")}
+    for words, message in (
+        ([*test, *twice], "with calibrated True, and this run's are with calibrated False; score both alike"),
+        ([*of_test["raw"], *twice], "with calibrated True, and this run's are with calibrated False; score both alike"),
+        ([*of_test["test"], *fit], "with calibrated False, and this run's are with calibrated True; score both alike"),
+        ([*of_test["test"], *kept], "with calibrated False, and this run's are with calibrated True; score both alike"),
+    ):
+        code, _, err = run(*words, "--out", tmp_path / "out")
+        assert (code, err.count("\n"), message in err) == (1, 1, True)
+    assert measured(*test, *kept, "--out", tmp_path / "again")["cllr"] < 1
+    assert measured(*of_test["test"], *twice, "--out", tmp_path / "both")["cllr"] < 1
+
+
+def test_models_are_the_utterances_that_they_are_means_of(corpus, tmp_path):
+    root, *_ = corpus
+    models = [f"m{number:02}" for number in range(10)]
+    (tmp_path / "map").write_text("".join(f"{name} s{name[1:]}-0 s{name[1:]}-1\n" for name in models))
+    pairs = [(name, f"s{other[1:]}-4") for name in models for other in models]
+    (tmp_path / "trials").write_text("".join(f"{int(n[1:] == o[1:3])} {n} {o}\n" for n, o in pairs))
+    enrolled = np.array([name.startswith("s0") and name[-1] in "01" for name in Embeddings.open(root / "e").ids])
+    with EmbeddingWriter(tmp_path / "enrolled", 8) as writer:
+        store = Embeddings.open(root / "e")
+        ids = [name for name, inside in zip(store.ids, enrolled, strict=True) if inside]
+        writer.add(ids, store.matrix[enrolled])
+    (tmp_path / "enrolled" / "utt2spk").write_text("".join(f"{name} {name[:3]}\n" for name in ids))
+    base = ["--trials", tmp_path / "trials", "--embeddings", root / "e", "--enrol-map", tmp_path / "map"]
+    count = f"20 of the 30 utterances of {tmp_path / 'trials'}"
+    for words, said in (
+        (["--plda", tmp_path / "enrolled"], f"PLDA was trained on {count}"),
+        (["--subtract-mean", tmp_path / "enrolled"], f"the mean is that of {count}"),
+        (["--cohort", tmp_path / "enrolled", "--norm", "s"], f"the cohort holds {count}"),
+    ):
+        code, _, err = run(*base, *words, "--out", tmp_path / words[0].strip("-"))
+        assert (code, said in err) == (0, True)
+    assert {row.more["plda_trial_utterances"] for row in read_results(tmp_path / "plda")} == {20}
+    # A calibration of these utterances is one of these models.
+    (tmp_path / "dev").write_text("".join(f"{int(n[:3] == o[:3])} {n} {o}\n" for n in ids[::2] for o in ids[1::2]))
+    measured("--trials", tmp_path / "dev", "--embeddings", root / "e", "--out", tmp_path / "fit")
+    code, _, err = run(*base, "--calibrate", tmp_path / "fit" / "scores", tmp_path / "dev", "--out", tmp_path / "out")
+    assert (code, "the calibration was fitted on trials of these utterances" in err) == (1, True)

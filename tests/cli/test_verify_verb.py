@@ -390,9 +390,13 @@ def test_faults_are_one_line_each(corpus, tmp_path):
     (tmp_path / "trials").write_text("s00-0 s00-1 target\ns00-0 nobody nontarget\n")
     with EmbeddingWriter(tmp_path / "wide", 9) as writer:
         writer.add(["a", "b"], np.ones((2, 9)))
+    (tmp_path / "targets").write_text("s00-0 s00-1 target\n")
     base = ["--trials", root / "trials", "--embeddings", root / "e"]
+    lone = f"{tmp_path / 'targets'}: 1 target and 0 non-target trials: error rates need both; add trials of the other"
     for words, message in (
         (["--trials", tmp_path / "trials", "--embeddings", root / "e"], "trials:2: "),
+        (["--trials", tmp_path / "targets", "--embeddings", tmp_path / "nowhere"], lone),  # before any work
+        ([*base, "--calibrate", tmp_path / "nowhere", tmp_path / "targets"], lone),
         (["--trials", tmp_path / "nowhere", "--embeddings", root / "e"], "nowhere: no such file"),
         (["--trials", root, "--embeddings", root / "e"], f"{root}: is a folder; give a file of `enrol test target"),
         ([*base[:2], "--scores", tmp_path], f"{tmp_path}: is a folder; give a file of `enrol test score` lines"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections import Counter
 from fractions import Fraction
 
@@ -13,7 +14,7 @@ from corpora import write_corpus
 
 from audiossl.contracts import EncoderOutput
 from audiossl.data.manifest import Manifest
-from audiossl.diagnostics.phone_tokens import Tokens, choose_tokens, spans, token_frames
+from audiossl.diagnostics.phone_tokens import Tokens, choose_tokens, spans, speakers_of, token_frames
 from audiossl.diagnostics.pooled_cache import CacheConfig
 from audiossl.diagnostics.sources import FeatureSource
 
@@ -70,6 +71,18 @@ def test_groups_and_speakers_are_bounded(manifest):
         assert size == min(3, sizes[group])
     assert choose(manifest, group_size=3).starts.tolist() == choose(manifest, group_size=3).starts.tolist()
     assert choose(manifest, group_size=3).starts.tolist() != choose(manifest, group_size=3, seed=1).starts.tolist()
+
+
+def test_an_utterance_without_a_speaker_has_no_tokens(manifest, tmp_path):
+    shutil.copytree(manifest.path, tmp_path / "data")
+    lines = (manifest.path / "utt2spk").read_text().splitlines(keepends=True)
+    (tmp_path / "data" / "utt2spk").write_text("".join(lines[:5]) + f"{lines[5].split()[0]}\n")
+    some = Manifest.open(tmp_path / "data")
+    assert speakers_of(some) == [*speakers_of(manifest)[:5], "", "", ""]
+    assert set(choose(some).utterances.tolist()) == set(range(5))
+    assert set(choose(some).speakers.tolist()) == set(speakers_of(manifest)[:5])
+    (tmp_path / "data" / "utt2spk").unlink()
+    assert len(choose(Manifest.open(tmp_path / "data"))) == 0
 
 
 def test_contexts_are_both_neighbours(manifest):

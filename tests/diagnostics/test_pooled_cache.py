@@ -110,6 +110,18 @@ def test_other_batches_do_not_continue_a_pass(tmp_path, monkeypatch):
     assert found.usable.all()
 
 
+def test_a_pass_does_not_go_on_from_what_another_one_has_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(pooled_cache, "_BATCHES_PER_SAVE", 2)
+    manifest = corpus(tmp_path)
+    for config, passed in ((ONE_EACH, 5), (CacheConfig(1.0, 0), 1)):  # the second one dies before it saves anything
+        with pytest.raises(KeyboardInterrupt):
+            pooled_features(manifest, counting_source(fail_after=passed)[0], tmp_path / "c", config=config, log=print)
+    found = pooled_features(manifest, counting_source()[0], tmp_path / "c", config=ONE_EACH, log=print)
+    assert found.forwards == 6
+    for index in range(6):
+        np.testing.assert_allclose(found.features[index], by_hand(manifest, index), atol=1e-6)
+
+
 def test_one_of_two_who_want_a_cache_makes_it_while_the_other_waits(tmp_path):
     manifest = corpus(tmp_path)
     source, calls = counting_source()
@@ -153,6 +165,24 @@ def test_unusable_recordings_are_named_and_left_out(tmp_path):
     assert any("too short for one frame" in line for line in said)
     with pytest.raises(ValueError, match="max_bad_fraction"):
         pooled_features(manifest, counting_source()[0], tmp_path / "e", config=CacheConfig(1.0, 0), log=print)
+    # A cache that is used again says the same.
+    again = []
+    found = pooled_features(manifest, counting_source()[0], tmp_path / "c", config=config, log=again.append)
+    assert (found.forwards, sorted(again)) == (0, sorted(said))
+    with pytest.raises(ValueError, match="2 of 6 utterances cannot be used, more than max_bad_fraction 0.01"):
+        pooled_features(manifest, counting_source()[0], tmp_path / "c", config=CacheConfig(1.0, 0), log=print)
+
+
+def test_a_pass_that_goes_on_names_what_it_had_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(pooled_cache, "_BATCHES_PER_SAVE", 1)
+    manifest = corpus(tmp_path)
+    (tmp_path / "audio" / "3.wav").write_bytes(b"RIFF but nothing else")
+    said, config = [], replace(ONE_EACH, max_bad_fraction=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        pooled_features(manifest, counting_source(fail_after=4)[0], tmp_path / "c", config=config, log=said.append)
+    assert len(said) == 1
+    pooled_features(manifest, counting_source()[0], tmp_path / "c", config=config, log=said.append)
+    assert said == said[:1] * 2
 
 
 def test_infinite_features_are_an_error_that_names_the_recording(tmp_path):

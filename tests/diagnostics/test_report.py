@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from html.parser import HTMLParser
 
@@ -14,6 +15,16 @@ from audiossl.diagnostics.curves import read_curves
 from audiossl.diagnostics.report import Options, write_report
 from audiossl.diagnostics.results import add_result
 from audiossl.diagnostics.shown_data import unit_counts, utterance_to_show
+
+RESULT = {"name": "WER", "value": 1.0, "unit": "%", "command": "audiossl", "date": "2024", "seed": 0, "machine": "m"}
+PROBE = {
+    "source": "exp/<a>", "column": "utt2keyword", "accuracy": 90.0, "accuracy_std": 0.5, "majority": 5.0,
+    "learning_rate": 0.01, "parameters": 77, "selection": "dev accuracy on data/dev", "layer_weights": [0.25, 0.75],
+}  # fmt: skip
+
+
+def said(row, **change):
+    return json.dumps([row | change])
 
 
 class Wellformed(HTMLParser):
@@ -39,11 +50,7 @@ def experiment(folder, *, value=90.0, loss=2.0):
     rows = [{"step": step, "kind": "train", "loss": loss + 1 / step, "lr": 1e-3} for step in range(1, 30)]
     rows += [{"step": 29, "kind": "dev", "loss": loss + 0.5}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 30, "ki')
-    probe = {
-        "source": "exp/<a>", "column": "utt2keyword", "accuracy": value, "accuracy_std": 0.5, "majority": 5.0,
-        "learning_rate": 0.01, "parameters": 77, "selection": "dev accuracy on data/dev", "layer_weights": [0.25, 0.75],
-    }  # fmt: skip
-    (folder / "probe" / "probe.json").write_text(json.dumps(probe))
+    (folder / "probe" / "probe.json").write_text(json.dumps(PROBE | {"accuracy": value}))
     add_result(
         folder,
         "test WER & more",
@@ -159,7 +166,15 @@ def test_an_empty_experiment_makes_a_page_that_says_so(tmp_path):
         ("metrics.jsonl", '{"kind": "train", "loss": 1}\n', "metrics.jsonl:1: no step"),
         ("metrics.jsonl", "[1]\n", "no losses in metrics.jsonl"),
         ("probe/probe.json", "[]", "probe.json: does not say 'source'"),
-        ("probe/probe.json", '{"source": "x", "column": 3}', "probe.json: does not say 'accuracy'"),
+        ("probe/probe.json", '{"source": "x", "column": 3}', "probe.json: does not say 'column'"),
+        ("results.json", said(RESULT, date=None), "results.json: row 1 has no usable 'date'; remove that row"),
+        ("results.json", said(RESULT, unit=None), "results.json: row 1 has no usable 'unit'; remove that row"),
+        ("results.json", said(RESULT, seed="s"), "results.json: row 1 has no usable 'seed'; remove that row"),
+        ("results.json", said(RESULT, value=math.nan), "results.json: row 1 has no usable 'value'; remove that row"),
+        ("probe/probe.json", json.dumps(PROBE | {"accuracy": None}), "does not say 'accuracy'; run the probe again"),
+        ("probe/probe.json", json.dumps(PROBE | {"layer_weights": [1, "a"]}), "does not say 'layer_weights'"),
+        ("probe/probe.json", json.dumps(PROBE | {"fractions": 0.1}), "does not say 'fractions'"),
+        ("probe/probe.json", json.dumps(PROBE | {"fractions": [{"fraction": "all"}]}), "does not say 'fraction'"),
     ],
 )
 def test_broken_files_are_named_and_the_rest_is_shown(tmp_path, name, content, message):

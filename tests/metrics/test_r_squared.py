@@ -22,7 +22,12 @@ def test_several_values_count_alike():
 
 @pytest.mark.parametrize(
     ("predicted", "wanted", "match"),
-    [([1.0], [1.0, 2.0], "one for each"), ([], [], "one for each"), ([1.0, 2.0], [3.0, 3.0], "all alike")],
+    [
+        ([1.0], [1.0, 2.0], "one for each"),
+        ([], [], "one for each"),
+        ([1.0, 2.0], [3.0, 3.0], "all alike"),
+        ([0.2] * 6, [0.1] * 6, "all alike"),
+    ],
 )
 def test_nonsense_is_refused(predicted, wanted, match):
     with pytest.raises(ValueError, match=match):

@@ -115,6 +115,35 @@ def test_stoi_names_a_reference_that_is_too_short():
         stoi(speech()[:3000], speech()[:3000], 16_000)
 
 
+@needs_stoi
+@pytest.mark.parametrize("samples", [1, 400, 410])
+def test_stoi_names_a_reference_without_a_frame(samples):
+    with pytest.raises(ValueError, match=f"a reference of {samples} samples has less than 0.4 s of speech"):
+        stoi(speech()[-samples:], speech()[-samples:], 16_000)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        si_sdr,
+        pytest.param(lambda *pair: pesq(*pair, 16_000), marks=needs_pesq),
+        pytest.param(lambda *pair: stoi(*pair, 16_000), marks=needs_stoi),
+    ],
+    ids=["si_sdr", "pesq", "stoi"],
+)
+def test_what_cannot_be_measured_is_no_number(metric):
+    good, silent, broken = speech(), np.zeros(32_000, np.float32), speech()
+    broken[7] = np.nan
+    for estimate, reference, message in (
+        (silent, silent, "a reference of 32000 samples is silent; leave it out"),
+        (broken, good, "sample 7 of the estimate is nan"),
+        (good, broken, "sample 7 of the reference is nan"),
+        (good[1:], good, r"an estimate of shape \(31999,\) for a reference of shape \(32000,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            metric(estimate, reference)
+
+
 @pytest.mark.parametrize(("metric", "package"), [(pesq, "pesq"), (stoi, "pystoi")])
 def test_a_missing_package_is_named(monkeypatch, metric, package):
     monkeypatch.setitem(sys.modules, package, None)

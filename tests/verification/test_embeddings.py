@@ -8,6 +8,7 @@ from voices import write_embeddings
 
 from audiossl.verification import embeddings as module
 from audiossl.verification.embeddings import Embeddings, EmbeddingWriter, read_speakers
+from audiossl.verification.trials import read_models
 
 
 @pytest.mark.parametrize("crops", [None, 3])
@@ -125,7 +126,7 @@ def test_a_model_is_the_mean_of_its_utterances(tmp_path, crops):
     matrix, ids, _ = write_embeddings(tmp_path, crops=crops)
     chosen = [9, 0, 31]
     (tmp_path / "map").write_text(f"ann {' '.join(ids[row] for row in chosen)}\n{ids[3]} {ids[4]}\n")
-    store = Embeddings.open(tmp_path).with_models(tmp_path / "map")
+    store = Embeddings.open(tmp_path).with_models(read_models(tmp_path / "map"), tmp_path / "map")
     np.testing.assert_allclose(store.matrix[store.rows(["ann"])[0]], matrix[chosen].mean(axis=0), atol=1e-6)
     np.testing.assert_array_equal(store.matrix[store.rows(ids[3:5])], matrix[[4, 4]])
     assert (sorted(store.ids), store.matrix.dtype) == (sorted([*ids, "ann"]), np.float32)
@@ -134,7 +135,7 @@ def test_a_model_is_the_mean_of_its_utterances(tmp_path, crops):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("ann s00-0\nbob s00-1 s99-0\n", r"map:2: model 'bob': 's99-0' has no embedding in .*npy; write `model"),
+        ("ann s00-0\nbob s00-1 s99-0\n", r"map:2: model 'bob': 's99-0' has no embedding in .*npy; extract it too"),
         ("ann s00-0\nann s00-1\n", "map:2: model 'ann': comes twice"),
         ("ann\n", "map:1: model 'ann': comes twice, or without utterances"),
         ("", "map: is empty"),
@@ -144,7 +145,7 @@ def test_faults_of_models(tmp_path, content, message):
     write_embeddings(tmp_path)
     (tmp_path / "map").write_text(content)
     with pytest.raises(ValueError, match=message):
-        Embeddings.open(tmp_path).with_models(tmp_path / "map")
+        Embeddings.open(tmp_path).with_models(read_models(tmp_path / "map"), tmp_path / "map")
 
 
 def test_speakers(tmp_path):
@@ -155,6 +156,11 @@ def test_speakers(tmp_path):
     assert sorted(names) == ["ann", "eve"]
     with pytest.raises(ValueError, match="says no speaker of 'u9'"):
         read_speakers(path, ["u1", "u9"])
+    path.write_text("u1 ann\nu2 bob\nu1 ann\n")  # said twice, and alike
+    assert read_speakers(path, ["u1"])[1] == ["ann"]
+    path.write_text("u1 ann\nu2 bob\nu1 ann\nu2 eve\nu1 eve\n")
+    with pytest.raises(ValueError, match="utt2spk:4: 'u2' has another speaker further up; remove one of the lines"):
+        read_speakers(path, ["u1"])
 
 
 @pytest.mark.parametrize("crops", [None, 3])

@@ -73,6 +73,7 @@ def test_columns_after_the_score_are_left_aside_and_said(trials, tmp_path, caplo
         ("x y 1\n", "trials:1: 'a b' and 4 further"),
         ("a b 1\nb a 2\na b 1.5\n", "scores:3: 'a b' has another score further up"),
         ("a b 1\nb a high\n", "scores:2: 'high' is no finite score"),
+        ("a b 1\nb a 1_0\n", "scores:2: '1_0' is no finite score"),
         ("a b 1\nb a nan\n", "scores:2: 'nan' is no finite score"),
         ("a b 1\nb a -1e308\n", "scores:2: the score -1e308 is beyond 1e.30; scale all scores down"),
         ("a b 1\nb a\n", "scores:2: 'b a' is not `enrol test score`"),

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from audiossl.data.kaldi import PHONES_CTM
+from audiossl.data.kaldi import PHONES_CTM, UTT2SPK
 from audiossl.diagnostics.finding import Finding, SkippedError
 from audiossl.diagnostics.layer_figures import draw_layers
 from audiossl.diagnostics.pairwise_dtw import pairwise_dtw
-from audiossl.diagnostics.phone_tokens import TokenFrames, Tokens, choose_tokens, token_frames
+from audiossl.diagnostics.phone_tokens import TokenFrames, Tokens, choose_tokens, speakers_of, token_frames
 from audiossl.metrics.abx_error import abx_error
 
 if TYPE_CHECKING:
@@ -56,6 +56,11 @@ def run(subject: Subject, config: Config) -> Finding:
     """Score each layer, within and across speakers."""
     if not (subject.manifest.path / PHONES_CTM).is_file():
         raise SkippedError(f"{subject.manifest.path} has no {PHONES_CTM}; align it first")
+    unknown = speakers_of(subject.manifest).count("")
+    if unknown == len(subject.manifest):
+        raise SkippedError(
+            f"{subject.manifest.path}: no {UTT2SPK} says who speaks, and tokens are compared within and across speakers; add it"
+        )
     engine = _engine(config)  # before the long pass: it may not be there
     tokens = choose_tokens(
         subject.manifest, exclude=config.exclude, speakers=config.speakers, group_size=config.group_size,
@@ -66,6 +71,8 @@ def run(subject: Subject, config: Config) -> Finding:
             f"{subject.manifest.path / PHONES_CTM}: has {len(tokens)} tokens of these utterances; give more"
         )
     finding, curves = Finding(), {}
+    if unknown:
+        finding.notes.append(f"{unknown} utterances without a speaker in {UTT2SPK} are left out")
     subject.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=subject.out, prefix=".abx") as folder:
         place = Path(folder) / "frames.npy"

@@ -144,10 +144,12 @@ def _kmeans(points: np.ndarray, clusters: int, config: Config, seed: int) -> np.
 
 
 def _agglomerative(points: np.ndarray, clusters: int, config: Config, seed: int) -> np.ndarray:  # noqa: ARG001 - as k-means
-    """Merge what raises the variance within clusters least (Ward, 1963)."""
-    from scipy.cluster.hierarchy import fcluster, linkage  # type: ignore[import-untyped]
+    """Merge what raises the variance within clusters least (Ward, 1963); equal points stay together, though clusters be fewer."""
+    from scipy.cluster.hierarchy import cut_tree, linkage  # type: ignore[import-untyped]
 
-    labels: np.ndarray = fcluster(linkage(points.astype(np.float64), "ward"), clusters, "maxclust") - 1
+    merges = linkage(points.astype(np.float64), "ward")
+    distinct = 1 + np.count_nonzero(merges[:, 2])
+    labels: np.ndarray = cut_tree(merges, min(clusters, distinct))[:, 0]
     return labels
 
 
@@ -165,7 +167,9 @@ def _hdbscan(points: np.ndarray, clusters: int, config: Config, seed: int) -> np
     """Clusters of lasting density (Campello et al., 2013); what is in none, noise, is one more."""
     from sklearn.cluster import HDBSCAN
 
-    labels: np.ndarray = HDBSCAN(min_cluster_size=config.min_cluster, copy=True).fit(points).labels_
+    nearest = min(config.min_cluster, len(points))  # with its default, the first, it fails on fewer points
+    found = HDBSCAN(min_cluster_size=config.min_cluster, min_samples=nearest, copy=True)
+    labels: np.ndarray = found.fit(points).labels_
     return np.asarray(labels - labels.min())
 
 

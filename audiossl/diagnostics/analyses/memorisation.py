@@ -85,10 +85,11 @@ def run(subject: Subject, config: Config) -> Finding:
 def memorisation(own: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(g's mean distance - f's) / (largest - smallest): (utterance,) in [-1, 1], all 0 where they do not differ.
 
-    own, other: (utterance,), mean distance to their views under f and under g.
+    own, other: (utterance,), mean distance to their views under f and under g. Where all differences have one sign, the paper's quotient leaves [-1, 1]:
+    0 then counts among them (our choice).
     """
     difference = other - own
-    span = np.ptp(difference)
+    span = max(difference.max(), 0.0) - min(difference.min(), 0.0)
     return difference / span if span > 0 else np.zeros_like(difference)
 
 
@@ -101,7 +102,7 @@ def view_distances(anchors: np.ndarray, views: np.ndarray) -> np.ndarray:
 def _distances(subject: Subject, source: FeatureSource, draws: int) -> np.ndarray:
     """Distances of every utterance of the manifest, nan where it or a view could not be used."""
     layer = subject.checked_layer(source, subject.layer)
-    pooled = subject.pool(source, subject.manifest)
+    pooled = subject.pooled if source is subject.source else subject.pool(source, subject.manifest)
     views, rows = subject.views(source, draws)
     rows = rows[pooled.usable[rows]]
     found = np.full(len(subject.manifest), np.nan)

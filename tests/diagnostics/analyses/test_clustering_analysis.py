@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from audiossl.diagnostics.analyses.clustering import Config, run
+from audiossl.diagnostics.analyses.clustering import Config, _agglomerative, run
 from audiossl.diagnostics.finding import SkippedError
 from audiossl.diagnostics.subject import Labels
 
@@ -61,6 +61,21 @@ def test_methods_that_count_for_themselves(subject, method):
     assert found[f"AMI ({method}, word)"][-1] > 0.8
     assert 5 <= found[f"clusters ({method}, word)"][-1] <= 8
     assert abs(found[f"AMI ({method}, chance)"][-1]) < 0.1
+
+
+def test_fewer_points_than_the_smallest_cluster(subject):
+    few = SimpleNamespace(
+        **{**vars(subject), "labels": lambda: {"utt2word": Labels(np.arange(4), np.array([0, 0, 1, 1]), tuple("ab"))}}
+    )
+    found = values(run(few, Config(methods=("k-means", "hdbscan"), restarts=1)))
+    assert found["clusters (hdbscan, word)"] == [1.0] * LAYERS
+    assert len(found["AMI (k-means, word)"]) == LAYERS
+
+
+def test_agglomerative_clusters_are_as_many_as_asked_for():
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)  # two merges at one height
+    assert len(np.unique(_agglomerative(corners, 3, Config(), 0))) == 3
+    assert _agglomerative(np.repeat(corners[:1], 4, axis=0), 3, Config(), 0).tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("wrong", [{"methods": ()}, {"damping": 0.4}, {"min_cluster": 1}])

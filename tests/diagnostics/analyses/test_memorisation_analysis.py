@@ -26,6 +26,9 @@ def test_scores_are_divided_by_their_range():
     own, other = np.array([0.1, 0.5, 0.4]), np.array([0.5, 0.5, 0.0])
     np.testing.assert_allclose(memorisation(own, other), np.array([0.4, 0.0, -0.4]) / 0.8)
     np.testing.assert_array_equal(memorisation(own, own), np.zeros(3))
+    # Of one sign: 0 counts among them, so that none leaves [-1, 1].
+    np.testing.assert_allclose(memorisation(own, own + np.array([0.8, 0.6, 0.4])), [1.0, 0.75, 0.5])
+    np.testing.assert_allclose(memorisation(own + 0.4, own), -np.ones(3))
     with pytest.raises(ValueError, match=r"memorisation\.draws is 0"):
         Config(draws=0)
 
