@@ -70,6 +70,7 @@ def run_all(
         device: auto, cpu, cuda or cuda:N.
         json: print the scores as JSON.
     """
+    from audiossl.diagnostics.results import FILE_NAME
     from audiossl.superb.job import Evaluation
     from audiossl.superb.run import folder_name, groups, load_jobs, open_upstream
 
@@ -92,12 +93,17 @@ def run_all(
             try:
                 source = open_upstream(name, place, seed=seed, device=chosen)
                 evaluation = Evaluation(source, name, place, seed, chosen, log)
-                scores += _unfinished(group, evaluation, out / folder_name(name))
+                found, whole = _all_scores(group, evaluation, out / folder_name(name))
+                scores += found
+                failed = failed or not whole
             except Exception as error:  # noqa: BLE001 - of one task: the others go on, and the table is written
                 failed = True
                 log(_failure(f"{' '.join(job.name for job in group)} of {name}", error))
     answer([_table(score) for score in scores], json=json)
-    _tabulate((out,), out, quiet=json)
+    if scores or any(out.rglob(FILE_NAME)):
+        _tabulate((out,), out, quiet=json)
+    else:
+        log(f"{out}: has no score, so that there is no table")
     return 1 if failed else 0
 
 
@@ -144,7 +150,7 @@ def _verb(name: str, purpose: str) -> Callable[..., int]:
         overrides: dict[str, Any] | None = None,
     ) -> int:
         from audiossl.superb.job import Evaluation
-        from audiossl.superb.run import folder_name, load_jobs, open_upstream, run_jobs
+        from audiossl.superb.run import folder_name, load_jobs, open_upstream
 
         names = list(dict.fromkeys((name, *others)))
         if (data / name).is_dir():
@@ -155,11 +161,12 @@ def _verb(name: str, purpose: str) -> Callable[..., int]:
         chosen = chosen_device(device)
         source = open_upstream(upstream, data, seed=seed, device=chosen)
         place = out / folder_name(upstream)
-        scores = run_jobs(jobs, Evaluation(source, upstream, data, seed, chosen, log), place)
-        log(f"wrote {', '.join(str(place / job.name) for job in jobs)}")
+        scores, whole = _scores(jobs, Evaluation(source, upstream, data, seed, chosen, log), place)
+        if scores:
+            log(f"wrote {', '.join(str(place / score.task) for score in scores)}")
         shown = [_table(score) for score in scores]
-        answer(shown[0] if len(shown) == 1 else shown, "\n\n".join(map(_spoken, scores)), json=json)
-        return 0
+        answer(shown[0] if len(jobs) == 1 else shown, "\n\n".join(map(_spoken, scores)), json=json)
+        return 0 if whole else 1
 
     score.__doc__ = _DESCRIPTION.format(name=name, title=purpose.rstrip("."))
     return score
@@ -207,19 +214,33 @@ def _failure(what: str, error: Exception) -> str:
     return f"{what} failed unexpectedly:\n{''.join(traceback.format_exception(error)).rstrip()}"
 
 
-def _unfinished(group: Sequence[Job], evaluation: Evaluation, out: Path) -> list[Score]:
-    """Run those tasks of a group that have no score yet."""
-    from audiossl.superb.run import is_finished, run_jobs
+def _all_scores(group: Sequence[Job], evaluation: Evaluation, out: Path) -> tuple[list[Score], bool]:
+    """Return the scores of a group of tasks, of which those are run that have none yet, and whether all have one now."""
+    from audiossl.superb.run import finished
 
     upstream = evaluation.upstream_name
-    left = [job for job in group if not is_finished(job, evaluation, out)]
-    done = [job.name for job in group if job not in left]
+    done = {job.name: score for job in group if (score := finished(job, evaluation, out))}
     if done:
         log(f"{upstream}: {' '.join(done)} with seed {evaluation.seed} was finished before")
+    left = [job for job in group if job.name not in done]
     if not left:
-        return []
+        return list(done.values()), True
     log(f"{upstream}: {' '.join(job.name for job in left)}")
-    return run_jobs(left, evaluation, out)
+    scores, whole = _scores(left, evaluation, out)
+    return [*done.values(), *scores], whole
+
+
+def _scores(jobs: Sequence[Job], evaluation: Evaluation, out: Path) -> tuple[list[Score], bool]:
+    """Run those tasks whose labels they can be scored by, and say whether these are all; of one task alone the fault is raised."""
+    from audiossl.superb.run import faults, run_jobs
+
+    wrong = faults(jobs, evaluation.data)
+    if wrong and len(jobs) == 1:
+        raise wrong[jobs[0].name]
+    for name, error in wrong.items():
+        log(_failure(f"{name} of {evaluation.upstream_name}", error))
+    sound = [job for job in jobs if job.name not in wrong]
+    return (run_jobs(sound, evaluation, out) if sound else []), not wrong
 
 
 def _tabulate(folders: Sequence[Path], to: Path, *, quiet: bool) -> Table:

@@ -23,9 +23,9 @@ def spread(count: int) -> list[int]:
 
 def file_excerpt(path: Path, offset: int = 0, size: int | None = None) -> bytes:
     """SHA-256 of the size, the first and a middle 64 KiB of a file, or of `size` bytes of it from `offset` on; b"" where it cannot be read."""
-    if not path.is_file():
-        return b""
     try:
+        if not path.is_file():
+            return b""
         status = path.stat()
         return _excerpt(path.absolute(), offset, status.st_size if size is None else size, status.st_mtime_ns)
     except OSError:

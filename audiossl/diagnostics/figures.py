@@ -116,13 +116,16 @@ def draw_units(figure: Figure, counts: np.ndarray) -> None:
 def draw_layer_weights(figure: Figure, weights: Mapping[str, np.ndarray]) -> None:
     """Softmax weights over layers, one line per probe; layer 0 is the input of the first block."""
     axes = figure.subplots()
-    for number, (name, values) in enumerate(weights.items()):
-        axes.plot(np.arange(len(values)), values, color=f"C{number % 6}", marker="o", markersize=5, label=name)
+    lines = [
+        axes.plot(np.arange(len(values)), values, color=f"C{number % 6}", marker="o", markersize=5)[0]
+        for number, values in enumerate(weights.values())
+    ]
     longest = max(len(values) for values in weights.values())
     axes.set_xticks(np.arange(0, longest, 1 if longest <= 26 else 4))
     axes.set(xlabel="layer (0: input of the first block)", ylabel="weight")
     axes.set_ylim(bottom=0)
-    axes.legend()
+    # Given, not found: matplotlib passes over labels that begin with `_`, and takes what is between two `$` for a formula.
+    axes.legend(lines, [name.replace("$", r"\$") for name in weights])
 
 
 def draw_label_fractions(figure: Figure, curves: Mapping[str, np.ndarray]) -> None:

@@ -93,8 +93,8 @@ class Config:
 
     def __post_init__(self) -> None:
         rates = [f"{rate:g}" for rate in self.learning_rates]
-        if not rates or min(self.learning_rates) <= 0 or len(set(rates)) != len(rates):
-            raise ValueError(f"superb.learning_rates: {rates} must be positive numbers, none of them twice")
+        if not rates or not all(0 < rate < math.inf for rate in self.learning_rates) or len(set(rates)) != len(rates):
+            raise ValueError(f"superb.learning_rates: {rates} must be finite positive numbers, none of them twice")
         for name in ("steps", "batch_utterances", "accumulate", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"superb.{name}: {getattr(self, name)} is not positive")

@@ -14,6 +14,7 @@ import torch
 from audiossl.config import to_table
 from audiossl.files import whole_file
 from audiossl.superb.answers import read_lines, write_lines
+from audiossl.superb.job import essential
 from audiossl.superb.score import Choice, Score
 from audiossl.train.ledger import Ledger
 from audiossl.train.loop import hash_seed
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from audiossl.superb.frames import Config
     from audiossl.superb.job import Evaluation, Job
 
-_FREE = ("num_workers", "max_bad_fraction", "cache_gb", "cache_dtype", "decoding")
-"""Keys of a configuration that may change when heads are resumed; of a cache only its rounding matters. `decoding` is of test alone."""
+_FREE = ("num_workers", "max_bad_fraction", "cache_gb", "cache_dtype")
+"""Keys of a configuration that may change when heads are resumed, beside those that are not `essential`; of a cache only its rounding matters."""
 
 
 @dataclass
@@ -314,7 +315,7 @@ class TaskHeads:
         if not path.is_file():
             return
         state = _load(path)
-        self._check(path, state["facts"])
+        self._check(path, essential(state["facts"]))
         with self._matching(path):
             for head, saved in zip(self.heads, state["heads"], strict=True):
                 head.load(saved)
@@ -353,11 +354,13 @@ def _own(batch: Batch, task: str) -> Batch:
 
 def _settings(job: Job) -> dict[str, Any]:
     """Return what must not change when heads are resumed, flat."""
-    return {
-        "rounding": job.config.cache_dtype if job.config.cache_gb else "float32",
-        **{f"task.{key}": value for key, value in to_table(job.task_config).items() if key not in _FREE},
-        **{f"superb.{key}": value for key, value in to_table(job.config).items() if key not in _FREE},
-    }
+    return essential(
+        {
+            "rounding": job.rounding,
+            **{f"task.{key}": value for key, value in to_table(job.task_config).items() if key not in _FREE},
+            **{f"superb.{key}": value for key, value in to_table(job.config).items() if key not in _FREE},
+        }
+    )
 
 
 def _save(path: Path, content: Any) -> None:

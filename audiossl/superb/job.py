@@ -11,13 +11,26 @@ from audiossl.superb.hearing import Hearing
 from audiossl.superb.labels import Labels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from audiossl.diagnostics.sources import FeatureSource
 
 _ONLY_COST = frozenset(("num_workers", "cache_gb", "max_bad_fraction", "memory_gb"))
 """Settings that change what a score costs, and not what it is; so does `batch_seconds`, but where heads train on the frames of such a batch."""
+
+
+TOLD_BESIDE = frozenset(("decoding", "lexicon", "recogniser", "verifier"))
+"""Settings that say what is told beside the metric, or where models are: of these heads and the metric know nothing, or what the data's digest holds."""
+
+
+def essential(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings (`task.hidden_dim`) that heads and the metric depend on; of `metrics` the first, which is the metric."""
+    return {
+        key: value[0] if key.endswith(".metrics") and isinstance(value, list | tuple) else value
+        for key, value in settings.items()
+        if key.rpartition(".")[2] not in TOLD_BESIDE
+    }
 
 
 @dataclass(frozen=True)
@@ -51,16 +64,22 @@ class Job:
         return (Hearing.of(self.task_config), *(getattr(self.config, key) for key in self.runner.SHARED))
 
     @property
+    def rounding(self) -> str:
+        """How frames that are kept are rounded; without a cache they are not."""
+        return str(self.config.cache_dtype) if self.config.cache_gb else "float32"
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All that was chosen and that the score depends on, flat: `superb.steps` and so on."""
         tables = {"task": to_table(self.task_config), "superb": to_table(self.config)}
         left_out = _ONLY_COST if self.stream is not None else _ONLY_COST | {"batch_seconds"}
-        return {"task": self.task_name} | {
+        found = {"task": self.task_name} | {
             f"{section}.{key}": value
             for section, table in tables.items()
             for key, value in table.items()
             if key not in left_out
         }
+        return found if self.stream is None else found | {"superb.cache_dtype": self.rounding}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,16 @@ if TYPE_CHECKING:
     from audiossl.verification.extract import Embedder
 
 
+def check_judges(recogniser: str, verifier: str) -> None:
+    """Open what is named, "" is not, and keep it; ValueError says which cannot be."""
+    for name, source, opened in (("recogniser", recogniser, _recogniser), ("verifier", verifier, _embedder)):
+        try:
+            if source:
+                opened(source)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"task.{name}: {error}") from None
+
+
 def recognised(
     waveforms: Sequence[np.ndarray], sample_rate: int, texts: Sequence[str], experiment: str
 ) -> dict[str, float]:

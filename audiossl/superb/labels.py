@@ -23,7 +23,8 @@ class Labels:
     """Labels of a task: its class, and the tables `[task]` and `[superb]`.
 
     The class says `label_files(task_config, part)`: names of files of a directory, or paths; columns hold a line for each utterance. `check_labels` and
-    `looked_up`, where it has them, are as in `nn.task.Task`; `cures`, where it has them, say what makes a column that is missing.
+    `looked_up`, where it has them, are as in `nn.task.Task`; `cures`, where it has them, say what makes a column that is missing; `file_columns(task_config)`,
+    where it has it, says which columns name recordings, of which the digest is, wherever they lie.
     """
 
     task_class: Any
@@ -42,6 +43,12 @@ class Labels:
         dividing = [getattr(self.config, key, None) for key in ("folds", "groups")]
         further = [name for name in dividing if isinstance(name, str) and keyed_by(name) == "utterance"]
         return tuple(dict.fromkeys((*self.task_class.label_files(self.task_config, part), *further)))
+
+    @property
+    def file_columns(self) -> tuple[str, ...]:
+        """Columns that name recordings."""
+        found = getattr(self.task_class, "file_columns", None)
+        return () if found is None else tuple(found(self.task_config))
 
     def check(self, data: Path) -> None:
         """Raise ValueError for a directory or a file of labels that is not there, and for labels by which it could not be scored, before anything is computed.
@@ -84,9 +91,11 @@ class Labels:
         for name in (*self.names(part), SEGMENTS):
             if name in known:
                 column = manifest.column(name)
-                values = (_placeless(column[row]) if column.has(row) else "" for row in range(len(manifest)))
+                files = name in self.file_columns
+                told = _placeless if files else str
+                values = (told(column[row]) if column.has(row) else "" for row in range(len(manifest)))
                 digest.update(f"\n{name}\n".encode() + "\n".join(values).encode())
-                for target in (column[row] for row in spread(len(manifest)) if column.has(row)):
+                for target in (column[row] for row in spread(len(manifest)) if files and column.has(row)):
                     digest.update(file_excerpt(Path(target)) if target.startswith("/") else b"")
             elif not PurePath(name).is_absolute() and (directory / name).is_file():
                 digest.update(f"\n{name}\n".encode() + (directory / name).read_bytes())

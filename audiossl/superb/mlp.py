@@ -6,6 +6,7 @@ chooses one setting, on the first fold where there are several, and that one is 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -72,9 +73,10 @@ class Config:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"superb.{name}: {list(values)} is empty or repeats a value; give different ones")
-        if min(self.learning_rates) <= 0 or min(self.hidden_layers) < 0 or not 0 <= self.dropout < 1:
+        rates = all(0 < rate < math.inf for rate in self.learning_rates)
+        if not rates or min(self.hidden_layers) < 0 or not 0 <= self.dropout < 1:
             raise ValueError(
-                "superb: learning_rates must be above 0, hidden_layers at least 0, dropout from 0 to below 1"
+                "superb: learning_rates must be finite and above 0, hidden_layers at least 0, dropout from 0 to below 1"
             )
         if min(self.hidden_dim, self.epochs, self.eval_every, self.patience) < 1 or self.batch < 2 or self.plateau < 0:
             raise ValueError(

@@ -7,6 +7,7 @@ step of every head, one pass is left. Where the protocol has folds, those of all
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -70,8 +71,10 @@ class Config:
 
     def __post_init__(self) -> None:
         rates = list(self.learning_rates)
-        if not rates or min(rates) <= 0 or len(set(rates)) < len(rates):
-            raise ValueError(f"superb.learning_rates: {rates} are not different positive numbers; give at least one")
+        if not rates or not all(0 < rate < math.inf for rate in rates) or len(set(rates)) < len(rates):
+            raise ValueError(
+                f"superb.learning_rates: {rates} are not different finite positive numbers; give at least one"
+            )
         if min(self.steps, self.batch, self.eval_every) < 1 or min(self.crops, self.clip_norm, self.memory_gb) < 0:
             raise ValueError(
                 "superb: steps, batch and eval_every must be at least 1, crops, clip_norm, memory_gb at least 0"
@@ -187,6 +190,13 @@ def _folds(task: Any, manifest: Manifest, pool: Pool, config: Config) -> Iterato
     names = sorted(set(values.tolist()))
     if len(names) < 2:
         raise ValueError(f"{manifest.path / config.folds}: has only {names[0]!r}; folds need at least two values")
+    for name in names:
+        count = int((values != name).sum())
+        if not 0 < int((1 - config.dev_share) * count) < count:
+            raise ValueError(
+                f"{manifest.path / config.folds}: {count} of its utterances are not of {name!r}, too few for train and dev; "
+                "give more, or set superb.dev_share"
+            )
     pooled = pool.pooled(Pieces.whole(manifest))
     features = _held(pooled.features, pool)
     for name in names:

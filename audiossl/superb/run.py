@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ from audiossl.config import build, merge
 from audiossl.data.manifest import Manifest
 from audiossl.diagnostics.results import FILE_NAME, read_results
 from audiossl.interop.encoder import named_config
-from audiossl.superb.job import Job, runner_of
+from audiossl.superb.job import TOLD_BESIDE, Job, runner_of
 from audiossl.superb.recipes import place as place_of
 from audiossl.superb.recipes import recipe
 from audiossl.superb.recipes import variant as listed_variant
+from audiossl.superb.score import Score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,12 +25,11 @@ if TYPE_CHECKING:
     from audiossl.config import Tables
     from audiossl.diagnostics.sources import FeatureSource
     from audiossl.superb.job import Evaluation
-    from audiossl.superb.score import Score
 
 _PARTS = ("train", "all", "documents", "dev", "queries_dev", "test", "queries_eval")
 """Directories that a task may have. The first that is there is where a filterbank encoder without weights measures its mean and deviation."""
 _ACCUMULATED = "micro-batches of an update weigh as much as they hold, where the published code weighs all alike"
-_NO_VARIANT = frozenset(("column", "columns", "decoding", "lexicon", "recogniser", "verifier", "metrics", "groups"))
+_NO_VARIANT = TOLD_BESIDE | {"column", "columns", "metrics", "groups"}
 """Settings that say where data and models are or what is told beside the metric, of which others than a recipe's are no variant; and `groups`, of which the runner tells."""
 
 
@@ -107,13 +108,22 @@ def groups(jobs: Sequence[Job], data: Path) -> list[list[Job]]:
     return list(found.values())
 
 
+def faults(jobs: Sequence[Job], data: Path) -> dict[str, Exception]:
+    """What is wrong with the labels of tasks that could not be scored, by the name of the task; looked at before anything is run."""
+    found: dict[str, Exception] = {}
+    for job in jobs:
+        try:
+            job.labels.check(data)
+        except (ValueError, OSError) as error:
+            found[job.name] = error
+    return found
+
+
 def run_jobs(jobs: Sequence[Job], evaluation: Evaluation, out: Path) -> list[Score]:
     """Score an upstream on one task, or on several that learn from the same directories; each writes into `out/<task>` when it is done.
 
-    Tasks that need frames share the forwards; ValueError where their batches differ, and for labels that one of them lacks, before anything is run.
+    Tasks that need frames share the forwards; ValueError where their batches differ. Their labels are those in which `faults` found none.
     """
-    for job in jobs:
-        job.labels.check(evaluation.data)
     digests = {job.name: job.labels.digest(evaluation.data) for job in jobs}
     scores: dict[str, Score] = {}
     together = [job for job in jobs if job.stream is not None]
@@ -145,25 +155,27 @@ def _written(job: Job, score: Score, out: Path, data: str, evaluation: Evaluatio
     return replace(told, answers={})
 
 
-def is_finished(job: Job, evaluation: Evaluation, out: Path) -> bool:
-    """Whether `out/<task>` has a score of this upstream by this protocol, with this seed, on this data and these labels."""
+def finished(job: Job, evaluation: Evaluation, out: Path) -> Score | None:
+    """Return the score of `out/<task>` of this upstream by this protocol, with this seed, on this data and these labels; None where there is none."""
     place = out / job.name
     if not (place / FILE_NAME).is_file():
-        return False
+        return None
     wanted = {"task": job.name, "protocol": job.settings, "data": job.labels.digest(evaluation.data)}
     rows = [row for row in read_results(place) if row.seed == evaluation.seed and wanted.items() <= row.more.items()]
-    found = any(row.more.get("upstream_digest") == evaluation.upstream.digest for row in rows)
+    found = [row for row in rows if row.more.get("upstream_digest") == evaluation.upstream.digest]
     if rows and not found:
         evaluation.log(
             f"{place}: is of an upstream with other weights, settings or code than {evaluation.upstream_name} has now; scored anew"
         )
-    return found
+    return Score.of_rows(found) if found else None
 
 
 def open_upstream(name: str, data: Path, *, seed: int, device: str) -> FeatureSource:
     """Open what `--upstream` names: all that `diagnostics.sources` reads, but for encoders of units."""
     from audiossl.diagnostics.sources import open_features
 
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed {seed}: is not from 0 to 2**63 - 1; give one that is")
     source = open_features(name, seed=seed, device=device, train=Manifest.open(_first(data)))
     if source.reads is not None:
         raise ValueError(f"{name}: reads {source.reads.column}, and these tasks give recordings; use `audiossl probe`")
@@ -184,8 +196,12 @@ def _first(data: Path) -> Path:
 
 
 def folder_name(upstream: str) -> str:
-    """Turn an upstream into the name of a folder."""
-    return re.sub(r"[^A-Za-z0-9+._-]+", "-", upstream).strip("-.") or "upstream"
+    """Turn an upstream into the name of a folder; those that would often share one, as files of one's own in folders, have a digest at the end."""
+    plain = re.sub(r"[^A-Za-z0-9+._-]+", "-", upstream).strip("-.")
+    own_code = ".py:" in upstream and "/" in upstream
+    if plain and not own_code and not re.search(r"[^A-Za-z0-9+._/:@-]", upstream):
+        return plain
+    return f"{plain or 'upstream'}-{hashlib.sha256(upstream.encode()).hexdigest()[:6]}"
 
 
 def _keys(config: Any) -> set[str]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Self
 
 from audiossl.diagnostics.results import add_result
 from audiossl.superb.answers import beside_score
+from audiossl.train.ledger import Cost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from audiossl.train.ledger import Cost
-
+    from audiossl.diagnostics.results import Result
 
 _LAST = "last step"
+_OFFICIAL = " (official)"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,36 @@ class Score:
         if odd is not None:
             raise ValueError(f"{place}: {odd} is {numbers[odd]}; only finite numbers are scores")
 
+    @classmethod
+    def of_rows(cls, rows: Sequence[Result]) -> Self:
+        """Read what `write` wrote of one score, without its answers; of a value that is there twice the newer counts."""
+        named = {row.name.split(" ", 2)[2]: row for row in rows}
+        official = {name.removesuffix(_OFFICIAL): row for name, row in named.items() if name.endswith(_OFFICIAL)}
+        values = {name: row for name, row in named.items() if not name.endswith(_OFFICIAL)}
+        row = next(iter(values.values()))
+        more = dict(row.more)
+        own = {
+            name: more.pop(name) for name in ("task", "upstream", "learning_rate", "selection", "step", "parameters")
+        }
+        cost = Cost(**{item.name: more.pop(item.name, None) for item in fields(Cost)})
+        chosen = [
+            Choice(one.more["learning_rate"], one.more["step"], tuple(one.more["layer_weights"]))
+            for one in official.values()
+        ]
+        head = Choice(own["learning_rate"], own["step"], tuple(more["layer_weights"]))
+        return cls(
+            **own,
+            values={name: one.value for name, one in values.items()},
+            seed=row.seed,  # type: ignore[arg-type]  # checked when it is made
+            cost=cost,
+            dev={float(rate): value for rate, value in more.pop("dev").items()},
+            official={name: one.value for name, one in official.items()},
+            official_choice=next((one for one in chosen if one != head), None),
+            shares=tuple(more.pop("layer_weights")),
+            metric=more.pop("shown"),
+            more=more,
+        )
+
     def write(self, out: Path) -> None:
         """Append one row per value to `results.json` in a folder, with `answers` beside it in the place of those of an earlier score."""
         with beside_score(out, self.answers):
@@ -110,7 +141,7 @@ class Score:
             head = self.official_choice
             chosen |= {"learning_rate": head.learning_rate, "step": head.step, "layer_weights": list(head.shares)}
         for name, value in self.official.items():
-            add_result(out, f"superb {self.task} {name} (official)", value, unit_of(name), **chosen)
+            add_result(out, f"superb {self.task} {name}{_OFFICIAL}", value, unit_of(name), **chosen)
 
 
 def unit_of(metric: str) -> str:

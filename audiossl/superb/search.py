@@ -80,6 +80,8 @@ def _run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     data = evaluation.data
     documents = Manifest.open(data / DOCUMENTS).ids  # what cannot be read is not searched, and counts as rejected
     truths = {part: Truth.read(data / part, data / DOCUMENTS, documents) for part in (DEV, EVAL)}
+    for part, truth in truths.items():
+        truth.check(Manifest.open(data / part).ids, documents)
     stores = _stores(evaluation, out / "layers", layers, job.config)
     search = _Search(job.task_class(job.task_config), job.task_config, stores, truths, evaluation)
     name = job.task_class.metric[0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiossl.diagnostics.results import FILE_NAME, Result, read_results, shown
 from audiossl.diagnostics.sources import FILTERBANKS
+from audiossl.superb.job import essential
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -163,9 +164,8 @@ def _key(row: Result) -> str:
 
 def _protocol(row: Result) -> dict[str, Any]:
     """Everything that two scores must share to be compared, flat; what is told beside the metric is no part of it."""
-    settings = {key: value for key, value in row.more.get("protocol", {}).items() if key != "task.decoding"}
     return {
-        **settings, "data": str(row.more.get("data", "unknown"))[:8], "metric": row.more["shown"],
+        **essential(row.more.get("protocol", {})), "data": str(row.more.get("data", "unknown"))[:8], "metric": row.more["shown"],
         "selection": row.more.get("selection"),
     }  # fmt: skip
 

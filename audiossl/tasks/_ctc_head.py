@@ -21,6 +21,7 @@ from audiossl.nn.recurrent import BLSTM
 from audiossl.nn.task import Task
 from audiossl.nn.time_warp import time_warp
 from audiossl.nn.vocabulary import TokenKind, Vocabulary
+from audiossl.tasks._labels import check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,10 +74,7 @@ class CTCHead(Task):
     @classmethod
     def check_labels(cls, config: Any, manifest: Manifest) -> None:
         """Raise ValueError where no utterance has a word, so that an error rate would be undefined."""
-        if not any(text.strip() for text in manifest.column(config.column)):
-            raise ValueError(
-                f"{manifest.path / config.column}: no utterance has a word; give texts, or another directory"
-            )
+        check_texts(manifest, config.column)
 
     def save_labels(self, experiment: Path) -> None:
         """Write the vocabulary into the experiment folder."""

@@ -15,6 +15,7 @@ from audiossl.losses.permutation_free_mse import permutation_free_mse
 from audiossl.nn.pooling import WeightedLayers
 from audiossl.nn.recurrent import BLSTM
 from audiossl.nn.task import Task, measured_lines
+from audiossl.tasks._labels import check_recordings
 from audiossl.tasks._mask_scores import METRICS, Scoring, check_metrics, read_source
 from audiossl.tasks._variants import BY_CHANCE
 
@@ -108,6 +109,17 @@ class MaskHead(Task):
         """Build it; ValueError for metrics that cannot be measured here."""
         check_metrics(config.metrics, encoder.sample_rate)
         return cls(encoder.dim, encoder.num_layers, encoder.stride, encoder.sample_rate, config)
+
+    @classmethod
+    def file_columns(cls, config: MaskConfig) -> tuple[str, ...]:
+        """All columns name recordings."""
+        return config.columns
+
+    @classmethod
+    def check_labels(cls, config: MaskConfig, manifest: Manifest) -> None:
+        """Raise ValueError for a source that is not there or not as long as its mixture, by its header."""
+        for name in config.columns:
+            check_recordings(manifest, name, as_long=True)
 
     @classmethod
     def from_experiment(cls, encoder: SSLEncoder, config: MaskConfig, experiment: Path) -> Self:  # noqa: ARG003 - nothing was saved

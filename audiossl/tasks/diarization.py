@@ -16,6 +16,7 @@ from audiossl.losses.permutation_free_cross_entropy import permutation_free_cros
 from audiossl.metrics._diarization_grid import diarization_grid
 from audiossl.nn.pooling import WeightedLayers
 from audiossl.nn.task import Settled, Task
+from audiossl.tasks._sizes import check_sizes
 from audiossl.tasks._variants import BY_CHANCE
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Diarization(Task):
         chunk_frames: int = 2000
 
         def __post_init__(self) -> None:
+            check_sizes(self, 1, "hidden_dim")
             if not 1 <= self.speakers <= 6:  # all orders of speakers are tried
                 raise ValueError(f"task.speakers: {self.speakers} is not from 1 to 6")
             if self.chunk_frames < 1:
@@ -102,7 +104,10 @@ class Diarization(Task):
         """Raise ValueError for a line that holds no turns, and for more speakers than the head has outputs."""
         labels = TurnLabels(1.0, config.speakers)
         for name, value in zip(manifest.ids, manifest.column(UTT2TURNS), strict=True):
-            labels.speech(name, value, 0.0, 0.0)
+            try:
+                labels.speech(name, value, 0.0, 0.0)
+            except ValueError as error:
+                raise ValueError(f"{manifest.path / UTT2TURNS}: {error}") from None
 
     def save_labels(self, experiment: Path) -> None:
         """Write nothing: speakers have no names here."""

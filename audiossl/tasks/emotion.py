@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from audiossl.metrics.unweighted_average_recall import unweighted_average_recall
 from audiossl.nn.utterance_classifier import ClassifierConfig, UtteranceClassifier
+from audiossl.tasks._sizes import check_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,9 @@ class Emotion(UtteranceClassifier):
         """Labels come from `utt2emotion`."""
 
         column: str = "utt2emotion"
+
+        def __post_init__(self) -> None:
+            check_sizes(self, 0, "projector_dim")
 
         @classmethod
         def tiny(cls) -> Emotion.Config:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from audiossl.metrics.accuracy import accuracy
 from audiossl.nn.utterance_classifier import UtteranceClassifier
+from audiossl.tasks._sizes import check_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ class Intent(UtteranceClassifier):
         projector_dim: int = 256
 
         def __post_init__(self) -> None:
+            check_sizes(self, 0, "projector_dim")
             if len(set(self.columns)) != len(self.columns) or len(self.columns) < 2:
                 raise ValueError(
                     f"task.columns: {list(self.columns)} are not several different files; name at least two"

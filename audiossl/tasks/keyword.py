@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from audiossl.nn.utterance_classifier import ClassifierConfig, UtteranceClassifier
+from audiossl.tasks._sizes import check_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,6 +24,9 @@ class Keyword(UtteranceClassifier):
         """Labels come from `utt2keyword`."""
 
         column: str = "utt2keyword"
+
+        def __post_init__(self) -> None:
+            check_sizes(self, 0, "projector_dim")
 
         @classmethod
         def tiny(cls) -> Keyword.Config:

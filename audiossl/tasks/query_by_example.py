@@ -136,6 +136,12 @@ class Truth:
         relevant[tuple(np.array(pairs).T)] = True
         return cls(path, tuple(row), every, relevant)
 
+    def check(self, queries: Sequence[str], documents: Sequence[str]) -> None:
+        """Raise ValueError where a search of these could find nothing, and for a document that is not listed."""
+        rows, columns = self.places(queries, documents)
+        if not self.relevant[rows[rows >= 0][:, None], columns].any():
+            raise ValueError(f"{self.path}: none of the searched documents holds a searched query; give others")
+
     def places(self, queries: Sequence[str], documents: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Row of each query, -1 where it is in no document, and column of each document; ValueError for one that is not listed."""
         row = {name: index for index, name in enumerate(self.queries)}

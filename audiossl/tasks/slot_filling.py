@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from audiossl.metrics._slots import slots
 from audiossl.metrics.slot_cer import slot_cer
 from audiossl.metrics.slot_f1 import slot_f1
 from audiossl.tasks._ctc_head import RecurrentConfig, RecurrentCTC
@@ -12,6 +13,8 @@ from audiossl.tasks._variants import BY_TEXT, CUT_BATCHES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from audiossl.data.manifest import Manifest
 
 
 class SlotFilling(RecurrentCTC):
@@ -37,6 +40,13 @@ class SlotFilling(RecurrentCTC):
 
     kind = "slots"
     metric: tuple[str, Literal["min", "max"]] = ("slot_f1", "max")
+
+    @classmethod
+    def check_labels(cls, config: Config, manifest: Manifest) -> None:
+        """Raise ValueError where no slot has a value, so that its error rate would be undefined."""
+        super().check_labels(config, manifest)
+        if not any(any(values) for text in manifest.column(config.column) for values in slots(text).values()):
+            raise ValueError(f"{manifest.path / config.column}: no slot has a value; mark slots as `B-x ... E-x`")
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """F1 of the types of slots and character error rate of their values, in percent."""

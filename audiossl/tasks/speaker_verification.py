@@ -24,6 +24,7 @@ from audiossl.nn.statistics_pooling import statistics, uniform_weights, without_
 from audiossl.nn.task import Task
 from audiossl.nn.utterance_classifier import CLASSES, ClassLabels
 from audiossl.nn.vocabulary import Vocabulary
+from audiossl.tasks._sizes import check_sizes
 from audiossl.tasks._variants import BY_CHANCE
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class SpeakerVerification(Task):
         crop_seconds: float = 8.0
 
         def __post_init__(self) -> None:
+            check_sizes(self, 1, "hidden_dim", "pooled_dim")
             if self.crop_seconds <= 0 or self.min_seconds < 0:
                 raise ValueError(
                     f"task.crop_seconds: {self.crop_seconds} is not above 0, or task.min_seconds: {self.min_seconds} below it; give seconds"
@@ -109,8 +111,10 @@ class SpeakerVerification(Task):
 
     @classmethod
     def from_data(cls, encoder: SSLEncoder, config: Config, manifest: Manifest) -> Self:
-        """Build it for the speakers of a data directory."""
+        """Build it for the speakers of a data directory; ValueError for fewer than two."""
         vocabulary = Vocabulary.from_manifest(manifest, config.column, "words")
+        if len(vocabulary) < _RESERVED + 2:
+            raise ValueError(f"{manifest.path / config.column}: has one speaker; give recordings of at least two")
         return cls(encoder.dim, encoder.num_layers, config, vocabulary)
 
     @classmethod
@@ -125,9 +129,12 @@ class SpeakerVerification(Task):
 
     @classmethod
     def check_labels(cls, config: Config, manifest: Manifest) -> None:  # noqa: ARG003 - as all tasks have it
-        """Raise ValueError for a line of `trials` that is none, or names an utterance that the directory lacks."""
-        row = {name: index for index, name in enumerate(manifest.ids)}
-        _read_trials(manifest.path / TRIALS, row, "is no utterance of this directory; correct the line, or take it out")
+        """Raise ValueError for a line of `trials` that is none, or names an utterance that the directory lacks, and for trials of one kind alone."""
+        row, path = {name: index for index, name in enumerate(manifest.ids)}, manifest.path / TRIALS
+        *_, labels = _read_trials(path, row, "is no utterance of this directory; correct the line, or take it out")
+        if labels.all() or not labels.any():
+            lacking = "target" if not labels.any() else "nontarget"
+            raise ValueError(f"{path}: has no {lacking} trial, and an error rate needs both kinds; add some")
 
     @classmethod
     def check_heard(cls, config: Config, manifest: Manifest, unusable: Mapping[str, str]) -> None:  # noqa: ARG003 - as `check_labels`

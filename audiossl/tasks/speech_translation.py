@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -16,6 +15,7 @@ from audiossl.nn.masking import valid_frames
 from audiossl.nn.pooling import WeightedLayers
 from audiossl.nn.task import Task
 from audiossl.nn.vocabulary import Vocabulary
+from audiossl.tasks._labels import check_texts
 from audiossl.tasks._token_beam import best_texts
 from audiossl.tasks._translator import KeysValues, Memory, Sizes, Translator
 
@@ -124,14 +124,18 @@ class SpeechTranslation(Task):
     @classmethod
     def from_data(cls, encoder: SSLEncoder, config: Config, manifest: Manifest) -> SpeechTranslation:
         """Build it for the tokens of a data directory; ValueError where BLEU cannot be measured here."""
-        if find_spec("sacrebleu") is None:
-            raise ValueError("BLEU needs the package sacrebleu; pip install 'audiossl[st]'")
+        bleu(["a"], ["a"], tokenizer=config.tokenizer)
         vocabulary = (
             BPE.from_manifest(manifest, config.column, config.bpe_size)
             if config.bpe_size
             else Vocabulary.from_manifest(manifest, config.column, "characters")
         )
         return cls(encoder.dim, encoder.num_layers, config, vocabulary)
+
+    @classmethod
+    def check_labels(cls, config: Config, manifest: Manifest) -> None:
+        """Raise ValueError where no utterance has a word, so that BLEU would say nothing."""
+        check_texts(manifest, config.column)
 
     @classmethod
     def from_experiment(cls, encoder: SSLEncoder, config: Config, experiment: Path) -> SpeechTranslation:

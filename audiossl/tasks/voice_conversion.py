@@ -16,6 +16,7 @@ from audiossl.nn.pooling import WeightedLayers
 from audiossl.nn.task import Task, measured_lines
 from audiossl.tasks._conversion_scores import converted
 from audiossl.tasks._converter import Converter
+from audiossl.tasks._labels import check_recordings
 from audiossl.tasks._mel import BINS, HOP, SAMPLE_RATE, log_mel
 from audiossl.tasks._variants import BY_CHANCE
 
@@ -105,7 +106,9 @@ class VoiceConversion(Task):
 
     @classmethod
     def from_data(cls, encoder: SSLEncoder, config: Config, manifest: Manifest) -> VoiceConversion:
-        """Build it, with the mean and deviation of the target's spectra; reads all of its recordings once."""
+        """Build it, with the mean and deviation of the target's spectra; reads all of its recordings once. ValueError for a judge that cannot be opened."""
+        # By name, as tasks name their runner: what loads models lies above this room.
+        registry.get("superb", "audiossl.superb.judges:check_judges")(config.recogniser, config.verifier)
         task = cls.from_experiment(encoder, config, manifest.path)
         count, total, squares = 0, np.zeros(BINS), np.zeros(BINS)
         for path in manifest.column(config.column):
@@ -126,6 +129,16 @@ class VoiceConversion(Task):
     def label_files(cls, config: Config, part: str) -> tuple[str, ...]:  # noqa: ARG003 - as all tasks have it
         """Recordings of the target, and texts where words are counted."""
         return (config.column, *([config.text_column] if config.recogniser else []))
+
+    @classmethod
+    def file_columns(cls, config: Config) -> tuple[str, ...]:
+        """The column that names recordings."""
+        return (config.column,)
+
+    @classmethod
+    def check_labels(cls, config: Config, manifest: Manifest) -> None:
+        """Raise ValueError for a recording of the target that is not there, by its header."""
+        check_recordings(manifest, config.column, as_long=False)
 
     @classmethod
     def not_measured(cls, config: Config) -> str:
@@ -177,7 +190,6 @@ class VoiceConversion(Task):
         waveforms, distortions = converted(list(predictions.values()), targets, config.num_workers)
         scores = {"mcd": float(np.mean(distortions))}
         if config.recogniser:
-            # By name, as tasks name their runner: what loads models lies above this room.
             judge = registry.get("superb", "audiossl.superb.judges:recognised")
             texts = manifest.column(config.text_column)
             scores |= judge(waveforms, SAMPLE_RATE, [texts[row] for row in rows], config.recogniser)

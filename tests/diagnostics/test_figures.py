@@ -66,3 +66,18 @@ def test_pictures_come_on_light_and_dark_ground_and_always_the_same():
     assert light[0, 0].min() > 0.9
     assert dark[0, 0].max() < 0.2
     assert figures.render(draw, size=(3, 2)) == picture
+
+
+def test_names_in_a_legend_are_as_they_are_written():
+    figure, names = Figure(), ["_m.py:Mine", "a$x^$.py:Mine", "one$"]
+    figures.draw_layer_weights(figure, {name: np.array([0.5, 0.5]) for name in names})
+    figure.canvas.draw()
+    texts = figure.axes[0].get_legend().get_texts()
+    assert [text.get_text().replace("\\$", "$") for text in texts] == names
+
+
+def test_a_formula_in_a_name_stops_no_picture():
+    def draw(figure):
+        figures.draw_layer_weights(figure, {"a$x^$.py:Mine": np.array([0.2, 0.8])})
+
+    assert figures.render(draw, size=(3, 2)).light.startswith(b"\x89PNG")

@@ -57,6 +57,10 @@ def test_faults_are_named(monkeypatch):
         bleu([], [])
     with pytest.raises(ValueError, match="unknown tokenizer '13b'; known: 13a"):
         bleu(["a"], ["a"], tokenizer="13b")
+    monkeypatch.setitem(sys.modules, "MeCab", None)
+    with pytest.raises(ValueError, match="^BLEU: tokenizer 'ja-mecab' cannot be used here") as error:
+        bleu(["a"], ["a"], tokenizer="ja-mecab")
+    assert "\n" not in str(error.value)
     monkeypatch.setitem(sys.modules, "sacrebleu", None)
     with pytest.raises(ValueError, match=r"pip install 'audiossl\[st\]'"):
         bleu(["a"], ["a"])

@@ -76,6 +76,8 @@ def test_recordings_with_too_few_frames_for_a_task_are_left_out(data, tmp_path):
         dur.write_text(re.sub(rf"{part}2 .*", f"{part}2 {15 * STRIDE / RATE}", dur.read_text()))
     for part in ("dev", "test"):
         (tmp_path / "data" / part / "trials").write_text(f"{part}0 {part}0 target\n{part}0 {part}1 nontarget\n")
+    speakers = tmp_path / "data" / "train" / "utt2spk"
+    speakers.write_text("".join(f"train{number} {'ab'[number % 2]}\n" for number in range(SIZES["train"])))
     heard = {"gain_db": 0.0, "trim_silence": False, "min_seconds": 0.0, "hidden_dim": 8, "pooled_dim": 12}
     asv = job("asv", "speaker_verification", heard, max_bad_fraction=0.4)
     said = []

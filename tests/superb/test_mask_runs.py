@@ -87,3 +87,18 @@ def test_epsilon_reaches_the_optimiser(data, tmp_path):
     train(separate(epsilon=1e-3), data, tmp_path)
     (state,) = checkpoint(tmp_path, "ss")["heads"]
     assert state["optimizer"]["param_groups"][0]["eps"] == 1e-3
+
+
+def test_a_further_metric_trains_nothing_again(data, tmp_path, monkeypatch):
+    first = train(separate(), data, tmp_path)[0]
+    (path,) = (tmp_path / "ss").glob("heads-*/heads.pt")
+    state = torch.load(path, weights_only=True)
+    state["facts"]["task.metrics"] = ["si_sdr_improvement"]  # as it was written once
+    torch.save(state, path)
+    monkeypatch.setattr("audiossl.tasks._mask_head.check_metrics", lambda *_: None)
+    monkeypatch.setattr("audiossl.tasks._mask_scores.stoi", lambda *_: 50.0)
+    given, upstream = separate(), Upstream()
+    wider = replace(given.task_config, metrics=("si_sdr_improvement", "stoi"))
+    later = train(replace(given, task_config=wider), data, tmp_path, upstream)[0]
+    assert upstream.calls == 1  # only scored again
+    assert later.values == first.values | {"stoi": 50.0}

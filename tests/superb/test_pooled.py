@@ -301,6 +301,17 @@ def test_what_is_wrong_with_data_is_said_before_the_pass(keywords, tmp_path):
     emotions(tmp_path / "er", sessions=1)
     with pytest.raises(ValueError, match="utt2session: has only 'S0'"):
         score("emotion", Config(folds="utt2session", **SMALL), tmp_path / "er", tmp_path / "out")
+    rows = [(k, {"utt2emotion": f"e{k}", "utt2session": f"S{k}"}) for k in range(2)]
+    write(tmp_path / "tiny" / "all", rows, 0)
+    with pytest.raises(
+        ValueError, match="utt2session: 1 of its utterances are not of 'S0', too few for train and dev; give more"
+    ):
+        score("emotion", Config(folds="utt2session", **SMALL), tmp_path / "tiny", tmp_path / "out")
+    for part in ("train", "dev", "test"):
+        write(tmp_path / "one" / part, [(k, {"speaker": "s"}) for k in range(2)], 0)
+    with pytest.raises(ValueError, match="utt2spk: has one speaker; give recordings of at least two"):
+        score("speaker", Config(**SMALL), tmp_path / "one", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_label_of_two_words_is_told_how_to_be_one(tmp_path):

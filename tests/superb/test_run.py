@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from frame_runs import add_noise, copied
 
 from audiossl.cli.main import main
+from audiossl.config import split_overrides
 from audiossl.data.audio import write_audio
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.diagnostics.results import read_results
@@ -22,9 +24,9 @@ from audiossl.superb import pooled
 from audiossl.superb.job import Evaluation
 from audiossl.superb.recipes import task_names
 from audiossl.superb.run import (
+    finished,
     folder_name,
     groups,
-    is_finished,
     load_job,
     load_jobs,
     open_upstream,
@@ -95,6 +97,37 @@ def test_what_only_costs_is_no_part_of_the_protocol():
     assert one.settings != load_job("ks", {"task": {"projector_dim": 5}}).settings
 
 
+def test_frames_that_are_not_kept_are_not_rounded():
+    plain, rounded = (load_job("asr", {"superb": {"cache_dtype": name}}) for name in ("float32", "float16"))
+    assert plain.settings == rounded.settings
+    kept = load_job("asr", {"superb": {"cache_dtype": "float16", "cache_gb": 1.0}})
+    assert kept.settings["superb.cache_dtype"] == "float16"
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "value"),
+    [
+        ("ks", "projector_dim", -1),
+        ("ic", "projector_dim", -1),
+        ("sid", "projector_dim", -1),
+        ("er", "projector_dim", -1),
+        ("asv", "pooled_dim", -1),
+        ("asv", "hidden_dim", 0),
+        ("sd", "hidden_dim", 0),
+    ],
+)
+def test_sizes_that_no_head_can_have_are_refused(task, key, value):
+    with pytest.raises(ValueError, match=rf"task\.{key}: {value} is below"):
+        load_job(task, {"task": {key: value}})
+
+
+@pytest.mark.parametrize("task", ["ks", "asr", "hear_esc50"])
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), 0.0])
+def test_rates_are_finite_and_positive(task, rate):
+    with pytest.raises(ValueError, match="learning_rates"):
+        load_job(task, {"superb": {"learning_rates": [rate]}})
+
+
 def test_digest_of_data_is_of_what_is_in_it(tmp_path):
     for name in ("one", "other", "less"):
         write_tones(tmp_path / name, "train", 4 if name == "less" else 5, np.random.default_rng(1))
@@ -113,11 +146,17 @@ def test_tasks_of_one_folder_are_put_together_only_where_they_learn_from_frames(
 
 
 def test_upstreams(tmp_path, data):
-    assert folder_name("transformers:/a/b c") == "transformers-a-b-c"
+    assert folder_name("transformers:/a/b") == "transformers-a-b"
+    assert folder_name("mine.py:Mine") == "mine.py-Mine"
+    assert folder_name("../../mini/hubert/exp/it2") == "mini-hubert-exp-it2"
+    alike = ["d/m.py:Mine", "d-m.py:Mine", "/d/m.py:Mine", "a b", "a-b", "a,b", "実験", "試験"]
+    assert len({folder_name(name) for name in alike}) == len(alike)
     assert folder_name("fbank+deltas") == "fbank+deltas"
     assert folder_name("exp/hubert/it2") == "exp-hubert-it2"
     with pytest.raises(ValueError, match=r"has no config.json; give a folder that transformers wrote"):
         open_upstream(f"transformers:{tmp_path}", data / "ks", seed=0, device="cpu")
+    with pytest.raises(ValueError, match=r"^--seed 99999999999999999999: is not from 0 to"):
+        open_upstream("random:hubert_nano", data / "er", seed=99999999999999999999, device="cpu")
     assert open_upstream("random:hubert_nano", data / "er", seed=0, device="cpu").name == "random:hubert_nano"
 
 
@@ -169,15 +208,15 @@ def test_one_task(data, tmp_path, capsys):
     job = load_job("ks", {"superb": {"steps": 60, "eval_every": 20}})
     source = open_upstream("fbank", data / "ks", seed=0, device="cpu")
     known = Evaluation(source, "fbank", data / "ks", 1337, "cpu", print)
-    assert is_finished(job, known, place)
-    assert not is_finished(job, replace(known, seed=1), place)
+    assert finished(job, known, place)
+    assert not finished(job, replace(known, seed=1), place)
     lines = []
     other = replace(known, upstream=replace(source, digest="another"), log=lines.append)
-    assert not is_finished(job, other, place)
+    assert not finished(job, other, place)
     assert lines == [
         f"{place / 'ks'}: is of an upstream with other weights, settings or code than fbank has now; scored anew"
     ]
-    assert not is_finished(load_job("ks"), known, place)
+    assert not finished(load_job("ks"), known, place)
     code, out, _ = run([*words, "--json"], capsys)
     assert json.loads(out)["values"]["accuracy"] == row.value
 
@@ -240,9 +279,14 @@ def test_all_tasks_and_upstreams_and_again(data, tmp_path, capsys):
     assert (tmp_path / "random-hubert_nano" / "er" / "results.json").is_file()
     before = {path: path.read_bytes() for path in tmp_path.rglob("results.json")}
     assert len(before) == 4
-    code, _, err = run([*words, "--json"], capsys)
+    code, out, err = run([*words, "--json"], capsys)
     assert code == 0
     assert err.count("was finished before") == 4
+    told = json.loads(out)
+    assert [(score["upstream"], score["task"]) for score in told] == [
+        (upstream, task) for upstream in ("fbank", "random:hubert_nano") for task in ("er", "ks")
+    ]
+    assert told[0]["values"] == {row.name.split()[2]: row.value for row in read_results(tmp_path / "fbank" / "er")}
     assert {path: path.read_bytes() for path in tmp_path.rglob("results.json")} == before
 
 
@@ -342,12 +386,40 @@ def test_every_upstream_is_opened_before_the_first_task_is_run(data, tmp_path, c
     assert not (tmp_path / "out").exists()
 
 
-def test_labels_of_all_tasks_are_looked_for_before_the_first_is_trained(tmp_path, monkeypatch):
-    write_three(tmp_path / "data")
-    (tmp_path / "data" / "dev" / "utt2keyword").unlink()
-    monkeypatch.setattr("audiossl.superb.frames.run_together", lambda *_: pytest.fail("was trained"))
-    with pytest.raises(ValueError, match=r"dev/utt2keyword: no such file"):
-        run_jobs([load_job("asr"), load_job("ks")], on_fbank(tmp_path / "data"), tmp_path / "out")
+@pytest.mark.parametrize("verb", ["asr", "all"])
+def test_a_task_without_labels_takes_no_other_down(tmp_path, capsys, verb):
+    data, out = tmp_path / "data" / "asr", tmp_path / "out"
+    write_three(data)
+    (data.parent / "pr").symlink_to("asr")
+    sizes = ["--task.asr.vocabulary", "training", "--task.hidden_dim", 8, "--task.projector_dim", 8]
+    words = [
+        "--upstream",
+        "fbank",
+        "--out",
+        out,
+        "--json",
+        *QUICK,
+        *sizes,
+        "--superb.steps",
+        2,
+        "--superb.accumulate",
+        1,
+    ]
+    place = [verb, *([] if verb == "all" else ["pr"]), "--data", data if verb == "asr" else data.parent]
+    code, printed, err = run([*place, *words], capsys)
+    assert code == 1
+    assert f"pr of fbank failed: {data.resolve() / 'train' / 'utt2phones'}: no such file" in err
+    assert [score["task"] for score in json.loads(printed)] == ["asr"]
+    assert [path.parent.name for path in out.rglob("results.json")] == ["asr"]
+
+
+def test_without_a_score_there_is_no_table(tmp_path, capsys):
+    write_three(tmp_path / "data" / "pr")
+    words = ["all", "--upstream", "fbank", "--data", tmp_path / "data", "--out", tmp_path / "out"]
+    code, _, err = run(words, capsys)
+    assert code == 1
+    assert "pr of fbank failed: " in err
+    assert err.endswith(f"{tmp_path / 'out'}: has no score, so that there is no table\n")
 
 
 def test_a_row_is_written_when_its_task_is_done(tmp_path, monkeypatch):
@@ -444,3 +516,17 @@ def test_what_the_official_protocol_reports_is_shown(data, tmp_path, monkeypatch
     assert score.metric == "der"
     cell = make_table(read_scores([tmp_path])).cells["fbank", "ks"]
     assert (cell.value, cell.official, cell.seeds) == (7.0, 6.0, (3,))
+
+
+def test_every_recipe_of_one_task_gives_settings_that_it_has(tmp_path):
+    """The shell recipe on data of one task: what it would score with."""
+    folder = Path(__file__).parents[2] / "egs/superb/all"
+    told = tmp_path / "told"
+    for task in ("ks", "qbe", "pr", "asv", "st", "vc", "ood_es", "callers"):
+        (tmp_path / task / task).mkdir(parents=True)
+        script = f'audiossl() {{ printf "%s\\n" "$@" > {told}; }}; export -f audiossl; ./run.sh --stage 1 --stop_stage 1 --data {tmp_path / task}'
+        subprocess.run(["bash", "-c", script], cwd=folder, check=True, capture_output=True)
+        given, _ = split_overrides(told.read_text().splitlines())
+        [job] = load_jobs([task], given)
+        assert getattr(job.config, "accumulate", 1) == 1
+        assert not hasattr(job.task_config, "pooled_dim") or job.task_config.pooled_dim == 128

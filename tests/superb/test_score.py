@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from audiossl.superb.score import Score
+from audiossl.diagnostics.results import read_results
+from audiossl.superb.score import Choice, Score
 from audiossl.train.ledger import Cost
 
 GIVEN = {
@@ -49,3 +50,12 @@ def test_what_trains_nothing_has_no_rate(tmp_path):
     (row,) = json.loads((tmp_path / "results.json").read_text())
     assert (row["learning_rate"], row["layer"], row["selection"], row["seed"]) == (None, 3, "dev accuracy", 0)
     assert "gpu_peak_bytes" not in row
+
+
+def test_what_was_written_can_be_read(tmp_path):
+    head = {"official": {"accuracy": 91.0}, "official_choice": Choice(1e-2, 40, (0.25, 0.75)), "shares": (0.5, 0.5)}
+    for more in (head, {"more": {"crops": 3}, "dev": {1e-3: 88.0}}):
+        score = Score(**GIVEN | more)
+        out = tmp_path / str(len(more))
+        score.write(out)
+        assert Score.of_rows(read_results(out)) == score

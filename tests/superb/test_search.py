@@ -146,6 +146,11 @@ def test_what_is_relevant_is_checked_before_the_pass(data, tmp_path):
     source, calls = upstream()
     with pytest.raises(ValueError, match=r"queries_eval/relevant:1: 'd77' is not among the documents"):
         given(tmp_path / "data", tmp_path / "out", source)
+    (tmp_path / "data" / "queries_eval" / "relevant").write_text("nobody d03\n")
+    with pytest.raises(
+        ValueError, match=r"queries_eval/relevant: none of the searched documents holds a searched query"
+    ):
+        given(tmp_path / "data", tmp_path / "out", source)
     assert calls == []
 
 

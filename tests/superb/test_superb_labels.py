@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from frame_runs import add_noise, copied, make_corpus
 
 from audiossl import registry
+from audiossl.data.audio import read_audio, write_audio
+from audiossl.data.excerpts import file_excerpt
 from audiossl.data.manifest import Manifest
 from audiossl.data.shards import write_shards
 from audiossl.superb.labels import Labels
@@ -107,10 +110,10 @@ def test_trials_of_verification(data):
     with pytest.raises(ValueError, match=r"dev/trials: no such file, and this task is scored by it; write it"):
         asv.check(data)
     for part in ("dev", "test"):
-        (data / part / "trials").write_text(f"{part}0 {part}1 target\n")
+        (data / part / "trials").write_text(f"{part}0 {part}1 target\n{part}0 {part}2 nontarget\n")
     asv.check(data)
     before = asv.digest(data)
-    (data / "test" / "trials").write_text("test0 test1 nontarget\n")
+    (data / "test" / "trials").write_text("test0 test1 nontarget\ntest0 test2 target\n")
     assert asv.digest(data) != before
 
 
@@ -176,8 +179,17 @@ def test_a_word_of_test_alone_changes_nothing_that_heads_learn_from(data, tmp_pa
         ),
         ("speaker_verification", {}, "trials", "test0 test1\n", "trials:1: not `enrol test target|nontarget`"),
         (
+            "speaker_verification", {}, "trials", "test0 test1 nontarget\n",
+            "test/trials: has no target trial, and an error rate needs both kinds; add some",
+        ),
+        ("slot_filling", {}, "utt2slots", "test0 a B-x\ntest1 b\ntest2 B-x E-x\n", "test/utt2slots: no slot has a value"),
+        (
+            "speech_translation", {"column": "text"}, "text", "test0  \ntest1  \ntest2  \n",
+            "test/text: no utterance has a word",
+        ),
+        (
             "diarization", {}, "utt2turns", "test0 a 0 1\ntest1 a 0 1\ntest2 a 0\n",
-            "test2: utt2turns says 'a 0', not `speaker start end ...`",
+            "test/utt2turns: test2: utt2turns says 'a 0', not `speaker start end ...`",
         ),
         (
             "diarization", {}, "utt2turns", "test0 a 0 1\ntest1 a 0 1\ntest2 a 0 1 b 0 1 c 0 1\n",
@@ -187,9 +199,9 @@ def test_a_word_of_test_alone_changes_nothing_that_heads_learn_from(data, tmp_pa
 )  # fmt: skip
 def test_what_test_cannot_be_scored_by_is_said_beforehand(data, task, settings, name, lines, said):
     for part in ("train", "dev", "test"):
-        if name != "text":
+        if name not in {"text", "utt2slots"}:
             (data / part / name).write_text(
-                f"{part}0 {part}1 target\n"
+                f"{part}0 {part}1 target\n{part}0 {part}2 nontarget\n"
                 if name == "trials"
                 else "".join(f"{part}{number} a 0.0 1.0\n" for number in range(10))
             )
@@ -222,6 +234,39 @@ def test_recordings_that_are_labels_are_looked_at(data, tmp_path):
     before = se.part_digests(data, ("train",))
     clean[3].write_bytes(bytes(99) + b"1")
     assert se.part_digests(data, ("train",)) != before
+
+
+def test_texts_that_begin_as_paths_do_are_texts(data):
+    asr, table = labels("speech_recognition"), data / "dev" / "text"
+    before, found = table.read_text(), set()
+    for text in ("/yes/no", "/so/yes/no", f"/{'long' * 100}"):
+        table.write_text(before.replace("dev1 no", f"dev1 {text}"))
+        found.add(asr.digest(data))
+    assert len(found) == 3
+    assert file_excerpt(Path("/" + "long" * 100)) == b""
+
+
+@pytest.mark.parametrize(
+    ("task", "column"),
+    [("enhancement", "utt2clean"), ("separation", "utt2source2"), ("voice_conversion", "utt2target")],
+)
+def test_recordings_to_be_scored_by_are_there_and_as_long(data, tmp_path, task, column):
+    asked = labels(task)
+    for part in asked.parts:
+        for name in asked.names(part):
+            shutil.copy(data / part / "wav.scp", data / part / name)
+    asked.check(data)
+    table = data / "test" / column
+    path = table.read_text().split()[1]
+    write_audio(tmp_path / "short.wav", read_audio(path)[:-800], 16_000)
+    for other, said in (("gone.wav", "no such file"), ("short.wav", " s, its utterance ")):
+        edit(table, path, str(tmp_path / other))
+        if said in "no such file" or task != "voice_conversion":
+            with pytest.raises(ValueError, match=rf"test/{column}: test0: {tmp_path / other}.*{said}"):
+                asked.check(data)
+        else:
+            asked.check(data)
+        path = str(tmp_path / other)
 
 
 def test_directories_and_columns_by_runner():

@@ -127,6 +127,16 @@ def test_a_second_reading_with_a_language_model_is_no_other_protocol(tmp_path):
     assert (table.marks, table.notes) == ({}, make_table(read_scores([tmp_path])[:1]).notes)
 
 
+def test_what_is_told_beside_the_metric_is_no_other_protocol(tmp_path):
+    protocol = {"task": "vc", "task.metrics": ["si_sdr_improvement"]}
+    beside = {"task.metrics": ["si_sdr_improvement", "stoi"], "task.recogniser": "exp/asr", "task.verifier": "exp/sv"}
+    add(tmp_path, "a", "pr", 20.0, protocol=protocol)
+    add(tmp_path, "b", "pr", 20.0, protocol=protocol | beside | {"task.lexicon": ["a.txt"]})
+    assert table_of(tmp_path).marks == {}
+    add(tmp_path, "c", "pr", 20.0, protocol=protocol | {"task.metrics": ["stoi", "si_sdr_improvement"]})
+    assert set(table_of(tmp_path).marks.values()) == {"a", "b"}
+
+
 def test_what_is_not_as_published_is_said_once_or_of_whom(tmp_path):
     for task, upstream, variant in (
         ("ks", "fbank", "x"), ("ks", "a", "x"), ("pr", "fbank", "y"), ("pr", "a", ""), ("asv", "a", "")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from ctc_oracles import Texts
 
 from audiossl.contracts import EncoderOutput, Utterance
+from audiossl.diagnostics.sources import FeatureShape
 from audiossl.metrics.equal_error_rate import equal_error_rate
 from audiossl.metrics.min_dcf import min_dcf
 from audiossl.nn.vocabulary import Vocabulary
@@ -118,6 +121,12 @@ def test_labels_and_experiments(tmp_path):
     task.save_labels(tmp_path)
     again = SpeakerVerification.from_experiment(SimpleNamespace(dim=6, num_layers=2), task.config, tmp_path)
     again.load_state_dict(task.state_dict())
+
+
+def test_one_speaker_is_refused():
+    one = Texts("utt2spk", ["ann", "ann"], Path("data/train"))
+    with pytest.raises(ValueError, match="train/utt2spk: has one speaker; give recordings of at least two"):
+        SpeakerVerification.from_data(FeatureShape(6, 2, 320, 16_000), SpeakerVerification.Config.tiny(), one)
 
 
 def test_a_recording_without_enough_frames_is_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,6 @@ from torch import nn
 from audiossl.contracts import EncoderOutput, Utterance
 from audiossl.diagnostics.sources import FeatureShape
 from audiossl.nn.bpe import BPE
-from audiossl.tasks import speech_translation
 from audiossl.tasks._token_beam import best_texts
 from audiossl.tasks._translator import positions
 from audiossl.tasks.speech_translation import SpeechTranslation
@@ -308,6 +308,8 @@ def test_bad_settings_are_named(changed, message):
 
 
 def test_what_cannot_be_measured_is_named_before_training(monkeypatch):
-    monkeypatch.setattr(speech_translation, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="unknown tokenizer 'zhx'"):
+        make(tokenizer="zhx")
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
     with pytest.raises(ValueError, match=r"pip install 'audiossl\[st\]'"):
         make()

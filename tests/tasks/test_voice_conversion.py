@@ -211,7 +211,9 @@ def test_models_judge_only_where_they_are_named(manifest, monkeypatch):
     mels = {manifest.ids[2]: log_mel(tune(130, 0.3)), manifest.ids[0]: log_mel(tune(140, 0.3))}
     assert make(manifest).needs == ("utt2target",)
     assert make(manifest).evaluate(mels, manifest).keys() == {"mcd"}
+    monkeypatch.setattr(judges, "check_judges", lambda *given: asked.append(given))
     task = make(manifest, recogniser="exp/asr", verifier="exp/sv")
+    assert asked.pop() == ("exp/asr", "exp/sv")
     assert task.needs == ("utt2target", "text")
     assert task.evaluate(mels, manifest).items() >= {"wer": 1.0, "accept": 2.0}.items()
     (waves, rate, texts, named), (others, _, targets, directory, rows, verifier) = asked
@@ -247,3 +249,10 @@ def test_what_is_not_measured_is_said(models, line):
 def test_bad_settings_are_named(manifest, changed, message):
     with pytest.raises(ValueError, match=message):
         make(manifest, **changed)
+
+
+@pytest.mark.parametrize("name", ["recogniser", "verifier"])
+def test_judges_are_opened_before_training(manifest, name):
+    with pytest.raises(ValueError, match=rf"^task\.{name}: .*nowhere") as error:
+        make(manifest, **{name: "nowhere"})
+    assert "\n" not in str(error.value)
