@@ -11,7 +11,7 @@ and test differ, except in `sid`.
 * `pr`, `asr` (the same folder): sentences with `text`, `utt2phones` and `phones.ctm`.
 * `ks`: clips of one second with `utt2keyword`: ten words, `_unknown_` (other words) and `_silence_` (noise).
 * `sid`: sentences of the same voices in all three, by `utt2spk`.
-* `asv`: sentences by `utt2spk`; `dev` and `test` have `trials`, all pairs.
+* `asv`: sentences by `utt2spk`, in `train` of all the voices that it has; `dev` and `test` have `trials`, all pairs.
 * `sd`: conversations of two voices that interrupt each other, with `utt2turns`.
 * `ic`: commands with `utt2action`, `utt2object`, `utt2location`.
 * `sf`: sentences with `utt2slots`, such as `BRING B-COLOUR RED E-COLOUR LAMP`, and `text` without the marks.
@@ -38,7 +38,7 @@ import numpy as np
 
 from audiossl.data import grammar, kaldi
 from audiossl.data.manifest import Manifest
-from audiossl.data.synthesis import SILENCE, Line, Manner, Recorded, Recording, Studio, Voice, make_voices
+from audiossl.data.synthesis import SILENCE, Line, Manner, Recorded, Recording, Studio, Voice, make_voices, most_voices
 from audiossl.data.turns import UTT2TURNS, Turn, write_turns
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.verification.make_trials import make_trials
@@ -251,7 +251,8 @@ def _speakers(make: _Maker) -> None:
 
 
 def _verification(make: _Maker) -> None:
-    for split, number, voices in zip(_SPLITS, (300, 96, 200), (20, 12, 20), strict=True):
+    heard = min(make.config.count(most_voices("train"), 20), most_voices("train"))
+    for split, number, voices in zip(_SPLITS, (816, 96, 200), (heard, 12, 20), strict=True):
         rng = make.rng("asv", split)
         speakers = make_voices(split, voices, rng)
         make.write("asv", split, list(_sentences(speakers, make.config.count(number, 2 * voices), set(), rng)))

@@ -218,6 +218,11 @@ def test_labels_that_are_missing_stop_before_training(place):
         finetune(str(place / "recipe.toml"), out=place / "out", **words)
 
 
+def give_two_speakers(data):
+    (data / "utt2spk").write_text("".join(f"s-{number} {'st'[number // 2]}\n" for number in range(4)))
+    (data / "spk2utt").write_text("s s-0 s-1\nt s-2 s-3\n")
+
+
 @pytest.mark.parametrize(
     ("task", "name", "lines", "said"),
     [
@@ -239,6 +244,7 @@ def test_labels_that_are_missing_stop_before_training(place):
 def test_labels_that_cannot_be_scored_stop_before_training(place, task, name, lines, said):
     phones = [f"s-{number} 1 0.0 0.1 {'ab'[number % 2]}\n" for number in range(4)]
     (place / "data" / "phones.ctm").write_text("".join(phones))
+    give_two_speakers(place / "data")
     shutil.copytree(place / "data", place / "dev", ignore=shutil.ignore_patterns(".index"))
     (place / "dev" / name).write_text(lines)
     with pytest.raises(ValueError) as error:
@@ -384,6 +390,7 @@ def test_labels_that_changed_are_not_those_of_the_experiment(place, new, said):
     ],
 )
 def test_what_evaluation_reads_is_missed_before_training(place, task, lacking):
+    give_two_speakers(place / "data")
     shutil.copytree(place / "data", place / "dev", ignore=shutil.ignore_patterns(".index"))
     lines = [f"s-{number} 1 0.0 0.1 {'ab'[number % 2]}\n" for number in range(4)]
     (place / "data" / "phones.ctm").write_text("".join(lines))

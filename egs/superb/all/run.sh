@@ -76,7 +76,7 @@ if stage 1 "scores; finished ones are kept"; then
       [ ! -d $data/$task ] || settings+=(--superb.$task.steps 600 --superb.$task.eval_every 100 --superb.$task.learning_rates "[1e-2,1e-3]")
     done
     [ ! -d $data/asr ] || settings+=(--superb.asr.learning_rates "[1e-2,1e-3]")
-    [ ! -d $data/asv ] || settings+=(--superb.asv.steps 600 --superb.asv.eval_every 100 --superb.asv.learning_rates "[1e-3,5e-4]")
+    [ ! -d $data/asv ] || settings+=(--superb.asv.steps 2000 --superb.asv.eval_every 200 --superb.asv.learning_rates "[1e-3,5e-4]")
     [ ! -d $data/sd ] || settings+=(--superb.sd.steps 600 --superb.sd.eval_every 100 --superb.sd.learning_rates "[1e-3,1e-4]")
     for task in asr sf; do
       [ ! -d $data/$task ] || settings+=(--task.$task.projector_dim 128)
