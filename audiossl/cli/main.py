@@ -49,6 +49,7 @@ _ELSEWHERE = {
     "infer": "transcribe",
     "kmeans": "units",
     "eer": "verify",
+    "compute-eer": "verify",
 }
 """What programs of fairseq, s3prl, SpeechBrain and Kaldi call it, and what it is called here."""
 
@@ -125,6 +126,10 @@ def _run_subverb(verb: str, functions: dict[str, Any], words: list[str]) -> int:
             print(f"  {name:<10} {(inspect.getdoc(function) or '').partition(chr(10))[0]}")
         print(f"\n`audiossl {verb} {next(iter(functions))} --help` says more.")
         return 0
+    if words[0].startswith("-"):
+        raise MisuseError(
+            f"audiossl {verb}: {words[0]!r} stands where a name belongs; write `audiossl {verb} NAME {words[0]} ...`, names are in `audiossl {verb} --help`"
+        )
     if words[0] not in functions:
         raise MisuseError(f"audiossl {verb}: unknown {words[0]!r}; {suggestion(words[0], list(functions))}")
     return run(functions[words[0]], words[1:], prog=f"audiossl {verb} {words[0]}")

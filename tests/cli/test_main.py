@@ -32,6 +32,12 @@ def test_every_verb_has_help_with_an_example(verb):
         (["train"], 2, "audiossl: unknown verb 'train'; write pretrain or finetune here"),
         (["extract", "x"], 2, "unknown verb 'extract'; write embed (utterances) or features (frames) here"),
         (["compute-wer"], 2, "unknown verb 'compute-wer'; write errors here"),
+        (["compute-eer"], 2, "unknown verb 'compute-eer'; write verify here"),
+        (
+            ["superb", "-u", "fbank"],
+            2,
+            "audiossl superb: '-u' stands where a name belongs; write `audiossl superb NAME -u ...`",
+        ),
         (["pretrain"], 2, "--out"),
         (["pretrain", "hubert_nano", "--out", "x", "--stepz", "3"], 2, "Unrecognized options: --stepz"),
         (["pretrain", "hubert_nano", "--out", "x", "--train.max_steps"], 2, "--train.max_steps: has no value"),
