@@ -100,6 +100,13 @@ FURTHER = "further"
 """In the metadata of a field: all keys that are none of the other fields', which stand beside these in a table, and which the dataclass checks."""
 
 
+def seed_flaw(seed: int) -> str | None:
+    """Say what is wrong with a seed, and the cure; None: nothing. Generators differ in what they take; all of them take these."""
+    if seed < 0:
+        return f"{seed} is negative; give 0 or more"
+    return f"{seed} is above 4294967295; give less" if seed >= 2**32 else None
+
+
 def build(cls: type[T], values: Tables, where: str) -> T:
     """Build the dataclass `cls` from a table, checked key by key; `where` names the table in errors."""
     assert dataclasses.is_dataclass(cls)
@@ -119,8 +126,8 @@ def build(cls: type[T], values: Tables, where: str) -> T:
     if missing:
         raise ValueError(f"{where}: {missing[0]!r} is not given; add it to the recipe or the command line")
     checked = {key: _convert(value, hints[key], f"{where}.{key}") for key, value in values.items()}
-    if isinstance(seed := checked.get("seed"), int) and seed < 0:
-        raise ValueError(f"{where}.seed: {seed} is negative; give 0 or more")
+    if isinstance(seed := checked.get("seed"), int) and (flaw := seed_flaw(seed)):
+        raise ValueError(f"{where}.seed: {flaw}")
     rest = dict.fromkeys(every.keys() - fields.keys(), further)
     return typing.cast("T", cls(**checked, **rest))
 

@@ -59,6 +59,7 @@ def test_further_keys_stand_beside_the_others(tmp_path):
         ({"rate": "fast"}, "outer.rate: 'fast' is not a number"),
         ({"rate": 1, "inner": {"size": True}}, "outer.inner.size: True is not a whole number"),
         ({"rate": 1, "inner": {"seed": -1}}, "outer.inner.seed: -1 is negative; give 0 or more"),
+        ({"rate": 1, "inner": {"seed": 2**32}}, "outer.inner.seed: 4294967296 is above 4294967295; give less"),
         ({"rate": 1, "inner": {"mode": "c"}}, "outer.inner.mode: 'c' is not one of 'a', 'b'"),
         ({"rate": 1, "inner": 4}, "outer.inner: 4 is not a table"),
         ({"rate": 1, "pair": [1.0]}, r"outer.pair: \[1.0\] has 1 values; 2 are wanted"),

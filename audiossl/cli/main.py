@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from audiossl import __version__
-from audiossl.config import split_overrides
+from audiossl.config import seed_flaw, split_overrides
 from audiossl.files import FULL_DISK
 from audiossl.registry import suggestion
 
@@ -161,7 +161,7 @@ def run(function: Any, words: list[str], *, prog: str) -> int:
         raise MisuseError(
             f"{prog}: {_one_line(message.getvalue())}{_cure(words, overrides='overrides' in given)}"
         ) from None
-    _refuse_negative_seeds(call, prog)
+    _check_seeds(call, prog)
     status = function(**call, **given)
     return int(status or 0)
 
@@ -178,11 +178,11 @@ def _cure(words: list[str], *, overrides: bool) -> str:
     return ""
 
 
-def _refuse_negative_seeds(call: dict[str, Any], prog: str) -> None:
-    """Raise MisuseError for a `--seed` below 0, of the verb's own or in a dataclass of its options: no generator takes one."""
+def _check_seeds(call: dict[str, Any], prog: str) -> None:
+    """Raise MisuseError for a `--seed` that generators do not take, of the verb's own or in a dataclass of its options."""
     for seed in (call.get("seed"), *(getattr(value, "seed", None) for value in call.values())):
-        if isinstance(seed, int) and seed < 0:
-            raise MisuseError(f"{prog}: --seed {seed} is negative; give 0 or more")
+        if isinstance(seed, int) and (flaw := seed_flaw(seed)):
+            raise MisuseError(f"{prog}: --seed {flaw}")
 
 
 def _without_overrides(function: Any) -> Any:

@@ -133,8 +133,9 @@ def main(options: Annotated[VerifyOptions, tyro.conf.arg(name="")]) -> int:
         out.mkdir(parents=True, exist_ok=True)
     options = replace(options, out=out)
     scores, fitted = _scores(options, trials, dev)
-    if itself := int((trials.enrol == trials.test).sum()):
-        say(f"{trials.path}: {itself} trials compare an utterance with itself; they count like all others")
+    if itself := int(trials.own.sum()):
+        mean = ", or with a mean that it is part of" if trials.models else ""
+        say(f"{trials.path}: {itself} trials compare an utterance with itself{mean}; they count like all others")
     generator = np.random.default_rng(options.seed or 0)
     found, curve = measure(scores, trials.labels, config, generator=generator, speakers=speakers)
     if fitted is not None and found["cllr"] > 1:

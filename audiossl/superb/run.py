@@ -174,8 +174,6 @@ def open_upstream(name: str, data: Path, *, seed: int, device: str) -> FeatureSo
     """Open what `--upstream` names: all that `diagnostics.sources` reads, but for encoders of units."""
     from audiossl.diagnostics.sources import open_features
 
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"--seed {seed}: is not from 0 to 2**63 - 1; give one that is")
     source = open_features(name, seed=seed, device=device, train=Manifest.open(_first(data)))
     if source.reads is not None:
         raise ValueError(f"{name}: reads {source.reads.column}, and these tasks give recordings; use `audiossl probe`")

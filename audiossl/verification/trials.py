@@ -50,6 +50,19 @@ class Trials:
             return self.names
         return list(dict.fromkeys(part for name in self.names for part in self.models.get(name, (name,))))
 
+    @cached_property
+    def own(self) -> np.ndarray:
+        """(trial,) bool, where an utterance is compared with itself or with a model that it is part of."""
+        number = {name: index for index, name in enumerate(self.names)}
+        parts = [
+            number[model] * len(number) + number[part]
+            for model in number.keys() & self.models.keys()
+            for part in self.models[model]
+            if part in number
+        ]
+        own = (self.enrol == self.test) | np.isin(self.enrol.astype(np.int64) * len(number) + self.test, parts)
+        return np.asarray(own)
+
     def require_both_classes(self) -> None:
         """ValueError where all trials are targets, or none is."""
         if self.labels.all() or not self.labels.any():

@@ -54,6 +54,11 @@ def test_every_verb_has_help_with_an_example(verb):
         (["data", "valdate", "x"], 2, "did you mean 'validate'?"),
         (["embed", "x", "y", "--out", "z", "--seed", "-1"], 2, "audiossl embed: --seed -1 is negative; give 0 or more"),
         (
+            ["cluster", "x", "--clusters", "3", "--out", "y", "--seed", "4294967296"],
+            2,
+            "audiossl cluster: --seed 4294967296 is above 4294967295; give less",
+        ),
+        (
             ["data", "subset", "x", "y", "--random", "3", "--seed", "-2"],
             2,
             "audiossl data subset: --seed -2 is negative",

@@ -332,7 +332,12 @@ def test_an_utterance_against_itself_is_counted_and_said(corpus, tmp_path):
     code, out, err = run("--trials", tmp_path / "trials", "--embeddings", root / "e", "--out", tmp_path)
     assert code == 0
     assert "2 target and 1 non-target trials" in out
-    assert "1 trials compare an utterance with itself" in err
+    assert "1 trials compare an utterance with itself;" in err
+    (tmp_path / "map").write_text("m s00-0 s00-2\n")
+    (tmp_path / "trials").write_text("1 m s00-0\n1 m s00-1\n0 m s01-0\n")
+    means = ["--enrol-map", tmp_path / "map", "--out", tmp_path / "means"]
+    _, _, err = run("--trials", tmp_path / "trials", "--embeddings", root / "e", *means)
+    assert "1 trials compare an utterance with itself, or with a mean that it is part of;" in err
 
 
 def test_given_ratios(corpus, tmp_path):

@@ -155,8 +155,6 @@ def test_upstreams(tmp_path, data):
     assert folder_name("exp/hubert/it2") == "exp-hubert-it2"
     with pytest.raises(ValueError, match=r"has no config.json; give a folder that transformers wrote"):
         open_upstream(f"transformers:{tmp_path}", data / "ks", seed=0, device="cpu")
-    with pytest.raises(ValueError, match=r"^--seed 99999999999999999999: is not from 0 to"):
-        open_upstream("random:hubert_nano", data / "er", seed=99999999999999999999, device="cpu")
     assert open_upstream("random:hubert_nano", data / "er", seed=0, device="cpu").name == "random:hubert_nano"
 
 

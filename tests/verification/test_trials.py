@@ -92,6 +92,14 @@ def test_repeats_count_twice_and_an_utterance_may_be_its_own_target(tmp_path):
         read_trials(path)
 
 
+def test_own_trials_are_those_of_an_utterance_with_itself_or_with_a_mean_that_has_it(tmp_path):
+    path = tmp_path / "trials"
+    path.write_text("m a target\nm c target\nb m nontarget\na a target\nn a nontarget\nn c target\n")
+    models = {"m": ["a", "b"], "n": ["b", "c", "never"], "never tried": ["a"]}
+    assert read_trials(path, models).own.tolist() == [True, False, False, True, False, True]
+    assert read_trials(path).own.tolist() == [False, False, False, True, False, False]
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
         read_trials(tmp_path / "nothing")

@@ -115,7 +115,7 @@ if stage 6 "word recognition with CTC from the labels of $voices voices: adapter
   set -m
   OMP_NUM_THREADS=$half $adapters --init random:$exp/it2 --out $exp/asr_random "${short[@]}" "${steps_finetune[@]}" > $exp/log/asr_random.log 2>&1 &
   set +m
-  echo "In the random encoder at the same time: $PWD/$exp/log/asr_random.log"
+  echo "In the random encoder at the same time: $(realpath $exp)/log/asr_random.log"
   OMP_NUM_THREADS=$half $adapters --init $exp/it2 --out $exp/asr "${short[@]}" "${steps_finetune[@]}"
   wait $! || { tail -n 3 $exp/log/asr_random.log >&2; exit 1; }
   if $full; then
@@ -150,6 +150,6 @@ fi
 if stage 9 "report"; then
   audiossl report $exp/quality $exp/it1 $exp/it2 $exp/asr* $exp/probe_* --compare --title "HuBERT on mini" --out $exp/report.html \
     --data $data/test --units it2_$tag
-  echo "The same table with plots: $PWD/$exp/report.html"
-  echo "Transcribe your own recording: audiossl transcribe $PWD/$exp/asr RECORDING.wav"
+  echo "The same table with plots: $(realpath $exp)/report.html"
+  echo "Transcribe your own recording: audiossl transcribe $(realpath $exp)/asr RECORDING.wav"
 fi

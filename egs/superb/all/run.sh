@@ -99,5 +99,5 @@ fi
 
 if stage 2 "the table"; then
   audiossl superb table $exp
-  echo "The same with the weights of the layers: $PWD/$exp/table.html"
+  echo "The same with the weights of the layers: $(realpath $exp)/table.html"
 fi
