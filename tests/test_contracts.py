@@ -294,6 +294,23 @@ def test_resumed_step_equals_an_uninterrupted_one(tmp_path, name, encoder):
     assert [key for key, value in weights.items() if not torch.equal(value, resumed[key])] == []
 
 
+@pytest.mark.parametrize(("name", "encoder"), OBJECTIVES)
+def test_a_step_that_is_not_finite_leaves_nothing_behind(tmp_path, name, encoder):
+    module, manifest = tiny_objective(name, encoder, tmp_path / "corpus")
+
+    def stream(own):
+        for number, batch in enumerate(make_loader(manifest, module, LOADER, sample_rate=RATE, seed=0, positions=own)):
+            if number == 1:
+                heard = [key for key, value in batch.items() if torch.is_tensor(value) and value.is_floating_point()]
+                batch.update({key: batch[key] * 1e30 for key in heard})
+            yield batch
+
+    config = TrainConfig(max_steps=4, precision="fp32", save_every=4, tensorboard=False)
+    train(module, stream, experiment=tmp_path / "exp", config=config, optim=OptimConfig(peak_lr=1e-3), world=ALONE, sample_rate=RATE)  # fmt: skip
+    saved = load_weights(list_checkpoints(tmp_path / "exp")[-1])
+    assert [key for key, value in saved.items() if value.is_floating_point() and not value.isfinite().all()] == []
+
+
 def adapted(name, encoder):
     cls = registry.get("adapters", name)
     adapter, model = cls(cls.Config.tiny()), tiny_encoder(encoder).eval()

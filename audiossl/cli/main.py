@@ -56,6 +56,14 @@ _ELSEWHERE = {
 _HYDRA = re.compile(r"\+{0,2}([a-z]\w*(?:\.\w+)+)=(.+)")
 """An option in Hydra's form, `section.key=value`."""
 
+_SHORTAGES = {
+    r"out of memory|can't allocate memory|Unable to allocate": "memory ran out; take smaller batches (data.batch_seconds of a recipe, --batch-seconds), "
+    "or shorter crops",
+    r"DataLoader worker .*(killed|exited)": "a process that reads audio was ended, as a system without memory does; take fewer (data.num_workers of a "
+    "recipe, --num-workers)",
+}
+"""What errors of torch and numpy say, and what that means with its cure."""
+
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 """Exit status where nobody reads standard output any more, that of a program which the signal ended."""
 
@@ -77,6 +85,11 @@ def main(arguments: list[str] | None = None) -> None:
         # Other pipes break too, such as that to a program which has died.
         unread = isinstance(error, BrokenPipeError) and _nobody_reads()
         status = _BROKEN_PIPE if unread else _complain(error, 1, debug=debug)
+    except (RuntimeError, MemoryError) as error:
+        shortage = _shortage(error)
+        if shortage is None:
+            raise
+        status = _complain(error, 1, debug=debug, text=shortage)
     except KeyboardInterrupt:
         # A second one, while loader workers end, would only be a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -219,10 +232,20 @@ def _usage(known: dict[str, str]) -> None:
     print("\n`audiossl VERB --help` says more and gives an example.")
 
 
-def _complain(error: BaseException, status: int, *, debug: bool) -> int:
+def _shortage(error: Exception) -> str | None:
+    """Say which shortage an error tells of, with its own first words and a cure; None for another one, which is a fault of the program."""
+    said = str(error) or type(error).__name__
+    means = next((text for pattern, text in _SHORTAGES.items() if re.search(pattern, said)), None)
+    if means is None and isinstance(error, MemoryError):
+        means = next(iter(_SHORTAGES.values()))
+    return means and f"{means} ({said.splitlines()[0][:200]})"
+
+
+def _complain(error: BaseException, status: int, *, debug: bool, text: str = "") -> int:
+    """Print `text`, or what the error says, as one line."""
     if debug:
         raise error
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = text or " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         cure = _CURES.get(error.errno or 0)

@@ -58,7 +58,8 @@ def main(
         lexicon: lines `word token token ...`: only these words are written. Needs the extra `lm`.
         lm_weight: of the decimal logarithm of the language model's probability (default: 2).
         word_score: added for each word, with --lexicon (default: -1).
-        max_seconds: CTC hears longer recordings in overlapping windows of so many seconds; 0: all recordings whole.
+        max_seconds: CTC hears longer recordings in overlapping windows of so many seconds, each normalised by itself where the encoder normalises;
+            0: all recordings whole.
         batch_seconds: seconds of audio per batch.
         num_workers: processes that read audio.
         device: auto, cpu, cuda or cuda:N.
@@ -83,11 +84,13 @@ def main(
         decoding.prepare(module.task, experiment)
         module.to(world.device)
         found = _transcribe(module, experiment, files, manifests, config, max_seconds)
-    _show(found, json=json)
-    if out is not None:
-        write_table(out, found.texts.items())
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     _keep(experiment, found, decoding, seed=tables["train"]["seed"], parameters=trained)
+    try:
+        if out is not None:
+            write_table(out, found.texts.items())
+    finally:  # last, since whoever reads it may be gone, but also where the disk is full
+        _show(found, json=json)
     return 1 if found.bad else 0
 
 

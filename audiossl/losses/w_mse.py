@@ -31,7 +31,7 @@ def w_mse(
     first, second: (batch, dim), two views of each utterance. The global batch is dealt at random, alike for both views, into groups of
     `group_size`, at least twice the dimension in the paper, and each view of a group is whitened by itself; rows that do not fill a last
     group sit this step out. generator: on the CPU; that of the first process decides for all. shrinkage: share of the identity
-    in the covariance. ValueError where there is no full group, or where a covariance is singular.
+    in the covariance. ValueError where there is no full group, or where a covariance of finite rows is singular.
     """
     need_same_shape("batch, dim", first=first, second=second)
     layout = layout_of(first, across_processes=across_processes)
@@ -59,7 +59,7 @@ def whiten(groups: Tensor, *, shrinkage: float = 0.0) -> Tensor:
     covariance = centred.transpose(1, 2) @ centred / (rows - 1)
     identity = torch.eye(dim, dtype=exact.dtype, device=exact.device)
     factor, fault = torch.linalg.cholesky_ex((1 - shrinkage) * covariance + shrinkage * identity)
-    if fault.any():
+    if fault.any() and exact.isfinite().all():
         raise ValueError(
             f"w_mse: the covariance of {rows} rows of {dim} dimensions is singular; raise group_size above twice the dimension, or shrinkage"
         )

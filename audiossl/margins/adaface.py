@@ -65,8 +65,8 @@ class AdaFace(ScheduledMargin):
             return
         mean = sum_over_processes(norms.sum(), layout) / layout.total
         square = sum_over_processes((norms - mean).square().sum(), layout) / (layout.total - 1)
-        self.norm_mean.lerp_(mean.to(self.norm_mean), self.config.rate)
-        self.norm_deviation.lerp_(square.sqrt().to(self.norm_deviation), self.config.rate)
+        for kept, seen in ((self.norm_mean, mean), (self.norm_deviation, square.sqrt())):
+            kept.lerp_(torch.where(seen.isfinite(), seen.to(kept), kept), self.config.rate)
 
 
 def adaface_margin(cosine: Tensor, quality: Tensor | float, margin: Tensor | float) -> Tensor:

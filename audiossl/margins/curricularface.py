@@ -47,7 +47,8 @@ class CurricularFace(ScheduledMargin):
     def _move(self, cosines: Tensor, positive: Tensor) -> None:
         own = torch.stack([cosines.where(positive, 0.0).sum(), positive.sum().to(cosines)])
         total, count = sum_over_processes(own, layout_of(cosines))
-        mean = torch.where(count > 0, total / count.clamp_min(1), self.level.to(cosines))
+        counts = (count > 0) & total.isfinite()
+        mean = torch.where(counts, total / count.clamp_min(1), self.level.to(cosines))
         self.level.lerp_(mean.to(self.level), 1 - self.config.momentum)
 
 

@@ -30,13 +30,14 @@ class MaskedGroupNorm(nn.Module):
         """windows: (batch, frame, tap); kernel: (channel, tap); lengths: (batch,) valid frames. Returns (batch, frame, channel)."""
         with torch.autocast(windows.device.type, enabled=False):
             centred, covariance = self._moments(windows.float(), lengths)
-            variance = torch.einsum("ck,bkl,cl->bc", kernel.float(), covariance, kernel.float())
-            gain = self.weight.float() * torch.rsqrt(variance + self.eps)
+            # What a kernel takes away of a strong hum leaves few of float32's digits, or less than nothing.
+            variance = torch.einsum("ck,bkl,cl->bc", kernel.double(), covariance, kernel.double()).clamp(min=0)
+            gain = self.weight.float() * torch.rsqrt(variance + self.eps).float()
             kernels = kernel.float().t() * gain.unsqueeze(1)  # (batch, tap, channel)
         return centred @ kernels + self.bias
 
     def _moments(self, windows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Centred windows, and their covariance (batch, tap, tap)."""
+        """Centred windows, and their covariance (batch, tap, tap), float64."""
         if self.legacy:
             centred = windows - windows.mean(1, keepdim=True)
             return centred, _products(centred) / windows.shape[1]
@@ -48,6 +49,6 @@ class MaskedGroupNorm(nn.Module):
 
 
 def _products(windows: Tensor) -> Tensor:
-    """Sum of outer products over frames. A matrix product adds tens of thousands of terms in turn: 1e-5 off in float32."""
+    """Sum of outer products over frames, float64. A matrix product adds tens of thousands of terms in turn: 1e-5 off in float32."""
     exact = windows.double()
-    return (exact.transpose(1, 2) @ exact).float()
+    return exact.transpose(1, 2) @ exact

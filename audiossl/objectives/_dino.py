@@ -97,7 +97,7 @@ class DINOObjective(MomentumObjective):
         self.register_buffer("released", torch.tensor(float(config.freeze_steps == 0)))
 
     def forward(self, batch: Batch) -> StepOutput:
-        """See `dino`. The centre moves after the loss, in training, by the raw outputs of all processes.
+        """See `dino`. The centre moves after the loss, in training, by the raw outputs of all processes; with `train.accumulate`, after each micro-batch.
 
         target_perplexity: of the teacher's mean distribution; 1 when one prototype takes all. target_entropy: mean of its distributions',
         nats; log(prototypes) when all are alike. Either is a collapse.
@@ -120,7 +120,7 @@ class DINOObjective(MomentumObjective):
         metrics |= _target_metrics((teacher - self.centre) / self.temperature)
         if self.training:
             moved = moved_centre(self.centre, teacher, momentum=config.centre_momentum, across_processes=self.across)
-            self.centre.copy_(moved)
+            self.centre.copy_(torch.where(moved.isfinite(), moved, self.centre))
         return output_of(loss, embeddings, positive_cosine=positive_cosine(embeddings), **metrics)
 
     def teach(self, pieces: list[Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ARG002 - for a subclass

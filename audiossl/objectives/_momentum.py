@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import nn
@@ -54,6 +54,14 @@ class MomentumObjective(SpeakerObjective, WithFollowers):
         self.head = head
         assert isinstance(encoder, nn.Module)
         self.teacher, self.teacher_head = follower_of(encoder), follower_of(head)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch dropout and batch norms on and off: the teacher's where the student's are, since none of its parameters trains and would tell."""
+        super().train(mode)
+        for teacher, student in self.pairs():
+            for follower, followed in zip(teacher.modules(), student.modules(), strict=True):
+                follower.training = followed.training
+        return self
 
     def after_step(self, step: int) -> None:
         """Move the teacher by 1 - momentum towards the student (He et al., 2020, eq. 2; Grill et al., 2020, eq. 1)."""

@@ -135,13 +135,13 @@ class PositiveSampler(nn.Module):
         units = F.normalize(F.normalize(wide(embeddings), dim=2).mean(dim=0), dim=1)
         units, entries, index = (gather_with_gradient(item, layout) for item in (units, entries, index))
         has_place = index >= 0
-        self.memory[index[has_place]] = units[has_place].half()
-        self.known[index[has_place]] = (
-            units[has_place].isfinite().all(dim=1)
-        )  # one broken one would break every centroid
+        seen = units[has_place]
+        self.memory[index[has_place]] = seen.nan_to_num(0.0).half()
+        self.known[index[has_place]] = seen.isfinite().all(dim=1)  # one broken one would break every centroid
         places = (self.place + torch.arange(layout.total, device=index.device)) % len(self.queue)
-        self.queue[places] = entries.to(self.queue)
-        self.owners[places] = index.where(entries.isfinite().all(dim=1), _NONE)
+        usable = entries.isfinite().all(dim=1)
+        self.queue[places] = entries.where(usable.unsqueeze(1), 0.0).to(self.queue)
+        self.owners[places] = index.where(usable, _NONE)
         self.place.copy_((self.place + layout.total) % len(self.queue))
         self.seen += layout.total
 

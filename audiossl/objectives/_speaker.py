@@ -126,9 +126,7 @@ class SpeakerObjective(nn.Module):
     least_utterances = 2
     """Of a batch over all processes: one alone has no negatives, and batch norms make its two crops opposites."""
     group_rows = 0
-    """Utterances that a process must hear at once for a loss of development data, as some whiten groups of them; in one batch at least."""
-    skips_short = True
-    """Whether a batch with fewer of them counts nothing; otherwise every batch must hold as many."""
+    """Utterances that a batch must hold to be counted, as some objectives whiten groups of them; one of development data at least, in each process."""
 
     def __init__(self, encoder: SpeakerEncoder, config: CropConfig, durations: tuple[float, ...] | None = None) -> None:
         super().__init__()

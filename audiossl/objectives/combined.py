@@ -13,7 +13,7 @@ from torch import nn
 from audiossl import registry
 from audiossl.config import build
 from audiossl.margins._base import ScheduledMargin
-from audiossl.objectives._projected import ProjectedConfig, ProjectedObjective
+from audiossl.objectives._projected import ProjectedConfig, ProjectedObjective, uncounted
 from audiossl.objectives._speaker import MarginConfig, output_of, positive_cosine
 
 if TYPE_CHECKING:
@@ -44,9 +44,8 @@ class Combined(ProjectedObjective):
 
         In a recipe `[objective.z.vicreg]` with `weight = 1.0` and `covariance = 0.1`; on the command line `--objective.z.vicreg.weight 2`.
         A weight of 0 leaves a term out. A loss that takes a margin has it in a table of its own, as simclr has: `[objective.y.info_nce.margin]`.
-        Losses fit that compare two views; `w_mse` only where every batch, the last of an epoch too, fills a group, which has more rows than the level
-        dimensions, unless there is a shrinkage. Defaults: the best
-        model of the paper, 8.47 % EER.
+        Losses fit that compare two views. The group of `w_mse` has more rows than the level dimensions, unless there is a shrinkage; a batch that does not
+        fill one trains nothing and counts nothing. Defaults: the best model of the paper, 8.47 % EER.
         """
 
         projector_dims: tuple[int, ...] = (2048, 2048, 2048)
@@ -74,7 +73,6 @@ class Combined(ProjectedObjective):
             return cls(crop_duration=0.3, projector_dims=(8, 2), y=y, z=z)
 
     headline: ClassVar[tuple[str, ...]] = ("positive_cosine",)
-    skips_short = False
 
     def __init__(self, encoder: SpeakerEncoder, config: Config) -> None:
         super().__init__(encoder, config)
@@ -95,12 +93,16 @@ class Combined(ProjectedObjective):
         """Add up the terms; each is logged before it is weighted, as `y_info_nce` say."""
         representations = self.embed(self.pieces(batch))
         levels = {"y": representations, "z": self.project(representations)}
+        similar = positive_cosine(representations)
+        if not self.fills_group(representations[0]):
+            names = [term.label for term in self.terms]
+            return uncounted(levels["z"], representations, names, positive_cosine=similar)
         values = {
             term.label: term.loss(*levels[term.level], across_processes=self.across, **self._margin(term))
             for term in self.terms
         }
         loss = torch.stack([term.weight * value for term, value in zip(self.terms, values.values(), strict=True)]).sum()
-        return output_of(loss, representations, positive_cosine=positive_cosine(representations), **values)
+        return output_of(loss, representations, positive_cosine=similar, **values)
 
     def _margin(self, term: Term) -> dict[str, nn.Module]:
         return {"margin": self.margins[term.label]} if term.label in self.margins else {}

@@ -97,6 +97,10 @@ def _freeze_above_frames(encoder: SpeakerEncoder, samples: int) -> None:
     parameters = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     tone = torch.arange(samples).mul(0.1).sin().unsqueeze(0).to(parameters[0].device)
     top = encoder(tone, torch.tensor([samples], device=tone.device)).layers[-1]
+    if not top.requires_grad:
+        raise ValueError(
+            "encoder.adapter: freezes all that the frames depend on, and cpc trains nothing else; choose another adapter, or another objective"
+        )
     gradients = torch.autograd.grad(top.sum(), parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(gradient is not None)

@@ -144,7 +144,7 @@ class DeepCluster(ProjectedObjective):
         units, index = gather_with_gradient(units, layout, dim=1), gather_with_gradient(index, layout)
         has_place = index >= 0
         units, index = units[:, has_place], index[has_place]
-        self.memory[:, index] = units.half()
+        self.memory[:, index] = units.nan_to_num(0.0).half()
         self.known[index] = units.isfinite().all(dim=2).all(dim=0)  # one broken embedding would break every centroid
         self.seen += layout.total
 

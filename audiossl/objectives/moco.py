@@ -136,9 +136,12 @@ class MoCo(MomentumObjective):
                 f"objective.queue_size: {size} is less than the {count} utterances of a batch over all processes; raise it"
             )
         places = (self.place + torch.arange(count, device=keys.device)) % size
-        self.queue[:, places] = keys.to(self.queue)
+        usable = (
+            keys.isfinite().all(dim=2).all(dim=0)
+        )  # or else one bad batch would stay for a whole round of the queue
+        self.queue[:, places] = torch.where(usable.unsqueeze(1), keys.to(self.queue), self.queue[:, places])
         if self.config.mask_column:
-            self.labels[places] = gather_with_gradient(batch["label"], layout)
+            self.labels[places] = torch.where(usable, gather_with_gradient(batch["label"], layout), self.labels[places])
         self.place.copy_((self.place + count) % size)
 
 

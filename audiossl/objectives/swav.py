@@ -118,6 +118,7 @@ class SwAV(ProjectedObjective):
     def _enqueue(self, units: Tensor) -> None:
         """Put the embeddings of all processes in front and drop the oldest. units: (view, batch, dim)."""
         layout = layout_of(units, dim=1, across_processes=self.across)
-        newest = gather_with_gradient(units, layout, dim=1)[:, : self.config.queue_size]
+        newest = gather_with_gradient(units, layout, dim=1)
+        newest = newest[:, newest.isfinite().all(dim=2).all(dim=0)][:, : self.config.queue_size]
         self.queue.copy_(torch.cat([newest, self.queue], dim=1)[:, : self.config.queue_size])
         self.filled.add_(newest.shape[1]).clamp_(max=self.config.queue_size)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from audiossl.losses.w_mse import w_mse
-from audiossl.nn.gather import layout_of
-from audiossl.objectives._projected import ProjectedConfig, ProjectedObjective
+from audiossl.objectives._projected import ProjectedConfig, ProjectedObjective, uncounted
 from audiossl.objectives._speaker import output_of, positive_cosine
 
 if TYPE_CHECKING:
     from audiossl.contracts import Batch, SpeakerEncoder, StepOutput
-
-_SHORT_BATCHES = 3
 
 
 class WMSE(ProjectedObjective):
@@ -56,19 +53,14 @@ class WMSE(ProjectedObjective):
                 "give twice as many rows, or lower objective.projector_dims"
             )
         self.config, self.group_rows = config, config.group_size
-        self._short = 0  # a guard only: nothing that is trained depends on it, so it is no state
 
     def forward(self, batch: Batch) -> StepOutput:
         """See `w_mse`."""
         representations = self.embed(self.pieces(batch))
         first, second = self.project(representations)
-        total = layout_of(first, across_processes=self.across).total
         metrics = {"positive_cosine": positive_cosine(representations)}
-        if total < self.config.group_size:
-            self._count_short(total)
-            idle = output_of(0.0 * (first + second).sum(), representations, **metrics)
-            return replace(idle, count=torch.zeros_like(idle.count))
-        self._short = 0
+        if not self.fills_group(first):
+            return uncounted(first + second, representations, **metrics)
         loss = w_mse(
             first,
             second,
@@ -78,11 +70,3 @@ class WMSE(ProjectedObjective):
             across_processes=self.across,
         )
         return output_of(loss, representations, **metrics)
-
-    def _count_short(self, total: int) -> None:
-        self._short += self.training
-        if self._short >= _SHORT_BATCHES:
-            raise ValueError(
-                f"w_mse: {self._short} batches in a row, the last of {total} utterances, do not fill a group of {self.config.group_size}; "
-                "raise data.batch_seconds or lower objective.group_size"
-            )

@@ -164,7 +164,7 @@ class _Run:
         *,
         resume: bool,
     ) -> None:
-        self.module, self.ledger, self._better = module.to(world.device), ledger, better
+        self.module, self.ledger, self._better = module.to(world.device).train(), ledger, better
         self.experiment, self.config, self.optim, self.world = experiment, config, optim, world
         self.step = self.position = self._bad_steps = self._saved_at = 0
         self.best: float | None = None
@@ -179,6 +179,8 @@ class _Run:
         if resume:
             self._load()
         self.resumed_at = self.step
+        self._statistics: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._keep_statistics(good=True)
         self._parallel = self.module
         if world.size > 1:
             devices = [world.device.index] if world.device.type == "cuda" else None
@@ -232,12 +234,21 @@ class _Run:
             self.optimizer.step()
         self._count_bad(finite=finite, loss=sums.loss, norm=norm)
         self.optimizer.zero_grad(set_to_none=True)
-        self.world.average(list(self._running_statistics()))
+        self._keep_statistics(good=finite)
         self.step += 1
         self.position += stride
         self.module.after_step(self.step)  # type: ignore[operator]
         loss = {"loss": sums.loss / sums.count} if sums.count else {}
         return {**loss, **sums.metrics, "lr": rate, **norms}
+
+    def _keep_statistics(self, *, good: bool) -> None:
+        """Average the norms' statistics over processes; after a step whose loss or gradient was not finite, go back to those before it."""
+        if good:
+            running = list(self._running_statistics())
+            self.world.average(running)
+            self._statistics = [(value, value.clone()) for value in running]
+        for value, kept in self._statistics if not good else []:
+            value.copy_(kept)
 
     def _running_statistics(self) -> Iterator[torch.Tensor]:
         """What norms learn of the batches of their own process: not those of frozen parts."""
@@ -259,6 +270,9 @@ class _Run:
     def evaluate(self, function: Evaluate, journal: Journal) -> None:
         """Measure on the development data, and mark the checkpoint of this step if it is the best so far."""
         self.module.eval()
+        torch.manual_seed(
+            0
+        )  # what an objective draws for its loss is the same every time; a step of training has a seed of its own
         with torch.no_grad(), autocast(self.world.device, self.config.precision):
             scores = function(self.module, journal.say)
         # The main process's: those of others may differ in their last bit, and then in what they do next.

@@ -158,18 +158,17 @@ def _check_dev(manifest: Manifest, objective: Any, reading: LoaderConfig) -> Non
         )
     _refuse_lonely(manifest, as_whole(reading), getattr(objective, "least_utterances", 1), 1, dev=True)
     if getattr(objective, "group_rows", 0):
-        _refuse_short(manifest, as_whole(reading), objective.group_rows, every=not objective.skips_short)
+        _refuse_short(manifest, as_whole(reading), objective.group_rows)
 
 
-def _refuse_short(manifest: Manifest, reading: LoaderConfig, rows: int, *, every: bool) -> None:
-    """ValueError where no batch of development data, or not `every` one, holds as many utterances as are compared at once."""
+def _refuse_short(manifest: Manifest, reading: LoaderConfig, rows: int) -> None:
+    """ValueError where no batch of development data holds as many utterances as are compared at once."""
     from audiossl.data.loader import make_sampler
 
     sizes = make_sampler(manifest, reading, seed=0, shuffle=False).batch_sizes
-    short = sizes < rows
-    if short.all() or (every and short.any()):
+    if sizes.max() < rows:
         raise ValueError(
-            f"{manifest.path}: {int(short.sum())} of {len(sizes)} batches, of {int(sizes.max())} utterances at most, do not fill a group of {rows}, "
+            f"{manifest.path}: all {len(sizes)} batches, of {int(sizes.max())} utterances at most, do not fill a group of {rows}, "
             "and each process scores by itself; raise data.batch_seconds, lower group_size, or leave out --dev"
         )
 

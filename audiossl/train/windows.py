@@ -40,7 +40,8 @@ def score_in_windows(
 ) -> Tensor:
     """Scores of a recording's frames, (frame, token), of which `score` hears `window` frames at a time, (sample,) -> (frame, token).
 
-    Windows overlap by a third: the outer sixth of each lacks what is beside it, and is taken from its neighbour.
+    Windows overlap by a third: the outer sixth of each lacks what is beside it, and is taken from its neighbour. An encoder that normalises what it hears
+    normalises each window by itself.
     """
     edge, total = window // 6, grid.num_frames(len(waveform))
     hop = window - 2 * edge

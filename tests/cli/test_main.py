@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 from command import complains
 
 from audiossl.cli.main import _ELSEWHERE, main, verbs
@@ -130,6 +131,35 @@ def test_another_pipe_that_breaks_is_an_error(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["doctor"])
     assert (stop.value.code, capsys.readouterr().err) == (1, "audiossl: espeak: Broken pipe\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "means"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"), "memory ran out; take smaller batches"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"), "memory ran out"),
+        (MemoryError(), "memory ran out; take smaller batches"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "a process that reads audio was ended"),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "a process that reads audio was ended"),
+    ],
+)  # fmt: skip
+def test_a_shortage_is_one_line_with_its_cure(error, means, monkeypatch):
+    def short(words):
+        raise error
+
+    monkeypatch.setattr("audiossl.cli.main._dispatch", short)
+    said = complains("pretrain", status=1)
+    assert said.startswith(f"audiossl: {means}")
+    assert str(error).split("\n")[0].strip() in said
+
+
+def test_a_fault_of_the_program_shows_its_traceback(monkeypatch):
+    def broken(words):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr("audiossl.cli.main._dispatch", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        main(["pretrain"])
 
 
 def test_debug_shows_the_traceback(tmp_path, monkeypatch):

@@ -47,6 +47,17 @@ def test_long_utterances_stay_exact():
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_strong_hum_under_a_high_pass_kernel_leaves_what_the_plain_norm_leaves():
+    torch.manual_seed(0)
+    norm, kernel = MaskedGroupNorm(6), torch.zeros(6, 10)
+    kernel[:, :3] = torch.tensor([1.0, -2.0, 1.0])
+    wave = 2.0**15 * (0.6 * torch.sin(torch.arange(32_000) * (2 * torch.pi * 50 / 16_000)) + 1e-5 * torch.randn(32_000))
+    windows = wave[None].unfold(1, 10, 5)
+    found = norm(windows, kernel, torch.tensor([windows.shape[1]]))
+    expected = oracle(norm.double(), wave[None].double(), kernel.double())
+    torch.testing.assert_close(found.double(), expected, atol=0.02, rtol=0)  # windows are centred in float32
+
+
 def test_gradients_are_the_oracles():
     norm, wave, kernel = make(legacy=False)
     weights = torch.randn(3, 40, 6, dtype=torch.float64)

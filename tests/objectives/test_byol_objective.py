@@ -1,11 +1,13 @@
 """BYOL: its loss by a loop, the schedule of its teacher, and what of the teacher moves how."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from audiossl.encoders.mhfa_speaker import MHFASpeaker
 from audiossl.encoders.xvector import XVector
 from audiossl.objectives._momentum import MomentumConfig, momentum_after
 from audiossl.objectives.byol import BYOL
@@ -132,3 +134,17 @@ def test_bad_options_are_named():
         BYOL.Config(ema_steps=-1)
     with pytest.raises(ValueError, match="predictor_dim: 0"):
         BYOL.Config(predictor_dim=0)
+
+
+@pytest.mark.parametrize("adapter", [{"name": "frozen"}, {"name": "full", "freeze_frontend": False}])
+def test_the_target_network_is_in_training_mode_where_the_online_one_is(adapter):
+    encoder = MHFASpeaker(replace(MHFASpeaker.Config.tiny(), adapter=adapter))
+    module = BYOL(encoder, BYOL.Config(**SETTINGS)).train()
+    for _ in range(2):
+        modes = [part.training for part in module.encoder.modules()]
+        assert [part.training for part in module.teacher.modules()] == modes
+        assert any(modes)
+        assert all(part.training for part in module.teacher_head.modules())
+        module.eval()
+        assert not any(part.training for part in module.modules())
+        module.train()

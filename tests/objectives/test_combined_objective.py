@@ -34,6 +34,19 @@ def test_forward_is_the_weighted_sum():
     assert output.count == 6
 
 
+def test_a_batch_that_fills_no_group_trains_nothing():
+    y, z = {"info_nce": {}}, {"w_mse": {"group_size": 3}}
+    module = make(Combined, projector_dims=(10, 2), y=y, z=z).train()
+    output = module(noise(2))
+    assert (output.loss_sum.item(), output.count.item()) == (0.0, 0.0)
+    output.loss_sum.backward()
+    assert all(not p.grad.any() for p in module.parameters())  # and none is missing
+    assert output.metrics.keys() == module(noise(6)).metrics.keys()
+    module(noise(2)), module(noise(2))
+    with pytest.raises(ValueError, match="3 batches in a row, the last of 2 utterances, do not fill a group of 3"):
+        module(noise(2))
+
+
 def test_defaults_are_the_published_sum():
     module, batch = make(Combined), noise()
     y, z = represented(module, batch), projected(module, batch)

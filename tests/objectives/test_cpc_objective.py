@@ -1,5 +1,7 @@
 """CPC's objective against a GRU and a softmax written out, and which parameters it trains."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from two_crops import SAMPLES, encoder, make, mean_of, noise
 
 from audiossl.config import to_table, write_toml
 from audiossl.encoders.fast_resnet34 import FastResNet34
+from audiossl.encoders.mhfa_speaker import MHFASpeaker
 from audiossl.encoders.xvector import XVector
 from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.interop.encoder import copy_weights, load_encoder
@@ -133,3 +136,11 @@ def test_settings_that_do_not_fit():
         CPC(encoder(), CPC.Config(crop_duration=0.3, steps=28))
     with pytest.raises(ValueError, match="steps 0 and context_dim 256 must be at least 1"):
         CPC.Config(steps=0)
+
+
+def test_an_encoder_whose_frames_are_frozen_is_refused():
+    frozen = MHFASpeaker(replace(MHFASpeaker.Config.tiny(), adapter={"name": "frozen"}))
+    with pytest.raises(
+        ValueError, match=r"^encoder.adapter: freezes all that the frames depend on, .* another objective$"
+    ):
+        CPC(frozen, CPC.Config(crop_duration=0.3, steps=1))

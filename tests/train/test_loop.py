@@ -182,6 +182,23 @@ def test_loss_that_is_not_finite_stops_with_a_cure(tmp_path):
         run_broken(tmp_path, Broken(loss=math.nan))
 
 
+def test_what_is_drawn_for_development_data_is_the_same_at_every_step_and_seed(tmp_path):
+    drawn = []
+
+    def measure(module, say):
+        drawn.append(torch.rand(()).item())
+        return {}
+
+    for seed in (0, 1):
+        config = TrainConfig(max_steps=2, seed=seed, eval_every=1, precision="fp32", tensorboard=False)
+        train(
+            Broken(), batches, experiment=tmp_path / str(seed), config=config, optim=OptimConfig(), world=ALONE,
+            sample_rate=16000, evaluate=measure,
+        )  # fmt: skip
+    assert len(drawn) == 4
+    assert len(set(drawn)) == 1
+
+
 def test_collapse_stops_with_a_diagnosis(tmp_path):
     with pytest.raises(
         ValueError, match=r"step 150: collapsed: embedding_std .* all frames or utterances have the same representation"

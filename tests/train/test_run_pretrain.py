@@ -129,7 +129,7 @@ def test_what_that_says_is_enough(place):
 @pytest.mark.parametrize("name", ["w_mse", "combined"])
 def test_development_data_that_fill_no_group_are_refused_before_training(place, name):
     group = {"group_size": 64} if name == "w_mse" else {"z": {"w_mse": {"group_size": 64}}}
-    said = r"data: 1 of 1 batches, of 4 utterances at most, do not fill a group of 64, .*leave out --dev$"
+    said = r"data: all 1 batches, of 4 utterances at most, do not fill a group of 64, .*leave out --dev$"
     with pytest.raises(ValueError, match=said):
         run(place, (name, "fast_resnet34"), objective=group, run={"dev": str(place / "data")})
     assert not (place / "out").exists()
