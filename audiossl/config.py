@@ -24,7 +24,7 @@ Tables = dict[str, Any]
 def load_toml(path: Path) -> Tables:
     """Read a TOML file; ValueError names the file and line of a fault."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; give a TOML recipe") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -6,10 +6,11 @@ import errno
 import fcntl
 import filecmp
 import os
+import platform
 import re
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -102,6 +103,26 @@ def locked(folder: Path, waits: Callable[[str], None] | None = None) -> Iterator
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a loader's workers may have the descriptor too
         os.close(descriptor)
+
+
+def take(lock: IO[str], place: Path) -> None:
+    """Lock a file, and write there who did; ValueError where another process that writes `place` has it. File systems without locks go without.
+
+    Not by flock, which workers would inherit, and hold some seconds after a kill.
+    """
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        lock.seek(0)
+        raise ValueError(
+            f"{place}: another run ({lock.read() or 'just begun'}) writes here; wait for it, or choose another --out"
+        ) from None
+    except OSError:
+        return
+    with suppress(OSError):
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {platform.node()}")
+        lock.flush()
 
 
 def require_new(path: Path, *, overwrite: bool) -> None:

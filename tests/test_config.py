@@ -124,6 +124,8 @@ def test_toml_fault_names_file_and_line(tmp_path):
     (tmp_path / "bad.toml").write_text("a = 1\nb = = 2\n")
     with pytest.raises(ValueError, match=r"bad.toml: not valid TOML: .*line 2"):
         config.load_toml(tmp_path / "bad.toml")
+    (tmp_path / "mark.toml").write_text("a = 1\n", encoding="utf-8-sig")
+    assert config.load_toml(tmp_path / "mark.toml") == {"a": 1}
 
 
 def test_encoders_have_configs():

@@ -83,6 +83,7 @@ def subset(
     speakers: int | None = None,
     max_seconds: float | None = None,
     seed: int = 0,
+    allow_commands: bool = False,
     json: bool = False,
 ) -> int:
     """Write some utterances of a data directory as a new one, with every file that it holds.
@@ -100,6 +101,7 @@ def subset(
         speakers: all utterances of N speakers, who are drawn.
         max_seconds: utterances in random order up to this many seconds.
         seed: what is drawn depends on it alone.
+        allow_commands: run the programs (`cmd |`) that wav.scp names where durations need it.
         json: print what was written as JSON.
     """
     from audiossl.data import edit
@@ -110,7 +112,7 @@ def subset(
         raise MisuseError(
             "audiossl data subset: give exactly one of --list-file, --first, --part, --random, --per-speaker, --speakers, --max-seconds"
         )
-    manifest = Manifest.open(source)
+    manifest = Manifest.open(source, allow_commands=allow_commands)
     if list_file is not None:
         if not list_file.is_file():
             raise ValueError(f"{list_file}: no such file; correct --list-file")
@@ -128,7 +130,7 @@ def subset(
     else:
         assert max_seconds is not None
         indices = edit.seconds_of(manifest, max_seconds, seed)
-    edit.subset(source, indices, out)
+    edit.subset(source, indices, out, allow_commands=allow_commands)
     if json:
         seconds = float(manifest.durations[indices].sum())
         answer({"path": str(out), "utterances": len(indices), "hours": seconds / 3600.0}, json=json)
@@ -136,7 +138,7 @@ def subset(
     return 0
 
 
-def combine(out: Positional[Path], sources: Positional[tuple[Path, ...]]) -> int:
+def combine(out: Positional[Path], sources: Positional[tuple[Path, ...]], *, allow_commands: bool = False) -> int:
     """Write several data directories as a new one; their utterances must be disjoint.
 
     What cannot be carried over, such as a text that only some have, is said on stderr.
@@ -146,10 +148,11 @@ def combine(out: Positional[Path], sources: Positional[tuple[Path, ...]]) -> int
     Args:
         out: the new data directory; must not exist.
         sources: the data directories.
+        allow_commands: run the programs (`cmd |`) that wav.scp names where durations need it.
     """
     from audiossl.data.edit import combine as join
 
-    for line in join(sources, out):
+    for line in join(sources, out, allow_commands=allow_commands):
         log(line)
     return 0
 

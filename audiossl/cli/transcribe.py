@@ -85,10 +85,10 @@ def main(
         module.to(world.device)
         found = _transcribe(module, experiment, files, manifests, config, max_seconds)
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    _keep(experiment, found, decoding, seed=tables["train"]["seed"], parameters=trained)
     try:
         if out is not None:
             write_table(out, found.texts.items())
+        _keep(experiment, found, decoding, seed=tables["train"]["seed"], parameters=trained)
     finally:  # last, since whoever reads it may be gone, but also where the disk is full
         _show(found, json=json)
     return 1 if found.bad else 0

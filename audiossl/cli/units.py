@@ -155,6 +155,7 @@ def import_(
     codec: str = "",
     max_bad_fraction: float = 0.01,
     overwrite: bool = False,
+    allow_commands: bool = False,
     json: bool = False,
 ) -> None:
     """Make labels of codes that another program made: DATA/units/NAME, or NAME_0, NAME_1 ... of several codebooks, and their cards.
@@ -172,6 +173,7 @@ def import_(
         codec: what made the codes, by which labels of two are told apart; unset, NAME.
         max_bad_fraction: share of the utterances that may lack codes; they are named and left out.
         overwrite: replace labels NAME of another codebook.
+        allow_commands: run the programs that wav.scp names.
         json: print what was written as JSON.
     """
     from audiossl.data.manifest import Manifest
@@ -180,7 +182,7 @@ def import_(
     from audiossl.units.labels import set_names
 
     manifests, form, source = (
-        [Manifest.open(folder) for folder in data],
+        [Manifest.open(folder, allow_commands=allow_commands) for folder in data],
         CodesFormat(rate, clusters, codec or name),
         CodesFile(codes),
     )

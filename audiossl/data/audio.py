@@ -39,7 +39,12 @@ _RUN_UP = 1 << 15  # samples
 _STREAMED = 0x7FFF0000  # programs that write a WAV into a pipe put a length from here up in its header
 _UNKNOWN_LENGTH = 1 << 40  # libsndfile's answer for a FLAC stream without a length is near 2**63
 _PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_FLOATS = frozenset({"FLOAT", "DOUBLE"})
 _NIST_COUNT = re.compile(rb"^sample_count -i (\d+)", re.MULTILINE)
+
+
+_LOUDEST = 2.0
+"""The largest sample that passes: resamplers and mixers overshoot 1 a little, samples in the range of integers pass it by far."""
 
 
 class AudioError(ValueError):
@@ -121,7 +126,7 @@ def write_audio(path: Path | str, waveform: np.ndarray, sample_rate: int) -> Non
     if waveform.ndim != 1 or len(waveform) == 0:
         raise AudioError(f"{path}: a waveform of shape {waveform.shape}; give (sample,) with at least one sample")
     peak = float(np.abs(waveform).max())
-    if not peak <= 2.0:  # not, so that NaN is caught too
+    if not peak <= _LOUDEST:  # not, so that NaN is caught too
         raise AudioError(f"{path}: samples up to {peak:g}; scale the waveform to [-1, 1]")
     samples = np.clip(np.rint(np.asarray(waveform, np.float64) * 32768.0), -32768, 32767).astype(np.int16)
     # Encoded in memory, because libsndfile does not say why it cannot write a file.
@@ -235,6 +240,8 @@ def _read(
     low, high = float(waveform.min()), float(waveform.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise AudioError(f"{name}: holds NaN or infinite samples; restore the recording or leave it out")
+    if sound.subtype in _FLOATS and max(-low, high) > _LOUDEST:
+        raise AudioError(f"{name}: peak {max(-low, high):g}: is not in [-1, 1]; scale the waveform")
     if low == high == 0.0 and not allow_silent:
         raise AudioError(f"{name}: silent: all {count} samples are zero; restore the recording or leave it out")
     if sample_rate is None or sample_rate == info.sample_rate:

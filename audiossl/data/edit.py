@@ -100,13 +100,13 @@ def seconds_of(manifest: Manifest, limit: float, seed: int) -> np.ndarray:
     return np.sort(order[total <= limit + 1e-9])
 
 
-def subset(source: Path | str, indices: np.ndarray, out: Path | str) -> None:
+def subset(source: Path | str, indices: np.ndarray, out: Path | str, *, allow_commands: bool = False) -> None:
     """Write the utterances `indices` of a data directory as the data directory `out`, with every file of the source.
 
     Trials stay where both of their utterances do; `spk2utt` and the counts of units are made anew; other files (not folders)
-    are copied as they are. `out` must not exist.
+    are copied as they are. `out` must not exist. allow_commands: run the programs of `wav.scp` where durations need it.
     """
-    manifest = _open(source)
+    manifest = _open(source, allow_commands=allow_commands)
     if len(indices) == 0:
         raise ValueError(f"{manifest.path}: no utterance is chosen; ask for more")
     part = manifest.subset(np.unique(indices))
@@ -116,14 +116,14 @@ def subset(source: Path | str, indices: np.ndarray, out: Path | str) -> None:
             shutil.copy2(path, folder / path.name)
 
 
-def combine(sources: Sequence[Path | str], out: Path | str) -> list[str]:
+def combine(sources: Sequence[Path | str], out: Path | str, *, allow_commands: bool = False) -> list[str]:
     """Write several data directories as one and return what could not be carried over, a line each.
 
     Their utterances must be disjoint; speakers and recordings may be shared, where they are the same. A table of utterances that
     not all have is left out (`segments` and `utt2dur` are completed instead), and so are files that are no tables. Units
-    must come from one codebook. `out` must not exist.
+    must come from one codebook. `out` must not exist. allow_commands: as of `subset`.
     """
-    manifests = [_open(source) for source in sources]
+    manifests = [_open(source, allow_commands=allow_commands) for source in sources]
     if not manifests:
         raise ValueError("no data directory to combine; give at least one")
     _check_disjoint(manifests)
@@ -141,9 +141,9 @@ def combine(sources: Sequence[Path | str], out: Path | str) -> list[str]:
     return said + [f"{path} is left out" for manifest in manifests for path in _other_files(manifest.path)]
 
 
-def _open(source: Path | str) -> Manifest:
+def _open(source: Path | str, *, allow_commands: bool) -> Manifest:
     refuse_shards(source)
-    return Manifest.open(source)
+    return Manifest.open(source, allow_commands=allow_commands)
 
 
 def _check_disjoint(manifests: Sequence[Manifest]) -> None:

@@ -58,6 +58,11 @@ def fix(directory: Path | str, *, allow_commands: bool = False, check_audio: boo
         manifest = Manifest.open(directory, allow_commands=allow_commands)
         decodable = manifest.ids if allow_commands else _without_commands(manifest, directory)
         bad = {manifest.ids[index]: error for index, error in audio_faults(manifest, frozenset(decodable))}
+        if len(bad) == len(manifest.ids):
+            utterance, error = next(iter(bad.items()))
+            raise ValueError(
+                f"{directory}: none of its {len(bad)} utterances can be used, such as {utterance!r}: {error}"
+            )
         if bad:
             done += [f"left out {utterance!r}: {error}" for utterance, error in bad.items()]
             done += _Fix(directory, set(bad)).run()
@@ -116,6 +121,12 @@ class _Fix:
                 self.done.append(f"left out recording {recording!r}: {header}")
             else:
                 self.lengths[recording], self.channels[recording] = header.duration, header.num_channels
+        if files and not self.lengths:
+            what = self.done[0].removeprefix("left out recording ").rpartition("; ")[0]
+            raise ValueError(
+                f"{self.directory / kaldi.WAV_SCP}: none of its {len(files)} recordings opens, such as {what}; "
+                "are its paths relative to another folder?"
+            )
 
     def utterances(self) -> set[str]:
         """The utterances that every file knows."""
@@ -129,9 +140,8 @@ class _Fix:
                 scarce = name if utterances and not utterances & known else scarce
                 utterances &= known
         if not utterances:
-            raise ValueError(
-                f"{self.directory / scarce}: shares no sound utterance with the other files; restore it or remove it"
-            )
+            cure = "restore it" if scarce == kaldi.WAV_SCP else "restore it or remove it"
+            raise ValueError(f"{self.directory / scarce}: shares no sound utterance with the other files; {cure}")
         if before > len(utterances):
             self.done.append(
                 f"left out {before - len(utterances)} of {before} utterances that not all files know or that failed"

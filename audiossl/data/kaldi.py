@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,10 +129,11 @@ def audio_path(entry: str, directory: Path) -> Path:
     If it is not there, from the data directory, so that a directory can travel together with its audio.
     """
     path = Path(entry)
-    if path.is_absolute() or path.exists():
+    # Not Path.exists, which raises for a name that is too long.
+    if path.is_absolute() or os.path.exists(path):  # noqa: PTH110
         return path
     beside = directory / path
-    return beside if beside.exists() else path
+    return beside if os.path.exists(beside) else path  # noqa: PTH110
 
 
 def parse_segment(value: str) -> tuple[str, float, float, int | None] | None:

@@ -116,9 +116,11 @@ def absence(path: Path) -> str:
 
 
 def value_fault(name: str, value: str) -> str:
-    """What is wrong with a value of the table `name` by itself, "" if nothing; `wav.scp`, `spk2utt` and `units/` have checks of their own."""
-    if name in {kaldi.WAV_SCP, kaldi.SPK2UTT} or name.startswith(kaldi.UNITS):
+    """What is wrong with a value of the table `name` by itself, "" if nothing; `spk2utt`, `units/` and what `wav.scp` names have checks of their own."""
+    if name == kaldi.SPK2UTT or name.startswith(kaldi.UNITS):
         return ""
+    if name == kaldi.WAV_SCP:
+        return "" if value else "no audio file is named"
     if name == kaldi.SEGMENTS:
         parsed = kaldi.parse_segment(value)
         if parsed is None:

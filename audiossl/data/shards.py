@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tarfile
+import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -165,13 +166,14 @@ class ShardManifest(TableColumns):
 
 
 class _Files:
-    """Reads parts of files and keeps those of the last reads open: opening one on a parallel file system takes longer than reading it."""
+    """Reads parts of files, in any number of threads, and keeps those of the last reads open: opening one on a parallel file system takes longer than reading it."""
 
     def __init__(self, paths: list[Path]) -> None:
         import resource
 
         self._paths = paths
         self._open: OrderedDict[int, int] = OrderedDict()
+        self._lock = threading.Lock()
         allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most = len(paths) if allowed == resource.RLIM_INFINITY else max(1, allowed // _OPEN_SHARE)
 
@@ -179,8 +181,13 @@ class _Files:
         """Return `size` bytes from `offset` of file `number`; AudioError calls what was wanted `name`."""
         path = self._paths[number]
         try:
-            # Positioned reads, because forked workers share the descriptor and its position.
-            content = os.pread(self._descriptor(number), size, offset)
+            with self._lock:
+                descriptor = os.dup(self._descriptor(number))  # another thread may close the kept one
+            try:
+                # Positioned reads, because forked workers share the descriptor and its position.
+                content = os.pread(descriptor, size, offset)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise AudioError(f"{name}: {path.name} cannot be read ({error.strerror}); restore the shard") from error
         if len(content) < size:

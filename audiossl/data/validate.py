@@ -219,6 +219,8 @@ class _Check:
         files: dict[str, str] = {}
         for recording, (line, entry) in rows.items():
             self.lengths[recording] = None
+            if not entry:
+                continue  # `table` has named it
             wrong = kaldi.audio_fault(entry)
             if wrong:
                 yield Fault(path, line, f"{recording!r}: {wrong[0]}", wrong[1])

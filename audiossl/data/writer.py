@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from audiossl.data import kaldi
 from audiossl.data.audio import AudioError, audio_info
 from audiossl.data.threads import in_threads
-from audiossl.files import naming
+from audiossl.files import naming, take
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -74,20 +74,29 @@ def check(utterances: Iterable[CorpusUtterance]) -> None:
 
 @contextmanager
 def new_directory(out: Path) -> Iterator[Path]:
-    """Give `out.partial` to write into; it becomes `out` if all went well and is removed otherwise."""
+    """Give `out.partial` to write into; it becomes `out` if all went well and is removed otherwise.
+
+    ValueError where `out` exists or another run writes it; what a run that was killed left is removed.
+    """
     if out.exists():
         raise ValueError(f"{out}: exists; remove it or choose another directory")
-    partial = out.with_name(out.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)  # left by a run that was killed
-    partial.mkdir(parents=True)
-    try:
-        with naming(out):
-            yield partial
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-    partial.rename(out)
+    partial, held = out.with_name(out.name + ".partial"), out.with_name(f".{out.name}.lock")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with held.open("a+") as lock:
+        take(lock, out)
+        try:
+            if partial.exists():
+                shutil.rmtree(partial)
+            partial.mkdir()
+            try:
+                with naming(out):
+                    yield partial
+            except BaseException:
+                shutil.rmtree(partial)
+                raise
+            partial.rename(out)
+        finally:
+            held.unlink(missing_ok=True)
 
 
 def out_of_speaker_order(utt2spk: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from audiossl import config as configuration
 from audiossl import registry
+from audiossl.encoders._options import check_options
 from audiossl.nn.ssl_speaker import SSLSpeaker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -36,6 +38,7 @@ class SSLSpeakerConfig:
     adapter: Any = field(default_factory=lambda: {"name": "frozen"})
 
     def __post_init__(self) -> None:
+        check_options(self)
         for name in _KINDS:
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"encoder.{name}: {getattr(self, name)!r} is not a table; write [encoder.{name}]")
@@ -60,7 +63,8 @@ class SSLSpeakerEncoder(SSLSpeaker):
     def __init__(self, config: SSLSpeakerConfig, make_head: Callable[[SSLEncoder], SpeakerHead]) -> None:
         cls, inner = _plugin("encoder", config.encoder)
         _require_adaptable(config)
-        encoder: SSLEncoder = cls(inner)
+        with _told_inside("encoder"):
+            encoder: SSLEncoder = cls(inner)
         super().__init__(encoder, make_head(encoder))
         self.init = config.init
         before = encoder.state_dict().keys()
@@ -109,4 +113,16 @@ def _plugin(key: str, table: Table) -> tuple[Any, Any]:
     cls = registry.get(_KINDS[key], table["name"])
     if key == "encoder" and hasattr(cls, "embed"):
         raise ValueError(f"{where}: {table['name']} has embeddings of its own; give it as --init to its own recipe")
-    return cls, configuration.build(cls.Config, {k: v for k, v in table.items() if k != "name"}, where)
+    with _told_inside(key):
+        return cls, configuration.build(cls.Config, {k: v for k, v in table.items() if k != "name"}, where)
+
+
+@contextmanager
+def _told_inside(key: str) -> Iterator[None]:
+    """Errors of a plug-in that takes `[encoder]` or `[adapter]` for its table name `[encoder.encoder]`, `[encoder.adapter]`."""
+    try:
+        yield
+    except ValueError as error:
+        told = str(error)
+        inside = told.startswith((f"{key}.", f"{key}:")) and not told.startswith(f"encoder.{key}")
+        raise ValueError(f"encoder.{told}" if inside else told) from error

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from audiossl.contracts import Count, EncoderOutput, UnitsInput
+from audiossl.encoders._options import check_options
 from audiossl.nn.transformer import Transformer, TransformerConfig
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Codes(nn.Module):
         rate: int = 100
         layer_drop: float = 0.0
         dropout_input: float = 0.0
+
+        def __post_init__(self) -> None:
+            check_options(self)
 
         @classmethod
         def tiny(cls) -> Codes.Config:

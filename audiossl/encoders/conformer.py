@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from audiossl.encoders._options import check_options
 from audiossl.nn.conformer import ConformerConfig, ConformerLayer
 from audiossl.nn.conv_frontend import ConvFrontend
 from audiossl.nn.fbank_frontend import FbankFrontend
@@ -37,6 +38,7 @@ class Conformer(SSLEncoder):
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            check_options(self)
             if self.frontend == "conv" and self.strides != _FBANK_STRIDES:
                 raise ValueError(
                     f"encoder.strides: {self.strides} are for frontend = 'fbank'; leave them out, or choose that"

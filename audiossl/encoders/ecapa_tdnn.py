@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from audiossl.encoders._options import check_options
 from audiossl.nn.ecapa_blocks import EcapaBody
 from audiossl.nn.speaker_encoder import SpeakerNetwork
 from audiossl.nn.speaker_frontend import FrontendConfig
@@ -36,6 +37,9 @@ class EcapaTDNN(SpeakerNetwork):
         """Of squeeze and excitation, and of the attention of the pooling."""
         embedding_dim: int = 192
         variant: Literal["paper", "sslsv"] = "paper"
+
+        def __post_init__(self) -> None:
+            check_options(self)
 
         @classmethod
         def large(cls) -> EcapaTDNN.Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from audiossl.encoders._options import check_options
 from audiossl.nn.resnet import ResNetBody, ResNetShape
 from audiossl.nn.speaker_encoder import SpeakerNetwork
 from audiossl.nn.speaker_frontend import FrontendConfig
@@ -28,6 +29,9 @@ class FastResNet34(SpeakerNetwork):
         pooling: Literal["self_attentive", "statistics"] = "self_attentive"
         """`self_attentive`: of frames averaged over frequency. `statistics`: of all channels and frequencies."""
         embedding_dim: int = 512
+
+        def __post_init__(self) -> None:
+            check_options(self)
 
         @classmethod
         def statistics(cls) -> FastResNet34.Config:

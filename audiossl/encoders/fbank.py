@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from audiossl.encoders._options import check_options
 from audiossl.nn.fbank_frontend import FbankFrontend
 from audiossl.nn.ssl_encoder import EncoderConfig, SSLEncoder
 
@@ -36,6 +37,7 @@ class FBank(SSLEncoder):
         """Each utterance's own mean is taken off its filters; our variant."""
 
         def __post_init__(self) -> None:
+            check_options(self)
             if self.inputs == "mfcc" and self.num_mels != FBank.Config.num_mels:
                 raise ValueError(
                     f"encoder.num_mels: {self.num_mels} filters are for inputs = 'log_mel'; leave it out, or choose that"

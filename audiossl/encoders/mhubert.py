@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from audiossl.encoders._options import check_options
 from audiossl.nn.batch_norm_positions import BatchNormPositions
 from audiossl.nn.conv_encoder import ConvEncoder, ConvEncoderConfig
 
@@ -14,6 +15,9 @@ class MHuBERT(ConvEncoder):
     @dataclass(frozen=True)
     class Config(ConvEncoderConfig):
         """Defaults: base."""
+
+        def __post_init__(self) -> None:
+            check_options(self)
 
         @classmethod
         def tiny(cls) -> MHuBERT.Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from audiossl.encoders._options import check_options
 from audiossl.nn.resnet import ResNetBody, ResNetShape
 from audiossl.nn.speaker_encoder import SpeakerNetwork
 from audiossl.nn.speaker_frontend import FrontendConfig
@@ -25,6 +26,9 @@ class ThinResNet34(SpeakerNetwork):
         embedding_dim: int = 512
         stem: Literal["norm_relu", "relu_norm"] = "norm_relu"
         """`relu_norm`: the first convolution has a bias, ReLU and a batch norm follow, as in the authors' code of 2022 and 2023."""
+
+        def __post_init__(self) -> None:
+            check_options(self)
 
         @classmethod
         def large(cls) -> ThinResNet34.Config:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from audiossl.contracts import Count, EncoderOutput
+from audiossl.encoders._options import check_options
 from audiossl.nn.gumbel_quantiser import GumbelQuantiser
 from audiossl.nn.kmeans_quantiser import KMeansQuantiser
 from audiossl.nn.masking import valid_frames
@@ -55,6 +56,13 @@ class VQWav2Vec(nn.Module):
         start: Literal["random", "data"] = "random"
         activation: Literal["gelu", "relu"] = "gelu"
         log_compression: bool = False
+
+        def __post_init__(self) -> None:
+            check_options(self)
+            if min(self.context_kernels, default=1) < 1:
+                raise ValueError(
+                    f"encoder.context_kernels: {list(self.context_kernels)} are not all convolutions; give numbers from 1 on"
+                )
 
         @classmethod
         def nano(cls) -> VQWav2Vec.Config:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import nn
 
+from audiossl.encoders._options import check_options
 from audiossl.nn.biased_attention import LinearBias, LinearBiasAttention
 from audiossl.nn.conv_frontend import CONV_KERNELS, CONV_STRIDES, ConvFrontend
 from audiossl.nn.ssl_encoder import EncoderConfig, SSLEncoder
@@ -35,6 +36,9 @@ class Wav2Vec2(SSLEncoder):
         """Above 0 (MERT 330M: 32), logits of attention are kept small enough for float16, without fused kernels; see `nn.attention`."""
         alibi: bool = False
         """Attention falls off with distance, by a learned scale per head (data2vec 2.0), without flash kernels; see `nn.biased_attention`."""
+
+        def __post_init__(self) -> None:
+            check_options(self)
 
         @classmethod
         def base(cls) -> Wav2Vec2.Config:
@@ -89,8 +93,6 @@ class Wav2Vec2(SSLEncoder):
             strides=config.conv_strides,
         )
         relax = config.attention_relax
-        if relax < 0:
-            raise ValueError(f"encoder.attention_relax: {relax} is negative; 0 leaves attention as it is")
         if relax and config.alibi:
             raise ValueError(f"encoder.attention_relax: {relax} has no form with encoder.alibi; leave one of them out")
         relaxed = Transformer(config, packed=False, block=partial(TransformerLayer, relax=relax)) if relax else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from audiossl.encoders._options import check_options
 from audiossl.nn.conv_encoder import ConvEncoder, ConvEncoderConfig
 from audiossl.nn.gated_attention import GatedAttention, RelativeBias
 
@@ -19,6 +20,9 @@ class WavLM(ConvEncoder):
 
         num_buckets: int = 320
         max_distance: int = 800
+
+        def __post_init__(self) -> None:
+            check_options(self, num_buckets=4, max_distance=self.num_buckets // 4 + 1)
 
         @classmethod
         def tiny(cls) -> WavLM.Config:

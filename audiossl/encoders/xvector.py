@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 
 from audiossl.contracts import EncoderOutput
+from audiossl.encoders._options import check_options
 from audiossl.nn.ecapa_blocks import TimeConv
 from audiossl.nn.speaker_encoder import SpeakerNetwork, validity
 from audiossl.nn.speaker_frontend import FrontendConfig
@@ -39,6 +40,9 @@ class XVector(SpeakerNetwork):
         pooled_dim: int = 1500
         """Features of `frame5`, before pooling."""
         embedding_dim: int = 512
+
+        def __post_init__(self) -> None:
+            check_options(self)
 
         @classmethod
         def tiny(cls) -> XVector.Config:

@@ -88,16 +88,16 @@ def encoder_table(weights: Weights, facts: Mapping[str, Any], where: str) -> Tab
         "conv_bias": "frontend.convs.1.bias" in weights,
         "legacy_norm": group,
     }
-    _, config = named_config("encoders", {"name": name, **shapes, **facts}, f"{where}: encoder")
+    try:
+        _, config = named_config("encoders", {"name": name, **shapes, **facts}, f"{where}: encoder")
+    except ValueError as error:  # a Config knows no file
+        told = str(error)
+        raise ValueError(told if told.startswith(where) else f"{where}: {told}") from None
     if config.conv_kernels != kernels:
         raise ValueError(
             f"{where}: says convolutions of {shown(list(config.conv_kernels))} frames, its weights have {list(kernels)}; copy both again"
         )
-    table: Tables = {"name": name, **to_table(config)}
-    for key in ("num_heads", "sample_rate", "num_buckets", "max_distance"):
-        if table.get(key, 1) < 1:
-            raise ValueError(f"{where}: encoder.{key}: {table[key]} is not positive; give another --encoder.{key}")
-    return table
+    return {"name": name, **to_table(config)}
 
 
 def shaped(weights: Weights, name: str, dims: int, where: str) -> Tensor:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from audiossl.losses._sampled import ContrastiveLoss
     from audiossl.nn.ssl_encoder import LocalFeatures, SSLEncoder
 
+_BITS = 63
+"""Of int64 without its sign, in which `GumbelQuantiser.identity` numbers the combinations of codes."""
+
 
 @dataclass(frozen=True)
 class ContrastiveConfig(MaskConfig):
@@ -56,18 +59,31 @@ class ContrastiveConfig(MaskConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive = ("final_dim", "num_negatives", "temperature", "groups", "entries", "gumbel_end", "hidden_factor")
-        for name in (*positive, "gumbel_start"):
+        for name in ("final_dim", "num_negatives", "temperature", "hidden_factor"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
         layers = ("context_hidden_layers", "target_hidden_layers", "quantiser_hidden_layers")
-        for name in (*layers, "diversity_weight", "penalty_weight"):
+        for name in (*layers, "penalty_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"objective.{name}: {getattr(self, name)} is negative")
-        if not 0 < self.gumbel_decay <= 1:
-            raise ValueError(f"objective.gumbel_decay: {self.gumbel_decay} is not above 0 and at most 1")
+        check_gumbel(self)
         if self.final_dim % self.groups:
             raise ValueError(f"objective.final_dim: {self.final_dim} is no multiple of the {self.groups} groups")
+
+
+def check_gumbel(config: Any) -> None:
+    """Raise ValueError for options of a Gumbel quantiser, and for a weight of its diversity, that mean nothing."""
+    for name in ("groups", "entries", "gumbel_start", "gumbel_end"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"objective.{name}: {getattr(config, name)} is not positive")
+    if not 0 < config.gumbel_decay <= 1:
+        raise ValueError(f"objective.gumbel_decay: {config.gumbel_decay} is not above 0 and at most 1")
+    if not config.diversity_weight >= 0:
+        raise ValueError(f"objective.diversity_weight: {config.diversity_weight} is negative, or no number")
+    if config.groups * math.log2(config.entries) >= _BITS:
+        raise ValueError(
+            f"objective.groups: {config.groups} groups of {config.entries} entries have 2^{_BITS} combinations or more; give fewer of either"
+        )
 
 
 @dataclass(frozen=True)

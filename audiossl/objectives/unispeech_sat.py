@@ -16,7 +16,7 @@ from audiossl.losses.codebook_diversity import codebook_diversity
 from audiossl.losses.utterance_contrastive import utterance_contrastive
 from audiossl.nn.gumbel_quantiser import GumbelQuantiser, code_perplexity, gumbel_temperature
 from audiossl.objectives._codewords import CodewordConfig, CodewordObjective
-from audiossl.objectives._contrastive import compared
+from audiossl.objectives._contrastive import check_gumbel, compared
 from audiossl.objectives._units import UnitViews
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class UniSpeechSAT(CodewordObjective):
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            check_gumbel(self)
             for name in ("speaker_layer", "speaker_weight", "speaker_temperature", "candidates"):
                 if getattr(self, name) <= 0:
                     raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import platform
+import math
 import shlex
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from itertools import tee
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from audiossl import __version__, registry
 from audiossl import config as configuration
-from audiossl.files import require_folder
+from audiossl.files import require_folder, take
 from audiossl.interop.checkpoint import latest_checkpoint
 from audiossl.interop.encoder import CONFIG, named_config
 from audiossl.registry import suggestion
@@ -71,6 +69,9 @@ _VERBS = {
 
 _USEFUL = 0.95
 """Share of the seconds in batches that should be audio, not padding."""
+
+_ROUNDING = 0.015
+"""Seconds by which the length of the same data may differ: it is noted to hundredths, and sums differ in their last digits."""
 
 _TRIES = 10
 """Batches without a usable recording, one after another, that end a run."""
@@ -151,7 +152,10 @@ def gather_tables(recipe: str, out: Path, overrides: Tables, run: Tables, *, res
     path = out / CONFIG
     given = {key: str(value) for key, value in run.items() if value is not None}
     if resume and path.is_file():
-        tables = configuration.merge(configuration.load_toml(path), overrides)
+        began_with = load_tables(path)
+        if "run" not in began_with:
+            raise ValueError(f"{path}: has no table [run], as if it was cut short; restore it, or choose another --out")
+        tables = configuration.merge(began_with, overrides)
         _refuse_other_recipe(recipe, tables["run"].get("recipe"), out)
         for key, value in given.items():
             began = tables["run"].get(key, "none")
@@ -167,10 +171,19 @@ def gather_tables(recipe: str, out: Path, overrides: Tables, run: Tables, *, res
         and not (resume and not path.exists())
     ):
         raise ValueError(f"{out}: exists already; continue it with --resume, remove it, or choose another --out")
-    tables = configuration.merge(configuration.load_toml(configuration.find_recipe(recipe)), overrides)
+    tables = configuration.merge(load_tables(configuration.find_recipe(recipe)), overrides)
     named = {key: value for key, value in tables.get("run", {}).items() if key in run}
     about = {"recipe": _followed(recipe, tables), "version": __version__, "command": shlex.join(sys.argv)}
     tables["run"] = {**named, **given, **about}
+    return tables
+
+
+def load_tables(path: Path) -> Tables:
+    """Read a recipe, or an experiment's config.toml; ValueError for what stands outside of its tables."""
+    tables = configuration.load_toml(path)
+    for name, value in tables.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"{path}: {name} = {value!r} is no table; write [{name}] with its keys")
     return tables
 
 
@@ -183,7 +196,7 @@ def _refuse_other_recipe(recipe: str, began: str | None, out: Path) -> None:
     """ValueError where an experiment is to be resumed by another recipe than it `began` with, whose options would mean nothing."""
     if began is None or recipe == str(out / CONFIG):
         return  # an earlier version did not note it; the experiment's own is right
-    named = _followed(recipe, configuration.load_toml(configuration.find_recipe(recipe)))
+    named = _followed(recipe, load_tables(configuration.find_recipe(recipe)))
     if named != began:
         raise ValueError(
             f"{out}: follows the recipe {began}, not {named}; resume it with {began}, or choose another --out"
@@ -195,7 +208,7 @@ def refuse_changes(out: Path, tables: Tables, sections: Sections) -> None:
     path = out / CONFIG
     if not path.is_file() or latest_checkpoint(out) is None:  # without a checkpoint nothing was trained yet
         return
-    began, now = _flat(resolve(configuration.load_toml(path), sections, str(path))[0]), _flat(tables)
+    began, now = _flat(resolve(load_tables(path), sections, str(path))[0]), _flat(tables)
     for key in now | began:
         fixed = not any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE)
         if fixed and began.get(key) != now.get(key):
@@ -229,7 +242,7 @@ def only_run(out: Path, world: World) -> Iterator[None]:
     made = [place for place in (out, *out.parents) if not place.exists()]
     out.mkdir(parents=True, exist_ok=True)
     with (out / _LOCK).open("a+") as lock:
-        _take(lock, out)
+        take(lock, out)
         try:
             yield
         finally:
@@ -237,23 +250,6 @@ def only_run(out: Path, world: World) -> Iterator[None]:
                 (out / _LOCK).unlink()
                 for place in made:
                     place.rmdir()  # fails where anything is in it
-
-
-def _take(lock: IO[str], out: Path) -> None:
-    """Lock a file, and write there who did. Not by flock, which workers would inherit, and hold some seconds after a kill."""
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        lock.seek(0)
-        raise ValueError(
-            f"{out}: another run ({lock.read() or 'just begun'}) writes here; wait for it, or choose another --out"
-        ) from None
-    except OSError:
-        return
-    with suppress(OSError):
-        lock.truncate(0)
-        lock.write(f"pid {os.getpid()} on {platform.node()}")
-        lock.flush()
 
 
 @contextmanager
@@ -272,6 +268,7 @@ def open_data(tables: Tables) -> list[Manifest]:
     """Open the training data and, if given, the development data, and note their sizes in the [run] table.
 
     ValueError where a resumed experiment began with other sizes: its position in the data would mean other utterances.
+    An earlier version noted no seconds.
     """
     from pathlib import Path
 
@@ -282,12 +279,12 @@ def open_data(tables: Tables) -> list[Manifest]:
         if key not in run:
             continue
         manifests.append(Manifest.open(Path(run[key]), allow_commands=tables["data"]["allow_commands"]))
-        size = f"{key}_utterances"
-        before, now = run.get(size), len(manifests[-1])
-        if before not in (None, now):
-            raise ValueError(f"{run[key]}: has {now} utterances, {before} when this experiment began; start a new one")
-        run[size] = now
-        run[f"{key}_seconds"] = round(float(manifests[-1].durations.sum()), 2)
+        seconds = round(float(manifests[-1].durations.sum()), 2)
+        for unit, now in (("utterances", len(manifests[-1])), ("seconds", seconds)):
+            before = run.get(f"{key}_{unit}", now)
+            if not math.isclose(before, now, rel_tol=0.0, abs_tol=_ROUNDING):
+                raise ValueError(f"{run[key]}: has {now} {unit}, {before} when this experiment began; start a new one")
+            run[f"{key}_{unit}"] = now
     return manifests
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from datetime import timedelta
@@ -61,8 +62,8 @@ class Journal:
         """Whether metrics.jsonl has a line of this kind for a step; False in processes that do not write it."""
         if not self.speaks:
             return False
-        with self._path.open(encoding="utf-8") as lines:
-            return any((row["step"], row["kind"]) == (step, kind) for row in map(json.loads, lines))
+        with self._path.open(encoding="utf-8", errors="replace") as lines:
+            return any((row.get("step"), row.get("kind")) == (step, kind) for row in map(_row, lines))
 
     def record(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Add a line to metrics.jsonl, flushed."""
@@ -110,11 +111,24 @@ def _summary(values: dict[str, float]) -> str:
 
 
 def _forget_after(path: Path, step: int) -> None:
-    with path.open(encoding="utf-8") as lines, whole_file(path) as partial, partial.open("w", encoding="utf-8") as kept:
+    with (
+        path.open(encoding="utf-8", errors="replace") as lines,
+        whole_file(path) as partial,
+        partial.open("w", encoding="utf-8") as kept,
+    ):
         for line in lines:
             # A kill may have cut the last line short.
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
+            if line.endswith("\n") and _row(line).get("step", math.inf) <= step:
                 kept.write(line)
+
+
+def _row(line: str) -> dict[str, Any]:
+    """Read a line of metrics.jsonl; nothing of one that a kill or a power cut has damaged."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _tensorboard(experiment: Path, resumed_at: int) -> Any:

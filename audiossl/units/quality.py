@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiossl.data.kaldi import PHONES_CTM
+from audiossl.data.kaldi import PHONES_CTM, read_table
 from audiossl.metrics._contingency import contingency
 from audiossl.metrics.cluster_purity import cluster_purity
 from audiossl.metrics.code_entropy import code_entropy
@@ -128,29 +128,27 @@ def _in_order(data: Path, name: str, size: int) -> Iterator[tuple[int, str, np.n
 def _alignments(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, list[str]]]:
     """Yield (utterance, starts, ends in seconds, phones) of each utterance of a CTM file."""
     before = ""
-    with path.open(encoding="utf-8") as lines:
-        for utterance, rows in groupby(_ctm_rows(path, lines), key=lambda row: row[1]):
-            group = list(rows)
-            starts, durations = np.array([row[2:4] for row in group]).T
-            if utterance <= before or (np.diff(starts) < 0).any():
-                raise ValueError(
-                    f"{path}:{group[0][0]}: {utterance!r} is not in order; sort the file by utterance and time"
-                )
-            before = utterance
-            yield utterance, starts, starts + durations, [row[4] for row in group]
+    for utterance, rows in groupby(_ctm_rows(path), key=lambda row: row[1]):
+        group = list(rows)
+        starts, durations = np.array([row[2:4] for row in group]).T
+        if utterance <= before or (np.diff(starts) < 0).any():
+            raise ValueError(
+                f"{path}:{group[0][0]}: {utterance!r} is not in order; sort the file by utterance and time"
+            )
+        before = utterance
+        yield utterance, starts, starts + durations, [row[4] for row in group]
 
 
-def _ctm_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, str, float, float, str]]:
+def _ctm_rows(path: Path) -> Iterator[tuple[int, str, float, float, str]]:
     """Yield (line number, utterance, start, duration, phone)."""
-    for number, line in enumerate(lines, 1):
-        fields = line.split()
+    for number, utterance, value in read_table(path):
         try:
-            utterance, _, start, duration, phone = fields[:5]
+            _, start, duration, phone = value.split()[:4]
             times = float(start), float(duration)
         except ValueError:
             times = math.nan, math.nan
         if not all(map(math.isfinite, times)):
             raise ValueError(
-                f"{path}:{number}: {line.strip()!r}; write `utterance 1 start duration phone`, times in seconds"
+                f"{path}:{number}: {f'{utterance} {value}'!r}; write `utterance 1 start duration phone`, times in seconds"
             )
         yield number, utterance, *times, phone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -191,3 +192,19 @@ def test_subset_as_json(data, tmp_path):
         "utterances": 2,
         "hours": 2 / 3600,
     }
+
+
+def test_subset_and_combine_run_programs_only_when_told(data, tmp_path):
+    entries = [line.split() for line in (data / "wav.scp").read_text().splitlines()]
+    (data / "wav.scp").write_text("".join(f"{name} cat {path} |\n" for name, path in entries))
+    (data / "utt2dur").unlink()
+    other = make(tmp_path / "other", "t")  # has the durations that `data` then needs too
+    for words in (
+        ("subset", data, tmp_path / "part", "--max-seconds", 2.5),
+        ("combine", tmp_path / "all", data, other),
+    ):
+        assert "give --allow-commands" in complains("data", *words)
+        succeed("data", *words, "--allow-commands")
+        shutil.rmtree(data / ".index")  # remembers the durations
+    assert (tmp_path / "part" / "wav.scp").read_text().count(" |\n") == 2
+    assert (tmp_path / "all" / "utt2dur").read_text().count("\n") == 12

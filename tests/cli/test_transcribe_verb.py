@@ -168,6 +168,17 @@ def test_what_cannot_be_scored_or_written_is_printed_all_the_same(place, keyword
     assert "texts" in err
 
 
+def test_what_was_read_is_kept_where_nobody_reads_what_is_printed(place, keyword, tmp_path, monkeypatch):
+    def gone(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("audiossl.cli.transcribe._show", gone)
+    shutil.copytree(place / "data", tmp_path / "read", ignore=shutil.ignore_patterns(".index"))
+    transcribe(keyword, tmp_path / "read", "--out", tmp_path / "texts")
+    assert (tmp_path / "texts").read_text().count("\n") == 4
+    assert " read" in (keyword / "results.json").read_text()
+
+
 def test_what_is_left_out_is_counted_by_directory(place, keyword, tmp_path):
     for name in ("whole", "part"):
         rows = []

@@ -243,3 +243,12 @@ def test_what_follows_the_frames_of_an_mp3_is_no_sound(tmp_path):
     assert audio_info(path).num_samples == len(read_audio(path)) == samples
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert RATE / 2 < len(read_audio(path)) < RATE * 1.5
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+def test_floats_in_the_range_of_integers_are_refused(tmp_path, subtype):
+    soundfile.write(tmp_path / "a.wav", tone() * 30000, RATE, subtype=subtype)
+    with pytest.raises(AudioError, match=r"a\.wav: peak \d+(\.\d+)?: is not in \[-1, 1\]; scale the waveform"):
+        read_audio(tmp_path / "a.wav")
+    soundfile.write(tmp_path / "b.wav", tone() * 2, RATE, subtype=subtype)  # a little too loud
+    np.testing.assert_allclose(read_audio(tmp_path / "b.wav"), tone() * 2, rtol=1e-6)

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from kaldi_dirs import RATE, make, tone
 
+from audiossl.data.audio import write_audio
 from audiossl.data.fix import fix
 from audiossl.data.manifest import Manifest
 from audiossl.data.validate import faults
@@ -102,6 +103,8 @@ CASES = [
     ("wav.scp", b"s0 ", b"s9 ", IDS[3:]),
     ("wav.scp", b"s0.wav", b"none.wav", IDS[3:]),
     ("wav.scp", b"s1 ", b"s00 /none.wav\ns1 ", IDS),
+    ("wav.scp", b"s0 ", b"s0\ns0 ", IDS),
+    ("wav.scp", b"s1 ", b"s00\ns1 ", IDS),
     ("trials", b"s0-1 target", b"s9-1 target", IDS),
     ("trials", b"s0-1 target", b"s0-1 perhaps", IDS),
     ("phones.ctm", b"s0-0 1 0.4 0.6 B\n", b"x 1 0.4 0.6 B\n", IDS),
@@ -270,6 +273,21 @@ def test_nothing_left_and_no_directory(data, tmp_path):
     assert files(data) == before
     with pytest.raises(ValueError, match=r"wav\.scp: no such file"):
         fix(tmp_path)
+
+
+def test_recordings_of_which_none_opens_or_none_can_be_used(data, tmp_path):
+    original = (data / "wav.scp").read_bytes()
+    (data / "wav.scp").write_text("s0 wav/s0.wav\ns1 wav/s1.wav\n")
+    before = files(data)
+    said = r"wav\.scp: none of its 2 recordings opens, such as 's0': wav/s0\.wav: no such file; are its paths relative to another"
+    with pytest.raises(ValueError, match=said):
+        fix(data, check_audio=True)
+    assert files(data) == before
+    (data / "wav.scp").write_bytes(original)
+    for name in ("s0", "s1"):
+        write_audio(tmp_path / "audio" / f"{name}.wav", np.zeros(3 * RATE, np.float32), RATE)
+    with pytest.raises(ValueError, match=r"data: none of its 6 utterances can be used, such as 's0-0': .*silent"):
+        fix(data, check_audio=True)
 
 
 def test_a_killed_run_is_finished_by_the_next(data, monkeypatch):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiossl.data import kaldi
+from audiossl.data.audio import AudioError, audio_info
 
 KEYS = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C")), min_size=1)
 
@@ -100,6 +101,12 @@ def test_entries_of_wav_scp(tmp_path, monkeypatch):
     assert str(kaldi.audio_path("none.wav", there)) == "none.wav"
     (here / "a.wav").touch()
     assert str(kaldi.audio_path("a.wav", there)) == "a.wav"
+
+
+def test_a_name_that_is_too_long_is_the_fault_of_one_recording(tmp_path):
+    path = kaldi.audio_path("a" * 300 + ".wav", tmp_path)
+    with pytest.raises(AudioError, match="File name too long"):
+        audio_info(path)
 
 
 @pytest.mark.parametrize("value", ["", "r", "r 0", "r 0 x", "r 0 1 x", "r 0 1 0 0", "r 0 inf"])

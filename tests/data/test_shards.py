@@ -5,6 +5,7 @@ import os
 import pickle
 import resource
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -169,3 +170,16 @@ def test_as_many_shards_stay_open_as_the_system_allows(tmp_path, monkeypatch, al
         assert [files.read(number, 0, 1, "")[0] for number in range(100)] == list(range(100))
         assert len(files._open) == held
     assert len(opened) == (100 if held == 100 else 200)
+
+
+def test_threads_may_close_each_others_files(tmp_path):
+    paths = [tmp_path / f"{number}.tar" for number in range(20)]
+    for number, path in enumerate(paths):
+        path.write_bytes(bytes([number]))
+    files = shards_module._Files(paths)
+    files._most = 1
+    wanted = [number for _ in range(200) for number in range(20)]
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(lambda number: files.read(number, 0, 1, "")[0], wanted))
+    assert read == wanted
+    assert len(files._open) == 1

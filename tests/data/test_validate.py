@@ -188,7 +188,10 @@ def test_programs_and_archives(data, tmp_path):
 
 def test_an_empty_entry_and_no_entry(data):
     (data / "wav.scp").write_text("s0\n")
-    assert found(data)[0] == "wav.scp:1: 's0': no audio file is named; write `recording path`"
+    assert (
+        found(data)[0]
+        == "wav.scp:1: 's0': no audio file is named; correct the line, or run `audiossl data fix DIR` to leave it out"
+    )
     (data / "wav.scp").write_text("")
     assert found(data)[0] == "wav.scp:0: no recording is listed; give a data directory that holds some"
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 from kaldi_dirs import tone, utterances
 
 from audiossl.data.audio import write_audio
-from audiossl.data.writer import CorpusUtterance, write_data_dir
+from audiossl.data.writer import CorpusUtterance, new_directory, write_data_dir
 
 
 def files(folder):
@@ -118,3 +120,38 @@ def test_an_existing_directory_is_not_touched_and_a_killed_run_is_replaced(tmp_p
     (tmp_path / "new.partial" / "stale").touch()
     write_data_dir(utterances(tmp_path / "audio"), tmp_path / "new")
     assert not (tmp_path / "new" / "stale").exists()
+
+
+WAITS = """
+import sys
+from pathlib import Path
+from audiossl.data.writer import new_directory
+
+with new_directory(Path(sys.argv[1])) as folder:
+    (folder / "mine").touch()
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_directory_has_one_writer_at_a_time(tmp_path, killed):
+    out = tmp_path / "new" / "data"
+    words = [sys.executable, "-c", WAITS, out]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
+        with pytest.raises(ValueError, match=rf"data: another run \(pid {other.pid} on "), new_directory(out):
+            pass
+        assert (tmp_path / "new" / "data.partial" / "mine").exists()
+        if killed:
+            other.kill()
+        other.communicate()
+    if killed:
+        with new_directory(out) as folder:
+            assert list(folder.iterdir()) == []
+            (folder / "mine").touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "new",
+        "new/data",
+        "new/data/mine",
+    ]

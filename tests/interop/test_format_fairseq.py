@@ -567,7 +567,7 @@ def test_tensors_of_any_shape_are_one_line(tmp_path, shape):
     [
         ({"cfg": "junk"}, "cfg = 'junk' is no dict"),
         ({"cfg": {"model": {**CONFIG, "logit_temp": None}}}, "logit_temp = None is no float"),
-        ({"cfg": {"model": {**CONFIG, "encoder_attention_heads": 0}}}, "num_heads: 0 is not positive"),
+        ({"cfg": {"model": {**CONFIG, "encoder_attention_heads": 0}}}, "num_heads: 0 is too small; give at least 1"),
     ],
 )
 def test_configurations_of_the_wrong_types_are_told(tmp_path, change, message):

@@ -569,7 +569,7 @@ def test_configurations_of_any_content_are_one_line(tmp_path, kind):
         ("preprocessor_config.json", [], r"preprocessor_config\.json: not a JSON object"),
         ("config.json", {"model_type": ["hubert"]}, "is in none of the formats"),
         ("config.json", {"conv_stride": 5}, "conv_strides: 5 is not a list"),
-        ("config.json", {"num_attention_heads": 0}, "num_heads: 0 is not positive"),
+        ("config.json", {"num_attention_heads": 0}, "num_heads: 0 is too small; give at least 1"),
         ("config.json", {"layerdrop": "0.1"}, "layerdrop = '0.1' is no float"),
         ("preprocessor_config.json", {"do_normalize": "no"}, "do_normalize = 'no' is no bool"),
     ],

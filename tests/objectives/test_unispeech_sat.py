@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from audiossl.contracts import Utterance
 from audiossl.data.audio import write_audio
 from audiossl.data.collate import collate, to_tensors
 from audiossl.encoders.wav2vec2 import Wav2Vec2
+from audiossl.nn.gumbel_quantiser import GumbelQuantiser
 from audiossl.objectives._units import UnitViews
 from audiossl.objectives.hubert import HuBERT
 from audiossl.objectives.unispeech_sat import UniSpeechSAT, _others
+from audiossl.objectives.wav2vec2 import Wav2Vec2 as Contrastive
 
 RATE = 16000
 BASE = {"labels": ("a",), "crop_duration": 1.0, "mask_length": 3, "final_dim": 8, "speaker_layer": 1, "candidates": 6}
@@ -217,6 +220,37 @@ def test_views_are_light_to_send():
 def test_configurations_that_make_no_sense_are_refused(values):
     with pytest.raises(ValueError, match=f"objective.{next(iter(values))}"):
         UniSpeechSAT.Config(**values)
+
+
+@pytest.mark.parametrize("config", [UniSpeechSAT.Config, Contrastive.Config])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        *(({name: value}, f"{name}: {value} is not positive") for name in ("groups", "entries") for value in (0, -1)),
+        *(
+            ({name: value}, f"{name}: {value} is not positive")
+            for name in ("gumbel_start", "gumbel_end")
+            for value in (0.0, -1.0, math.nan)
+        ),
+        *(({"gumbel_decay": value}, f"gumbel_decay: {value} is not above 0 and") for value in (-1.0, 0.0, 1.1, math.nan)),
+        *(({"diversity_weight": value}, f"diversity_weight: {value} is negative") for value in (-1.0, math.nan)),
+        ({"groups": 8}, "groups: 8 groups of 320 entries have 2^63 combinations or more; give fewer of either"),
+        ({"groups": 16, "entries": 16}, "groups: 16 groups of 16 entries have 2^63 combinations"),
+        ({"groups": 63, "entries": 2, "final_dim": 63}, "groups: 63 groups of 2 entries have 2^63 combinations"),
+    ],
+)  # fmt: skip
+def test_quantisers_that_make_no_sense_are_refused(config, values, message):
+    with pytest.raises(ValueError, match=rf"^objective\.{re.escape(message)}"):
+        config(**values)
+
+
+def test_as_many_combinations_as_have_numbers():
+    config = Contrastive.Config(groups=62, entries=2, final_dim=62)
+    quantiser = GumbelQuantiser(4, groups=config.groups, entries=config.entries, code_dim=config.final_dim)
+    codes = torch.stack([torch.eye(62, dtype=torch.int64)[k] for k in range(62)] + [torch.ones(62, dtype=torch.int64)])
+    identities = quantiser.identity(codes)
+    assert len(set(identities.tolist())) == 63
+    assert (identities > 0).all()
 
 
 def test_layer_that_is_not_there():

@@ -24,6 +24,7 @@ from audiossl.train.experiment import (
     gather_tables,
     main_first,
     only_run,
+    open_data,
     resolve,
     stream_of,
     write_config,
@@ -266,3 +267,31 @@ def test_the_main_process_goes_first_and_lets_the_others_go_even_if_it_fails(mai
     with pytest.raises(ValueError, match="no data directory"), main_first(world):
         open_and_fail()
     assert done == order
+
+
+def test_files_that_are_cut_short_or_have_values_for_tables_are_named(tmp_path):
+    (tmp_path / "exp").mkdir()
+    config = tmp_path / "exp" / "config.toml"
+    config.touch()
+    with pytest.raises(
+        ValueError, match=rf"{re.escape(str(config))}: has no table \[run\], as if it was cut short; restore it"
+    ):
+        gather_tables("hubert_nano", tmp_path / "exp", {}, {}, resume=True)
+    (tmp_path / "r.toml").write_text("train = 3\n")
+    with pytest.raises(ValueError, match=r"r\.toml: train = 3 is no table; write \[train\] with its keys"):
+        gather_tables(str(tmp_path / "r.toml"), tmp_path / "new", {"train": {"max_steps": 1}}, {}, resume=False)
+
+
+def test_data_of_another_length_are_refused(tmp_path):
+    (tmp_path / "wav.scp").write_text("a a.wav\nb b.wav\n")
+    (tmp_path / "utt2dur").write_text("a 1.004\nb 2.003\n")
+    tables = {"run": {"data": str(tmp_path)}, "data": {"allow_commands": False}}
+    open_data(tables)
+    assert tables["run"] == {"data": str(tmp_path), "data_utterances": 2, "data_seconds": 3.01}
+    open_data(tables)
+    (tmp_path / "utt2dur").write_text("a 1.004\nb 2.5\n")
+    with pytest.raises(ValueError, match=r"has 3\.5 seconds, 3\.\d+ when this experiment began; start a new one"):
+        open_data(tables)
+    del tables["run"]["data_seconds"]  # as of an earlier version
+    open_data(tables)
+    assert tables["run"]["data_seconds"] == 3.5

@@ -48,3 +48,13 @@ def test_a_full_disk_is_told_with_the_file(tmp_path, name, file, act):
     with pytest.raises(OSError, match="No space left") as error:
         run()
     assert error.value.filename == str(tmp_path / file)
+
+
+def test_lines_that_a_power_cut_damaged_are_dropped(tmp_path):
+    row = '{"step": %d, "kind": "dev", "loss": 1.0}\n'
+    damaged = (row % 1).encode() + b"\0\0\0\n3\n\xff\xfe\n" + (row % 2).encode() + (row % 3).encode() + b'{"step": 2'
+    (tmp_path / "metrics.jsonl").write_bytes(damaged)
+    with Journal(tmp_path, total_steps=4, resumed_at=2, tensorboard=False, speaks=True) as journal:
+        assert journal.holds(1, "dev")
+        assert not journal.holds(3, "dev")
+    assert (tmp_path / "metrics.jsonl").read_text() == row % 1 + row % 2

@@ -214,6 +214,17 @@ def test_files_that_hold_no_codes(corpus, tmp_path, capsys):
     assert "--clusters 1: give" in run(capsys, *options(corpus, tmp_path / "c.npz", clusters=1))[2]
 
 
+def test_programs_are_run_only_when_told(corpus, tmp_path, capsys):
+    codes = saved(tmp_path / "codes.npz", made(corpus))
+    entries = [line.split() for line in (corpus / "wav.scp").read_text().splitlines()]
+    (corpus / "wav.scp").write_text("".join(f"{name} cat {path} |\n" for name, path in entries))
+    (corpus / "utt2dur").unlink()
+    status, out, err = run(capsys, *options(corpus, codes))
+    assert (status, out) == (1, "")
+    assert "give --allow-commands" in err
+    assert run(capsys, *options(corpus, codes, "--allow-commands"))[0] == 0
+
+
 def test_a_recipe_takes_imported_codes_for_the_units_of_its_name(corpus, tmp_path, capsys):
     assert run(capsys, *options(corpus, saved(tmp_path / "codes.npz", made(corpus))))[0] == 0
     lines = []

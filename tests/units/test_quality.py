@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import math
 from collections import Counter
@@ -80,11 +81,21 @@ def test_without_an_alignment(folder):
     assert use.labels == 294
 
 
-@pytest.mark.parametrize("row", ["u1 1 0.0 0.1", "u1 1 zero 0.1 a", "u1 1 0.0 nan a", ""])
+@pytest.mark.parametrize("row", ["u1 1 0.0 0.1", "u1 1 zero 0.1 a", "u1 1 0.0 nan a", "u1"])
 def test_malformed_alignment(folder, row):
     path = folder / "phones.ctm"
     path.write_text(path.read_text().replace("u1 1 0.137", f"{row}\nu1 1 0.137"))
     with pytest.raises(ValueError, match=r"phones\.ctm:2: .*write `utterance 1 start duration phone`"):
+        measure(folder, "km")
+
+
+def test_a_mark_and_an_empty_line_of_an_alignment(folder):
+    _, match = measure(folder, "km")
+    path = folder / "phones.ctm"
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert measure(folder, "km")[1] == match
+    path.write_text("\n" + path.read_text(encoding="utf-8-sig"))
+    with pytest.raises(ValueError, match=r"phones\.ctm:1: an empty line; run `audiossl data fix"):
         measure(folder, "km")
 
 
