@@ -59,7 +59,7 @@ class ContrastiveConfig(MaskConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("final_dim", "num_negatives", "temperature", "hidden_factor"):
+        for name in ("num_negatives", "temperature", "hidden_factor"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
         layers = ("context_hidden_layers", "target_hidden_layers", "quantiser_hidden_layers")
@@ -67,17 +67,25 @@ class ContrastiveConfig(MaskConfig):
             if getattr(self, name) < 0:
                 raise ValueError(f"objective.{name}: {getattr(self, name)} is negative")
         check_gumbel(self)
-        if self.final_dim % self.groups:
-            raise ValueError(f"objective.final_dim: {self.final_dim} is no multiple of the {self.groups} groups")
 
 
-def check_gumbel(config: Any) -> None:
-    """Raise ValueError for options of a Gumbel quantiser, and for a weight of its diversity, that mean nothing."""
-    for name in ("groups", "entries", "gumbel_start", "gumbel_end"):
+def check_gumbel_schedule(config: Any) -> None:
+    """Raise ValueError for temperatures of Gumbel noise that mean nothing, or that rise."""
+    for name in ("gumbel_start", "gumbel_end"):
         if not getattr(config, name) > 0:
             raise ValueError(f"objective.{name}: {getattr(config, name)} is not positive")
     if not 0 < config.gumbel_decay <= 1:
         raise ValueError(f"objective.gumbel_decay: {config.gumbel_decay} is not above 0 and at most 1")
+
+
+def check_gumbel(config: Any) -> None:
+    """Raise ValueError for options of a Gumbel quantiser, and for a weight of its diversity, that mean nothing."""
+    check_gumbel_schedule(config)
+    for name in ("final_dim", "groups", "entries"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"objective.{name}: {getattr(config, name)} is not positive")
+    if config.final_dim % config.groups:
+        raise ValueError(f"objective.final_dim: {config.final_dim} is no multiple of the {config.groups} groups")
     if not config.diversity_weight >= 0:
         raise ValueError(f"objective.diversity_weight: {config.diversity_weight} is negative, or no number")
     if config.groups * math.log2(config.entries) >= _BITS:

@@ -70,7 +70,8 @@ class UniSpeechSAT(CodewordObjective):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            check_gumbel(self)
+            if self.quantised:
+                check_gumbel(self)
             for name in ("speaker_layer", "speaker_weight", "speaker_temperature", "candidates"):
                 if getattr(self, name) <= 0:
                     raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")

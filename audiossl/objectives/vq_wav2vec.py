@@ -16,6 +16,7 @@ from audiossl.losses.step_binary_cross_entropy import step_binary_cross_entropy
 from audiossl.nn.gumbel_quantiser import code_perplexity, gumbel_temperature
 from audiossl.nn.masking import valid_frames
 from audiossl.nn.spread import deviation, spread
+from audiossl.objectives._contrastive import check_gumbel_schedule
 from audiossl.objectives._masked import random_crop
 
 if TYPE_CHECKING:
@@ -65,12 +66,13 @@ class VQWav2Vec(nn.Module):
         hold_steps: int = 0
 
         def __post_init__(self) -> None:
-            for name in ("crop_duration", "steps", "num_negatives", "gumbel_start", "gumbel_end", "gumbel_decay"):
-                if getattr(self, name) <= 0:
+            for name in ("crop_duration", "steps", "num_negatives"):
+                if not getattr(self, name) > 0:
                     raise ValueError(f"objective.{name}: {getattr(self, name)} is not positive")
+            check_gumbel_schedule(self)
             for name in ("codebook_weight", "hold_steps"):
-                if getattr(self, name) < 0:
-                    raise ValueError(f"objective.{name}: {getattr(self, name)} is negative")
+                if not getattr(self, name) >= 0:
+                    raise ValueError(f"objective.{name}: {getattr(self, name)} is negative, or no number")
 
         @classmethod
         def tiny(cls) -> VQWav2Vec.Config:

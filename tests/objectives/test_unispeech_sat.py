@@ -234,6 +234,7 @@ def test_configurations_that_make_no_sense_are_refused(values):
         ),
         *(({"gumbel_decay": value}, f"gumbel_decay: {value} is not above 0 and") for value in (-1.0, 0.0, 1.1, math.nan)),
         *(({"diversity_weight": value}, f"diversity_weight: {value} is negative") for value in (-1.0, math.nan)),
+        ({"final_dim": 255}, "final_dim: 255 is no multiple of the 2 groups"),
         ({"groups": 8}, "groups: 8 groups of 320 entries have 2^63 combinations or more; give fewer of either"),
         ({"groups": 16, "entries": 16}, "groups: 16 groups of 16 entries have 2^63 combinations"),
         ({"groups": 63, "entries": 2, "final_dim": 63}, "groups: 63 groups of 2 entries have 2^63 combinations"),
@@ -242,6 +243,10 @@ def test_configurations_that_make_no_sense_are_refused(values):
 def test_quantisers_that_make_no_sense_are_refused(config, values, message):
     with pytest.raises(ValueError, match=rf"^objective\.{re.escape(message)}"):
         config(**values)
+
+
+def test_without_a_quantiser_its_groups_are_free():
+    assert UniSpeechSAT.Config(quantised=False, final_dim=63).final_dim == 63
 
 
 def test_as_many_combinations_as_have_numbers():

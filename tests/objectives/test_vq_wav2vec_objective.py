@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import pickle
 from dataclasses import replace
 
@@ -167,6 +168,9 @@ def test_an_utterance_of_too_few_frames_is_refused():
         ("kmeans", {"gumbel_end": 0.4}, "objective.gumbel_end: encoder.quantiser = 'kmeans'"),
         ("gumbel", {"steps": 0}, "objective.steps: 0 is not positive"),
         ("gumbel", {"hold_steps": -1}, "objective.hold_steps: -1 is negative"),
+        ("gumbel", {"gumbel_end": math.nan}, "objective.gumbel_end: nan is not positive"),
+        ("gumbel", {"gumbel_decay": 1.1}, "objective.gumbel_decay: 1.1 is not above 0 and at most 1"),
+        ("kmeans", {"codebook_weight": math.nan}, "objective.codebook_weight: nan is negative, or no number"),
     ],
 )
 def test_options_that_make_no_sense(quantiser, options, message):
