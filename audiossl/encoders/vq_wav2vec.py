@@ -59,6 +59,8 @@ class VQWav2Vec(nn.Module):
 
         def __post_init__(self) -> None:
             check_options(self)
+            if self.dim % self.groups:
+                raise ValueError(f"encoder.dim: {self.dim} is no multiple of the {self.groups} groups")
             if min(self.context_kernels, default=1) < 1:
                 raise ValueError(
                     f"encoder.context_kernels: {list(self.context_kernels)} are not all convolutions; give numbers from 1 on"

@@ -69,3 +69,8 @@ def test_codes_start_where_the_config_says(quantiser):
     codes, frames = encoder.codes(*waveforms[0])
     found = torch.cat([row[:count] for row, count in zip(codes, frames, strict=True)])
     assert all(len(group.unique()) > 1 for group in found.unbind(1))
+
+
+def test_groups_divide_the_channels():
+    with pytest.raises(ValueError, match=r"^encoder\.dim: 16 is no multiple of the 3 groups$"):
+        VQWav2Vec.Config(dim=16, groups=3)
