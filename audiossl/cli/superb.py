@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from audiossl.cli._device import chosen_device
 from audiossl.cli._printed import answer, log
 from audiossl.cli.main import MisuseError
-from audiossl.superb.recipes import recipe, task_names, title
+from audiossl.superb.recipes import in_manifest, recipe, task_names, title
 
 SEED = 1337
 """Of SUPERB's published code."""
@@ -80,8 +80,10 @@ def run_all(
             f"{data}: has no folder of a task; link what `audiossl prep` wrote as {data}/ks, {data}/pr and so on, named as in `audiossl superb list`"
         )
     absent = [name for name in task_names() if name not in present]
+    named = [name for name in absent if not in_manifest(name)]
     if absent:
-        log(f"not run, since {data} has no such folders: {' '.join(absent)}")
+        others = f"{len(absent) - len(named)} others, see `audiossl superb list`"
+        log(f"not run, since {data} has no such folders: {', '.join([*named, others])}")
     jobs = load_jobs(present, overrides or {})
     chosen = chosen_device(device)
     _check_upstreams(upstream, [(data / name).resolve() for name in present], seed=seed, device=chosen)
@@ -266,6 +268,7 @@ def _spoken(score: Score) -> str:
     cost = score.cost
     energy = "" if cost.joules is None else f", {cost.joules / 1e3:.3g} kJ"
     gpu = "" if cost.gpu_peak_bytes is None else f", {cost.gpu_peak_bytes / 1e9:.2f} GB on the GPU"
+    kept = f", and {cost.cached_forwards} kept from before" if cost.cached_forwards else ""
     rate = "none" if score.learning_rate is None else f"{score.learning_rate:g} at step {score.step}"
     intervals = [f"{name} {shown(a)} to {shown(b)}" for name, (a, b) in score.more.get("intervals", {}).items()]
     head = score.official_choice
@@ -277,11 +280,12 @@ def _spoken(score: Score) -> str:
         "learning rate": f"{rate}, by {score.selection}",
         "parameters": str(score.parameters),
         **({"layer weights": " ".join(f"{share:.3f}" for share in score.shares)} if score.shares else {}),
-        "upstream forwards": f"{cost.forwards} ({cost.alone_forwards} if every head were trained alone)",
+        "upstream forwards": f"{cost.forwards}{kept} ({cost.alone_forwards} if every head were trained alone)",
         **({"not as published": score.more["variant"]} if "variant" in score.more else {}),
         "cost": f"{cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB{gpu}{energy}",
     }
-    return "\n".join(f"{name:<20}{value}" for name, value in lines.items())
+    width = max(19, *map(len, lines))
+    return "\n".join(f"{name:<{width}} {value}" for name, value in lines.items())
 
 
 def _setting(value: Any) -> str:

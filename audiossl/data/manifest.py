@@ -389,7 +389,10 @@ def _cure(path: Path) -> str:
     within = sorted(str(one.parent) for name in (kaldi.WAV_SCP, "shards.json") for one in path.glob(f"*/{name}"))
     if within:
         return f"name one of those in it: {', '.join(within[:5])}{' ...' if within[5:] else ''}"
-    return f"make one of the recordings in it by `audiossl prep folder --corpus {shlex.quote(str(path))} --out NEW`"
+    return (
+        f"make one of the recordings in it by `audiossl prep folder --corpus {shlex.quote(str(path))} --out NEW`, "
+        "or, with its labels, of a corpus that `audiossl prep --list` names"
+    )
 
 
 def _reopen(cls: type[Manifest], path: Path, allow_commands: bool, rows: np.ndarray | None) -> Manifest:

@@ -4,12 +4,16 @@ A store is `frames.bin` (utterance after utterance, each (layer, frame, dim)) wi
 utterance. An utterance stands in the index once its frames are safe on disk, so that a kill loses at most one batch. The first batch
 that does not fit closes the store: what it holds is then a function of the stream of batches alone, and a run that is resumed
 computes again just what it computed before. Several processes may add to one store.
+Stores of one folder share a budget: `in_use` removes those that nobody uses where others want their place.
 """
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
+import shutil
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,13 +25,14 @@ from audiossl.diagnostics.pooled_cache import data_digest
 from audiossl.files import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from audiossl.data.directory import Source
     from audiossl.diagnostics.sources import FeatureSource
 
 CacheType = Literal["float32", "float16"]
+_FRAMES, _CARD, _USED = "frames.bin", "frames.json", "used"
 
 
 class FrameStore:
@@ -46,8 +51,8 @@ class FrameStore:
             "dim": source.dim,
             "dtype": dtype,
         }
-        place = folder / f"{manifest.path.name}-{data[:8]}-{source.digest[:8]}-{dtype}"
-        self.path, self._index_path, card = place / "frames.bin", place / "index.npy", place / "frames.json"
+        place = store_place(folder, manifest, source, dtype, data)
+        self.path, self._index_path, card = place / _FRAMES, place / "index.npy", place / _CARD
         self.dtype, self.max_bytes = np.dtype(dtype), max_bytes
         self._layers, self._dim = source.num_layers, source.dim
         place.mkdir(parents=True, exist_ok=True)
@@ -107,6 +112,48 @@ class FrameStore:
             used += array.nbytes
 
 
+def store_place(folder: Path, manifest: Source, source: FeatureSource, dtype: CacheType, data: str = "") -> Path:
+    """Folder of a store. data: digest of the data directory, where it is known."""
+    return folder / f"{manifest.path.name}-{(data or data_digest(manifest))[:8]}-{source.digest[:8]}-{dtype}"
+
+
+@contextmanager
+def in_use(folder: Path, places: Sequence[Path], size: int, budget: int) -> Iterator[int]:
+    """Hold stores of `folder`, there or not yet, and give the bytes that they may take together.
+
+    Others are removed, the oldest first, until `size` bytes fit into the budget; those that another run holds stay, and what they take is left out.
+    On file systems without locks all stay.
+    """
+    with ExitStack() as held:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            for place in places:
+                place.mkdir(exist_ok=True)
+                _hold(held, place, fcntl.LOCK_SH)
+            others = [card.parent for card in folder.glob(f"*/{_CARD}") if card.parent not in places]
+            taken = sum(map(_bytes, others))
+            for place in sorted(others, key=lambda other: (other / _CARD).stat().st_mtime):
+                if taken + size > budget and _hold(held, place, fcntl.LOCK_EX):
+                    taken -= _bytes(place)
+                    shutil.rmtree(place)
+        yield max(budget - taken, 0)
+
+
+def _hold(held: ExitStack, place: Path, kind: int) -> bool:
+    """Lock a store until the stack is left; returns whether that is possible."""
+    file = held.enter_context((place / _USED).open("w"))
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _bytes(place: Path) -> int:
+    frames = place / _FRAMES
+    return frames.stat().st_size if frames.is_file() else 0
+
+
 def bytes_needed(manifest: Source, source: FeatureSource, dtype: CacheType) -> int:
     """Return the most that the frames of a data directory take."""
     frames = np.ceil(np.asarray(manifest.durations) * source.sample_rate / source.stride).sum()
@@ -115,7 +162,7 @@ def bytes_needed(manifest: Source, source: FeatureSource, dtype: CacheType) -> i
 
 def told_size(needed: int, budget_gb: float) -> str:
     """Return a line for the log. needed: bytes that all frames take at most."""
-    return f"frames: {needed / 1e9:.2f} GB, budget {budget_gb:g} GB"
+    return f"frames: {needed / 1e9:.3g} GB, budget {budget_gb:g} GB"
 
 
 @dataclass(frozen=True)

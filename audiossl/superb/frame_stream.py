@@ -72,12 +72,12 @@ class Frames:
     """What heads are given for a batch: from the store where it is there, else from the upstream.
 
     With a store, all frames are rounded to its dtype, kept or not: what a head sees does not depend on what was kept. forwards:
-    utterances that went through the upstream so far.
+    utterances that went through the upstream so far; kept: those of them whose frames the store took.
     """
 
     def __init__(self, source: FeatureSource, store: FrameStore | None, device: torch.device) -> None:
         self.source, self.store, self.device = source, store, device
-        self.forwards = 0
+        self.forwards = self.kept = 0
 
     def of(self, batch: Batch, rows: Sequence[int]) -> EncoderOutput:
         """Float32 frames on the device, 0 in the padding. rows: of the batch's utterances in the data directory."""
@@ -91,6 +91,7 @@ class Frames:
                 return computed
             fresh = dict(zip(new, self._cut(computed), strict=True))
             self.store.add([rows[place] for place in new], list(fresh.values()))
+            self.kept += sum(self.store.has(rows[place]) for place in new)
             if len(new) == len(rows):
                 return computed
         return self._joined([fresh[k] if k in fresh else self.store.read(row) for k, row in enumerate(rows)])
@@ -138,12 +139,13 @@ class Frames:
 
 @dataclass(frozen=True)
 class Taken:
-    """A batch of a stream. number: its global one. output: None where none of its recordings can be used. forwards: that it cost."""
+    """A batch of a stream. number: its global one. output: None where none of its recordings can be used. forwards: that it cost; kept: for which frames are in the store now."""
 
     number: int
     batch: Batch
     output: EncoderOutput | None
     forwards: int
+    kept: int = 0
 
 
 class Split:
@@ -171,6 +173,12 @@ class Split:
     def joined(self, predictions: Mapping[str, Any]) -> Mapping[str, Any]:
         """Predictions by utterance."""
         return self._heard.joined(predictions) if isinstance(self._heard, Chunks) else predictions
+
+    @property
+    def left_out(self) -> int:
+        """Number of recordings that could not be used so far; one without one of its chunks is none."""
+        chunked = isinstance(self._heard, Chunks)
+        return len({name.rpartition("@")[0] if chunked else name for name in self._bad.messages})
 
     def unusable(self) -> dict[str, str]:
         """What is wrong with the recordings that cannot be used, by id: one pass over the audio alone."""
@@ -205,6 +213,6 @@ class Split:
                 yield Taken(number, batch, None, 0)
                 continue
             row = {ids[index]: index for index in sampler.batch(number)[1].tolist()}
-            before = self.frames.forwards
+            forwards, kept = self.frames.forwards, self.frames.kept
             output = self.frames.of(batch, [row[utterance] for utterance in batch["utt_ids"]])
-            yield Taken(number, batch, output, self.frames.forwards - before)
+            yield Taken(number, batch, output, self.frames.forwards - forwards, self.frames.kept - kept)

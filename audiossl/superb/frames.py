@@ -39,7 +39,7 @@ import torch
 from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
 from audiossl.superb.answers import Answers
-from audiossl.superb.frame_store import CacheType, FrameStore, bytes_needed, told_size
+from audiossl.superb.frame_store import CacheType, FrameStore, bytes_needed, in_use, store_place, told_size
 from audiossl.superb.frame_stream import Frames, FrameViews, Split
 from audiossl.superb.heads import TaskHeads, heads_folder
 from audiossl.superb.hearing import Chunks, Heard, Hearing, seconds_left
@@ -47,7 +47,7 @@ from audiossl.train.distributed import World
 from audiossl.train.experiment import only_run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from audiossl.data.directory import Source
@@ -69,7 +69,7 @@ class Config:
     micro-batch, neighbours in length, and at most `batch_seconds` of padded audio. accumulate: micro-batches per update. clip_norm: of a
     head's whole gradient, 0 is none. eval_every: in steps; there is a checkpoint at each evaluation. choose_from: the first step that may be chosen, where
     the run has it. cache_gb: disk for frames of whole
-    utterances, kept as `cache_dtype`; 0 keeps none. num_workers: processes that read audio. max_bad_fraction: share of the recordings
+    utterances of an upstream, kept as `cache_dtype`, where those of earlier tasks make room; 0 keeps none. num_workers: processes that read audio. max_bad_fraction: share of the recordings
     that may be unusable; they are left out.
     """
 
@@ -128,13 +128,13 @@ def run_together(jobs: Sequence[Job], evaluation: Evaluation, out: Path) -> list
     with ExitStack() as held:
         for job in jobs:
             held.enter_context(only_run(heads_folder(job, evaluation, out), world))
-        return _run_together(jobs, evaluation, out)
+        return _run_together(jobs, evaluation, out, held)
 
 
-def _run_together(jobs: Sequence[Job], evaluation: Evaluation, out: Path) -> list[Score]:
+def _run_together(jobs: Sequence[Job], evaluation: Evaluation, out: Path, held: ExitStack) -> list[Score]:
     train = Manifest.open(evaluation.data / "train")
     groups = [TaskHeads(job, evaluation, train, out) for job in jobs]
-    splits = _splits(groups, train, evaluation, out / "frames")
+    splits = _splits(groups, train, evaluation, out / "frames", held)
     _check_heard(groups, splits)
     _tell_not_measured(jobs, evaluation)
     least = _min_frames(groups)
@@ -153,32 +153,37 @@ def _run_together(jobs: Sequence[Job], evaluation: Evaluation, out: Path) -> lis
         for group in active:
             group.ledger.forwards += taken.forwards
             group.take(taken.output, taken.batch)
-        _measure([group for group in active if group.due], splits)
+        _measure(active, splits)
         if all(group.position >= group.end for group in groups):
             break  # before the last batch, where all heads have diverged
     return _scores(groups, splits["test"])
 
 
-def _measure(groups: Sequence[TaskHeads], splits: dict[str, Split]) -> None:
-    """Score all heads of these tasks on dev and, where the official protocol chooses there, on test."""
+def _measure(active: Sequence[TaskHeads], splits: dict[str, Split]) -> None:
+    """Score all heads of the tasks that are due on dev and, where the official protocol chooses there, on test; other tasks will use the frames that are kept."""
+    groups = [group for group in active if group.due]
     if not groups:
         return
-    dev = _values([(group, group.alive) for group in groups], splits["dev"]) if "dev" in splits else None
+    dev = _values(groups, splits["dev"], active) if "dev" in splits else None
     official = [group for group in groups if group.selects_on_test]
-    test = dict(
-        zip(map(id, official), _answers([(group, group.alive) for group in official], splits["test"]), strict=True)
-    )
+    asked = [(group, group.alive) for group in official]
+    test = dict(zip(map(id, official), _answers(asked, splits["test"], active), strict=True))
     for k, group in enumerate(groups):
         group.measured(dev[k] if dev is not None else None, test.get(id(group)))
 
 
-def _values(asked: Sequence[tuple[TaskHeads, list[Head]]], split: Split) -> list[list[dict[str, float]]]:
+def _values(groups: Sequence[TaskHeads], split: Split, active: Sequence[TaskHeads]) -> list[list[dict[str, float]]]:
     """What the heads of each task score on a data directory, from one pass over it."""
-    return [[each.values() for each in answers] for answers in _answers(asked, split)]
+    return [
+        [each.values() for each in answers]
+        for answers in _answers([(group, group.alive) for group in groups], split, active)
+    ]
 
 
-def _answers(asked: Sequence[tuple[TaskHeads, list[Head]]], split: Split) -> list[list[Answers]]:
-    """What the heads of each task say of a data directory."""
+def _answers(
+    asked: Sequence[tuple[TaskHeads, list[Head]]], split: Split, active: Sequence[TaskHeads]
+) -> list[list[Answers]]:
+    """What the heads of each task say of a data directory. active: tasks that share the stream, to whose cost the frames that are kept belong too."""
     if not asked:
         return []
     said = [[Answers(head, split.manifest, split.joined) for head in heads] for _, heads in asked]
@@ -186,8 +191,10 @@ def _answers(asked: Sequence[tuple[TaskHeads, list[Head]]], split: Split) -> lis
         if taken.output is None:
             continue
         utterances = taken.batch["utt_ids"]
+        for group in active:
+            group.ledger.forwards += taken.kept
         for (group, _), answers in zip(asked, said, strict=True):
-            group.ledger.forwards += taken.forwards
+            group.ledger.forwards += taken.forwards - taken.kept
             group.ledger.alone_forwards += len(answers) * len(utterances)
             for each in answers:
                 each.take(utterances, taken.output)
@@ -197,16 +204,18 @@ def _answers(asked: Sequence[tuple[TaskHeads, list[Head]]], split: Split) -> lis
 def _scores(groups: Sequence[TaskHeads], test: Split) -> list[Score]:
     """Score on test what was chosen on dev."""
     chosen = [group.chosen() for group in groups]
-    said = _answers([(group, [head]) for group, head in zip(groups, chosen, strict=True)], test)
+    said = _answers([(group, [head]) for group, head in zip(groups, chosen, strict=True)], test, groups)
     names = [group.job.name for group in groups]
     return [
-        group.score(head, answers[0], [name for name in names if name != group.job.name])
+        group.score(head, answers[0], [name for name in names if name != group.job.name], test.left_out)
         for group, head, answers in zip(groups, chosen, said, strict=True)
     ]
 
 
-def _splits(groups: Sequence[TaskHeads], train: Manifest, evaluation: Evaluation, folder: Path) -> dict[str, Split]:
-    """Open train, test and, if it is there, dev; what is read at every evaluation gets its share of the cache first."""
+def _splits(
+    groups: Sequence[TaskHeads], train: Manifest, evaluation: Evaluation, folder: Path, held: ExitStack
+) -> dict[str, Split]:
+    """Open train, test and, if it is there, dev. held: what holds the frames that are kept, until it is left."""
     config, hearing, data = groups[0].config, _hearing(groups[0].job), evaluation.data
     names = ["dev", "test"] if (data / "dev").is_dir() else ["test"]
     _check_dev(groups, data / "dev")
@@ -217,10 +226,9 @@ def _splits(groups: Sequence[TaskHeads], train: Manifest, evaluation: Evaluation
     manifests["train"] = train
     again = {"dev", "test"} if any(group.selects_on_test for group in groups) else {"dev"}
     again |= set() if hearing.crop_seconds is not None else {"train"}
-    needed, left = 0, int(config.cache_gb * 1e9)
     source = evaluation.upstream
     upstream = replace(source, digest=hearing.digest(source.digest))  # what is kept is of what is heard
-    found = {}
+    read: dict[str, tuple[Source, LoaderConfig]] = {}
     for name, manifest in manifests.items():
         training = name == "train"
         loading = LoaderConfig(
@@ -239,19 +247,42 @@ def _splits(groups: Sequence[TaskHeads], train: Manifest, evaluation: Evaluation
             )
         if short:
             evaluation.log(f"{manifest.path}: {short} recordings of less than {loading.min_duration:g} s are left out")
-        store = None
-        if config.cache_gb and name in again:
-            size = bytes_needed(heard, upstream, config.cache_dtype)
-            share = min(left, size)
-            needed, left = needed + size, left - share
-            store = FrameStore(folder, heard, upstream, config.cache_dtype, share)
-        frames = Frames(upstream, store, torch.device(evaluation.device))
-        found[name] = Split(
-            manifest, frames, loading, evaluation.seed, evaluation.log, heard=heard, min_frames=_min_frames(groups)
+        read[name] = heard, loading
+    kept = {name: heard for name, (heard, _) in read.items() if name in again} if config.cache_gb else {}
+    stores = _stores(kept, upstream, config, folder, held, evaluation.log)
+    where, least = torch.device(evaluation.device), _min_frames(groups)
+    return {
+        name: Split(
+            manifests[name], Frames(upstream, stores.get(name), where), loading, evaluation.seed, evaluation.log,
+            heard=heard, min_frames=least,
         )
-    if config.cache_gb:
-        evaluation.log(told_size(needed, config.cache_gb))
-    return found
+        for name, (heard, loading) in read.items()
+    }  # fmt: skip
+
+
+def _stores(
+    kept: dict[str, Source],
+    upstream: FeatureSource,
+    config: Config,
+    folder: Path,
+    held: ExitStack,
+    log: Callable[[str], None],
+) -> dict[str, FrameStore]:
+    """Open the frames of directories that are read again and again; the first, read at every evaluation, get their share of the cache first."""
+    if not kept:
+        return {}
+    dtype, budget = config.cache_dtype, int(config.cache_gb * 1e9)
+    sizes = {name: bytes_needed(heard, upstream, dtype) for name, heard in kept.items()}
+    places = [store_place(folder, heard, upstream, dtype) for heard in kept.values()]
+    left = held.enter_context(in_use(folder, places, sum(sizes.values()), budget))
+    log(told_size(sum(sizes.values()), config.cache_gb))
+    if left < min(budget, sum(sizes.values())):
+        log(f"{folder}: other runs keep {(budget - left) / 1e9:.3g} GB of frames there, which are of the budget")
+    stores = {}
+    for name, heard in kept.items():
+        stores[name] = FrameStore(folder, heard, upstream, dtype, min(left, sizes[name]))
+        left -= stores[name].max_bytes
+    return stores
 
 
 def _heard(

@@ -15,7 +15,7 @@ from audiossl.config import to_table
 from audiossl.files import whole_file
 from audiossl.superb.answers import read_lines, write_lines
 from audiossl.superb.job import essential
-from audiossl.superb.score import Choice, Score
+from audiossl.superb.score import Choice, Score, told_left_out
 from audiossl.train.ledger import Ledger
 from audiossl.train.loop import hash_seed
 from audiossl.train.sums import to_device
@@ -250,8 +250,8 @@ class TaskHeads:
         head.task.final = True
         return head
 
-    def score(self, head: Head, said: Answers, together: list[str]) -> Score:
-        """Return the score of the chosen head. said: of test; together: tasks that shared its stream of frames."""
+    def score(self, head: Head, said: Answers, together: list[str], left_out: int) -> Score:
+        """Return the score of the chosen head. said: of test; together: tasks that shared its stream of frames; left_out: recordings of test that cannot be used."""
         name, direction = self.metric
         values = said.values()
         official: dict[str, float] = {}
@@ -286,6 +286,7 @@ class TaskHeads:
                 **settings,
                 **({"forwards_shared_with": together} if together else {}),
                 **({"skipped_updates": skipped} if (skipped := self._skipped()) else {}),
+                **told_left_out(left_out),
             },
             answers=answers,
         )

@@ -28,9 +28,11 @@ from audiossl.superb.parts import (
     labels_of,
     make_ready,
     manifests_of,
+    not_scored,
     numbered_folds,
+    shared_features,
 )
-from audiossl.superb.score import Score
+from audiossl.superb.score import Score, told_left_out
 from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -112,13 +114,13 @@ class Found(NamedTuple):
 
 
 def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
-    """Score an upstream on a task such as `tasks.caller`; features are kept in `out/pooled`."""
+    """Score an upstream on a task such as `tasks.caller`; features are kept beside `out`."""
     config: Config = job.config
     upstream, data, seed, device = evaluation.upstream, evaluation.data, evaluation.seed, evaluation.device
     layers, ledger = evaluation.layers(config.layers), Ledger(device)
     reading = CacheConfig(config.batch_seconds, config.num_workers, config.max_bad_fraction, config.deviations)
     heard = slower(at_full_scale(upstream) if config.peak else upstream, config.slow_down)
-    pool = Pool(heard, out / "pooled", reading, config.memory_gb, ledger, evaluation.log)
+    pool = Pool(heard, shared_features(out), reading, config.memory_gb, ledger, evaluation.log)
     first = Manifest.open(data / ("all" if config.folds else "train"))
     task = job.task_class.from_data(job.task_config, first)
     folds = _dealt(task, first, config, seed) if config.folds else directories(data)
@@ -158,6 +160,7 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
                 [(one.outputs, fold.test.labels) for one, fold in zip(chosen, ready, strict=True)], seed=seed
             ),
             "utterances": {part: sum(len(getattr(f, part).rows) for f in ready) for part in ("train", "dev", "test")},
+            **told_left_out(not_scored(folds, ready)),
             "heard_up_to_hz": config.slow_down * upstream.sample_rate / 2,
             **({"fits_without_minimum": left_out} if left_out else {}),
             **({"variant": _UNDIVIDED.format(config.groups)} if config.folds and config.groups != "utterance" else {}),

@@ -20,8 +20,8 @@ from audiossl.diagnostics.mlp_grid import Init, MLPShape
 from audiossl.diagnostics.mlp_training import MLPTraining, fit_mlps, predictions
 from audiossl.diagnostics.pooled_cache import CacheConfig
 from audiossl.superb.answers import of_folds
-from audiossl.superb.parts import Pool, directories, labels_of, left_out, make_ready
-from audiossl.superb.score import Score
+from audiossl.superb.parts import Pool, directories, labels_of, left_out, make_ready, not_scored, shared_features
+from audiossl.superb.score import Score, told_left_out
 from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -118,11 +118,11 @@ class Fitted(NamedTuple):
 
 
 def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
-    """Score an upstream on a task whose class is `tasks.attribute`; features are kept in `out/pooled`."""
+    """Score an upstream on a task whose class is `tasks.attribute`; features are kept beside `out`."""
     config: Config = job.config
     upstream, data, ledger = evaluation.upstream, evaluation.data, Ledger(evaluation.device)
     reading = CacheConfig(config.batch_seconds, config.num_workers, config.max_bad_fraction)
-    pool = Pool(upstream, out / "pooled", reading, config.memory_gb, ledger, evaluation.log)
+    pool = Pool(upstream, shared_features(out), reading, config.memory_gb, ledger, evaluation.log)
     folds = left_out(Manifest.open(data / "all"), config.folds) if config.folds else directories(data)
     task = job.task_class.from_data(job.task_config, folds[0].train.manifest)
     labels = labels_of(folds, task)
@@ -163,7 +163,9 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
         shares=(0.0,) * _first(config, upstream) + tuple(best.head.shares()[0].tolist())
         if best.setting.layer is None
         else (),
-        more=_more(ready, fitted, values, tried) | ({"labels_not_scored": untold} if any(untold) else {}),
+        more=_more(ready, fitted, values, tried)
+        | ({"labels_not_scored": untold} if any(untold) else {})
+        | told_left_out(not_scored(folds, ready)),
         answers=of_folds(
             (fold.name, task.answers(part.test.ids(fold.test.rows), found, fold.test.labels))
             for found, fold, part in zip(outputs, ready, folds, strict=True)

@@ -118,7 +118,7 @@ def page(table: Table) -> str:
 
 
 _COST_NOTE = (
-    "forwards: utterances that went through the upstream, 0 where a cache was used. alone: how many training each head by itself would have "
+    "forwards: utterances that went through the upstream, without those whose features were kept from before. alone: how many training each head by itself would have "
     "taken. Tasks that shared a stream (with ...) count all of its forwards and seconds each. Memory: peak of the process. Energy: of the processor, where the machine tells it. Sums over seeds; memory is the largest."
 )
 

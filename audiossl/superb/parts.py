@@ -11,6 +11,7 @@ from audiossl.data.manifest import Manifest
 from audiossl.diagnostics.linear_probe import Split
 from audiossl.diagnostics.pooled_cache import pooled_features
 from audiossl.diagnostics.probing import read_labels
+from audiossl.superb.pieces import Pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from audiossl.diagnostics.pooled_cache import CacheConfig, PooledFeatures
     from audiossl.diagnostics.sources import FeatureSource
-    from audiossl.superb.pieces import Pieces
     from audiossl.train.ledger import Ledger
 
 
@@ -68,6 +68,11 @@ def numbered_folds(manifest: Manifest, parts: np.ndarray, names: Sequence[str]) 
     return found
 
 
+def shared_features(out: Path) -> Path:
+    """Where the pooled features of an upstream are, of which tasks on the same recordings share one pass. out: the folder of a task."""
+    return out.parent / "pooled"
+
+
 @dataclass(frozen=True)
 class Pool:
     """From data directories to their pooled features, kept in `folder`: one pass each, or none where it was made before.
@@ -89,10 +94,12 @@ class Pool:
 
     def pooled(self, manifest: Manifest | Pieces) -> PooledFeatures:
         """Return them as they are on disk."""
+        pieces = manifest if isinstance(manifest, Pieces) else Pieces.whole(manifest)
         # The cache and the loader ask only for what `Pieces` has.
-        read = cast("Manifest", manifest)
+        read = cast("Manifest", pieces)
         pooled = pooled_features(read, self.source, self.folder, config=self.reading, log=self.log)
         self.ledger.forwards += pooled.forwards
+        self.ledger.cached_forwards += int(pooled.usable.sum()) - pooled.forwards
         return pooled
 
     def held(self, features: np.ndarray) -> np.ndarray:
@@ -141,6 +148,11 @@ def make_ready(folds: Sequence[Fold], labels: dict[Path, np.ndarray], pool: Pool
         return Split(array, rows, labels[part.manifest.path][rows])
 
     return [Ready(fold.name, split(fold.train), split(fold.dev), split(fold.test)) for fold in folds]
+
+
+def not_scored(folds: Sequence[Fold], ready: Sequence[Ready]) -> int:
+    """Number of utterances of the test parts that cannot be used."""
+    return sum(len(fold.test.rows) for fold in folds) - sum(len(fold.test.rows) for fold in ready)
 
 
 def groups_of(manifest: Manifest, grouping: str) -> np.ndarray:

@@ -23,9 +23,9 @@ from audiossl.diagnostics.pooled_cache import CacheConfig
 from audiossl.diagnostics.probing import read_labels
 from audiossl.superb.answers import of_folds
 from audiossl.superb.hearing import louder
-from audiossl.superb.parts import Pool
+from audiossl.superb.parts import Pool, shared_features
 from audiossl.superb.pieces import Pieces, draw_crops
-from audiossl.superb.score import Score
+from audiossl.superb.score import Score, told_left_out
 from audiossl.train.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -98,13 +98,13 @@ class Fold(NamedTuple):
 
 
 def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
-    """Score an upstream on a task whose class is an `nn.utterance_classifier.UtteranceClassifier`; features are kept in `out/pooled`."""
+    """Score an upstream on a task whose class is an `nn.utterance_classifier.UtteranceClassifier`; features are kept beside `out`."""
     config: Config = job.config
     ledger, where = Ledger(evaluation.device), torch.device(evaluation.device)
     upstream = evaluation.upstream
     reading = CacheConfig(config.batch_seconds, config.num_workers, config.max_bad_fraction)
     heard = louder(upstream, config.gain_db)
-    pool = Pool(heard, out / "pooled", reading, config.memory_gb, ledger, evaluation.log)
+    pool = Pool(heard, shared_features(out), reading, config.memory_gb, ledger, evaluation.log)
     first = Manifest.open(evaluation.data / ("all" if config.folds else "train"))
     dtype = _precision(where)
     task = job.task_class.from_data(upstream.shape, job.task_config, first).to(where, dtype)
@@ -137,6 +137,8 @@ def run(job: Job, evaluation: Evaluation, out: Path) -> Score:
         more={
             "precision": str(dtype).removeprefix("torch."),
             **_more(folds, values, fitted.steps[chosen].tolist(), config),
+            # Of folds, each tests other utterances of one directory.
+            **told_left_out(len(folds[0].tested) - sum(len(fold.test.rows) for fold in folds)),
         },
         answers=of_folds(answers),
     )

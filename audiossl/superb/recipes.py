@@ -46,6 +46,11 @@ def variant(name: str) -> str:
     return "; ".join(str(table[_VARIANT]) for table in _listed().get(name, ()) if _VARIANT in table)
 
 
+def in_manifest(name: str) -> bool:
+    """Whether a task is one of the many of a manifest."""
+    return name in _listed()
+
+
 def place(name: str) -> str:
     """Name where a task is described, for messages."""
     return name if name in _listed() else f"{PREFIX}{name}"

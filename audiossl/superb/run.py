@@ -16,7 +16,7 @@ from audiossl.superb.job import TOLD_BESIDE, Job, runner_of
 from audiossl.superb.recipes import place as place_of
 from audiossl.superb.recipes import recipe
 from audiossl.superb.recipes import variant as listed_variant
-from audiossl.superb.score import Score
+from audiossl.superb.score import LEFT_OUT, Score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,7 +140,11 @@ def run_jobs(jobs: Sequence[Job], evaluation: Evaluation, out: Path) -> list[Sco
 def _written(job: Job, score: Score, out: Path, data: str, evaluation: Evaluation) -> Score:
     """Write a score with all that tells it from others; data: digest of what it was trained and tested on."""
     source = evaluation.upstream
-    differs = "; ".join(filter(None, (variant(job, source.shape.stride, evaluation.data), score.more.get("variant"))))
+    unusable = score.more.get(LEFT_OUT)
+    left_out = f"{unusable} recordings of test cannot be used and are not scored" if unusable else ""
+    differs = "; ".join(
+        filter(None, (variant(job, source.shape.stride, evaluation.data), score.more.get("variant"), left_out))
+    )
     said = {
         **score.more,
         **({"variant": differs} if differs else {}),

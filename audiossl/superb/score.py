@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from audiossl.diagnostics.results import Result
 
+LEFT_OUT = "test_left_out"
+"""Key of `more`."""
 _LAST = "last step"
 _OFFICIAL = " (official)"
 
@@ -95,7 +97,7 @@ class Score:
         own = {
             name: more.pop(name) for name in ("task", "upstream", "learning_rate", "selection", "step", "parameters")
         }
-        cost = Cost(**{item.name: more.pop(item.name, None) for item in fields(Cost)})
+        cost = Cost(**{item.name: more.pop(item.name) for item in fields(Cost) if item.name in more})
         chosen = [
             Choice(one.more["learning_rate"], one.more["step"], tuple(one.more["layer_weights"]))
             for one in official.values()
@@ -142,6 +144,11 @@ class Score:
             chosen |= {"learning_rate": head.learning_rate, "step": head.step, "layer_weights": list(head.shares)}
         for name, value in self.official.items():
             add_result(out, f"superb {self.task} {name}{_OFFICIAL}", value, unit_of(name), **chosen)
+
+
+def told_left_out(recordings: int) -> dict[str, int]:
+    """What `more` of a score says of recordings of test that could not be used; nothing where there are none."""
+    return {LEFT_OUT: recordings} if recordings else {}
 
 
 def unit_of(metric: str) -> str:

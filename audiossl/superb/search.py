@@ -96,6 +96,7 @@ def _run(job: Job, evaluation: Evaluation, out: Path) -> Score:
     found = search.found(EVAL, best)
     values = search.values(EVAL, found)
     ledger.forwards = sum(store.forwards for store in stores.values())
+    ledger.cached_forwards = sum(len(store.ids) for store in stores.values()) - ledger.forwards
     alone = len(stores[DEV].ids) + len(stores[EVAL].ids) + 2 * len(stores[DOCUMENTS].ids)
     ledger.alone_forwards = len(layers) * alone  # a pass for each layer and set of queries
     shutil.rmtree(out / "layers")
@@ -198,7 +199,7 @@ def _stores(evaluation: Evaluation, folder: Path, layers: tuple[int, ...], confi
     size = sum(bytes_needed(manifest, kept, config.precision) for manifest in manifests.values())
     if size > 1e9 * config.cache_gb:
         raise ValueError(
-            f"superb.cache_gb: {len(layers)} layers take about {size / 1e9:.0f} GB, more than {config.cache_gb:g}; "
+            f"superb.cache_gb: {len(layers)} layers take about {size / 1e9:.3g} GB, more than {config.cache_gb:g}; "
             "raise it, name fewer layers, or set superb.precision to float16"
         )
     log(told_size(size, config.cache_gb))

@@ -43,7 +43,9 @@ class Diarization(Task):
     published code: who talks all through a chunk talks, where it hears nobody.
     """
 
-    variant: ClassVar[str] = f"who talks all through a chunk talks, where the published labels have nobody; {BY_CHANCE}"
+    variant: ClassVar[str] = (
+        f"who talks all through a chunk talks, where the published labels have nobody; turns end with frames, where the published tools round to segments; {BY_CHANCE}"
+    )
 
     @dataclass(frozen=True)
     class Config:

@@ -27,7 +27,8 @@ class Cost:
 
     forwards: utterances (or crops) that went through the upstream. alone_forwards: how many training each head alone would have taken, at
     every step. seconds: wall clock. peak_bytes: resident memory of this process without its workers. joules: of the device that computed, the
-    processor or the GPU, and of all that ran there; None where the machine does not tell. gpu_peak_bytes: None without a GPU.
+    processor or the GPU, and of all that ran there; None where the machine does not tell. gpu_peak_bytes: None without a GPU. cached_forwards: utterances
+    whose pooled features, or frames that are searched, were there from an earlier call, which are not among `forwards`.
     """
 
     forwards: int
@@ -36,10 +37,13 @@ class Cost:
     peak_bytes: int
     joules: float | None
     gpu_peak_bytes: int | None = None
+    cached_forwards: int = 0
 
     def row(self) -> dict[str, Any]:
         """Return it under the names that results have."""
-        return {"forwards": self.forwards, "alone_forwards": self.alone_forwards, **self.training_row()}
+        counts = {"forwards": self.forwards, "alone_forwards": self.alone_forwards}
+        kept = {"cached_forwards": self.cached_forwards} if self.cached_forwards else {}
+        return {**counts, **kept, **self.training_row()}
 
     def training_row(self) -> dict[str, Any]:
         """Return what there is of a run that trains, which has no upstream."""
@@ -58,6 +62,7 @@ class Ledger:
         """device: what computes, `cpu` or `cuda:0`."""
         self.forwards = 0
         self.alone_forwards = 0
+        self.cached_forwards = 0
         self._gpu = str(device) if str(device).startswith("cuda") else None
         self._start = time.monotonic()
         self._earlier_seconds, self._earlier_peak = 0.0, 0
@@ -91,6 +96,7 @@ class Ledger:
             max(_peak(), self._earlier_peak),
             joules,
             max((peak for peak in peaks if peak is not None), default=None),
+            self.cached_forwards,
         )
 
     def _joules(self) -> float | None:

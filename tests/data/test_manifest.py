@@ -253,7 +253,7 @@ def test_no_data_directory(tmp_path, monkeypatch):
         Path(name).write_text("")
     cures = {
         "nowhere": "give another path",
-        "recordings": "make one of the recordings in it by `audiossl prep folder --corpus recordings --out NEW`",
+        "recordings": "make one of the recordings in it by `audiossl prep folder --corpus recordings --out NEW`, or, with its labels, of a corpus that `audiossl prep --list` names",
         "train.tsv": "make one of fairseq's manifests by `audiossl prep fairseq_manifests --corpus . --out NEW`",
         "data": "name one of those in it: data/a, data/b",
     }

@@ -14,7 +14,7 @@ from audiossl.data.loader import LoaderConfig
 from audiossl.data.manifest import Manifest
 from audiossl.diagnostics.sources import FeatureSource
 from audiossl.nn.batch_dependence import one_by_one
-from audiossl.superb.frame_store import FrameStore, Undecoded, bytes_needed, told_size
+from audiossl.superb.frame_store import FrameStore, Undecoded, bytes_needed, in_use, told_size
 from audiossl.superb.frame_stream import Frames, FrameViews, Split
 
 
@@ -199,4 +199,36 @@ def test_recordings_without_a_frame_are_bad(manifest):
 
 
 def test_sizes_are_told_in_gigabytes():
-    assert told_size(12_345_678_901, 100.0) == "frames: 12.35 GB, budget 100 GB"
+    assert told_size(12_345_678_901, 100.0) == "frames: 12.3 GB, budget 100 GB"
+    assert told_size(1_234_567, 0.0012) == "frames: 0.00123 GB, budget 0.0012 GB"
+
+
+def sized_store(folder, name, size, age):
+    place = folder / name
+    place.mkdir(parents=True)
+    (place / "frames.bin").write_bytes(bytes(size))
+    (place / "frames.json").write_text("{}")
+    os.utime(place / "frames.json", (age, age))
+    return place
+
+
+def test_stores_that_nobody_uses_make_room_the_oldest_first(tmp_path):
+    for name, age in (("old", 1), ("older", 0), ("new", 2)):
+        sized_store(tmp_path, name, 100, age)
+    (tmp_path / "lengths.npy").write_bytes(bytes(500))  # no store
+    mine = tmp_path / "mine"
+    with in_use(tmp_path, [mine], 150, 300) as left:
+        assert left == 200
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["lengths.npy", "mine", "new"]
+    with in_use(tmp_path, [mine, tmp_path / "new"], 300, 300) as left:
+        assert left == 300  # a store's own bytes are of its share
+
+
+def test_stores_that_another_run_uses_stay(tmp_path):
+    held = sized_store(tmp_path, "held", 100, 0)
+    with in_use(tmp_path, [held], 100, 300), in_use(tmp_path, [tmp_path / "mine"], 250, 300) as left:
+        assert held.is_dir()
+        assert left == 200
+    with in_use(tmp_path, [tmp_path / "mine"], 250, 300) as left:
+        assert not held.exists()
+        assert left == 300

@@ -16,8 +16,10 @@ from frame_runs import (
     SIZES,
     STRIDE,
     Upstream,
+    add_noise,
     assert_same_heads,
     checkpoint,
+    copied,
     job,
     make_corpus,
     phones,
@@ -96,6 +98,39 @@ def test_forwards_are_counted(data, tmp_path):
     (cached,) = train(job(learning_rates=[1e-2, 1e-3], batch_utterances=5, cache_gb=1.0), data, tmp_path / "cached")
     assert cached.cost.forwards == sum(SIZES.values())
     assert cached.cost.alone_forwards == score.cost.alone_forwards
+
+
+@pytest.mark.parametrize("cache_gb", [0.0, 1.0])
+def test_tasks_that_share_frames_each_count_those_they_use(data, tmp_path, cache_gb):
+    """The second task looks first; what it leaves in the store the first one uses."""
+    settings = {"cache_gb": cache_gb, "batch_utterances": 5}
+    jobs = [job(**settings, steps=6, eval_every=2), phones(**settings, accumulate=1, steps=6, eval_every=3)]
+    together = train(jobs, data, tmp_path / "both")
+    alone = [train(each, data, tmp_path / each.name)[0] for each in jobs]
+    assert [score.cost.forwards for score in together] == [score.cost.forwards for score in alone]
+    assert [score.cost.forwards for score in together] != [0, 0]
+
+
+def test_frames_of_earlier_tasks_make_room_within_the_budget(data, tmp_path):
+    def kept():
+        return {path.parent.name: path.stat().st_size for path in (tmp_path / "frames").glob("*/frames.bin")}
+
+    train(job(cache_gb=1.0), data, tmp_path)
+    first = kept()
+    assert len(first) == 2  # train and dev
+    other = copied(data, tmp_path / "other")
+    add_noise((other / "audio").glob("*.wav"))
+    budget = 1.2 * sum(first.values())
+    train(phones(cache_gb=budget / 1e9), other, tmp_path)
+    assert first.keys() & kept().keys() < first.keys()
+    assert sum(kept().values()) <= budget
+
+
+def test_a_score_says_how_many_recordings_of_test_it_leaves_out(data, tmp_path):
+    broken = copied(data, tmp_path / "data")
+    (broken / "audio" / "test1.wav").write_bytes(b"RIFF")
+    (score,) = train(job(max_bad_fraction=0.5), broken, tmp_path / "out")
+    assert score.more == {"test_left_out": 1}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

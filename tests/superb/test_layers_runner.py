@@ -31,7 +31,7 @@ def score(data, out, config, *, deaf=(0, 2), **task):
     cls = registry.get("tasks", "caller")
     features, calls = source(deaf=deaf)
     job = Job("callers", "caller", cls, cls.Config(**task), config)
-    return run(job, Evaluation(features, "tones", data, 3, "cpu", print), out), calls
+    return run(job, Evaluation(features, "tones", data, 3, "cpu", print), out / "task"), calls
 
 
 def calls_of(count, *, callers=3):
@@ -71,6 +71,9 @@ def test_a_curve_and_a_control(callers, tmp_path):
     assert found.more["heard_up_to_hz"] == 8000
     assert found.more["intervals"]["auc"] == (100.0, 100.0)
     assert "95 % intervals      unweighted_average_recall 100.00 to 100.00, auc 100.00 to 100.00" in _spoken(found)
+    long = _spoken(replace(found, task="marble_nsynth_instrument"))
+    assert long.startswith("marble_nsynth_instrument unweighted_average_recall 100.00 %")
+    assert "\nlearning rate            none" in long
     assert found.more["variant"].startswith("no fold divides what superb.groups 'recording' keeps together")
     again, calls = score(callers, tmp_path, Config(shuffles=4, **SMALL))
     assert calls == []

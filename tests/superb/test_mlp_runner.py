@@ -30,7 +30,7 @@ def score(data, out, config, *, deaf=(), **task):
     assert cls.runner == "mlp"
     features, calls = source(deaf=deaf)
     job = Job("x", "attribute", cls, cls.Config(**task), config)
-    return run(job, Evaluation(features, "tones", data, 3, "cpu", print), out), calls
+    return run(job, Evaluation(features, "tones", data, 3, "cpu", print), out / "task"), calls
 
 
 def singles(count, column="utt2sound"):

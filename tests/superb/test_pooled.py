@@ -70,7 +70,7 @@ def score(task, config, data, out, **more):
     features, calls = source()
     said = []
     job = Job(task, task, cls, cls.Config(**more), config)
-    return run(job, Evaluation(features, "tones", data, 3, "cpu", said.append), out), calls, said
+    return run(job, Evaluation(features, "tones", data, 3, "cpu", said.append), out / "task"), calls, said
 
 
 @pytest.fixture(scope="module")

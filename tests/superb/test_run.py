@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import textwrap
@@ -238,6 +239,36 @@ def test_the_upstream_of_ones_own_in_the_docs(data, tmp_path, capsys, monkeypatc
     assert "upstream forwards   42" in run([*words[1:], "--out", "out", *QUICK], capsys)[1]
 
 
+def test_recordings_of_test_that_cannot_be_used_are_told_beside_the_score(data, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "data")
+    scp = tmp_path / "data" / "ks" / "test" / "wav.scp"
+    lines = scp.read_text().splitlines()
+    scp.write_text("\n".join([f"{lines[0].split()[0]} {tmp_path / 'none.wav'}", *lines[1:]]) + "\n")
+    words = ["ks", "--upstream", "fbank", "--data", tmp_path / "data" / "ks", "--out", tmp_path / "out", *QUICK]
+    code, out, err = run([*words, "--superb.max_bad_fraction", "0.2"], capsys)
+    assert code == 0, err
+    assert "not as published" in out
+    assert "1 recordings of test cannot be used and are not scored" in out
+    [row] = read_results(tmp_path / "out" / "fbank" / "ks")
+    assert (row.more["test_left_out"], row.more["utterances"]["test"]) == (1, 8)
+    assert "1 recordings of test cannot be used" in row.more["variant"]
+
+
+def test_tasks_on_the_same_recordings_share_the_pass(data, tmp_path, capsys):
+    shutil.copytree(data / "ks", tmp_path / "data" / "ks")
+    for part in ("train", "dev", "test"):
+        place = tmp_path / "data" / "ks" / part
+        (place / "utt2sound").write_text((place / "utt2keyword").read_text())
+    (tmp_path / "data" / "sid").symlink_to("ks")
+    words = ["--upstream", "fbank", "--data", tmp_path / "data", "--out", tmp_path / "out", *QUICK]
+    words += ["--superb.sid.crops", "0", "--superb.ks.gain_db", "0", "--task.sid.column", "utt2sound"]
+    code, _, err = run(["all", *words], capsys)
+    assert code == 0, err
+    rows = {task: read_results(tmp_path / "out" / "fbank" / task)[0].more for task in ("ks", "sid")}
+    counts = [(row["forwards"], row.get("cached_forwards", 0)) for row in rows.values()]
+    assert sorted(counts) == [(0, 42), (42, 0)]
+
+
 def test_silence_and_the_published_number_of_classes_are_told_only_where_they_matter(tmp_path):
     job, words = load_job("ks"), ["_silence_", *(f"word{number}" for number in range(11))]
     write_tones(tmp_path, "train", 12, np.random.default_rng(0))
@@ -265,7 +296,10 @@ def test_all_tasks_and_upstreams_and_again(data, tmp_path, capsys):
     words = ["all", "--upstream", "fbank", "random:hubert_nano", "--data", data, "--out", tmp_path, *QUICK]
     code, out, err = run(words, capsys)
     assert code == 0, err
-    assert "not run, since" in err
+    (absent,) = (line for line in err.splitlines() if "not run, since" in line)
+    assert "sid, " in absent
+    assert re.search(r", \d+ others, see `audiossl superb list`$", absent)
+    assert "hear_" not in absent
     assert "sid" in err
     assert "| upstream | KS accuracy ↑ | ER accuracy ↑ | SUPERB score ↑ |" in out or "| fbank |" in out
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {

@@ -160,6 +160,67 @@ def test_training_is_as_specified():
     assert sum(map(len, found.values())) == 2 * 13 + 12 + 4 + 9  # rates and updates, batches, clips, looks
 
 
+def published_classes(name):
+    return getattr(load_job(name).task_class, "published_classes", None)
+
+
+def told(name, *keys):
+    """Settings of a task, as the specification writes numbers."""
+    tables = to_table(load_job(name).config), to_table(load_job(name).task_config)
+    return tuple(abs(float(next(table[key] for table in reversed(tables) if key in table))) for key in keys)
+
+
+MASKS = "time_warp", "num_frequency_masks", "frequency_width", "num_time_masks", "time_width"
+CELLS = {
+    "pr": [(r"Linear\(D→(\d+)\)→Linear\(256", ["projector_dim"])],
+    "asr": [
+        (r"Linear\(D→(\d+)\)→(\d)×BLSTM (\d+), dropout ([\d.]+)", ["projector_dim", "num_layers", "hidden_dim", "dropout"]),
+        (r"warp (\d+), (\d+) freq≤(\d+), (\d+) time≤(\d+)", MASKS),
+    ],
+    "ks": [(r"gain −(\d+)", ["gain_db"])],
+    "qbe": [(r"queries <(\d+) frames", ["min_frames"]), (r"YES if >(\d)σ", ["deviations"])],
+    "sid": [(r"random (\d+) s crop", ["crop_seconds"])],
+    "asv": [
+        (r"gain −(\d+) \+ silence trim; drop <(\d+) s", ["gain_db", "min_seconds"]),
+        (r"512×4→(\d+).*mean\+std \(3000\)→Linear (\d+)", ["pooled_dim", "hidden_dim"]),
+        (r"s=(\d+) m=([\d.]+)", ["scale", "margin"]),
+        (r"wd ([.\d]+)\).* (\d+) s crops", ["weight_decay", "crop_seconds"]),
+    ],
+    "sd": [(r"LSTM (\d+) ×1→Linear (\d+)", ["hidden_dim", "speakers"]), (r"(\d+)-frame chunks", ["chunk_frames"])],
+    "ss": [(r"(\d)×BLSTM 896, dropout ([.\d]+)", ["num_layers", "dropout"])],
+    "st": [(r"`s2t_transformer` (\d)\+(\d) layers, label smoothing ([.\d]+)", ["encoder_layers", "decoder_layers", "label_smoothing"]), (r"beam (\d+)", ["beam"])],
+}  # fmt: skip
+"""What else the rows of the specification say in numbers, and the settings that hold it."""
+
+
+@pytest.mark.skipif(not SPECIFICATION.is_file(), reason="no specification lies beside the folder AUDIOSSL_CORPORA")
+def test_settings_and_choice_are_as_specified():
+    rows = {}
+    for line in SPECIFICATION.read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"\| \*\*(\w+)\*\* `", line):
+            rows.setdefault(found[1].lower(), line)
+    for name, cells in CELLS.items():
+        for pattern, keys in cells:
+            numbers = re.search(pattern, rows[name])
+            assert numbers, (name, pattern)
+            assert tuple(map(float, numbers.groups())) == told(name, *keys), name
+    for name in ("ks", "sid", "er"):
+        assert int(re.search(r"UtteranceLevel→(\d+)", rows[name])[1]) == published_classes(name)
+    chosen = {name: re.search(r"dev(?:-clean)? (?:frame |slot-type )?\**(PER|WER|acc|F1|MTWV|BLEU)|by dev (MTWV)", row) for name, row in rows.items()}  # fmt: skip
+    metrics = {"acc": "accuracy", "F1": "slot_f1"}
+    for name, found in chosen.items():
+        if found:
+            metric = found[1] or found[2]
+            assert CHOICE[name]["chosen by"].split()[1] == metrics.get(metric, metric.lower()), name
+    assert {name for name, found in chosen.items() if found} == {"pr", "asr", "ks", "qbe", "sid", "sd", "ic", "sf", "er", "st"}  # fmt: skip
+    assert "**best test EER" in rows["asv"]
+    assert CHOICE["asv"]["official"] == "rate and step"
+    thresholds, medians = re.search(r"th\{\.(\d)–\.(\d)\}×median\{(\d+),(\d+)\}", rows["sd"]).group(1, 2), MEDIANS
+    assert (THRESHOLDS[0], THRESHOLDS[-1]) == tuple(int(digit) / 10 for digit in thresholds)
+    assert f"median{{{medians[0]},{medians[1]}}}" in rows["sd"]
+    assert float(re.search(r"random (\d+) % of \*\*utterances", rows["er"])[1]) / 100 == load_job("er").config.dev_share
+
+
 def test_search_trains_nothing():
     untrained = {name: row for name, row in TRAINING.items() if name not in TRAINED}
     assert untrained.keys() == {"qbe"}
