@@ -6,8 +6,8 @@ each utterance varies pitch, rate, intonation and level a little and has pink no
 tutorials: numbers on it say whether a method works, not how well it does on people.
 
 Writes, in 16 kHz FLAC under `audio`: `train` (2.3 h), `train_10min` (part of train, the voices taken in turn), `dev` (3 min), `test`
-(10 min) with `text` and `phones.ctm`, exact and with every sample covered (`SIL` where nothing is said); and one-second clips
-`keywords_train`, `keywords_dev`, `keywords_test` with `utt2keyword`. Variants are disjoint between train, dev and test, and no sentence
+(10 min) with `text`, `utt2phones` and `phones.ctm`, exact and with every sample covered (`SIL` where nothing is said, which `utt2phones` leaves
+out); and one-second clips `keywords_train`, `keywords_dev`, `keywords_test` with `utt2keyword` too. Variants are disjoint between train, dev and test, and no sentence
 comes twice; all words of dev and test are in train. The same byte for byte in every run with the same espeak-ng, C library and
 FLAC encoder, whatever `workers` is.
 """
@@ -79,7 +79,9 @@ class _Utterance:
     def described(self, recorded: Recorded) -> CorpusUtterance:
         """What the data directory holds of it."""
         path, (line,) = self.recording.path, self.recording.lines
-        columns = {"text": self.words} | ({"utt2keyword": self.keyword} if self.keyword else {})
+        columns = {"text": self.words, "utt2phones": recorded.spoken} | (
+            {"utt2keyword": self.keyword} if self.keyword else {}
+        )
         return CorpusUtterance(path.stem, path.stem, path, line.voice.name, columns=columns, phones=recorded.phones)
 
 

@@ -38,7 +38,7 @@ import numpy as np
 
 from audiossl.data import grammar, kaldi
 from audiossl.data.manifest import Manifest
-from audiossl.data.synthesis import SILENCE, Line, Manner, Recorded, Recording, Studio, Voice, make_voices, most_voices
+from audiossl.data.synthesis import Line, Manner, Recorded, Recording, Studio, Voice, make_voices, most_voices
 from audiossl.data.turns import UTT2TURNS, Turn, write_turns
 from audiossl.data.writer import CorpusUtterance, write_data_dir
 from audiossl.verification.make_trials import make_trials
@@ -186,7 +186,7 @@ def fake(root: Path) -> None:
 
 
 def _phones(_: _Said, recorded: Recorded) -> dict[str, str]:
-    return {"utt2phones": " ".join(phone for *_, phone in recorded.phones if phone != SILENCE)}
+    return {"utt2phones": recorded.spoken}
 
 
 def _turns(said: _Said, recorded: Recorded) -> dict[str, str]:

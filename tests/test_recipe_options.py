@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from audiossl.config import split_overrides
+
 EGS = Path(__file__).parents[1] / "egs"
 RECIPES = sorted(path.relative_to(EGS) for path in EGS.glob("**/run.sh"))
 SPEAKERS = Path("mini/ssl_speaker/run.sh")
@@ -80,3 +82,16 @@ def test_a_table_of_other_steps_is_not_taken_for_these(tmp_path):
     assert done.returncode == 2
     assert "--steps 50" in done.stderr
     assert "holds runs of 4" in done.stderr
+
+
+@pytest.mark.parametrize(("tokens", "options"), [("bpe", {"bottleneck": 240}), ("characters", {})])
+def test_adapters_of_librispeech_are_narrower_beside_word_pieces(tmp_path, tokens, options):
+    """So many make the file of a base encoder's adapters less than 20 MB (`tests/adapters`)."""
+    script = f'audiossl() {{ echo "$@" >> {tmp_path}/told; }}; export -f audiossl; ./run.sh --stage 2 --stop_stage 2 --tokens {tokens} --exp {tmp_path}'
+    subprocess.run(["bash", "-c", script], cwd=EGS / "librispeech" / "asr", check=True, capture_output=True)
+    adapters, full = (tmp_path / "told").read_text().splitlines()
+    assert adapters.startswith("finetune ctc_adapters ")
+    given, _ = split_overrides(adapters.split())
+    assert given["task"]["tokens"] == tokens
+    assert given.get("adapter", {}) == options
+    assert "--adapter." not in full

@@ -56,7 +56,7 @@ def main(
         out: folder for diagnosis.html and results.json.
         only: analyses to run (default: all): abx, alignment, clustering, memorisation, probes, risk, scatter, separability, spectrum.
         against: for memorisation: a checkpoint of the same recipe that was trained without these data.
-        train: for the risk decomposition: labelled data that the encoder was trained on.
+        train: for the risk decomposition: labelled data that the encoder was trained on; a `random:RECIPE` is calibrated on them.
         columns: files with labels (default: every utt2X whose values repeat).
         layer: the one that is shown where there is room for one, and whose memorisation is scored (default: the last).
         split: shares of train, dev and test in probes, alike in every class.
@@ -77,10 +77,11 @@ def main(
     if max_utterances < 2:
         raise MisuseError(f"audiossl diagnose: --max-utterances {max_utterances}: give at least 2")
     require_folder(out)
-    configs, probe, view = _settings(only, overrides or {}, against)
+    names = [source, *([against] if against else [])]
+    configs, probe, view = _settings(only, overrides or {}, _given(names, against, train))
     whole, other = _manifests(data, train, columns, allow_commands=allow_commands)
     chosen = chosen_device(device)
-    opened = _open([source, *([against] if against else [])], whole, other, seed, chosen)
+    opened = _open(names, whole, other, seed, chosen)
     reading = CacheConfig(num_workers=num_workers, max_bad_fraction=max_bad_fraction)
     subject = Subject(
         opened[source], sample(whole, max_utterances, seed), out, cache or out / "pooled", reading, log,
@@ -98,8 +99,16 @@ def main(
     return 0
 
 
+def _given(names: list[str], against: str | None, train: Path | None) -> list[str]:
+    """Options that only some analyses take, of those that were given; `--train` also calibrates random weights of a recipe."""
+    from audiossl.diagnostics.sources import is_random_recipe
+
+    for_analyses = {"against": against, "train": None if any(map(is_random_recipe, names)) else train}
+    return [option for option, value in for_analyses.items() if value]
+
+
 def _settings(
-    only: tuple[str, ...], overrides: dict[str, Any], against: str | None
+    only: tuple[str, ...], overrides: dict[str, Any], options: list[str]
 ) -> tuple[dict[str, Any], ProbeConfig, ViewConfig]:
     """Return the analyses that are to run with their configurations, how probes are trained and how views are made.
 
@@ -112,7 +121,7 @@ def _settings(
 
     tables = {name: table for name, table in overrides.items() if name not in _SHARED}
     configs = configured(only, tables)
-    given = {**dict.fromkeys(overrides, ".*"), **({"against": ""} if against else {})}
+    given = {**dict.fromkeys(overrides, ".*"), **dict.fromkeys(options, "")}
     for name, keys in given.items():
         needed = takers(name)
         if not configs.keys() & set(needed):

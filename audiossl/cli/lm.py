@@ -102,8 +102,8 @@ def _lines(texts: tuple[Path, ...], column: str) -> Iterator[str]:
 def _tokenised(texts: tuple[Path, ...], experiment: str) -> Iterator[list[str]]:
     """Yield the sentences as the tokens that a recogniser writes; ValueError where it writes none of them."""
     from audiossl.interop.encoder import named_config, open_source
-    from audiossl.nn.bpe import load_vocabulary
-    from audiossl.nn.vocabulary import BOUNDARY, END, UNKNOWN
+    from audiossl.nn.bpe import MARKS, load_vocabulary
+    from audiossl.nn.vocabulary import END, UNKNOWN
     from audiossl.tasks._ctc_head import VOCABULARY
 
     checkpoint, tables = open_source(experiment)
@@ -119,7 +119,7 @@ def _tokenised(texts: tuple[Path, ...], experiment: str) -> Iterator[list[str]]:
         tokens = [token for token in spelt if token != END]
         met.update(tokens)
         yield tokens
-    if UNKNOWN in met and met <= {UNKNOWN, BOUNDARY, "▁"}:  # and spaces, of characters and of word pieces
+    if UNKNOWN in met and met <= {UNKNOWN, *MARKS}:
         known = next(token for token in reversed(vocabulary.tokens) if token not in met)
         raise ValueError(
             f"--tokens {experiment}: the texts hold none of the tokens of its vocabulary, such as {known!r}; give texts like those that it was trained on"

@@ -93,6 +93,11 @@ class Recorded:
     spans: list[tuple[float, float]]
     phones: list[tuple[float, float, str]]
 
+    @property
+    def spoken(self) -> str:
+        """Phones without silence, as `utt2phones` has them."""
+        return " ".join(phone for *_, phone in self.phones if phone != SILENCE)
+
 
 def most_voices(split: str) -> int:
     """How many voices `train`, `dev` or `test` can have."""

@@ -85,7 +85,7 @@ def open_features(source: str, *, seed: int, device: str, train: Manifest, layer
     train: where a filterbank encoder built from a recipe, and so never calibrated, measures its mean and deviation. layer: the last to be
     computed, see `encoder_source`; ValueError where there is none of that number.
     """
-    from audiossl.config import find_recipe, load_toml, recipe_names
+    from audiossl.config import find_recipe, load_toml
     from audiossl.interop.digest import encoder_digest
     from audiossl.interop.encoder import RANDOM, build_encoder, load_encoder
 
@@ -99,7 +99,7 @@ def open_features(source: str, *, seed: int, device: str, train: Manifest, layer
     if source.startswith(TRANSFORMERS) and not (Path(place) / "config.json").is_file():
         raise ValueError(f"{source}: {place} has no config.json; give a folder that transformers wrote")
     name = source.removeprefix(RANDOM)
-    if source.startswith(RANDOM) and (name in recipe_names() or name.endswith(".toml")):
+    if is_random_recipe(source):
         tables = load_toml(find_recipe(name))
         if "encoder" not in tables:
             raise ValueError(f"{source}: the recipe has no table [encoder]; name one for pretraining")
@@ -110,6 +110,15 @@ def open_features(source: str, *, seed: int, device: str, train: Manifest, layer
     else:
         encoder = load_encoder(place, seed=seed, own_code=True)
     return encoder_source(source, encoder, digest=encoder_digest(encoder), device=device, layer=layer)
+
+
+def is_random_recipe(source: str) -> bool:
+    """Whether a source is `random:` and a recipe, which is calibrated on `train`, rather than an experiment."""
+    from audiossl.config import recipe_names
+    from audiossl.interop.encoder import RANDOM
+
+    name = source.removeprefix(RANDOM)
+    return source.startswith(RANDOM) and (name in recipe_names() or name.endswith(".toml"))
 
 
 def _calibrate(encoder: Any, train: Manifest) -> None:

@@ -10,15 +10,23 @@ words = task.predict(encoder(waveform, lengths))
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from audiossl.interop.checkpoint import load_weights
-from audiossl.interop.encoder import build_encoder, load_encoder, named_config, open_source, weights_hash
+from audiossl.interop.encoder import (
+    RANDOM,
+    build_encoder,
+    load_encoder,
+    named_config,
+    open_source,
+    require_base,
+    weights_hash,
+)
 from audiossl.registry import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -41,7 +49,7 @@ class AdapterBank(Mapping[str, Adapted]):
 
     def __init__(self, source: str | Path, *, seed: int = 0, device: str = "cpu") -> None:
         base = load_encoder(source, seed=seed)
-        self.source = str(source)
+        self.source = _told(str(source), seed)
         self.device = device
         self.hash = weights_hash(base)
         self._weights = base.to(device).state_dict()
@@ -57,7 +65,7 @@ class AdapterBank(Mapping[str, Adapted]):
         checkpoint, tables = open_source(experiment)
         if not {"adapter", "task"} <= tables.keys():
             raise ValueError(f"{experiment}: has no adapter and task; give an experiment of `audiossl finetune`")
-        self._require_same_base(experiment, tables["run"])
+        self._require_same_base(checkpoint.parent.parent, tables["run"])
         encoder = build_encoder(tables["encoder"])
         # Tensors are put in place of the new encoder's, here and below, where copying into them would change all members.
         encoder.load_state_dict(self._weights, assign=True)
@@ -91,13 +99,26 @@ class AdapterBank(Mapping[str, Adapted]):
     def __len__(self) -> int:
         return len(self._members)
 
-    def _require_same_base(self, experiment: str | Path, run: dict[str, Any]) -> None:
+    def _require_same_base(self, experiment: Path, run: dict[str, Any]) -> None:
+        init, seed = run["init"], run["init_seed"]
         # Recognisers of other packages come with their encoder and without a hash of it.
-        trained_on = run.get("init_hash") or weights_hash(load_encoder(run["init"], seed=run["init_seed"]))
-        if trained_on != self.hash:
+        if "init_hash" not in run:
+            require_base(experiment, init)
+        if (run.get("init_hash") or weights_hash(load_encoder(init, seed=seed))) == self.hash:
+            return
+        base = _told(init, seed)
+        if Path(base).resolve() == Path(self.source).resolve():
             raise ValueError(
-                f"{experiment}: was trained on {run['init']}, whose weights are not those of {self.source}; use a bank over that"
+                f"{experiment}: was trained on {base}, whose weights have changed since; put back those, or fine-tune again"
             )
+        raise ValueError(
+            f"{experiment}: was trained on {base}, whose weights are not those of {self.source}; use a bank over that"
+        )
+
+
+def _told(source: str, seed: int) -> str:
+    """A source as it is told from others: random weights by their seed too."""
+    return f"{source} of seed {seed}" if source.startswith(RANDOM) else source
 
 
 def _put(stored: dict[str, Tensor], part: str, module: nn.Module) -> None:

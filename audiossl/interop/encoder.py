@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiossl import config as configuration
 from audiossl import registry
+from audiossl.data.kaldi import TEXT
 from audiossl.interop.checkpoint import WEIGHTS, chosen_checkpoint, load_weights
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ def load_encoder(source: str | Path, *, seed: int = 0, own_code: bool = False) -
 def load_from(checkpoint: Path, tables: dict[str, Any]) -> SSLEncoder:
     """Load the encoder of a checkpoint folder, described by its experiment's tables."""
     partial = "adapter" in tables and not _saves_all(tables)
-    encoder = load_base(tables, filled=True) if "adapter" in tables else _build_evaluated(tables)
+    encoder = (
+        load_base(checkpoint.parent.parent, tables, filled=True) if "adapter" in tables else _build_evaluated(tables)
+    )
     if "adapter" in tables:
         cls, config = named_config("adapters", tables["adapter"], "adapter")
         before = encoder.state_dict().keys()
@@ -130,24 +133,38 @@ def load_from(checkpoint: Path, tables: dict[str, Any]) -> SSLEncoder:
     return encoder
 
 
-def load_base(tables: dict[str, Any], *, filled: bool = False) -> SSLEncoder:
+def load_base(experiment: Path, tables: dict[str, Any], *, filled: bool = False) -> SSLEncoder:
     """Return the encoder that a fine-tuned experiment starts from: `run.init` in the shape that its `[encoder]` table says.
 
     filled: whether a checkpoint is loaded into it next; where that holds all of the encoder, `run.init` may be gone, and weights are random until then.
-    ValueError where its weights are not those that the experiment was trained on, unless the checkpoints hold all of the encoder.
+    ValueError where it is gone, or its weights are not those that the experiment was trained on, unless the checkpoints hold all of the encoder.
     """
     run = tables["run"]
     encoder = build_encoder(tables["encoder"])
     whole = _saves_all(tables)
     if filled and whole:
         return encoder
+    require_base(experiment, run["init"])
     copy_weights(run["init"], encoder, seed=run["init_seed"])
     # Recognisers of other packages come with their encoder and without a hash of it.
     if "init_hash" in run and not whole and weights_hash(encoder) != run["init_hash"]:
         raise ValueError(
-            f"run.init: the weights of {run['init']} are not those that this was trained on; put them back, or fine-tune again"
+            f"{experiment / CONFIG}: run.init: the weights of {run['init']} are not those that this was trained on; put them back, or fine-tune again"
         )
     return encoder
+
+
+def require_base(experiment: Path, init: str) -> None:
+    """ValueError where what a fine-tuned experiment was trained on is gone. init: its `run.init`."""
+    name = init.removeprefix(RANDOM)
+    if is_foreign(Path(name)):
+        return
+    try:
+        find_source(name)
+    except ValueError as error:
+        raise ValueError(
+            f"{experiment}: needs the encoder that it was trained on, {name}, which is not there; put it back, or correct run.init in {experiment / CONFIG}"
+        ) from error
 
 
 def _saves_all(tables: dict[str, Any]) -> bool:
@@ -307,6 +324,9 @@ def experiment_tables(experiment: Path) -> dict[str, Any]:
         tables["run"]["init"] = _seen_from(experiment, init)
     if inner := tables.get("encoder", {}).get("init"):
         tables["encoder"]["init"] = _seen_from(experiment, inner)
+    task = tables.get("task", {})
+    if task.get("name") == "ctc":
+        task.setdefault("column", TEXT)  # recognisers that earlier versions imported do not say it
     return tables
 
 

@@ -37,7 +37,7 @@ def write_experiment(model: Model, out: Path, *, source: str, file_format: str) 
         tables = {
             "encoder": model.encoder,
             "adapter": {"name": "frozen"},
-            "task": {"name": "ctc", "tokens": model.ctc.vocabulary.kind},
+            "task": {"name": "ctc", "tokens": model.ctc.vocabulary.kind, "column": _column(model.ctc.vocabulary.kind)},
             "train": {"seed": 0},
             "run": {**run, "init": f"{INSIDE}{encoder.name}", "init_seed": 0},
         }
@@ -145,6 +145,13 @@ def _imported_heads(source: str) -> tuple[dict[str, Any], dict[str, Any], tuple[
         heads = load_weights(checkpoint) if table else {}
     state = ("encoder.", "gumbel_temperature", "temperature")  # these temperatures are where a schedule is
     return table, {name: value for name, value in heads.items() if not name.startswith(state)}, notes
+
+
+def _column(tokens: Any) -> str:
+    """Name the file that an imported recogniser is scored by."""
+    from audiossl.tasks.ctc import CTC
+
+    return CTC.Config(tokens=tokens).column
 
 
 def _write(out: Path, tables: dict[str, Any], weights: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from audiossl.data.json_files import read_json_table, write_json
 from audiossl.files import whole_file
-from audiossl.nn.vocabulary import BLANK, CURE, UNKNOWN, Vocabulary
+from audiossl.nn.vocabulary import BLANK, BOUNDARY, CURE, END, UNKNOWN, Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MODEL = "bpe.model"
 _SPACE = "▁"  # how sentencepiece writes the beginning of a word
+MARKS = frozenset((BOUNDARY, END, _SPACE))
+"""Tokens of texts in any language, which tell nothing of what a vocabulary is of."""
 
 
 class BPE:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from audiossl.data.ngram import UNKNOWN
+from audiossl.nn.known_tokens import in_another_case
 from audiossl.nn.lexicon import lexicon_lines
 from audiossl.nn.vocabulary import BOUNDARY, END
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -173,7 +176,7 @@ def _model(lm: Path | None, units: list[str], dictionary: Any, what: str) -> Any
     known = _count_known(model, units, dictionary)
     if known < _LEAST_KNOWN * len(units):
         raise ValueError(
-            f"{lm}: knows {known} of the {len(units)} {what}{_known_in_another_case(lm, units, known)}; "
+            f"{lm}: knows {known} of the {len(units)} {what}{in_another_case(partial(_count_changed, lm, units), known)}; "
             "with --lexicon it must be of words, else of tokens (`audiossl lm --tokens`)"
         )
     if known < len(units):
@@ -192,14 +195,11 @@ def _kenlm(lm: Path, dictionary: Any) -> Any:
         ) from error
 
 
-def _known_in_another_case(lm: Path, units: list[str], known: int) -> str:
-    """What is to be said where the model would know more than `known` of `units` in lower or upper case; empty where it would not."""
-    for case, change in (("lower", str.lower), ("upper", str.upper)):
-        changed = [change(unit) for unit in units]
-        dictionary = _flashlight().Dictionary(list(dict.fromkeys([*changed, UNKNOWN])))
-        if (count := _count_known(_kenlm(lm, dictionary), changed, dictionary)) > known:
-            return f", and {count} if they were in {case} case: write both in one case"
-    return ""
+def _count_changed(lm: Path, units: list[str], change: Callable[[str], str]) -> int:
+    """How many of `units` the model would know if each were changed."""
+    changed = [change(unit) for unit in units]
+    dictionary = _flashlight().Dictionary(list(dict.fromkeys([*changed, UNKNOWN])))
+    return _count_known(_kenlm(lm, dictionary), changed, dictionary)
 
 
 def _count_known(model: Any, units: list[str], dictionary: Any) -> int:

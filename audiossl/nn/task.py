@@ -68,6 +68,10 @@ class Task(nn.Module):
     def check_labels(cls, config: Any, manifest: Manifest) -> None:
         """Raise ValueError for labels of a directory by which it could not be scored; its `label_files` are there, with a line for each utterance."""
 
+    def doubts(self, manifest: Manifest) -> list[str]:  # noqa: ARG002 - of most tasks, nothing
+        """Lines about labels of development data that are unlike those of training; ValueError where they are in another case."""
+        return []
+
     @classmethod
     def looked_up(cls, config: Any, manifest: Manifest) -> Iterable[str]:  # noqa: ARG003 - of most tasks, nothing
         """What the labels of a directory stand for in files outside of it, of which a score depends on nothing else."""

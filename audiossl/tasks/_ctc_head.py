@@ -21,7 +21,7 @@ from audiossl.nn.recurrent import BLSTM
 from audiossl.nn.task import Task
 from audiossl.nn.time_warp import time_warp
 from audiossl.nn.vocabulary import TokenKind, Vocabulary
-from audiossl.tasks._labels import check_texts
+from audiossl.tasks._labels import check_texts, text_doubts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +75,10 @@ class CTCHead(Task):
     def check_labels(cls, config: Any, manifest: Manifest) -> None:
         """Raise ValueError where no utterance has a word, so that an error rate would be undefined."""
         check_texts(manifest, config.column)
+
+    def doubts(self, manifest: Manifest) -> list[str]:
+        """Say where training lacks tokens of development texts."""
+        return text_doubts(self, manifest)
 
     def save_labels(self, experiment: Path) -> None:
         """Write the vocabulary into the experiment folder."""

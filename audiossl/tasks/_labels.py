@@ -1,10 +1,12 @@
-"""What several tasks ask of labels before anything is computed: `check_labels` of `nn.task.Task`."""
+"""What several tasks ask of labels before anything is computed: `check_labels` and `doubts` of `nn.task.Task`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audiossl.data.audio import OVERSHOOT, AudioError, audio_info
+from audiossl.data.excerpts import spread
+from audiossl.nn.known_tokens import check_known
 
 if TYPE_CHECKING:
     from audiossl.data.manifest import Manifest
@@ -14,6 +16,13 @@ def check_texts(manifest: Manifest, column: str) -> None:
     """Raise ValueError where no utterance has a word, so that a score would be undefined."""
     if not any(text.strip() for text in manifest.column(column)):
         raise ValueError(f"{manifest.path / column}: no utterance has a word; give texts, or another directory")
+
+
+def text_doubts(task: Any, manifest: Manifest) -> list[str]:
+    """A line where training lacks many of the tokens that some utterances have, evenly spread ones; ValueError where it lacks all for their case."""
+    names = [manifest.ids[index] for index in spread(len(manifest))]
+    said = check_known(task.vocabulary, task.references(names, manifest), manifest.path / task.config.column)
+    return [f"warning: {said}"] if said else []
 
 
 def check_recordings(manifest: Manifest, column: str, *, as_long: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from torch import nn
 
+from audiossl.data.kaldi import TEXT
 from audiossl.metrics.word_error_rate import word_error_rate
 from audiossl.nn.bpe import BPE
 from audiossl.nn.masking import valid_frames
@@ -36,18 +37,21 @@ class CTC(CTCHead):
         """The published recipe: characters, one linear layer on the last layer (Baevski et al., 2020, section 3.3).
 
         tokens: `bpe` are word pieces, `bpe_size` of them, learnt from the training text (extra `asr`). column: file of the data
-        directory that holds the text. layers: the last one, or a learned weighted sum of all, the input of the first block included.
+        directory that holds the text; "" is `utt2phones` for phones, else `text`. layers: the last one, or a learned weighted sum of all, the input
+        of the first block included.
         hidden_dim: units of a GELU layer in front of the output; 0 is none. dropout: in front of each linear layer.
         """
 
         tokens: Literal["characters", "bpe", "words", "phones"] = "characters"
         bpe_size: int = 0
-        column: str = "text"
+        column: str = ""
         layers: Literal["last", "weighted"] = "last"
         hidden_dim: int = 0
         dropout: float = 0.0
 
         def __post_init__(self) -> None:
+            if not self.column:  # so that an experiment's config.toml names the file
+                object.__setattr__(self, "column", "utt2phones" if self.tokens == "phones" else TEXT)
             if self.hidden_dim < 0 or not 0 <= self.dropout < 1:
                 raise ValueError(f"task: hidden_dim {self.hidden_dim} or dropout {self.dropout} is out of range")
             if self.bpe_size < 0 or (self.bpe_size > 0) != (self.tokens == "bpe"):

@@ -15,7 +15,7 @@ from audiossl.nn.masking import valid_frames
 from audiossl.nn.pooling import WeightedLayers
 from audiossl.nn.task import Task
 from audiossl.nn.vocabulary import Vocabulary
-from audiossl.tasks._labels import check_texts
+from audiossl.tasks._labels import check_texts, text_doubts
 from audiossl.tasks._token_beam import best_texts
 from audiossl.tasks._translator import KeysValues, Memory, Sizes, Translator
 
@@ -136,6 +136,10 @@ class SpeechTranslation(Task):
     def check_labels(cls, config: Config, manifest: Manifest) -> None:
         """Raise ValueError where no utterance has a word, so that BLEU would say nothing."""
         check_texts(manifest, config.column)
+
+    def doubts(self, manifest: Manifest) -> list[str]:
+        """Say where training lacks tokens of development texts."""
+        return text_doubts(self, manifest)
 
     @classmethod
     def from_experiment(cls, encoder: SSLEncoder, config: Config, experiment: Path) -> SpeechTranslation:

@@ -68,7 +68,7 @@ def finetune(
     for key in ("data", "init"):
         if key not in tables["run"]:
             raise ValueError(f"{recipe}: no {key} is given; add --{key}")
-    tables = _with_encoder(tables)
+    tables = _with_encoder(tables, out)
     tables, parts = resolve(tables, sections(), recipe)
     refuse_changes(out, tables, sections())
     if not issubclass(parts["task"][0], Task):
@@ -116,9 +116,10 @@ def load_finetuned(source: str | Path) -> tuple[FineTune, Tables]:
             f"{source}: is a pretrained encoder, which has no task; give an experiment of `audiossl finetune`"
         )
     _, parts = resolve(tables, sections(), str(source))
-    encoder = load_base(tables, filled=True)
+    experiment = checkpoint.parent.parent
+    encoder = load_base(experiment, tables, filled=True)
     task_class, task_config = parts["task"]
-    task = task_class.from_experiment(encoder, task_config, checkpoint.parent.parent)
+    task = task_class.from_experiment(encoder, task_config, experiment)
     module = _assemble(encoder, task, parts)
     module.load_saved(load_weights(checkpoint))
     module.eval()
@@ -166,13 +167,15 @@ def predict_all(
             yield from zip(batch["utt_ids"], predictions, strict=True)
 
 
-def _with_encoder(tables: Tables) -> Tables:
+def _with_encoder(tables: Tables, out: Path) -> Tables:
     """Lay the recipe's [encoder] table over that of the encoder to start from; ValueError where that is another one, or none to fine-tune."""
-    from audiossl.interop.encoder import RANDOM, load_encoder, open_source, require_methods, weights_hash
+    from audiossl.interop.encoder import RANDOM, load_encoder, open_source, require_base, require_methods, weights_hash
     from audiossl.interop.experiments import kind_of
     from audiossl.train.fine_tune import FineTune
 
     init = tables["run"]["init"]
+    if "init_hash" in tables["run"]:  # of an experiment that is resumed
+        require_base(out, init)
     _, source = open_source(init.removeprefix(RANDOM))
     name = source["encoder"]["name"]
     require_methods(registry.get("encoders", name), FineTune.encoder_needs, f"{init}: cannot be fine-tuned")
@@ -247,7 +250,7 @@ def _run(
     with main_first(world):
         manifests = open_data(tables)
     config = parts["train"]
-    encoder = load_base(tables)
+    encoder = load_base(out, tables)
     torch.manual_seed(hash_seed(config.seed))
     _check_units(encoder, manifests, parts["data"], tables["run"]["init"])
     task_class, task_config = parts["task"]
@@ -268,6 +271,7 @@ def _run(
     if latest_checkpoint(out) is not None:
         with main_first(world):
             _refuse_other_labels(task, out, tables["run"]["data"])
+    doubts = [line for manifest in manifests[1:] for line in task.doubts(manifest)]
 
     def begin() -> None:
         write_config(out, tables)
@@ -286,7 +290,9 @@ def _run(
         bad=BadRecordings(parts["data"].max_bad_fraction, len(manifests[0])),
         ledger=ledger,
         begin=begin,
-        notes=describe_batches(manifests[0], parts["data"], seed=config.seed, crops=False) if world.main else (),
+        notes=[*describe_batches(manifests[0], parts["data"], seed=config.seed, crops=False), *doubts]
+        if world.main
+        else (),
         resume=resume,
     )
 

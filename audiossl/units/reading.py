@@ -9,7 +9,7 @@ import numpy as np
 
 from audiossl.config import build
 from audiossl.data.kaldi import UNITS
-from audiossl.interop.encoder import RANDOM, open_source
+from audiossl.interop.encoder import RANDOM, open_source, require_base
 from audiossl.units import codebook as codebooks
 from audiossl.units.features import make_features
 from audiossl.units.guards import check_units
@@ -51,7 +51,9 @@ def origin(source: str, reads: UnitsInput) -> Origin | None:
         return None
     checkpoint, tables = open_source(source)
     if "task" in tables:
-        return origin(tables["run"]["init"].removeprefix(RANDOM), reads)
+        init = tables["run"]["init"]
+        require_base(checkpoint.parent.parent, init)
+        return origin(init.removeprefix(RANDOM), reads)
     folder, name = checkpoint.parent.parent / "units", reads.column.removeprefix(f"{UNITS}/")
     if "units" not in tables or not codebooks.exists(folder):
         return None

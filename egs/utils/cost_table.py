@@ -71,7 +71,7 @@ def main() -> None:
     for name, rows_of in costs.items():
         seconds, joules = (said([row[key] for row in rows_of], "{:.0f}") for key in ("seconds", "joules"))
         print(f"* {name}: {seconds} s, {joules} J")
-    print("\nJoules are the processor's; `-`: this machine does not tell.")
+    print("\nJoules are those of the device that computed; `-`: this machine does not tell.")
 
 
 if __name__ == "__main__":

@@ -253,6 +253,7 @@ def test_rows_say_their_settings_and_the_same_again_replaces_them(corpus, tmp_pa
         (["--only", "spectrum", "--probe.steps", "3"], 2, "--probe.*: for probes and risk, which --only leaves out"),
         (["--only", "risk", "--views.crop", "0.5"], 2, "--views.*: for alignment and memorisation, which"),
         (["--only", "alignment", "--against", "x"], 2, "--against: for memorisation, which --only leaves out"),
+        (["--only", "spectrum", "--train", "x"], 2, "--train: for risk, which --only leaves out"),
         (["--seed", "-1"], 2, "--seed -1 is negative"),
     ],
 )
@@ -261,3 +262,29 @@ def test_misuse_is_one_line(corpus, tmp_path, words, status, message):
     assert code == status
     assert message in err.splitlines()[-1]
     assert out == ""
+
+
+@pytest.mark.parametrize("only", [(), ("--only", "risk")])
+def test_risk_refuses_to_train_on_the_data_that_it_calls_unseen(corpus, tmp_path, monkeypatch, only):
+    def passed(*_, **__):
+        raise AssertionError("the encoder ran")
+
+    monkeypatch.setattr("audiossl.diagnostics.subject.pooled_features", passed)
+    copy = shutil.copytree(corpus / "test", tmp_path / "copy")
+    for train in (corpus / "test", copy):
+        words = ["fbank", "--data", corpus / "test", "--train", train, "--out", tmp_path / "d", *HERE, *only]
+        code, out, err = run(*words, "--max-utterances", "30")
+        said = f"--train {train}: holds the same recordings as --data {corpus / 'test'}, which risk wants unseen"
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert f"{said}; give another --train or --data" in err
+
+
+def test_training_data_calibrate_random_weights_of_a_recipe(corpus, tmp_path):
+    """So `--train` is of use there without risk too; to other sources it would be nothing."""
+    words = [f"random:{corpus / 'tiny.toml'}", "--data", corpus / "test", *HERE, "--only", "spectrum", "--json"]
+    found = []
+    for train in ("test", "bare"):
+        code, out, err = run(*words, "--out", tmp_path / train, "--train", corpus / train)
+        assert code == 0, err
+        found.append(out)
+    assert found[0] != found[1]

@@ -97,6 +97,14 @@ def test_phones_cover_every_sample_and_silence_is_quiet(made):
     assert np.median(levels["SIL"]) < 0.02 * np.median(levels["speech"])
 
 
+@pytest.mark.parametrize("name", ["train", "train_10min", "dev", "keywords_test"])
+def test_phones_of_utterances_are_those_of_the_alignment_without_silence(made, name):
+    manifest, aligned = Manifest.open(made / name), phones(made / name)
+    spoken = [" ".join(phone for *_, phone in aligned[utterance] if phone != "SIL") for utterance in manifest.ids]
+    assert list(manifest.column("utt2phones")) == spoken
+    assert all(spoken)
+
+
 def test_the_labelled_part_fits_and_is_balanced(made):
     labelled, train = Manifest.open(made / "train_10min"), Manifest.open(made / "train")
     assert set(labelled.ids) < set(train.ids)

@@ -1,6 +1,7 @@
 """Experiments with different adapters and tasks over one encoder."""
 
 import itertools
+import re
 import zlib
 
 import pytest
@@ -133,12 +134,62 @@ def test_experiments_over_another_encoder_are_refused(place, hashed):
     AdapterBank(place / "other").add("x", other)
 
 
+def test_a_base_that_changed_in_its_place_is_named_as_that(place, monkeypatch):
+    base(place / "base", seed=1)
+    bank = AdapterBank(place / "base")
+    with pytest.raises(
+        ValueError, match=r"mms: was trained on .*base, whose weights have changed since; put back those"
+    ):
+        bank.add("x", place / "mms")
+    monkeypatch.chdir(place)  # the same place by another path
+    with pytest.raises(ValueError, match="whose weights have changed since"):
+        AdapterBank("base").add("x", place / "mms")
+
+
+def test_random_bases_are_told_apart_by_their_seeds(place):
+    other = fine_tuned(place / "elsewhere", place / "base", "mms")
+    tables = load_toml(other / "config.toml")
+    init = f"random:{place / 'base'}"
+    tables["run"] |= {"init": init, "init_seed": 1, "init_hash": weights_hash(load_encoder(init, seed=1))}
+    write_toml(other / "config.toml", tables)
+    with pytest.raises(
+        ValueError, match=r"base of seed 1, whose weights are not those of .*base of seed 0; use a bank"
+    ):
+        AdapterBank(init).add("x", other)
+    AdapterBank(init, seed=1).add("x", other)
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_whose_base_is_gone_is_said(place, adapter, hashed):
+    tuned = fine_tuned(place / "tuned", place / "base", adapter, hashed=hashed)
+    before = load_encoder(tuned).state_dict()
+    bank = AdapterBank(place / "base")
+    (place / "base").rename(place / "moved")
+    loads = [load_encoder, load_finetuned, lambda source: load_encoder(f"random:{source}")]
+    loads += [] if hashed else [lambda source: bank.add("x", source)]
+    needed = re.escape(f"{tuned}: needs the encoder that it was trained on, {place / 'base'}, which is not there; ")
+    cure = re.escape(f"put it back, or correct run.init in {tuned / 'config.toml'}")
+    for load in loads:
+        for source in (tuned, tuned / "checkpoints" / "step_00000001"):
+            with pytest.raises(ValueError, match=f"^{needed}{cure}$"):
+                load(source)
+    text = (tuned / "config.toml").read_text()
+    (tuned / "config.toml").write_text(text.replace(str(place / "base"), str(place / "moved")))
+    after = load_encoder(tuned).state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    load_finetuned(tuned)
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_frozen_weights_are_verified_by_their_hash_when_an_experiment_is_loaded(place, adapter):
     before = load_encoder(place / adapter).state_dict()
     base(place / "base", seed=1)  # trained on, say
     for load in (load_encoder, load_finetuned):
-        with pytest.raises(ValueError, match=r"run.init: the weights of .*base are not those that this was trained on"):
+        with pytest.raises(
+            ValueError,
+            match=rf"{adapter}/config.toml: run.init: the weights of .*base are not those that this was trained on",
+        ):
             load(place / adapter)
     base(place / "base", seed=0)
     after = load_encoder(place / adapter).state_dict()

@@ -18,6 +18,7 @@ from audiossl.interop.checkpoint import save_checkpoint
 from audiossl.interop.encoder import build_encoder
 from audiossl.interop.experiments import open_experiment, open_frames, write_experiment
 from audiossl.interop.formats import get, onnx, read_model
+from audiossl.interop.model import CTCHead
 from audiossl.nn.vocabulary import Vocabulary
 from audiossl.train.run_finetune import load_finetuned
 
@@ -190,3 +191,15 @@ def test_imports_say_where_they_come_from_and_may_be_drawn_again(tmp_path):
     assert not torch.equal(drawn.projection.weight, model.weights["projection.weight"])
     with pytest.raises(ValueError, match="exists already"):
         write_experiment(model, tmp_path / "exp", source="x", file_format="fairseq")
+
+
+@pytest.mark.parametrize(("kind", "column"), [("characters", "text"), ("phones", "utt2phones")])
+def test_imported_recognisers_say_what_they_are_scored_by(tmp_path, kind, column):
+    _, model = ours()
+    head = CTCHead(Vocabulary(kind, ("<blank>", "<unk>", "A", "B")), torch.randn(4, 32), torch.randn(4))
+    write_experiment(replace(model, ctc=head), tmp_path / "exp", source="x", file_format="fairseq")
+    assert load_finetuned(tmp_path / "exp")[0].task.needs == (column,)
+    tables = load_toml(tmp_path / "exp" / "config.toml")
+    del tables["task"]["column"]  # as earlier versions wrote it, to whom all texts were in `text`
+    write_toml(tmp_path / "exp" / "config.toml", tables)
+    assert load_finetuned(tmp_path / "exp")[0].task.needs == ("text",)

@@ -207,7 +207,9 @@ def test_chosen_layers_alone_and_faults(data, tmp_path):
     assert list(score.more["dev_by_layer"]) == ["1"]
     with pytest.raises(ValueError, match=r"superb\.layers: layers has layers 0 to 2, not 3"):
         given(data, tmp_path, source, config=Config(layers=(0, 3)))
-    with pytest.raises(ValueError, match=r"superb\.cache_gb: 3 layers take about 8.15e-05 GB, more than 1e-06; raise it"):
+    with pytest.raises(
+        ValueError, match=r"superb\.cache_gb: 3 layers take about 8.15e-05 GB, more than 1e-06; raise it"
+    ):
         given(data, tmp_path, source, config=Config(cache_gb=1e-6))
 
 

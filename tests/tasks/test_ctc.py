@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from audiossl.config import build, to_table
 from audiossl.contracts import EncoderOutput, Utterance
 from audiossl.losses.ctc import ctc
 from audiossl.nn.beam_search import PrefixBeam
@@ -171,6 +172,22 @@ def test_word_pieces_are_learnt_from_the_training_text(tmp_path):
 def test_a_number_of_pieces_goes_with_pieces(tokens, size):
     with pytest.raises(ValueError, match=rf"task\.bpe_size: {size} with tokens '{tokens}'"):
         CTC.Config(tokens=tokens, bpe_size=size)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ({}, "text"),
+        ({"tokens": "words"}, "text"),
+        ({"tokens": "phones"}, "utt2phones"),
+        ({"tokens": "phones", "column": "text"}, "text"),
+        ({"column": "utt2letters"}, "utt2letters"),
+    ],
+)
+def test_phones_come_from_a_file_of_their_own(table, column):
+    config = build(CTC.Config, table, "task")
+    assert config.column == to_table(config)["column"] == column
+    assert task(config, Vocabulary.from_texts(["a b"], config.tokens)).needs == (column,)
 
 
 def test_a_decoder_reads_instead():

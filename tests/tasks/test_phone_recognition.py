@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +119,7 @@ def test_a_lexicon_turns_words_into_phones(tmp_path):
         labels(Utterance("u", np.zeros(1, np.float32), 16_000, {"text": "NEW A"}))
     dev = Texts("text", ["BE BE", "A"])
     assert task.evaluate({"u1": "AH0", "u0": "B AH1 AH1"}, dev) == {"per": pytest.approx(20.0)}
+    assert task.doubts(Texts("text", ["BE BE", "A"], Path("dev"))) == []  # of phones, though no word is one
     task.save_labels(tmp_path)
     again = PhoneRecognition.from_experiment(SHAPE, config, tmp_path)
     again.load_state_dict(task.state_dict())

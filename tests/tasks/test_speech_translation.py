@@ -6,6 +6,7 @@ import math
 import pickle
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,6 +251,13 @@ def test_weights_start_as_published():
         for layer in (block.wide, block.narrow):
             assert 0.99 < float(layer.weight.abs().max()) * math.sqrt(layer.in_features) <= 1.0001
             assert layer.bias.any()
+
+
+def test_texts_in_another_case_are_told():
+    task, column = make(), SpeechTranslation.Config.tiny().column
+    assert task.doubts(Texts(column, TEXTS, Path("dev"))) == []
+    with pytest.raises(ValueError, match=r"^dev/text: training has none of the 3 tokens looked at.* lower case"):
+        task.doubts(Texts(column, ["B", "BU"], Path("dev")))
 
 
 def test_labels_and_state_survive(tmp_path):

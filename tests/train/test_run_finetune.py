@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shutil
 from pathlib import Path
@@ -130,7 +131,8 @@ def test_a_whole_encoder_needs_no_other(place, capsys):
     capsys.readouterr()
     assert export(str(place / "out"), to="transformers", out=place / "hf") == 0
     assert capsys.readouterr().out == f"{place / 'hf'}: wav2vec2 for transformers\n"
-    with pytest.raises(ValueError, match=f"{place / 'init'}: no such experiment"):
+    said = f"^{place / 'out'}: needs the encoder that it was trained on, {place / 'init'}, which is not there; put it back, or"
+    with pytest.raises(ValueError, match=said):
         run(place, "out", resume=True)
     config = load_toml(place / "out" / "config.toml")
     del config["run"]["kind"]  # as older ones are
@@ -141,8 +143,17 @@ def test_a_whole_encoder_needs_no_other(place, capsys):
 def test_an_encoder_in_part_needs_the_other(place):
     run(place, "out", overrides={"adapter": {"name": "frozen"}, "train": {"max_steps": 1}})
     (place / "init").rename(place / "gone")
-    with pytest.raises(ValueError, match=f"{place / 'init'}: no such experiment"):
+    said = f"^{place / 'out'}: needs the encoder that it was trained on, {place / 'init'}, which is not there; put it back, or"
+    with pytest.raises(ValueError, match=said):
         audiossl.load(place / "out")
+    with pytest.raises(ValueError, match=said):
+        run(place, "out", overrides={"train": {"max_steps": 2}}, resume=True)
+    with pytest.raises(ValueError, match=f"^{place / 'init'}: no such experiment"):
+        run(place, "new")
+    config = (place / "out" / "config.toml").read_text()
+    (place / "out" / "config.toml").write_text(config.replace(str(place / "init"), str(place / "gone")))
+    run(place, "out", init=place / "gone", overrides={"train": {"max_steps": 2}}, resume=True)
+    audiossl.load(place / "out")
 
 
 def test_a_crop_that_fine_tuning_would_not_make_is_refused(place):
@@ -251,6 +262,56 @@ def test_labels_that_cannot_be_scored_stop_before_training(place, task, name, li
         run(place, "out", dev=place / "dev", overrides={"task": task})
     assert said in str(error.value)
     assert not (place / "out").exists()
+
+
+def test_phones_are_not_taken_from_words(place):
+    phones = {"task": {"tokens": "phones"}, "train": {"max_steps": 1}}
+    with pytest.raises(ValueError, match=rf"^{place}/data/utt2phones: no such file; the columns .* are: text, utt2dur"):
+        run(place, "out", overrides=phones)
+    assert not (place / "out").exists()
+    (place / "data" / "utt2phones").write_text("".join(f"s-{number} AA0 B\n" for number in range(4)))
+    run(place, "out", dev=place / "data", overrides=phones)
+    assert json.loads((place / "out" / "vocabulary.json").read_text())["tokens"] == ["<blank>", "<unk>", "AA0", "B"]
+    assert load_toml(place / "out" / "config.toml")["task"]["column"] == "utt2phones"
+
+
+def test_phones_of_the_text_go_on_where_that_was_said(place, capsys):
+    """As experiments have it that were made while `text` was the default of phones too."""
+    run(place, "out", overrides={"task": {"tokens": "phones", "column": "text"}, "train": {"max_steps": 1}})
+    run(place, "out", overrides={"task": {"tokens": "phones"}, "train": {"max_steps": 2}}, resume=True)
+    capsys.readouterr()
+    assert transcribe(str(place / "out"), (place / "data",), num_workers=0, device="cpu") == 0
+    assert "data: per " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tokens", ["characters", "words", "bpe"])
+@pytest.mark.parametrize("kept", [0, 1, 4])
+def test_development_text_that_is_unlike_training_text_is_told(place, capsys, tokens, kept):
+    options = {"tokens": tokens}
+    if tokens == "bpe":
+        pytest.importorskip("sentencepiece", reason="word pieces need the extra `asr`")
+        options["bpe_size"] = 5
+    shutil.copytree(place / "data", place / "dev", ignore=shutil.ignore_patterns(".index"))
+    texts = ["BA A", "AB", "BA A", "AB"]
+    lines = [f"s-{k} {text if k < kept else text.lower()}\n" for k, text in enumerate(texts)]
+    (place / "dev" / "text").write_text("".join(lines))
+    overrides = {"task": options, "train": {"max_steps": 1}}
+    where = place / "dev" / "text"
+    if not kept:
+        cure = (
+            "if they were in upper case: write both in one case; give texts like those of training, or leave out --dev$"
+        )
+        lacks = rf"^{where}: training has none of the \d+ tokens looked at, and not those of 'ba', and \d+ {cure}"
+        with pytest.raises(ValueError, match=lacks):
+            run(place, "out", dev=place / "dev", overrides=overrides)
+        assert not (place / "out").exists()
+        return
+    run(place, "out", dev=place / "dev", overrides=overrides)
+    told = [line for line in capsys.readouterr().err.splitlines() if str(where) in line]
+    assert len(told) == (kept < 4)
+    if told:
+        assert told[0].startswith(f"warning: {where}: training has ")
+        assert " if they were in upper case: write both in one case; what training lacks cannot be read" in told[0]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -139,6 +139,17 @@ def test_data_without_units_say_how_to_make_them(place):
     assert not (made / "none").exists()
 
 
+def test_whose_codebook_is_gone_is_said(place, tmp_path):
+    made, data = place
+    label(made, data)
+    shutil.copytree(made / "asr", tmp_path / "asr")
+    config = tmp_path / "asr" / "config.toml"
+    config.write_text(config.read_text().replace(str(made / "bert"), str(tmp_path / "bert")))
+    said = complains("transcribe", tmp_path / "asr", data, *cpu, status=1)
+    needed = f"{tmp_path / 'asr'}: needs the encoder that it was trained on, {tmp_path / 'bert'}, which is not there"
+    assert said == f"audiossl: {needed}; put it back, or correct run.init in {config}\n"
+
+
 def test_units_of_another_codebook_are_refused(place):
     made, data = place
     label(made, data)

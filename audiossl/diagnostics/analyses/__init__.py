@@ -2,7 +2,7 @@
 
 Each has `TITLE`, a frozen dataclass `Config` (the table of its name on the command line) and `run(subject, config) -> Finding`, which raises
 `SkippedError` with the reason where the data lack what it needs. `TAKES`, where it has one, names what it takes of the options that several share:
-`probe`, `views`, `against`. `check(subject, config)`, where it has one, raises ValueError before any encoder runs.
+`probe`, `views`, `against`, `train`. `check(subject, config)`, where it has one, raises ValueError before any encoder runs.
 """
 
 from __future__ import annotations

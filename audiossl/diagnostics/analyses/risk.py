@@ -9,10 +9,11 @@ import numpy as np
 from audiossl.diagnostics.finding import Finding, SkippedError
 from audiossl.diagnostics.layer_figures import draw_stacks
 from audiossl.diagnostics.linear_probe import Split, train_probe
+from audiossl.diagnostics.pooled_cache import data_digest
 from audiossl.diagnostics.subject import Subject, spoken
 
 TITLE = "Risk decomposition"
-TAKES = ("probe",)
+TAKES = ("probe", "train")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,17 @@ class Risks:
             "probe generalisation": self.held_out - self.fitted,
             "encoder generalisation": self.unseen - self.held_out,
         }
+
+
+def check(subject: Subject, _config: Config) -> None:
+    """ValueError where the data that the encoder was trained on are those that stand for unseen ones."""
+    train, unseen = subject.train, subject.manifest
+    if train is None or list(train.ids) != list(unseen.ids):
+        return
+    if data_digest(train) == data_digest(unseen):
+        raise ValueError(
+            f"--train {train.path}: holds the same recordings as --data {unseen.path}, which risk wants unseen; give another --train or --data"
+        )
 
 
 def run(subject: Subject, config: Config) -> Finding:

@@ -58,6 +58,7 @@ done
   { echo "$0: --tokens $tokens is read without a lexicon; leave out --lm, --lexicon and --lm_text" >&2; exit 2; }
 if [ $tokens = bpe ]; then
   pieces=(--task.tokens bpe --task.bpe_size $bpe_size)
+  $smoke || adapters+=(--adapter.bottleneck 240) # with the output layer of 500 pieces, 256 would make the adapters of a base encoder more than 20 MB
 else
   pieces=(--task.tokens $tokens)
 fi
