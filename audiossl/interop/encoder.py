@@ -161,7 +161,7 @@ def require_base(experiment: Path, init: str) -> None:
         return
     try:
         find_source(name)
-    except ValueError as error:
+    except MissingSourceError as error:
         raise ValueError(
             f"{experiment}: needs the encoder that it was trained on, {name}, which is not there; put it back, or correct run.init in {experiment / CONFIG}"
         ) from error
@@ -348,6 +348,10 @@ def _not_imported(source: str | Path) -> ValueError:
     )
 
 
+class MissingSourceError(ValueError):
+    """No experiment of that name is there."""
+
+
 def find_source(source: str | Path) -> Path:
     """Return the folder of a source: the path itself, or the first one of that name below the search roots."""
     if Path(source).is_dir():
@@ -369,7 +373,7 @@ def find_source(source: str | Path) -> Path:
         if (root / source / CONFIG).is_file():
             return root / source
     places = ", ".join(str(root) for root in roots)
-    raise ValueError(
+    raise MissingSourceError(
         f"{source}: no such experiment or checkpoint, nor one of that name in {places}; train it first, or make one of a downloaded checkpoint by `audiossl import` "
         "(an upstream of s3prl is s3prl:NAME, one of your own FILE.py:CLASS)"
     )
