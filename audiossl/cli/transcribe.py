@@ -269,7 +269,10 @@ def _read_directory(
     found.texts.update(own)
     found.left_out[str(manifest.path)] = len(found.bad) - before
     # Where nothing was read `bad` says what each recording lacks.
-    if own and all((manifest.path / name).is_file() for name in module.task.needs):
+    missing = [name for name in module.task.needs if not (manifest.path / name).is_file()]
+    if own and missing:
+        log(f"{manifest.path}: has no {' and '.join(missing)}, so it is not scored")
+    elif own:
         try:
             found.scores[str(manifest.path)] = module.task.evaluate(own, manifest)
         except ValueError as error:

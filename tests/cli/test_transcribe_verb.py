@@ -88,6 +88,15 @@ def test_classes_of_several_columns_are_written_and_scored(place):
     assert len(said["texts"]["s0-0"].split()) == 3
 
 
+def test_a_directory_without_references_is_read_and_said_not_to_be_scored(place, tmp_path, keyword):
+    shutil.copytree(place / "data", tmp_path / "data")
+    (tmp_path / "data" / "utt2word").unlink()
+    status, out, err = transcribe(keyword, tmp_path / "data", "--json")
+    said = json.loads(out)
+    assert (status, said["scores"], len(said["texts"])) == (0, {}, 4)
+    assert f"{tmp_path / 'data'}: has no utt2word, so it is not scored" in err
+
+
 @pytest.mark.parametrize(
     ("task", "cure"),
     [
